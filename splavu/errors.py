@@ -1,0 +1,28 @@
+"""The one exception that a user sees: what is wrong, in which file, key or parameter, and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input, told in one line. Entry points print it and exit with code 2 (`splavu.cli.run`).
+
+    Args:
+        culprit: The file, key or parameter at fault.
+        problem: What was found there, and what was expected.
+        remedy: What to do about it.
+    """
+
+    def __init__(self, culprit: object, problem: str, remedy: str = "") -> None:
+        self.culprit, self.problem, self.remedy = str(culprit), problem, remedy
+        line = f"{culprit}: {problem}" + (f"; {remedy}" if remedy else "")
+        super().__init__(" ".join(line.split()))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A remedy that offers the name in `known` closest to `name`, or lists them all."""
+    known = sorted(known)
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"did you mean '{match[0]}'?" if match else f"known: {', '.join(known)}"
