@@ -1,0 +1,98 @@
+"""A run folder: what was run (parameters, versions), what came out (metrics), and nothing half written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from splavu.errors import UserError
+from splavu.params import as_dict
+from splavu.runtime import versions
+
+
+class RunFolder:
+    """`root/run_id/`: params.json, versions.json, metrics.jsonl (a line per record), tensorboard/, checkpoints, results.
+
+    Args:
+        root: The folder of all runs.
+        run_id: One name; may hold '/' to group runs, but not leave `root`.
+    """
+
+    def __init__(self, root: str | Path, run_id: str) -> None:
+        self.path = Path(root) / run_id
+        if not run_id or not self.path.resolve().is_relative_to(Path(root).resolve()):
+            raise UserError("run_id", f"'{run_id}' names no folder below {root}", "use letters, digits, '_' and '-'")
+        self._writer = None
+
+    def record(self, params: Any) -> None:
+        """Write the resolved parameters (a dataclass) and the versions of everything that decides a number."""
+        self.write_json("params.json", as_dict(params))
+        self.write_json("versions.json", versions())
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write `value` to `name` in the run folder, in one move."""
+        return write_text(self.path / name, json.dumps(value, indent=1, allow_nan=True) + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """The value that `write_json` wrote; None if there is none."""
+        path = self.path / name
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def log(self, *, step: int, **metrics: float) -> None:
+        """Append one record to metrics.jsonl and to TensorBoard; `step` counts epochs in training."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        if self._writer is None:
+            # Imported late: TensorBoard takes a second to load, and only training needs it.
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.path / "tensorboard"), purge_step=step)
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+
+    def history(self) -> list[dict[str, float]]:
+        """The records of metrics.jsonl, oldest first."""
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def rewind(self, step: int) -> None:
+        """Drop the records from `step` on: a resumed run writes them again. A line cut off by a kill goes too."""
+        path = self.path / "metrics.jsonl"
+        if not path.is_file():
+            return
+        kept = []
+        for line in path.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] < step:
+                    kept.append(line + "\n")
+            except json.JSONDecodeError:
+                break
+        write_text(path, "".join(kept))
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text file so that it's there whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return path
+
+
+def summarised(metrics: Mapping[str, float]) -> str:
+    """Metrics on one line, for the terminal."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
