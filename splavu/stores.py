@@ -1,0 +1,510 @@
+"""Feature stores: key -> float32 array, read from HDF5 files and folders of .npy, written so that a kill loses nothing.
+
+Nobody else opens one. What a reader would get wrong: a finished store is never changed in place. `StoreWriter` keeps
+each item in a journal folder, `<path>.partial/`, and puts the whole file under its name in one move at the end; so a
+store that exists is complete, can be read without locks, and a run that was killed goes on where it stopped.
+
+Letters: K clips of one video, T time steps of a long video, N crops, D feature width.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import os
+import shutil
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import h5py
+import numpy as np
+
+from splavu.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+ATTRIBUTES_FILE = "attributes.json"
+INFORMATIVE_ATTRIBUTES = frozenset({"splavu_version"})
+"""Attributes in which two runs may differ and still extend one store."""
+
+Attributes = dict[str, str | int | float]
+
+
+class FeatureReader(ABC):
+    """What a store of either format offers: a read-only mapping from key to float32 array.
+
+    Attributes:
+        path: The file or folder.
+        attributes: Provenance: encoder, weights hash, preprocessing, decoder, version. Empty for foreign stores.
+    """
+
+    path: Path
+    attributes: Attributes
+    _feature_dim: int | None
+
+    @abstractmethod
+    def keys(self) -> list[str]:
+        """All keys, sorted."""
+
+    @abstractmethod
+    def __getitem__(self, key: str) -> np.ndarray:  # -> [K, D], [D], [T, D] or [T, N, D] float32
+        """The array of `key`, as stored.
+
+        Raises:
+            UserError: There is no such key, its data cannot be read, or it is not `feature_dim` wide.
+        """
+
+    @abstractmethod
+    def _header(self, key: str) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and stored dtype of `key`, without reading its data."""
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._key_set
+
+    def __len__(self) -> int:
+        return len(self._key_set)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    @functools.cached_property
+    def _key_set(self) -> frozenset[str]:
+        return frozenset(self.keys())
+
+    @property
+    def feature_dim(self) -> int:
+        """Width D of all features: the one asked for at opening, else that of the first key."""
+        if self._feature_dim is None:
+            shape, _ = self._header(self._first_key())
+            if not shape:
+                raise UserError(self.path, f"'{self._first_key()}' is a single number, not a feature", _EXTRACT_AGAIN)
+            self._feature_dim = shape[-1]
+        return self._feature_dim
+
+    def _first_key(self) -> str:
+        return self.keys()[0]
+
+    def num_rows(self, key: str) -> int:
+        """Number of clips (or time steps) under `key`; 1 for a single feature [D]."""
+        shape, _ = self._header(key)
+        return shape[0] if len(shape) > 1 else 1
+
+    def verify(self, keys: Iterable[str] | None = None) -> None:
+        """Read every feature of `keys` (of all keys) once and check width, dtype, finiteness and that it isn't empty.
+
+        Raises:
+            UserError: The first fault: file, key, what was found, what was expected, what to do.
+        """
+        for key in self.keys() if keys is None else keys:
+            self._require(key)
+            shape, dtype = self._header(key)
+            if dtype != np.float32:
+                raise UserError(self.path, f"'{key}' holds {dtype}, features are float32", _EXTRACT_AGAIN)
+            self._check_shape(key, shape)
+            if not np.isfinite(self[key]).all():
+                raise UserError(self.path, f"'{key}' holds values that are not finite", _EXTRACT_AGAIN)
+
+    def load_all(self, keys: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """`keys` (all keys) read into memory, in the order given. Takes as much memory as the store is large."""
+        return {key: self[key] for key in (self.keys() if keys is None else keys)}
+
+    def _require(self, key: str) -> None:
+        if key not in self._key_set:
+            raise UserError(
+                self.path,
+                f"no features under '{key}'; it holds {len(self)} keys such as '{self._first_key()}'",
+                "check the labels' names against the store, or extract the missing video",
+            )
+
+    def _check_shape(self, key: str, shape: tuple[int, ...]) -> None:
+        if not shape or 0 in shape:
+            raise UserError(self.path, f"'{key}' is empty (shape {shape})", _EXTRACT_AGAIN)
+        if shape[-1] != self.feature_dim:
+            raise UserError(
+                self.path,
+                f"'{key}' is {shape[-1]} wide, {self.feature_dim} expected",
+                "choose the encoder (ft_arch) that made this store, or extract again",
+            )
+
+
+class FeatureStore(FeatureReader):
+    """An HDF5 file with one float32 dataset [K, D] or [D] per key, the format of the published features.
+
+    A key with slashes is a dataset in nested groups. The file is opened again in each process, so the object may be
+    pickled and may be used in the workers of a DataLoader, forked or spawned. Attributes are read at construction,
+    keys on first use. Data of another float type are converted when read; `verify` refuses them.
+
+    Args:
+        path: The file.
+        feature_dim: Width expected; checked on the first key now and on every array read. None takes the store's own.
+
+    Raises:
+        UserError: The file is missing, is no complete HDF5 file, holds nothing, or has another width.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, feature_dim: int | None = None) -> None:
+        self.path = Path(path)
+        self._feature_dim = feature_dim
+        self._file: h5py.File | None = None
+        self._pid = 0
+        file = self._open()
+        self.attributes = {name: _plain(value) for name, value in file.attrs.items()}
+        self._first = next(_dataset_names(file, first_only=True), None)
+        if self._first is None:
+            raise UserError(self.path, "the store is empty", _EXTRACT_AGAIN)
+        shape, _ = self._header(self._first, checked=True)
+        self._check_shape(self._first, shape)
+        if not self.attributes:
+            _warn_without_attributes(str(self.path))
+
+    def keys(self) -> list[str]:
+        return list(self._keys)
+
+    @functools.cached_property
+    def _keys(self) -> list[str]:
+        return sorted(_dataset_names(self._open()))
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        dataset = self._dataset(key)
+        self._check_shape(key, dataset.shape)
+        features = np.empty(dataset.shape, dtype=np.float32)
+        try:
+            dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, features)
+        except (OSError, TypeError) as error:
+            raise UserError(self.path, f"'{key}' cannot be read ({error})", _EXTRACT_AGAIN) from error
+        return features
+
+    def close(self) -> None:
+        """Close the file; the next access opens it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _first_key(self) -> str:
+        return self._first
+
+    def _header(self, key: str, *, checked: bool = False) -> tuple[tuple[int, ...], np.dtype]:
+        dataset = self._dataset(key, checked=checked)
+        return dataset.shape, dataset.dtype
+
+    def _dataset(self, key: str, *, checked: bool = False) -> h5py.h5d.DatasetID:
+        # h5py's low level: its Dataset objects cost several times the reading of a small array.
+        if not checked:
+            self._require(key)
+        try:
+            return h5py.h5d.open(self._open().id, key.encode(errors="surrogateescape"))
+        except (KeyError, OSError) as error:
+            raise UserError(self.path, f"'{key}' cannot be opened ({error})", _EXTRACT_AGAIN) from error
+
+    def _open(self) -> h5py.File:
+        if self._file is None or self._pid != os.getpid():
+            self.close()  # after a fork: the parent's handle shares its state with ours
+            self._file, self._pid = _open_hdf5(self.path), os.getpid()
+        return self._file
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_file": None}
+
+
+class FeatureFolder(FeatureReader):
+    """A folder of .npy files, one per long video, each [T, D] or [T, N, D] with a row per 16 frames.
+
+    The key is the file's path within the folder, without `.npy`.
+
+    Raises:
+        UserError: The folder is missing or holds no .npy file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, feature_dim: int | None = None) -> None:
+        self.path = Path(path)
+        self._feature_dim = feature_dim
+        if not self.path.is_dir():
+            raise UserError(self.path, "no such folder", "give the folder that holds one .npy file per video")
+        self._keys = sorted(file.relative_to(self.path).as_posix()[:-4] for file in self.path.rglob("*.npy"))
+        if not self._keys:
+            raise UserError(self.path, "the folder holds no .npy file", _EXTRACT_AGAIN)
+        attributes = self.path / ATTRIBUTES_FILE
+        self.attributes = json.loads(attributes.read_text(encoding="utf-8")) if attributes.is_file() else {}
+        if not self.attributes:
+            _warn_without_attributes(str(self.path))
+
+    def keys(self) -> list[str]:
+        return list(self._keys)
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        features = np.array(self._map(key), dtype=np.float32)
+        self._check_shape(key, features.shape)
+        return features
+
+    def _header(self, key: str) -> tuple[tuple[int, ...], np.dtype]:
+        features = self._map(key)
+        return features.shape, features.dtype
+
+    def _map(self, key: str) -> np.ndarray:
+        self._require(key)
+        try:
+            return np.load(self.path / f"{key}.npy", mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(self.path / f"{key}.npy", f"cannot be read ({error})", _EXTRACT_AGAIN) from error
+
+
+def open_features(path: str | os.PathLike[str], *, feature_dim: int | None = None) -> FeatureReader:
+    """A `FeatureFolder` if `path` is a folder, else a `FeatureStore`."""
+    reader = FeatureFolder if Path(path).is_dir() else FeatureStore
+    return reader(path, feature_dim=feature_dim)
+
+
+class StoreWriter:
+    """Writes one HDF5 store, item by item, and survives a kill at any moment.
+
+    Each `add` puts one part file into `<path>.partial/` (written aside, then renamed; its checksum is tested on
+    resuming). Leaving the `with` block normally merges the parts, and the store that existed before, into a temporary
+    file, which then takes the store's name in one move. Leaving it by an exception keeps the parts for the next run.
+    If nothing was ever added, no file is written. Keys are merged in sorted order, so the bytes of a store don't
+    depend on where its run was interrupted.
+
+    Args:
+        path: The store to write or to extend.
+        attributes: Provenance, kept as the file's attributes.
+        resume: Keep what an earlier run left (journal and finished store). False starts anew and replaces both.
+
+    Raises:
+        UserError: What exists was made with other attributes, or another process is writing this store.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, attributes: Mapping[str, str | int | float], resume: bool = True
+    ) -> None:
+        self.path = Path(path)
+        self.attributes: Attributes = dict(attributes)
+        self.resume = resume
+        self._journal = self.path.with_name(self.path.name + ".partial")
+        self._stored: set[str] = set()  # keys of the finished store
+        self._parts: dict[str, Path] = {}
+        self._groups: set[str] = set()  # 'a' and 'a/b' of a key 'a/b/c'
+        self._width: int | None = None
+        self._lock: int | None = None
+
+    def __enter__(self) -> StoreWriter:
+        self._journal.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self._journal / "lock", culprit=self.path)
+        try:
+            self._recover()
+        except BaseException:
+            self._unlock()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._merge()
+        finally:
+            self._unlock()
+
+    def __len__(self) -> int:
+        return len(self._stored) + len(self._parts)
+
+    def done(self, key: str) -> bool:
+        """Whether `key` is in the store or the journal already."""
+        return key in self._stored or key in self._parts
+
+    def add(self, key: str, features: np.ndarray) -> None:  # [K, D] or [D]
+        """Put the features of `key` into the journal, as float32.
+
+        Raises:
+            UserError: The key is no HDF5 name or is there already; the features are empty, of another width than
+                those before, or not finite.
+        """
+        features = np.ascontiguousarray(features, dtype=np.float32)
+        self._check(key, features)
+        part = self._journal / (hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:32] + ".npz")
+        with _written_aside(part, durable=False) as temporary, temporary.open("wb") as file:
+            np.savez(file, key=np.array(key), features=features)
+        self._register(key, part, features.shape[-1])
+
+    def _check(self, key: str, features: np.ndarray) -> None:
+        if "\0" in key or any(name in ("", ".") for name in key.split("/")):
+            raise UserError(self.path, f"'{key}' cannot be a key of an HDF5 file", "rename the video")
+        if self.done(key):
+            raise UserError(self.path, f"'{key}' is stored already", "give each video a name of its own")
+        if key in self._groups or any(self.done(group) for group in _groups_of(key)):
+            raise UserError(self.path, f"'{key}' is both a feature and a folder of features", "rename the video")
+        if features.ndim not in (1, 2) or features.size == 0:
+            raise UserError(self.path, f"'{key}' has shape {features.shape}, (K, D) or (D,) expected")
+        if self._width not in (None, features.shape[-1]):
+            raise UserError(
+                self.path,
+                f"'{key}' is {features.shape[-1]} wide, what the store holds is {self._width} wide",
+                "write another encoder's features to another file",
+            )
+        if not np.isfinite(features).all():
+            raise UserError(self.path, f"the features of '{key}' are not finite", "check the video and the weights")
+
+    def _register(self, key: str, part: Path, width: int) -> None:
+        self._parts[key] = part
+        self._groups.update(_groups_of(key))
+        self._width = width
+
+    def _recover(self) -> None:
+        """Take up what an earlier run left, or clear it."""
+        described = self._journal / ATTRIBUTES_FILE
+        if not self.resume:
+            for old in self._journal.glob("*.npz*"):
+                old.unlink()
+        elif self.path.exists():
+            store = FeatureStore(self.path)
+            self._refuse_conflict(self.path, store.attributes)
+            self._stored, self._width = set(store), store.feature_dim
+            self._groups.update(group for key in store for group in _groups_of(key))
+            store.close()
+        parts = sorted(self._journal.glob("*.npz"))
+        if parts:
+            self._refuse_conflict(self._journal, _read_json(described))
+        for part in parts:
+            self._recover_part(part)
+        for torn in self._journal.glob("*.tmp-*"):
+            torn.unlink()
+        with _written_aside(described, durable=False) as temporary:
+            temporary.write_text(json.dumps(self.attributes, indent=1), encoding="utf-8")
+
+    def _recover_part(self, part: Path) -> None:
+        try:
+            key, features = _read_part(part)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            logger.warning("%s: torn by a crash, will be made again", part)
+            part.unlink()
+            return
+        if key in self._stored:  # killed between the move and the removal of the journal
+            part.unlink()
+        else:
+            self._register(key, part, features.shape[-1])
+
+    def _refuse_conflict(self, culprit: Path, found: Mapping[str, object]) -> None:
+        for name in sorted((self.attributes.keys() | found.keys()) - INFORMATIVE_ATTRIBUTES):
+            before, now = found.get(name), self.attributes.get(name)
+            if before != now:
+                raise UserError(
+                    culprit,
+                    f"was made with {name} = {before!r}, this run has {now!r}",
+                    "write to another file, delete this one, or run with the same settings",
+                )
+
+    def _merge(self) -> None:
+        if not self:
+            logger.warning("%s: nothing to store, no file written", self.path)
+        elif self._parts:
+            with _written_aside(self.path, durable=True) as temporary:
+                if self._stored:
+                    shutil.copyfile(self.path, temporary)
+                with h5py.File(temporary, "a", locking=False) as file:
+                    file.attrs.update(self.attributes)
+                    for key in sorted(self._parts):
+                        _, features = _read_part(self._parts[key])
+                        file.create_dataset(key, data=features)
+        shutil.rmtree(self._journal)
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def write_npy(path: str | os.PathLike[str], features: np.ndarray) -> None:  # [T, D] or [T, N, D]
+    """Write one long video's features as float32 .npy, in one move; folders are made as needed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _written_aside(path, durable=True) as temporary, temporary.open("wb") as file:
+        np.save(file, np.ascontiguousarray(features, dtype=np.float32))
+
+
+_EXTRACT_AGAIN = "extract the features again"
+
+
+@contextmanager
+def _written_aside(path: Path, *, durable: bool) -> Iterator[Path]:
+    """A temporary name beside `path` that takes its place at the end; `durable` also survives a loss of power."""
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        yield temporary
+        if durable:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _lock(path: Path, *, culprit: Path) -> int:
+    """Hold `path` until its descriptor is closed, also by a kill."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
+    if os.name == "posix":
+        import fcntl
+
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise UserError(culprit, "another process is writing this store", "wait for it, or stop it") from error
+    return descriptor
+
+
+def _open_hdf5(path: Path) -> h5py.File:
+    if not path.is_file():
+        raise UserError(path, "no such feature store", "check the path, or extract the features first")
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise UserError(
+            path, "not a complete HDF5 file (truncated, or of another format)", "delete it and " + _EXTRACT_AGAIN
+        ) from error
+
+
+def _dataset_names(file: h5py.File, *, first_only: bool = False) -> Iterator[str]:
+    names: list[str] = []
+
+    def collect(name: bytes, info: h5py.h5o.ObjInfo) -> bool | None:
+        if info.type == h5py.h5o.TYPE_DATASET:
+            names.append(name.decode(errors="surrogateescape"))
+            return first_only or None  # True ends the visit
+        return None
+
+    h5py.h5o.visit(file.id, collect, info=True)
+    yield from names
+
+
+def _read_part(part: Path) -> tuple[str, np.ndarray]:
+    with np.load(part, allow_pickle=False) as content:  # a zip: reading tests the checksums
+        return str(content["key"]), content["features"]
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(path, "the journal of an interrupted run is damaged", f"delete {path.parent}") from error
+
+
+def _groups_of(key: str) -> list[str]:
+    names = key.split("/")
+    return ["/".join(names[:depth]) for depth in range(1, len(names))]
+
+
+def _plain(value: object) -> str | int | float:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return value.item() if isinstance(value, np.generic) else value
+
+
+@functools.cache
+def _warn_without_attributes(path: str) -> None:
+    logger.warning("%s: no provenance attributes; cannot tell which encoder and weights made these features", path)
