@@ -26,8 +26,8 @@ def load(path: str | Path, schema: type[Schema], overrides: Sequence[str] = ()) 
     """Read `path`, apply `overrides` ("name=value", value a Python literal or plain text) and build `schema`.
 
     Raises:
-        UserError: The file is missing or doesn't run; a name is unknown (the nearest is offered) or missing; a value has
-            the wrong type.
+        UserError: The file is missing or doesn't run; a name is unknown (the nearest is offered) or missing; a value
+            has the wrong type.
     """
     values = {**read_file(path), **dict(parse_override(text) for text in overrides)}
     return build(schema, values, source=path)

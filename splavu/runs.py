@@ -14,7 +14,7 @@ from splavu.runtime import versions
 
 
 class RunFolder:
-    """`root/run_id/`: params.json, versions.json, metrics.jsonl (a line per record), tensorboard/, checkpoints, results.
+    """`root/run_id/`: params.json, versions.json, metrics.jsonl (a line a record), tensorboard/, checkpoints, results.
 
     Args:
         root: The folder of all runs.
