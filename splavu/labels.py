@@ -148,30 +148,6 @@ def read_rows(path: str | Path, columns: tuple[str, ...]) -> list[dict[str, str]
     return rows
 
 
-def matched(
-    labels: Mapping[str, object], keys: Iterable[str], *, label_source: object, store_source: object
-) -> list[str]:
-    """The common keys of labels and features, in the labels' order.
-
-    Raises:
-        UserError: A label without features, or features without a label; one is named, and how many there are.
-    """
-    stored = set(keys)
-    if absent := [key for key in labels if key not in stored]:
-        raise UserError(
-            store_source,
-            f"no features for '{absent[0]}' ({len(absent)} of {len(labels)} labels in {label_source} have none)",
-            "extract them, or take them out of the label file",
-        )
-    if surplus := sorted(stored.difference(labels)):
-        raise UserError(
-            store_source,
-            f"'{surplus[0]}' has no label in {label_source} ({len(surplus)} of {len(stored)} features have none)",
-            "label them, or extract this split alone",
-        )
-    return list(labels)
-
-
 class _ArrayUnpickler(pickle.Unpickler):
     """Rebuilds NumPy arrays and scalars; every other global in the stream is refused."""
 

@@ -1,0 +1,108 @@
+"""Checkpoints: the only place where one is written or read.
+
+A checkpoint is a dictionary with the published keys (`fa_model_state_dict`, `ft_model_ar_state_dict`, `optimizer_fa`,
+`epoch`, ...) and, when it is ours, `format_version`, `fa_architecture`, `params` and `versions`. It loads with
+`weights_only=True`, so a file that carries code is refused. Checkpoints of the reference lack the second group.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from splavu.errors import UserError
+
+FORMAT_VERSION = 1
+RESUMABLE = "model_temp.pth"
+"""Name of the checkpoint that a run goes on from."""
+
+_WRAPPERS = ("module.", "_orig_mod.")  # left in names by DistributedDataParallel and torch.compile
+
+
+def write(path: str | Path, content: Mapping[str, Any]) -> Path:
+    """Write a checkpoint under another name, force it to disk, then move it into place."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save({"format_version": FORMAT_VERSION, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read(path: str | Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The dictionary that a checkpoint holds, its tensors on `device`.
+
+    Raises:
+        UserError: There is no such file, it is truncated, it carries code, it is newer than this package, or it is no
+            dictionary.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(path, "no such checkpoint", "train it first, or correct the path")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            path,
+            "holds more than tensors and plain values, so loading it could run code",
+            "save it again with state_dict() only, or get it from its author",
+        ) from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
+        raise UserError(
+            path, f"can't be read as a checkpoint ({str(error).splitlines()[0]})", "copy it again"
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(path, f"holds a {type(content).__name__}, expected a dictionary", "use a checkpoint")
+    if content.get("format_version", 0) > FORMAT_VERSION:
+        raise UserError(path, f"has format {content['format_version']}, newer than this package's", "update splavu")
+    return content
+
+
+def state_of(content: Mapping[str, Any], key: str, path: str | Path) -> dict[str, Tensor]:
+    """The weights under `key`, or the file itself where it is bare weights; wrappers' prefixes are removed."""
+    state = content.get(key)
+    if state is None:
+        if not content or not all(isinstance(value, Tensor) for value in content.values()):
+            raise UserError(path, f"has no '{key}'", f"it holds {', '.join(map(str, content)) or 'nothing'}")
+        state = content
+    return {unwrapped(name): value for name, value in state.items()}
+
+
+def unwrapped(name: str) -> str:
+    """A parameter's name without the prefixes that DistributedDataParallel and torch.compile put before it."""
+    while name.startswith(_WRAPPERS):
+        name = name.split(".", 1)[1]
+    return name
+
+
+def load_into(network: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Load weights strictly.
+
+    Raises:
+        UserError: A parameter is missing, surplus, or of another shape; the first one is named.
+    """
+    own = network.state_dict()
+    for name, value in own.items():
+        if name not in state:
+            raise UserError(path, f"'{name}' is missing", "set the architecture in params as it was trained")
+        if state[name].shape != value.shape:
+            found, expected = tuple(state[name].shape), tuple(value.shape)
+            raise UserError(
+                path, f"'{name}' has shape {found}, params ask for {expected}", "set the architecture as it was trained"
+            )
+    if surplus := sorted(set(state).difference(own)):
+        raise UserError(path, f"'{surplus[0]}' is unknown to this network", "set the architecture as it was trained")
+    network.load_state_dict(state)
