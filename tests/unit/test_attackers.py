@@ -1,0 +1,146 @@
+"""Attackers find what is there, under any invertible map, and nothing where nothing is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from splavu.attackers import ATTACKERS, LogisticAttacker, MLPAttacker, standardise, whiten
+from splavu.metrics import average_precisions, prevalences
+
+WIDTH = 24
+
+
+def persons(num_persons: int, seed: int, clips: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Features [N, 24] of clips of persons with two attributes, each written along one axis of a hidden basis."""
+    generator = np.random.default_rng(seed)
+    labels = (generator.random((num_persons, 2)) < 0.4).astype(np.float32).repeat(clips, axis=0)
+    features = generator.normal(size=(num_persons, WIDTH)).repeat(clips, axis=0)
+    features += generator.normal(size=features.shape)
+    features[:, :2] += 4 * labels
+    return features.astype(np.float32), labels
+
+
+@pytest.fixture(scope="module")
+def data():
+    return persons(80, 1), persons(40, 2), persons(60, 3)
+
+
+def precision_of(build, data, change=lambda features: features, order=slice(None)) -> np.ndarray:
+    train, validation, test = data
+    attacker = build(seed=0, device="cpu")
+    attacker.fit(change(train[0]), train[1][order], (change(validation[0]), validation[1]))
+    return average_precisions(test[1], attacker.scores(change(test[0])))
+
+
+@pytest.mark.parametrize("name", ATTACKERS)
+def test_beats_chance_on_raw_features_but_not_on_erased_ones(name, data):
+    chance = prevalences(data[2][1])
+    assert (precision_of(ATTACKERS[name].build, data) > chance + 0.3).all()
+
+    def erased(features):
+        return features * (np.arange(WIDTH) >= 2).astype(np.float32)
+
+    assert (precision_of(ATTACKERS[name].build, data, erased) < chance + 0.2).all()
+
+
+@pytest.mark.parametrize("name", ["logistic", "mlp", "neighbours"])
+def test_a_rotation_hides_nothing(name, data):
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(WIDTH, WIDTH)))[0].astype(np.float32)
+    raw = precision_of(ATTACKERS[name].build, data)
+    turned = precision_of(ATTACKERS[name].build, data, lambda features: features @ rotation)
+    np.testing.assert_allclose(turned, raw, atol=0.05)
+
+
+@pytest.mark.parametrize("make", [LogisticAttacker, MLPAttacker])
+def test_squeezing_the_private_direction_fools_only_attackers_who_do_not_whiten(make, data):
+    """The private axes shrink to a ten-thousandth, then everything is mixed: invertible, so nothing was removed."""
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(WIDTH, WIDTH)))[0]
+    squeeze = np.where(np.arange(WIDTH) < 2, 1e-4, 1.0)
+
+    def squeezed(features):
+        return ((features * squeeze) @ rotation).astype(np.float32)
+
+    def naive(seed, device):
+        if make is MLPAttacker:
+            return make(recipes=(("standardise", 1e-3, 1e-1),), seed=seed, device=device)
+        return make(scalings=("standardise",), seed=seed, device=device)
+
+    raw = precision_of(make, data)
+    assert (precision_of(naive, data, squeezed) < raw - 0.2).all()
+    np.testing.assert_allclose(precision_of(make, data, squeezed), raw, atol=0.05)
+
+
+def test_labels_shuffled_among_persons_teach_nothing(data):
+    test = data[2]
+    chance = prevalences(test[1])
+    gains = []
+    for seed in range(5):
+        order = (np.random.default_rng(seed).permutation(80)[:, None] * 8 + np.arange(8)).ravel()
+        gains.append(precision_of(LogisticAttacker, data, order=order) - chance)
+    assert abs(np.mean(gains)) < 0.15  # on raw features the gain is above 0.3
+
+
+@pytest.mark.parametrize("penalty", [1e-1, 1e-3])
+def test_logistic_minimises_what_scikit_learn_minimises(data, penalty):
+    (features, labels), validation, (test, _) = data
+    attacker = LogisticAttacker(penalties=(penalty,), scalings=("standardise",), max_iterations=300)
+    scores = attacker.fit(features, labels, validation).scores(test)
+    scaling = standardise(features)
+    for attribute in range(2):
+        reference = LogisticRegression(C=1 / (penalty * len(features)), tol=1e-8, max_iter=2000)
+        reference.fit(scaling(features).numpy(), labels[:, attribute])
+        expected = reference.decision_function(scaling(test).numpy())
+        np.testing.assert_allclose(scores[:, attribute], expected, atol=2e-2)
+
+
+def test_whitening_gives_unit_covariance_and_loses_no_direction(data):
+    features = data[0][0] * np.geomspace(1, 1e-4, WIDTH).astype(np.float32) + 3
+    white = whiten(features)(features).double()
+    assert white.shape[1] == WIDTH
+    np.testing.assert_allclose(white.T @ white / len(white), np.eye(WIDTH), atol=0.05)  # float32 beside an offset of 3
+    repeated = np.concatenate([features, features[:, :4]], axis=1)
+    assert whiten(repeated)(repeated).shape[1] == WIDTH
+
+
+def test_constant_coordinates_are_harmless(data):
+    features = np.concatenate([data[0][0], np.full((len(data[0][0]), 1), 7, np.float32)], axis=1)
+    scaled = standardise(features)(features)
+    assert (scaled[:, -1] == 0).all()
+    assert scaled[:, :-1].std(dim=0, correction=0) == pytest.approx(np.ones(WIDTH), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ATTACKERS)
+def test_the_seed_decides_and_the_callers_generator_is_left_alone(name, data):
+    train, validation, test = data
+    row = ATTACKERS[name]
+    state = torch.get_rng_state()
+    first, again, other = (row.build(seed=s, device="cpu").fit(*train, validation).scores(test[0]) for s in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(first, again)
+    assert np.array_equal(first, other) is not row.stochastic
+
+
+@pytest.mark.parametrize("name", ATTACKERS)
+def test_unknown_labels_are_no_negatives(name, data):
+    train, validation, test = data
+    labels = np.where(np.arange(len(train[1]))[:, None] % 3 == 0, np.nan, train[1])
+    corrupted = np.where(np.isnan(labels), 0, labels)
+    hidden = train[1].copy()
+    hidden[::3] = np.nan
+    known = ATTACKERS[name].build(seed=0, device="cpu").fit(train[0], hidden, validation).scores(test[0])
+    wrong = ATTACKERS[name].build(seed=0, device="cpu").fit(train[0], corrupted, validation).scores(test[0])
+    assert not np.allclose(known, wrong)
+    assert (average_precisions(test[1], known) > prevalences(test[1]) + 0.3).all()
+
+
+@pytest.mark.parametrize("name", ATTACKERS)
+def test_an_attribute_that_cannot_be_judged_scores_zero(name, data):
+    train, validation, test = data
+    labels, judged = train[1].copy(), validation[1].copy()
+    labels[:, 0] = judged[:, 0] = 1
+    scores = ATTACKERS[name].build(seed=0, device="cpu").fit(train[0], labels, (validation[0], judged)).scores(test[0])
+    assert (scores[:, 0] == 0).all()
+    assert scores[:, 1].std() > 0
