@@ -90,8 +90,6 @@ def test_video_scores_average_clips_that_stand_apart():
 def test_normalised_leakage():
     anonymized, raw = np.array([0.5, 0.3, 0.9, 0.5]), np.array([0.7, 0.7, 0.7, 0.2])
     leakage = metrics.normalised_leakage(anonymized, raw, np.full(4, 0.3))
-        np.array([0.5, 0.3, 0.9, 0.5]), np.array([0.7, 0.7, 0.7, 0.2]), np.full(4, 0.3)
-    )
     np.testing.assert_allclose(leakage[:3], [0.5, 0.0, 1.5])
     assert np.isnan(leakage[3])
 
