@@ -1,0 +1,133 @@
+"""Builds this study's networks from its params; the historic `fa`, `ft`, `fb` of the reference are translated here.
+
+`fa` is the anonymizer (AAM), `ft` a utility head, `fb` the head of the privacy branch. `params` is any object with the
+names of a parameter module. All functions return a network on the CPU, in training mode, ready for `.to(device)`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from feature_dl import dataset_spec
+from splavu import checkpoints
+from splavu.anonymizers import Anonymizer, build_anonymizer, infer_architecture
+from splavu.encoders import encoder_spec
+from splavu.errors import UserError, nearest
+from splavu.heads import LinearHead, PrivacyHead
+from splavu.params import agreed
+
+
+def feature_dim(params: Any) -> int:
+    """D of `params.ft_arch`; `params.feature_dim`, where given, must agree."""
+    width = encoder_spec(params.ft_arch).feature_dim
+    given = getattr(params, "feature_dim", None)
+    if width is None:
+        if given is None:
+            raise UserError("feature_dim", f"is needed: {params.ft_arch} exists in several widths", "add it to params")
+        return given
+    return agreed("feature_dim", given, width, because=f"ft_arch = '{params.ft_arch}'")
+
+
+def num_classes(params: Any, dataset: str) -> int:
+    """C of a data set; `params.num_classes`, where given, must agree."""
+    looked_up = dataset_spec(dataset).num_classes
+    return agreed("num_classes", getattr(params, "num_classes", None), looked_up, because=f"data set '{dataset}'")
+
+
+def load_fa(
+    params: Any, saved_model: str | None = None, arch: str | None = None, *, identity: bool = True
+) -> Anonymizer:
+    """The anonymizer that params describe, with the weights of `saved_model` if given.
+
+    A checkpoint of ours records its architecture; what params say otherwise is an error. Published checkpoints are read
+    by their parameter names. Without weights it starts as the identity.
+
+    Args:
+        params: fa_arch, ft_arch; for the transformer num_layers_fa, num_heads, batch_as_sequence.
+        saved_model: Checkpoint with `fa_model_state_dict`, or bare weights.
+        arch: Overrides `params.fa_arch`.
+        identity: False starts from random weights, as pre-training does.
+    """
+    width = feature_dim(params)
+    arch = arch or getattr(params, "fa_arch", "transformer")
+    options: dict[str, Any] = {}
+    if arch == "transformer":
+        options = {
+            "num_layers": getattr(params, "num_layers_fa", 3),
+            "num_heads": getattr(params, "num_heads", 8),
+            "attends_over": "batch" if getattr(params, "batch_as_sequence", False) else "time",
+        }
+    if saved_model is None:
+        if arch != "identity":
+            options["identity"] = identity
+        return build_anonymizer(arch, width, **options)
+
+    content = checkpoints.read(saved_model)
+    state = checkpoints.state_of(content, "fa_model_state_dict", saved_model)
+    found = content.get("fa_architecture") or infer_architecture(state)
+    for name, value in {"arch": arch, "feature_dim": width, **options}.items():
+        if found.get(name, value) != value:
+            raise UserError(
+                saved_model, f"was trained with {name} = {found[name]!r}, params say {value!r}", "make params agree"
+            )
+    built = {name: value for name, value in {**options, **found}.items() if name not in ("arch", "feature_dim")}
+    anonymizer = build_anonymizer(found["arch"], width, **built)
+    checkpoints.load_into(anonymizer, state, saved_model)
+    return anonymizer
+
+
+def load_saved_fa(saved_model: str, *, num_heads: int = 8) -> Anonymizer:
+    """The anonymizer of a checkpoint as it was trained, whatever params say.
+
+    Args:
+        saved_model: The checkpoint.
+        num_heads: For published weights, which don't tell.
+    """
+    content = checkpoints.read(saved_model)
+    state = checkpoints.state_of(content, "fa_model_state_dict", saved_model)
+    found = dict(content.get("fa_architecture") or infer_architecture(state))
+    if found["arch"] == "transformer":
+        found.setdefault("num_heads", num_heads)
+    anonymizer = build_anonymizer(found.pop("arch"), found.pop("feature_dim"), **found)
+    checkpoints.load_into(anonymizer, state, saved_model)
+    return anonymizer
+
+
+def load_ft(params: Any, saved_model: str | None = None, arch: str | None = None) -> LinearHead:
+    """The linear utility head for `params.ar_dataset` (or `params.dataset`)."""
+    if arch not in (None, "linear"):
+        raise UserError("arch", f"'{arch}' is no utility head", nearest(arch, ["linear"]))
+    dataset = getattr(params, "ar_dataset", None) or params.dataset
+    head = LinearHead(feature_dim(params), num_classes(params, dataset))
+    if saved_model is not None:
+        content = checkpoints.read(saved_model)
+        key = "ft_model_ar_state_dict" if "ft_model_ar_state_dict" in content else "ft_model_state_dict"
+        checkpoints.load_into(head, checkpoints.state_of(content, key, saved_model), saved_model)
+    return head
+
+
+def load_fb(
+    saved_model: str | None = None,
+    arch: str = "mlp",
+    initial_embedding_size: int = 768,
+    final_embedding_size: int = 128,
+    *,
+    normalise: bool = True,
+) -> PrivacyHead:
+    """The paper's privacy head, D -> D -> outputs, L2-normalised unless `normalise` is False."""
+    if arch != "mlp":
+        raise UserError("arch", f"'{arch}' is no privacy head", nearest(arch, ["mlp"]))
+    head = PrivacyHead(initial_embedding_size, final_embedding_size, normalise=normalise)
+    if saved_model is not None:
+        content = checkpoints.read(saved_model)
+        checkpoints.load_into(head, checkpoints.state_of(content, "fb_model_state_dict", saved_model), saved_model)
+    return head
+
+
+def load_backbone(params: Any) -> nn.Module:
+    """The frozen encoder `params.ft_arch`; `params.weights` may name a hub repository or a folder."""
+    from feature_extraction.encoders import load_encoder  # needs transformers, which training on features doesn't
+
+    return load_encoder(params.ft_arch, weights=getattr(params, "weights", None))

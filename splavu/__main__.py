@@ -1,0 +1,61 @@
+"""`python -m splavu COMMAND`: what a practitioner calls by name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from splavu import __version__, cli
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="splavu", description=__doc__, epilog=cli.EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    synthesize = commands.add_parser("synthesize", help="render the synthetic world in the real data sets' layouts")
+    synthesize.add_argument("--out", type=Path, required=True, help="data root to write below")
+    synthesize.add_argument("--seed", type=int, default=0, help="same seed, same pixels (default 0)")
+    synthesize.add_argument("--size", choices=("tiny", "small", "full"), default="small")
+    synthesize.add_argument(
+        "--scene-bias", type=float, default=0.0, help="how much the background tells the action, 0-1"
+    )
+    synthesize.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
+    cli.add_common(synthesize)
+
+    report = commands.add_parser("report", help="run folders -> report.md with figures")
+    report.add_argument("run", type=Path, help="folder that groups the runs, such as saved_models/demo")
+    report.add_argument("--data", type=Path, default=None, help="data root, to show frames of its videos")
+    cli.add_common(report)
+
+    args = parser.parse_args(argv)
+    cli.start(args)
+    return {"synthesize": _synthesize, "report": _report}[args.command](args)
+
+
+def _synthesize(args: argparse.Namespace) -> int:
+    from splavu.synthetic import synthesize  # needs OpenCV and PyAV
+
+    where = synthesize(
+        args.out, seed=args.seed, size=args.size, scene_bias=args.scene_bias, **_given(workers=args.workers)
+    )
+    print(where)
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from splavu.reports import write_report  # needs Matplotlib
+
+    print(write_report(args.run, data=args.data))
+    return 0
+
+
+def _given(**options: object) -> dict[str, object]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,84 @@
+"""Fresh heads on features that no longer change: how much use is left once the anonymizer is fixed.
+
+The anonymizer is never in training mode here and gets no gradient. What an anonymizer that attends over the batch gives
+depends on how it is served, so that is said by name: 'alone', as a released feature is, or 'batch', as the published
+numbers were made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from splavu.anonymizers import Anonymizer, one_by_one
+from splavu.checkpoints import load_into, state_of
+from splavu.datasets import ClipBatch
+from splavu.tasks import ActionRecognition
+
+Serving = Literal["alone", "batch"]
+
+
+class Served(nn.Module):
+    """A frozen anonymizer as its users meet it: in evaluation mode, without gradients.
+
+    Args:
+        anonymizer: The trained anonymizer.
+        serving: 'alone': each feature as if it came alone; 'batch': `[B, D]` as the anonymizer takes it.
+    """
+
+    def __init__(self, anonymizer: Anonymizer, serving: Serving = "alone") -> None:
+        super().__init__()
+        self.anonymizer, self.serving = anonymizer.requires_grad_(False), serving
+
+    def train(self, mode: bool = True) -> Served:
+        super().train(False)  # a frozen anonymizer has no training mode
+        return self
+
+    @torch.no_grad()
+    def forward(self, features: Tensor) -> Tensor:  # [B, D] -> [B, D]
+        self.anonymizer.eval()
+        return one_by_one(self.anonymizer, features) if self.serving == "alone" else self.anonymizer(features)
+
+
+class ProbeTrainer:
+    """Trains the head of one task on served features; a `splavu.loop.Trainer`."""
+
+    def __init__(self, served: Served, task: ActionRecognition) -> None:
+        self.served, self.task = served, task
+        self.learners = [task.learner]
+        self.score = task.score
+
+    def batches(self, epoch: int) -> _Pass:
+        return _Pass(self.task.source, epoch)
+
+    def step(self, batch: ClipBatch) -> dict[str, Tensor]:
+        loss = self.task.loss(self.served, batch.to(self.task.device))
+        self.task.learner.zero_grad()
+        loss.backward()
+        self.task.learner.step()
+        return {self.task.name: loss.detach()}
+
+    def validate(self) -> dict[str, float]:
+        return self.task.evaluate(self.served)
+
+    def weights(self) -> dict[str, Any]:
+        return {self.task.checkpoint_key: self.task.learner.network.state_dict()}
+
+    def load_weights(self, content: Mapping[str, Any]) -> None:
+        load_into(self.task.learner.network, state_of(content, self.task.checkpoint_key, "checkpoint"), "checkpoint")
+
+
+class _Pass:
+    """One epoch of a source, with its length."""
+
+    def __init__(self, source: Any, epoch: int) -> None:
+        self.source, self.epoch = source, epoch
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        return self.source.epoch(self.epoch)

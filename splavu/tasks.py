@@ -1,0 +1,131 @@
+"""Tasks: what anonymized features must stay good for, behind one contract that the trainer alone knows.
+
+A task is built only if its weight isn't 0, so the data of an unused task need not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from splavu.anonymizers import Anonymizer
+from splavu.datasets import ClipBatch, Stream
+from splavu.metrics import top1
+
+
+@dataclass
+class Learner:
+    """A network with everything that changes it: optimizer, schedule, clipping; one `step`, one state for resume.
+
+    The optimizer's state is kept in checkpoints as `optimizer_{name}`.
+    """
+
+    name: str
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler | None = None
+    """Advanced once an epoch."""
+    clip_norm: float | None = None
+    """Largest gradient norm; None leaves gradients alone."""
+
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Update the network from the gradients that lie ready."""
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
+        self.optimizer.step()
+
+    def end_epoch(self) -> None:
+        if self.schedule is not None:
+            self.schedule.step()
+
+    def state(self) -> dict[str, Any]:
+        """Optimizer and schedule, for resume; the network's weights are kept apart, under their published key."""
+        state = {f"optimizer_{self.name}": self.optimizer.state_dict()}
+        if self.schedule is not None:
+            state[f"schedule_{self.name}"] = self.schedule.state_dict()
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state[f"optimizer_{self.name}"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state[f"schedule_{self.name}"])
+
+
+class BatchSource(Protocol):
+    """Where a task's batches come from; tasks that name the same source share its batches."""
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, epoch: int, *, num_steps: int | None = None) -> Iterator[Any]: ...
+
+
+class Task(Protocol):
+    """What the multitask trainer asks of a task."""
+
+    name: str
+    """Names the loss term and the metrics: 'ar', 'tad', 'ad'."""
+    learner: Learner
+    checkpoint_key: str
+    """Where the head's weights lie in a checkpoint."""
+    source: BatchSource
+
+    def loss(self, anonymizer: nn.Module, batch: Any) -> Tensor:  # -> []
+        """The task's loss on anonymized features; the gradient reaches the anonymizer."""
+        ...
+
+    def evaluate(self, anonymizer: Anonymizer) -> dict[str, float]:
+        """Metrics on validation data; higher is better for the one called like `score`."""
+        ...
+
+    score: str
+    """The metric by which checkpoints are chosen."""
+
+
+@dataclass
+class ActionRecognition:
+    """A linear head on clip features; validation averages the softmax of evenly spaced clips of each video.
+
+    Source: L_AR of Fioresi et al. 2026; five clips a video ("modes").
+    """
+
+    learner: Learner
+    source: Stream
+    validation: Stream
+    """In file order, `EvenClips`."""
+    device: torch.device
+    name: str = "ar"
+    checkpoint_key: str = "ft_model_ar_state_dict"
+    score: str = field(default="top1", init=False)
+
+    def loss(self, anonymizer: nn.Module, batch: ClipBatch) -> Tensor:
+        return F.cross_entropy(self.learner.network(anonymizer(batch.clips)), batch.labels)
+
+    def evaluate(self, anonymizer: Anonymizer) -> dict[str, float]:
+        probabilities, labels = self.video_probabilities(anonymizer)
+        log_likelihood = probabilities.clamp_min(1e-12).log()
+        return {
+            "top1": top1(labels.numpy(), probabilities.numpy()),
+            "loss": float(F.nll_loss(log_likelihood, labels)),
+        }
+
+    @torch.no_grad()
+    def video_probabilities(self, anonymizer: Anonymizer) -> tuple[Tensor, Tensor]:  # -> [V, C], [V]
+        """Class probabilities and classes of the validation videos, in file order."""
+        anonymizer.eval()
+        head = self.learner.network.eval()
+        probabilities, labels = [], []
+        for batch in self.validation.epoch(0):
+            batch = batch.to(self.device)
+            # One pass for each mode: an anonymizer that attends over the batch sees one clip of each video at a time.
+            modes = [head(anonymizer(clips)).softmax(dim=-1) for clips in batch.clips.unbind(dim=1)]
+            probabilities.append(torch.stack(modes).mean(dim=0).cpu())
+            labels.append(batch.labels.cpu())
+        return torch.cat(probabilities), torch.cat(labels)
