@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Lint and test everything, in the active virtual environment or in .venv. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source ./setup_env.sh
+ruff check .
+ruff format --check .
+exec python -m pytest --cov=splavu --cov-report=term:skip-covered --cov-fail-under=85 "$@"

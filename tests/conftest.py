@@ -1,0 +1,130 @@
+"""A study small enough for tests: the real layouts, features drawn from a linear model with known leakage."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from splavu.labels import VISPR_ATTRIBUTES
+from splavu.stores import StoreWriter
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared"
+WIDTH = 192  # of the demo encoder
+NUM_ACTIONS = 4
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Small matrices: more threads cost time, and the pool is shared by all tests."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def shared() -> Path:
+    """Reference data beside the checkout; tests that need it are skipped, visibly, elsewhere."""
+    if not SHARED.is_dir():
+        pytest.skip("needs ../shared (golden data, real annotations, real videos), which is not here")
+    return SHARED
+
+
+@dataclass(frozen=True)
+class Study:
+    """Roots of a made-up study."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def features(self) -> Path:
+        return self.root / "features"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For a script in a process of its own."""
+        return {
+            **os.environ,
+            "SPLAVU_DATA": str(self.data),
+            "SPLAVU_FEATURES": str(self.features),
+            "SPLAVU_RUNS": str(self.runs),
+            "TQDM_DISABLE": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def script(self, name: str, *args: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run a script of the repository as a user would."""
+        return subprocess.run(
+            [sys.executable, str(REPOSITORY / name), *args],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=self.environment,
+            cwd=self.root,
+        )
+
+
+def write_study(root: Path, *, videos_per_subject: int = 6, noise: float = 0.5, seed: int = 0) -> Study:
+    """Videos of 12 + 6 + 8 subjects: action, seven attributes and the subject add up linearly in each feature."""
+    study, rng = Study(root), np.random.default_rng(seed)
+    actions = rng.normal(size=(NUM_ACTIONS, WIDTH))
+    attributes = rng.normal(size=(len(VISPR_ATTRIBUTES), WIDTH))
+    provenance = {"encoder": "demo", "weights": "made up", "preprocessing": "none"}
+    hmdb = study.data / "hmdb51"
+    hmdb.mkdir(parents=True)
+    private: list[dict[str, object]] = []
+    for split, subjects in (("train", range(12)), ("val", range(12, 18)), ("test", range(18, 26))):
+        labels = []
+        clip_path, static_path = (study.features / f"features_hmdb_{split}_demo{s}.h5" for s in ("", "_fb10"))
+        with (
+            StoreWriter(clip_path, attributes=provenance) as clips,
+            StoreWriter(static_path, attributes=provenance) as static,
+        ):
+            for subject in subjects:
+                person = rng.normal(size=WIDTH) * 0.3
+                for video in range(videos_per_subject):
+                    action, private_bits = video % NUM_ACTIONS, rng.integers(0, 2, len(VISPR_ATTRIBUTES))
+                    name = f"subject{subject:02d}_{video}"
+                    appearance = person + private_bits @ attributes * 0.7
+                    motion = actions[action] + appearance
+                    clips.add(name, motion + rng.normal(size=(rng.integers(2, 5), WIDTH)) * noise)
+                    static.add(name, appearance + rng.normal(size=(10, WIDTH)) * noise)
+                    labels.append({"filename": f"{name}.avi", "label": action})
+                    bits = dict(zip(VISPR_ATTRIBUTES, private_bits.tolist(), strict=True))
+                    private.append({"filename": f"{name}.avi", "subject": f"p{subject}", "split": split, **bits})
+        _write_csv(hmdb / f"hmdb51_{split}_labels.csv", labels)
+    _write_csv(hmdb / "private_labels.csv", private)
+    return study
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch) -> Study:
+    """A made-up study, with config.py pointing at it."""
+    import config
+
+    made = write_study(tmp_path)
+    monkeypatch.setattr(config, "DATA", made.data)
+    monkeypatch.setattr(config, "FEATURES", made.features)
+    monkeypatch.setattr(config, "RUNS", made.runs)
+    return made
+
+
+def _write_csv(path: Path, rows: list[dict[str, object]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
