@@ -159,6 +159,8 @@ class FeatureStore(FeatureReader):
         if self._first is None:
             raise UserError(self.path, "the store is empty", _EXTRACT_AGAIN)
         shape, _ = self._header(self._first, checked=True)
+        if self._feature_dim is None and shape:
+            self._feature_dim = shape[-1]
         self._check_shape(self._first, shape)
         if not self.attributes:
             _warn_without_attributes(str(self.path))

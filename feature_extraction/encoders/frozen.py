@@ -1,0 +1,45 @@
+"""What every frozen encoder offers: clips in, one feature per clip out, and the identity of its weights."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from splavu.encoders import EncoderSpec
+
+
+class FrozenEncoder(nn.Module, ABC):
+    """A network that never trains: evaluation mode, no gradients, stays so after `train()`.
+
+    The feature of a clip depends on that clip alone; a batch changes it by float rounding only.
+
+    Attributes:
+        spec: Width, frames and preprocessing as they are for the loaded weights.
+    """
+
+    spec: EncoderSpec
+
+    def freeze(self) -> None:
+        """To be called at the end of a subclass's constructor."""
+        self.requires_grad_(False)
+        super().train(False)
+
+    def train(self, mode: bool = True) -> FrozenEncoder:
+        return self
+
+    @abstractmethod
+    def forward(self, clips: Tensor) -> Tensor:  # [B, T, 3, H, W] normalised -> [B, D]
+        """One feature per clip."""
+
+    @functools.cached_property
+    def weights_hash(self) -> str:
+        """SHA-256 over the names, shapes and float32 values of all weights: the same whatever file they came from."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.state_dict().items()):
+            digest.update(f"{name}{tuple(weight.shape)}".encode())
+            digest.update(weight.detach().to("cpu", torch.float32).contiguous().numpy().data)
+        return digest.hexdigest()

@@ -1,0 +1,272 @@
+"""VideoMAE: from a hub name, a HuggingFace folder, or an official checkpoint of VideoMAE or VideoMAE V2.
+
+The feature is `fc_norm(mean over all tokens)`, the input of the classification head. Three traps of the HuggingFace
+class are closed here: its base model has no `fc_norm`, both its LayerNorm epsilons differ from the official 1e-6, and
+some releases leave the query and value biases at their initial values, so a missing weight is an error.
+
+Source: Tong et al. 2022, Wang et al. 2023; the mapping of names was derived from both programs (spec: videomae, 2-3).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from feature_extraction.encoders.frozen import FrozenEncoder
+from splavu.encoders import EncoderSpec
+from splavu.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import VideoMAEConfig, VideoMAEForVideoClassification
+
+logger = logging.getLogger(__name__)
+
+HUB_NAME = "MCG-NJU/videomae-base-finetuned-kinetics"
+LAYER_NORM_EPS = 1e-6
+HEADS_OF_WIDTH = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
+"""Attention heads of the released sizes S, B, L, H and g; a checkpoint does not say."""
+
+_PREFIXES = ("_orig_mod.", "module.", "backbone.")
+_BLOCK_PARTS = {
+    "norm1": "layernorm_before",
+    "norm2": "layernorm_after",
+    "attn.proj": "attention.output.dense",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+}
+
+
+class VideoMAEEncoder(FrozenEncoder):
+    """Wraps a `VideoMAEForVideoClassification` with mean pooling.
+
+    Args:
+        model: The network; its LayerNorm epsilons are set to the official value.
+        spec: The row of the table it stands for; frames and preprocessing are replaced by what the model takes.
+
+    Raises:
+        UserError: The model pools by its first token, or its width is not the row's.
+    """
+
+    def __init__(self, model: VideoMAEForVideoClassification, spec: EncoderSpec, *, source: str) -> None:
+        super().__init__()
+        config = model.config
+        if not config.use_mean_pooling:
+            raise UserError(source, "this VideoMAE has no fc_norm (no mean pooling)", "use a fine-tuned checkpoint")
+        if spec.feature_dim not in (None, config.hidden_size):
+            raise UserError(
+                source,
+                f"these weights give features {config.hidden_size} wide, {spec.name} is {spec.feature_dim}",
+                "use the weights of that encoder",
+            )
+        self.backbone, self.fc_norm = model.videomae, model.fc_norm
+        for module in self.modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                module.eps = LAYER_NORM_EPS
+        self.spec = _fitted_spec(spec, config)
+        self.freeze()
+
+    def forward(self, clips: Tensor) -> Tensor:  # [B, T, 3, H, W] -> [B, D]
+        tokens = self.backbone(clips).last_hidden_state  # [B, S, D]; S tokens of one clip attend to each other
+        return self.fc_norm(tokens.mean(dim=1))
+
+
+def load_videomae(spec: EncoderSpec, weights: str | None) -> VideoMAEEncoder:
+    """VideoMAE with `weights`: a hub name (default: the base model fine-tuned on Kinetics-400), a folder or a .pth."""
+    return _load(spec, weights or HUB_NAME)
+
+
+def load_demo(spec: EncoderSpec, weights: str | None) -> VideoMAEEncoder:
+    """The small encoder of the synthetic world, which comes with the package."""
+    return _load(spec, weights or str(resources.files("splavu.synthetic") / "demo_encoder"))
+
+
+def from_official(
+    checkpoint: Mapping[str, object],
+    spec: EncoderSpec,
+    *,
+    num_heads: int | None = None,
+    image_size: int = 224,
+    num_frames: int = 16,
+    source: str = "checkpoint",
+) -> VideoMAEEncoder:
+    """Build the encoder from an official fine-tuned checkpoint (a loaded dictionary).
+
+    Args:
+        num_heads: Needed for widths that no released model has.
+        image_size: Side of the input; the checkpoint holds no position table that would tell.
+        num_frames: Frames of a clip, likewise.
+
+    Raises:
+        UserError: It is no fine-tuned VideoMAE, a weight is missing or unknown, or it uses layer scale, learnt
+            positions or cosine attention, which this class of networks lacks.
+    """
+    from transformers import VideoMAEForVideoClassification
+
+    state = official_state(checkpoint, source=source)
+    config = _official_config(state, num_heads=num_heads, image_size=image_size, num_frames=num_frames, source=source)
+    model = VideoMAEForVideoClassification(config)
+    mapped = dict(_mapped(state, config.hidden_size, source))
+    expected = model.state_dict().keys()
+    if mapped.keys() != expected:
+        missing, unknown = sorted(expected - mapped.keys()), sorted(mapped.keys() - expected)
+        raise UserError(
+            source, f"weights missing: {missing[:3]}, unknown: {unknown[:3]}", "use a fine-tuned checkpoint"
+        )
+    model.load_state_dict(mapped, strict=True)
+    return VideoMAEEncoder(model, spec, source=source)
+
+
+def official_state(checkpoint: Mapping[str, object], *, source: str) -> dict[str, Tensor]:
+    """The encoder's weights in an official checkpoint, without wrappers' prefixes and without a decoder."""
+    for entry in ("model", "module"):
+        if isinstance(checkpoint.get(entry), Mapping):
+            checkpoint = checkpoint[entry]
+            break
+    state = {}
+    for name, weight in checkpoint.items():
+        while prefix := next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None):
+            name = name.removeprefix(prefix)
+        if isinstance(weight, Tensor):
+            state[name] = weight
+    if any(name.startswith("encoder.") for name in state):
+        raise UserError(
+            source, "a pre-training checkpoint: its pooled features are undefined", "use a fine-tuned checkpoint"
+        )
+    if "patch_embed.proj.weight" not in state:
+        raise UserError(source, "no VideoMAE weights in this file", "use an official checkpoint")
+    return state
+
+
+def _official_config(
+    state: Mapping[str, Tensor], *, num_heads: int | None, image_size: int, num_frames: int, source: str
+) -> VideoMAEConfig:
+    from transformers import VideoMAEConfig
+
+    width, _, tubelet, patch, _ = state["patch_embed.proj.weight"].shape
+    heads = num_heads or HEADS_OF_WIDTH.get(width)
+    if heads is None or "blocks.0.mlp.fc1.weight" not in state:
+        raise UserError(source, f"no released VideoMAE is {width} wide", "use an official checkpoint")
+    blocks = {int(match[1]) for name in state if (match := re.match(r"blocks\.(\d+)\.", name))}
+    return VideoMAEConfig(
+        image_size=image_size,
+        patch_size=patch,
+        num_frames=num_frames,
+        tubelet_size=tubelet,
+        hidden_size=width,
+        num_hidden_layers=len(blocks),
+        num_attention_heads=heads,
+        intermediate_size=len(state["blocks.0.mlp.fc1.weight"]),
+        layer_norm_eps=LAYER_NORM_EPS,
+        use_mean_pooling=True,
+        num_labels=len(state["head.weight"]) if "head.weight" in state else 0,
+    )
+
+
+def _mapped(state: Mapping[str, Tensor], width: int, source: str) -> Iterator[tuple[str, Tensor]]:
+    """Official names to those of the HuggingFace class; unknown names raise."""
+    outer = {
+        "patch_embed.proj": "videomae.embeddings.patch_embeddings.projection",
+        "fc_norm": "fc_norm",
+        "head": "classifier",
+    }
+    for name, weight in state.items():
+        module, _, kind = name.rpartition(".")
+        if module in outer:
+            yield f"{outer[module]}.{kind}", weight
+            continue
+        block = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
+        prefix = f"videomae.encoder.layer.{block[1]}." if block else ""
+        part = block[2] if block else ""
+        attention = f"{prefix}attention.attention."
+        if part == "attn.qkv.weight":
+            for row, projection in enumerate(("query", "key", "value")):
+                yield f"{attention}{projection}.weight", weight[row * width : (row + 1) * width]
+        elif part in ("attn.q_bias", "attn.v_bias"):
+            yield f"{attention}{'query' if part == 'attn.q_bias' else 'value'}.bias", weight
+        elif part.rpartition(".")[0] in _BLOCK_PARTS:
+            inner, _, kind = part.rpartition(".")
+            yield f"{prefix}{_BLOCK_PARTS[inner]}.{kind}", weight
+        else:
+            raise UserError(
+                source,
+                f"'{name}' is not part of a released VideoMAE (layer scale, learnt positions, cosine attention?)",
+                "use a released fine-tuned checkpoint",
+            )
+
+
+def _load(spec: EncoderSpec, weights: str) -> VideoMAEEncoder:
+    path = Path(weights)
+    if path.is_file():
+        return _load_checkpoint(spec, path)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(path, "no config.json in this folder", "give a folder saved by save_pretrained")
+    elif spec.name == "demo" or path.is_absolute() or weights.startswith(".") or weights.count("/") != 1:
+        raise UserError(weights, "no such weights", "give a hub name, a HuggingFace folder or an official checkpoint")
+    return _load_pretrained(spec, weights)
+
+
+def _load_checkpoint(spec: EncoderSpec, path: Path) -> VideoMAEEncoder:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):  # official files keep their command line
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(path, f"not a checkpoint of plain tensors ({reason})", "download it again") from error
+    if not isinstance(checkpoint, Mapping):
+        raise UserError(path, "no dictionary of weights", "use an official checkpoint")
+    return from_official(checkpoint, spec, source=str(path))
+
+
+def _load_pretrained(spec: EncoderSpec, weights: str) -> VideoMAEEncoder:
+    try:
+        from transformers import VideoMAEForVideoClassification
+        from transformers.utils import logging as transformers_logging
+    except ImportError as error:
+        raise UserError(
+            f"encoder '{spec.name}'", "needs the package transformers", "pip install transformers"
+        ) from error
+    is_local = Path(weights).is_dir()
+    if is_local:
+        transformers_logging.disable_progress_bar()  # reading a folder takes no time; a download does
+    try:
+        model, report = VideoMAEForVideoClassification.from_pretrained(
+            weights, output_loading_info=True, local_files_only=is_local, dtype=torch.float32
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        where = "this folder" if is_local else "the hub (offline?)"
+        raise UserError(
+            weights,
+            f"VideoMAE could not be loaded from {where}",
+            "download it where there is a connection and give its folder with --weights, or use --encoder demo",
+        ) from error
+    lost = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if lost:
+        raise UserError(
+            weights,
+            f"{len(lost)} weights were not loaded, for example '{lost[0]}'",
+            "use a fine-tuned VideoMAE, and transformers 5.5 or later",
+        )
+    return VideoMAEEncoder(model, spec, source=weights)
+
+
+def _fitted_spec(spec: EncoderSpec, config: VideoMAEConfig) -> EncoderSpec:
+    """`spec` with the frames, width and size of the loaded model; the margin around the crop keeps its proportion."""
+    size, table = config.image_size, spec.preprocessing
+    short_side = size * table.short_side // table.crop
+    return dataclasses.replace(
+        spec,
+        feature_dim=config.hidden_size,
+        num_frames=config.num_frames,
+        preprocessing=dataclasses.replace(table, short_side=short_side, crop=size),
+    )

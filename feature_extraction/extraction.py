@@ -1,0 +1,176 @@
+"""Many videos through one frozen encoder: decoding in threads, full batches across videos, one result per video.
+
+Threads are enough, because decoding, resizing and encoding all release Python's lock. Which clips share a batch depends
+on how fast each video decodes. That changes a feature by float rounding only (about 1e-6), not in its content, since an
+encoder treats the clips of a batch apart from each other.
+
+Letters: k clips of one piece, B clips of a batch, T frames (1 for a clip that is to be tiled), D feature width.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from feature_extraction.encoders import FrozenEncoder
+from feature_extraction.preprocessing import normalise
+from splavu.encoders import Preprocessing
+from splavu.errors import UserError
+from splavu.runtime import autocast
+
+Pieces = Iterator[tuple[str, Tensor]]
+"""(output name, clips [k, T, H, W, 3] uint8 with T frames, or 1 to be tiled), in the order of the clips."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video or image: its key, and how to get its clips. `pieces` runs in a thread and may raise UserError."""
+
+    key: str
+    pieces: Callable[[], Pieces]
+
+
+@dataclass
+class Result:
+    """What became of a job: an array per output, or the reason why there is none."""
+
+    key: str
+    features: dict[str, np.ndarray] = field(default_factory=dict)  # output name -> [K, D] float32
+    error: UserError | None = None
+
+
+class _Open:
+    """A job whose clips are on their way through the encoder."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[np.ndarray]] = {}
+        self.pending = 0
+        self.is_decoded = False
+
+
+def extract(
+    jobs: Sequence[Job],
+    encoder: FrozenEncoder,
+    *,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    batch_size: int = 32,
+    num_workers: int = 2,
+    precision: str = "fp32",
+) -> Iterator[Result]:
+    """Encode `jobs`; each result comes as soon as its last clip is encoded, in no fixed order.
+
+    Memory is bounded: a few pieces per worker and one batch, however long the videos are. An error that is no
+    UserError is a bug and ends the run.
+    """
+    encoder.to(device)
+    open_jobs: dict[str, _Open] = {}
+    batch: list[tuple[str, str, Tensor]] = []  # (key, output, clips [k, T, H, W, 3])
+
+    def encode(limit: int) -> Iterator[Result]:
+        """Encode the first `limit` clips of `batch`."""
+        taken: list[tuple[str, str, Tensor]] = []
+        while batch and limit:
+            key, output, clips = batch.pop(0)
+            if len(clips) > limit:
+                batch.insert(0, (key, output, clips[limit:]))
+                clips = clips[:limit]
+            limit -= len(clips)
+            taken.append((key, output, clips))
+        clips = torch.cat([_tiled(clips, encoder.spec.num_frames) for *_, clips in taken]).to(device)
+        with torch.inference_mode(), autocast(device, precision):
+            features = encoder(normalise(clips, preprocessing)).float().cpu().numpy()  # [B, D]
+        ends = np.cumsum([len(clips) for *_, clips in taken])
+        for (key, output, clips), rows in zip(taken, np.split(features, ends[:-1]), strict=True):
+            job = open_jobs[key]
+            job.rows.setdefault(output, []).append(rows)
+            job.pending -= len(clips)
+        for key in dict.fromkeys(key for key, *_ in taken):
+            yield from finished(key)
+
+    def finished(key: str) -> Iterator[Result]:
+        job = open_jobs.get(key)
+        if job is not None and job.is_decoded and not job.pending:
+            del open_jobs[key]
+            yield Result(key, {output: np.concatenate(rows) for output, rows in job.rows.items()})
+
+    for key, item in _decoded(jobs, num_workers):
+        if isinstance(item, UserError):
+            open_jobs.pop(key, None)
+            batch[:] = [waiting for waiting in batch if waiting[0] != key]
+            yield Result(key, error=item)
+            continue
+        job = open_jobs.setdefault(key, _Open())
+        if item is None:
+            job.is_decoded = True
+            yield from finished(key)
+            continue
+        output, clips = item
+        batch.append((key, output, clips))
+        job.pending += len(clips)
+        while sum(len(clips) for *_, clips in batch) >= batch_size:
+            yield from encode(batch_size)
+    if batch:
+        yield from encode(batch_size)
+
+
+def _tiled(clips: Tensor, num_frames: int) -> Tensor:  # [k, T or 1, H, W, 3] -> [k, T, H, W, 3]
+    return clips.expand(-1, num_frames, -1, -1, -1)
+
+
+def _decoded(jobs: Iterable[Job], num_workers: int) -> Iterator[tuple[str, tuple[str, Tensor] | UserError | None]]:
+    """(key, piece) of all jobs as workers make them; (key, None) ends a job, (key, UserError) too."""
+    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    num_open = 0
+    for job in jobs:
+        waiting.put(job)
+        num_open += 1
+    ready: queue.Queue[tuple[str, object]] = queue.Queue(maxsize=4 * num_workers)
+    stop = threading.Event()
+
+    def hand_over(key: str, item: object) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put((key, item), timeout=0.2)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        # For this thread alone: resizing small frames on every core would get in the encoder's way.
+        torch.set_num_threads(1)
+        while not stop.is_set():
+            try:
+                job = waiting.get_nowait()
+            except queue.Empty:
+                return
+            end: Exception | None = None
+            try:
+                for piece in job.pieces():
+                    if not hand_over(job.key, piece):
+                        return
+            except Exception as error:  # handed to the main thread, which raises what is no UserError
+                end = error
+            hand_over(job.key, end)
+
+    threads = [threading.Thread(target=work, name=f"decode-{i}", daemon=True) for i in range(max(1, num_workers))]
+    for thread in threads:
+        thread.start()
+    try:
+        while num_open:
+            key, item = ready.get()
+            if isinstance(item, Exception) and not isinstance(item, UserError):
+                raise item
+            num_open -= item is None or isinstance(item, UserError)
+            yield key, item
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

@@ -1,0 +1,258 @@
+"""Extract clip features: from a folder of videos, or from the splits of HMDB51 and VISPR.
+
+    python feature_extraction/feature_extraction_action.py --videos FOLDER --out store.h5 --encoder videoMAE
+    python feature_extraction/feature_extraction_action.py --dataset hmdb51 --split train,val,test --static 10 \\
+        --data ROOT --features ROOT
+
+A run that was interrupted goes on where it stopped; one bad video is reported at the end and stops nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tqdm import tqdm
+
+from feature_extraction.encoders import FrozenEncoder, load_encoder
+from feature_extraction.extraction import Job, extract
+from feature_extraction.preprocessing import describe, protocol_preprocessing
+from feature_extraction.sources import CLIPS, STATIC, VIEWS, Source, folder_files, hmdb_files, video_stores, vispr_files
+from feature_extraction.videos import backend_version, pick_backend
+from splavu import __version__, cli, params
+from splavu.encoders import ENCODERS
+from splavu.errors import UserError, nearest
+from splavu.runtime import pick_device
+from splavu.stores import StoreWriter
+
+SPLITS = {"hmdb51": ("train", "val", "test"), "vispr": ("train", "test")}
+
+
+@dataclass(frozen=True)
+class ExtractionParams:
+    """The parameters of `params_feature_ex.py`, checked; what each means stands there."""
+
+    encoder: str
+    weights: str | None = None
+    fb_frame_pool: int = 0
+    static_augment: Literal["train", "always", "never"] = "train"
+    num_views: int = 20
+    protocol: Literal["released", "published"] = "released"
+    seed: int = 0
+    backend: Literal["pyav", "decord"] | None = None
+    batch_size: int = 32
+    num_workers: int = 2
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        for name, least in (("fb_frame_pool", 0), ("num_views", 1), ("batch_size", 1), ("num_workers", 1)):
+            if getattr(self, name) < least:
+                raise UserError(name, f"is {getattr(self, name)}, at least {least} expected")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: done. 1: done, but some files failed and are listed. Bad input raises UserError (exit code 2)."""
+    args = _parser().parse_args(argv)
+    cli.start(args)
+    settings = _settings(args)
+    device = pick_device(args.device)
+    _check_arguments(args)
+    backend = pick_backend(settings.backend)
+    encoder = load_encoder(settings.encoder, settings.weights)
+    print(
+        f"encoder {encoder.spec.name}, {encoder.spec.feature_dim} wide, weights {encoder.weights_hash[:12]}, {device}"
+    )
+    if spec.name == "demo":
+        print("note: the demo encoder is for trying things out; for real features use --encoder videoMAE")
+    failures: list[tuple[str, UserError]] = []
+    for source in _sources(args, settings, encoder):
+        failures += _run(source, encoder, settings, backend=backend, device=device, resume=not args.fresh)
+    for key, error in failures:
+        print(f"failed: {key}: {error}")
+    if failures:
+        print(f"{len(failures)} failed; run the same command to try these again")
+    return 1 if failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__, default_params=Path(__file__).with_name("params_feature_ex.py"))
+    what = parser.add_argument_group("what to extract: --videos and --out, or --dataset with --data and --features")
+    what.add_argument("--videos", metavar="FOLDER", type=Path, help="videos, also in folders below; key = file name")
+    what.add_argument("--out", metavar="FILE.h5", type=Path, help="store to write; static clips go to FILE_fbN.h5")
+    what.add_argument("--dataset", choices=sorted(SPLITS))
+    what.add_argument("--split", metavar="NAME[,NAME]", help="train, val, test (VISPR: train, test); default all")
+    what.add_argument("--data", metavar="ROOT", type=Path, help="holds hmdb51/ and vispr/")
+    what.add_argument("--features", metavar="ROOT", type=Path, help="where the stores go")
+    how = parser.add_argument_group("how; the defaults are in the params file")
+    how.add_argument("--encoder", metavar="NAME", help=f"one of {', '.join(ENCODERS)}")
+    how.add_argument("--weights", metavar="HUB_OR_PATH")
+    how.add_argument("--static", metavar="N", type=int, help="also N static clips of each video, in the same pass")
+    how.add_argument("--static-augment", choices=("train", "always", "never"))
+    how.add_argument("--protocol", choices=("released", "published"))
+    how.add_argument("--backend", choices=("pyav", "decord"))
+    how.add_argument("--batch-size", type=int)
+    how.add_argument("--workers", type=int)
+    how.add_argument("--precision", choices=("fp32", "bf16"))
+    how.add_argument("--seed", type=int)
+    how.add_argument("--fresh", action="store_true", help="start anew instead of going on with what is there")
+    return parser
+
+
+def _settings(args: argparse.Namespace) -> ExtractionParams:
+    flags = {
+        "encoder": args.encoder,
+        "weights": args.weights,
+        "fb_frame_pool": args.static,
+        "static_augment": args.static_augment,
+        "protocol": args.protocol,
+        "backend": args.backend,
+        "batch_size": args.batch_size,
+        "num_workers": args.workers,
+        "precision": args.precision,
+        "seed": args.seed,
+    }
+    values = params.read_file(args.params) | dict(params.parse_override(text) for text in args.set)
+    values |= {name: value for name, value in flags.items() if value is not None}
+    return params.build(ExtractionParams, values, source=args.params)
+
+
+def _check_arguments(args: argparse.Namespace) -> None:
+    if (args.videos is None) == (args.dataset is None):
+        raise UserError("arguments", "one of --videos and --dataset expected", "see --help")
+    needed = ("out",) if args.videos else ("data", "features")
+    for name in needed:
+        if getattr(args, name) is None:
+            raise UserError(f"--{name}", "missing", f"it goes with --{'videos' if args.videos else 'dataset'}")
+    if args.split is not None and args.dataset is None:
+        raise UserError("--split", "has no meaning for a plain folder", "remove it, or give --dataset")
+
+
+def _sources(args: argparse.Namespace, settings: ExtractionParams, encoder: FrozenEncoder) -> list[Source]:
+    """One source per split, or the plain folder."""
+    preprocessing = protocol_preprocessing(encoder.spec.preprocessing, protocol=settings.protocol, dataset=args.dataset)
+    augment, num_static, tag = settings.static_augment, settings.fb_frame_pool, encoder.spec.file_tag
+
+    def videos(files: dict[str, Path], out: Path, *, is_train: bool) -> Source:
+        is_augmented = augment == "always" or (augment == "train" and is_train)
+        return Source(files, video_stores(out, num_static), preprocessing, is_augmented, num_static, seed=settings.seed)
+
+    if args.dataset is None:
+        return [videos(folder_files(args.videos), args.out, is_train=True)]
+    sources = []
+    for split in _splits(args):
+        if args.dataset == "hmdb51":
+            out = args.features / f"features_hmdb_{split}_{tag}.h5"
+            sources.append(videos(hmdb_files(args.data / "hmdb51", split), out, is_train=split == "train"))
+        else:
+            stores = {VIEWS: args.features / f"features_vispr_{split}_{tag}.h5"}
+            is_train = split == "train"  # the format: 20 views of a training image, the central one of a test image
+            num_views = settings.num_views if is_train else 1
+            files = vispr_files(args.data / "vispr", split)
+            sources.append(Source(files, stores, preprocessing, is_train, num_views=num_views, seed=settings.seed))
+    return sources
+
+
+def _splits(args: argparse.Namespace) -> list[str]:
+    known = SPLITS[args.dataset]
+    splits = list(dict.fromkeys(args.split.split(","))) if args.split else list(known)
+    for split in splits:
+        if split not in known:
+            raise UserError("--split", f"{args.dataset} has no split '{split}'", nearest(split, known))
+    return splits
+
+
+def _run(
+    source: Source,
+    encoder: FrozenEncoder,
+    settings: ExtractionParams,
+    *,
+    backend: str,
+    device: torch.device,
+    resume: bool,
+) -> list[tuple[str, UserError]]:
+    """Extract one source into its stores; returns what failed."""
+    started = time.monotonic()
+    failures: list[tuple[str, UserError]] = []
+    num_videos = num_clips = 0
+    with contextlib.ExitStack() as stack:
+        writers = {
+            output: stack.enter_context(
+                StoreWriter(path, attributes=_provenance(output, source, encoder, settings, backend), resume=resume)
+            )
+            for output, path in source.stores.items()
+        }
+        jobs = []
+        for key in source.files:
+            missing = [output for output, writer in writers.items() if not writer.done(key)]
+            if missing:
+                num_frames = encoder.spec.num_frames
+                pieces = functools.partial(source.pieces, key, missing, num_frames=num_frames, backend=backend)
+                jobs.append(Job(key, pieces))
+        results = extract(
+            jobs,
+            encoder,
+            preprocessing=source.preprocessing,
+            device=device,
+            batch_size=settings.batch_size,
+            num_workers=settings.num_workers,
+            precision=settings.precision,
+        )
+        title = next(iter(source.stores.values())).name
+        for result in tqdm(results, total=len(jobs), desc=title, unit="file"):
+            try:
+                if result.error is not None:
+                    raise result.error
+                for output, features in result.features.items():
+                    is_single = output == VIEWS and not source.is_augmented  # stored as (D,)
+                    writers[output].add(result.key, features[0] if is_single else features)
+                    num_clips += len(features)
+                num_videos += 1
+            except UserError as error:
+                failures.append((result.key, error))
+        stored = {path: len(writers[output]) for output, path in source.stores.items()}
+    seconds = time.monotonic() - started
+    for path, count in stored.items():
+        print(f"{path}: {count} keys" if count else f"{path}: not written, nothing could be extracted")
+    skipped = len(source.files) - len(jobs)
+    print(
+        f"  {num_videos} files, {num_clips} clips in {seconds:.1f} s ({num_clips / max(seconds, 1e-9):.0f} clips/s), "
+        f"{skipped} were there already, {len(failures)} failed"
+    )
+    return failures
+
+
+def _provenance(
+    output: str, source: Source, encoder: FrozenEncoder, settings: ExtractionParams, backend: str
+) -> dict[str, str | int | float]:
+    attributes: dict[str, str | int | float] = {
+        "encoder": encoder.spec.name,
+        "weights_sha256": encoder.weights_hash,
+        "preprocessing": describe(source.preprocessing),
+        "decoder": "opencv" if output == VIEWS else backend_version(backend),
+        "precision": settings.precision,
+        "splavu_version": __version__,
+    }
+    num_frames = encoder.spec.num_frames
+    if output == CLIPS:
+        rule = {"kind": "consecutive", "frames": num_frames, "stride": 1, "overlap": 0}
+    else:
+        rule = {"kind": "static", "frames": num_frames, "augmented": source.is_augmented}
+        rule["count"] = (
+            settings.fb_frame_pool if output == STATIC else (settings.num_views if source.is_augmented else 1)
+        )
+        if source.is_augmented:
+            rule["seed"] = settings.seed
+    return attributes | {"clip_rule": json.dumps(rule)}
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

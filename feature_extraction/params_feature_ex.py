@@ -1,0 +1,21 @@
+"""Defaults of `python feature_extraction/feature_extraction_action.py`; a flag or --set NAME=VALUE goes before them.
+
+Copy this file and give the copy with --params to keep the settings of a study.
+"""
+
+# Encoder
+encoder = "demo"  # comes with the package, for trying things out; real features want "videoMAE"
+weights = None  # hub name, HuggingFace folder or official checkpoint; None is the encoder's own default
+
+# Clips
+fb_frame_pool = 0  # static clips per video for the privacy term; 10 also writes the *_fb10.h5 stores
+static_augment = "train"  # random crop and mirror of static clips: "train" split only, "always", "never"
+num_views = 20  # augmented views of each VISPR training image
+protocol = "released"  # "published": HMDB51 at the crop's size, still images without mean/std, as in the paper
+seed = 0  # of the augmentation, together with each video's key
+
+# Speed; moves features by rounding only, except precision
+backend = None  # "pyav", "decord", or None for the first of them that is installed
+batch_size = 32  # clips in one pass through the encoder
+num_workers = 2  # decoding threads
+precision = "fp32"  # "bf16" is faster where the hardware has it; recorded in the store

@@ -1,0 +1,125 @@
+"""What is to be extracted: the files of a folder or split, the stores they fill, and how a file becomes clips.
+
+A video gives two outputs from one pass over it, its clips and its static clips; an image gives tiled views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from feature_extraction.clips import cut_clips, even_indices, key_generator
+from feature_extraction.extraction import Pieces
+from feature_extraction.images import list_images, read_image
+from feature_extraction.preprocessing import centre_view, random_view
+from feature_extraction.videos import list_videos, open_video
+from splavu.encoders import Preprocessing
+from splavu.errors import UserError
+from splavu.labels import read_attribute_pickle, read_csv_labels
+
+CLIPS, STATIC, VIEWS = "clips", "static", "views"
+"""Outputs, each with a store of its own: clips of a video, its static clips, views of an image."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One set of files to extract: a folder, or a split of a data set."""
+
+    files: dict[str, Path]
+    """Key in the store -> video or image."""
+    stores: dict[str, Path]
+    """Output -> store to write."""
+    preprocessing: Preprocessing
+    is_augmented: bool
+    """Whether static clips and image views are random crops."""
+    num_static: int = 0
+    """Static clips of each video."""
+    num_views: int = 1
+    """Views of each image."""
+    seed: int = 0
+    """Of the augmentation, together with each key."""
+
+    def pieces(self, key: str, outputs: Collection[str], *, num_frames: int, backend: str) -> Pieces:
+        """The clips of one file for those `outputs`, as an extraction job wants them."""
+        if VIEWS in outputs:
+            image = torch.from_numpy(read_image(self.files[key]))
+            yield VIEWS, self._still_clips(key, [image] * self.num_views)
+            return
+        with open_video(self.files[key], backend) as video:
+            wanted = even_indices(video.expected_frames, self.num_static) if STATIC in outputs else []
+            found: dict[int, Tensor] = {}
+            length = 0
+
+            def views() -> Iterator[Tensor]:
+                """The video's frames, prepared; those for static clips are put aside in passing."""
+                nonlocal length
+                for batch in video.frames(batch_size=4 * num_frames):
+                    frames = torch.from_numpy(batch)  # [n, H, W, 3]
+                    found.update({i: frames[i - length].clone() for i in wanted if 0 <= i - length < len(frames)})
+                    length += len(frames)
+                    if CLIPS in outputs:
+                        yield centre_view(frames, self.preprocessing)
+
+            for clips in cut_clips(views(), num_frames):
+                yield CLIPS, clips
+            if STATIC in outputs:
+                indices = even_indices(length, self.num_static)
+                if not found.keys() >= set(indices):  # the container's frame count was wrong
+                    found = dict(zip(indices, map(torch.from_numpy, video.get(indices)), strict=True))
+                yield STATIC, self._still_clips(key, [found[index] for index in indices])
+
+    def _still_clips(self, key: str, frames: Sequence[Tensor]) -> Tensor:  # n x [H, W, 3] -> [n, 1, crop, crop, 3]
+        if self.is_augmented:
+            generator = key_generator(self.seed, key)
+            views = [random_view(frame, self.preprocessing, generator) for frame in frames]
+        else:
+            views = [centre_view(frame[None], self.preprocessing)[0] for frame in frames]
+        return torch.stack(views)[:, None]
+
+
+def video_stores(out: Path, num_static: int) -> dict[str, Path]:
+    """`FILE.h5` for the clips and, if there are static clips, `FILE_fbN.h5` for those."""
+    stores = {CLIPS: out}
+    if num_static:
+        stores[STATIC] = out.with_name(f"{out.stem}_fb{num_static}{out.suffix}")
+    return stores
+
+
+def folder_files(folder: Path) -> dict[str, Path]:
+    """All videos in `folder` and below, by file name without extension.
+
+    Raises:
+        UserError: No video there, or two that share their name.
+    """
+    return _by_name(list_videos(folder))
+
+
+def hmdb_files(root: Path, split: str) -> dict[str, Path]:
+    """The videos that `hmdb51_{split}_labels.csv` names, below `root/videos`."""
+    labels = read_csv_labels(root / f"hmdb51_{split}_labels.csv")
+    files = _by_name(path for path in list_videos(root / "videos") if path.stem in labels)
+    # A video that is missing keeps a path, so that it is reported among the failures.
+    return {key: files.get(key, root / "videos" / f"{key}.avi") for key in labels}
+
+
+def vispr_files(root: Path, split: str) -> dict[str, Path]:
+    """The images of `root/{split}2017` by file name, those of `{split}_labels.pkl` only if there is one."""
+    folder, labels = root / f"{split}2017", root / f"{split}_labels.pkl"
+    files = {path.stem: path for path in list_images(folder)}
+    names = read_attribute_pickle(labels) if labels.is_file() else files
+    paths = (files.get(name, folder / f"{name}.jpg") for name in names)
+    return {path.name: path for path in paths}
+
+
+def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in files:
+            other = files[path.stem]
+            raise UserError(path, f"has the same name as {other}, and the name is the key", "rename one of them")
+        files[path.stem] = path
+    return files
