@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import functools
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,9 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check_arguments(args)
     backend = pick_backend(settings.backend)
     encoder = load_encoder(settings.encoder, settings.weights)
-    print(
-        f"encoder {encoder.spec.name}, {encoder.spec.feature_dim} wide, weights {encoder.weights_hash[:12]}, {device}"
-    )
+    spec = encoder.spec
+    print(f"encoder {spec.name}, {spec.feature_dim} wide, weights {encoder.weights_hash[:12]}, on {device}")
     if spec.name == "demo":
         print("note: the demo encoder is for trying things out; for real features use --encoder videoMAE")
     failures: list[tuple[str, UserError]] = []
@@ -255,4 +253,4 @@ def _provenance(
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    cli.run(main)
