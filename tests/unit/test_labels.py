@@ -1,0 +1,99 @@
+import pickle
+
+import numpy as np
+import pytest
+
+from splavu import labels
+from splavu.errors import UserError
+
+
+def test_csv_labels_drop_extension_and_base(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("filename,label\nwave_p1_np1.avi,3\na.b_#1.avi,1\n")
+    assert labels.read_csv_labels(path, base=1) == {"wave_p1_np1": 2, "a.b_#1": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,label\na.avi,1\n", "not 'filename'"),
+        ("filename,label\n", "no row"),
+        ("filename,label\na.avi,x\n", "'a.avi' has label 'x'"),
+        ("filename,label\na.avi,-1\n", "counts from 0"),
+        ("filename,label\na.avi,1\na.avi,2\n", "stands there twice"),
+    ],
+)
+def test_bad_csv_is_named(tmp_path, text, message):
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        labels.read_csv_labels(path)
+
+
+def test_kinetics_and_ucf_count_from_one(tmp_path):
+    (tmp_path / "k.json").write_text('{"v1": 1, "v2": 400}')
+    assert labels.read_json_labels(tmp_path / "k.json") == {"v1": 0, "v2": 399}
+    (tmp_path / "classes.json").write_text('{"classes": {"Archery": 3}}')
+    (tmp_path / "list.txt").write_text("Archery/v_Archery_g01_c01.avi 3\n\n")
+    found = labels.read_ucf_labels(tmp_path / "list.txt", tmp_path / "classes.json")
+    assert found == {"v_Archery_g01_c01": 2}
+    (tmp_path / "list.txt").write_text("Bowling/v.avi 1\n")
+    with pytest.raises(UserError, match="class 'Bowling' is not in"):
+        labels.read_ucf_labels(tmp_path / "list.txt", tmp_path / "classes.json")
+
+
+def test_attribute_pickle_round_trip_and_real_counts(tmp_path, shared):
+    found = labels.read_attribute_pickle(shared / "annotations/vispr_labels/train_labels.pkl")
+    assert len(found) == 10_000
+    positives = np.stack(list(found.values())).sum(axis=0)
+    assert positives.tolist() == [4710, 4625, 3484, 2789, 588, 334, 694]  # annotations/README.md
+
+
+class Payload:
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+def test_attribute_pickle_with_code_is_refused_unrun(tmp_path, capsys):
+    path = tmp_path / "labels.pkl"
+    path.write_bytes(pickle.dumps({"a": np.zeros(7)}, protocol=4))
+    assert labels.read_attribute_pickle(path)["a"].tolist() == [0.0] * 7
+    path.write_bytes(pickle.dumps({"a": Payload()}))
+    with pytest.raises(UserError, match="it wants to load builtins.print"):
+        labels.read_attribute_pickle(path)
+    assert "code ran" not in capsys.readouterr().out
+    path.write_bytes(pickle.dumps({"a": np.zeros(6)}))
+    with pytest.raises(UserError, match="expected 7 values"):
+        labels.read_attribute_pickle(path)
+    path.write_bytes(b"no pickle")
+    with pytest.raises(UserError, match="is no pickle"):
+        labels.read_attribute_pickle(path)
+
+
+def test_vector_csv_and_names(tmp_path):
+    (tmp_path / "vp.csv").write_text('filename,label\nwave/a.avi,"[0. 1. 0. 1. 1.]"\n')
+    assert labels.read_vector_csv(tmp_path / "vp.csv")["wave/a.avi"].tolist() == [0, 1, 0, 1, 1]
+    name = "S001C002P003R002A013_rgb"
+    assert labels.read_ntu_actions([name]) == {name: 12}
+    assert labels.ntu_part(name, "P") == 3
+    with pytest.raises(UserError, match="no NTU RGB"):
+        labels.ntu_part("clip7", "P")
+
+
+def test_private_labels_name_the_subject(tmp_path):
+    header = "filename,subject,extra," + ",".join(labels.VISPR_ATTRIBUTES)
+    (tmp_path / "p.csv").write_text(f"{header}\na.avi,s1,x,1,0,1,0,0,1,0\n")
+    vectors, subjects = labels.read_private_labels(tmp_path / "p.csv")
+    assert vectors["a"].tolist() == [1, 0, 1, 0, 0, 1, 0]
+    assert subjects == {"a": "s1"}
+
+
+def test_missing_and_binary_files(tmp_path):
+    with pytest.raises(UserError, match="no such label file"):
+        labels.read_csv_labels(tmp_path / "absent.csv")
+    (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(UserError, match="is no text file"):
+        labels.read_csv_labels(tmp_path / "b.csv")
+    (tmp_path / "b.json").write_text("{")
+    with pytest.raises(UserError, match="is no JSON"):
+        labels.read_json_labels(tmp_path / "b.json")
