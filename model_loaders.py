@@ -66,7 +66,7 @@ def load_fa(
 
     content = checkpoints.read(saved_model)
     state = checkpoints.state_of(content, "fa_model_state_dict", saved_model)
-    found = content.get("fa_architecture") or infer_architecture(state)
+    found = content.get("fa_architecture") or infer_architecture(state, source=saved_model)
     for name, value in {"arch": arch, "feature_dim": width, **options}.items():
         if found.get(name, value) != value:
             raise UserError(
@@ -87,7 +87,7 @@ def load_saved_fa(saved_model: str, *, num_heads: int = 8) -> Anonymizer:
     """
     content = checkpoints.read(saved_model)
     state = checkpoints.state_of(content, "fa_model_state_dict", saved_model)
-    found = dict(content.get("fa_architecture") or infer_architecture(state))
+    found = dict(content.get("fa_architecture") or infer_architecture(state, source=saved_model))
     if found["arch"] == "transformer":
         found.setdefault("num_heads", num_heads)
     anonymizer = build_anonymizer(found.pop("arch"), found.pop("feature_dim"), **found)

@@ -223,23 +223,23 @@ def build_anonymizer(arch: str, feature_dim: int, **options: Any) -> Anonymizer:
         raise UserError("fa_arch", f"'{arch}' can't be built with {options} ({error})") from error
 
 
-def infer_architecture(state: Mapping[str, Tensor]) -> dict[str, Any]:
+def infer_architecture(state: Mapping[str, Tensor], *, source: object = "fa_model_state_dict") -> dict[str, Any]:
     """The architecture behind bare published weights, which don't record it.
 
-    The number of heads leaves no trace in the weights and is left out.
+    The number of heads leaves no trace in the weights and is left out; `source` is named in errors.
 
     Raises:
         UserError: The parameter names are those of no published anonymizer.
     """
     if not state:
-        raise UserError("fa_model_state_dict", "is empty, which is the identity of unknown width", "give fa_arch")
+        raise UserError(source, "the anonymizer's weights are empty", "give fa_arch = 'identity' for raw features")
     blocks = {name.split(".")[1] for name in state if name.startswith("self_attn_blocks.")}
     if blocks:
         width = state["self_attn_blocks.0.self_attn.out_proj.bias"].shape[0]
         return {"arch": "transformer", "feature_dim": width, "num_layers": len(blocks)}
     if "fc1.weight" in state and "fc2.weight" in state:
         return {"arch": "mlp", "feature_dim": state["fc1.weight"].shape[1], "residual": False}
-    raise UserError("fa_model_state_dict", f"names '{next(iter(state))}', which no anonymizer has", "check the file")
+    raise UserError(source, f"'{next(iter(state))}' is a parameter of no anonymizer", "check the file")
 
 
 def one_by_one(anonymizer: Anonymizer, features: Tensor) -> Tensor:  # [..., D] -> [..., D]

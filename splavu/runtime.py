@@ -51,7 +51,9 @@ def autocast(device: torch.device, precision: str = "fp32") -> contextlib.Abstra
 
 def derived_seed(*parts: int) -> int:
     """One 63-bit seed from several numbers (a run's seed, an epoch, a purpose), well mixed."""
-    low, high = np.random.SeedSequence([part & 0xFFFFFFFFFFFFFFFF for part in parts]).generate_state(2)
+    # The count goes in because SeedSequence takes [0] and [0, 0] for the same.
+    words = [len(parts), *(part & 0xFFFFFFFFFFFFFFFF for part in parts)]
+    low, high = np.random.SeedSequence(words).generate_state(2)
     return (int(high) << 32 | int(low)) & 0x7FFFFFFFFFFFFFFF
 
 

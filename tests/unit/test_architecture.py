@@ -1,0 +1,96 @@
+"""Decisions about the structure that are worth keeping: who may import whom, and what an import may do."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+LAYERS = (
+    ("errors", "encoders"),
+    ("params", "runtime", "labels", "splits", "stores"),
+    ("datasets", "metrics", "groups"),
+    ("anonymizers", "objectives"),
+    ("heads", "critics", "attackers"),
+    ("tasks", "checkpoints", "runs"),
+    ("probes", "loop", "multitask", "protocols", "published", "released"),
+    ("anonymize", "audit", "reports", "cli"),
+    ("__main__",),
+)
+"""splavu's rooms, lowest first: a module imports from its own row or from rows above this one in the list."""
+
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+LIBRARY = sorted((REPOSITORY / "splavu").glob("*.py"))
+UPPER = {"config", "feature_dl", "model_loaders", "feature_extraction", "vp", "bias", "pahmdb", "tridet", "mgfn"}
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of every module that `path` imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", [p for p in LIBRARY if p.stem != "__init__"], ids=lambda p: p.stem)
+def test_modules_of_the_library_import_downwards_only(path):
+    assert path.stem in LEVEL, f"{path.name} has no room yet: add it to LAYERS"
+    for name in imported(path):
+        root, _, rest = name.partition(".")
+        assert root not in UPPER, f"{path.name} imports {name}, which lies above the library"
+        if root == "splavu" and (room := rest.split(".")[0]) in LEVEL:
+            assert LEVEL[room] <= LEVEL[path.stem], f"{path.name} imports upwards: {name}"
+
+
+def test_feature_extraction_and_the_world_stay_in_their_rooms():
+    scripts = {path.stem for path in REPOSITORY.glob("*.py")} - UPPER
+    for path in (REPOSITORY / "feature_extraction").rglob("*.py"):
+        assert not {name.split(".")[0] for name in imported(path)} & scripts, path
+    for path in (REPOSITORY / "splavu/synthetic").glob("*.py"):
+        assert not {name.split(".")[0] for name in imported(path)} & UPPER, path
+
+
+def test_only_stores_opens_a_store():
+    offenders = [
+        path.relative_to(REPOSITORY).as_posix()
+        for path in REPOSITORY.glob("**/*.py")
+        if "h5py" in imported(path) and not {".venv", "tests", "benchmarks"} & set(path.relative_to(REPOSITORY).parts)
+    ]
+    assert offenders == ["splavu/stores.py"]
+
+
+def test_importing_does_nothing_and_needs_no_optional_package():
+    """All of splavu and the modules of the study, in a fresh process with the optional packages out of reach."""
+    modules = [f"splavu.{path.stem}" for path in LIBRARY if path.stem not in ("__init__", "__main__")]
+    modules += [
+        "config",
+        "feature_dl",
+        "model_loaders",
+        "multitask_train_fa",
+        "pretrain_fa",
+        "train_ft",
+        "privacy_eval",
+    ]
+    program = f"""
+import random, sys
+for name in ("transformers", "decord", "av", "cv2", "matplotlib", "nvidia"):
+    sys.modules[name] = None
+import numpy, torch, logging, os
+before = (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+environment, handlers, threads = dict(os.environ), list(logging.getLogger().handlers), torch.get_num_threads()
+sys.argv = ["program", "--no-such-flag"]
+for name in {modules}:
+    __import__(name)
+assert before == (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+assert (environment, handlers) == (dict(os.environ), logging.getLogger().handlers)
+assert threads == torch.get_num_threads()
+assert not torch.cuda.is_initialized()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""

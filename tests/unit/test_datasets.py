@@ -1,0 +1,158 @@
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from conftest import WIDTH
+
+from feature_dl import CATALOGUE, HMDBFeaturesDataset, dataset_spec, open_dataset, privacy_rows
+from splavu import datasets
+from splavu.datasets import EvenClips, FeatureDataset, RandomClip, Stream, matched, uniform
+from splavu.errors import UserError
+from splavu.stores import FeatureStore, StoreWriter
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Clip k of video v holds the number 100 v + k in every column."""
+    path = tmp_path / "store.h5"
+    with StoreWriter(path, attributes={"encoder": "made up"}) as writer:
+        for video, num_clips in enumerate((1, 2, 3, 7, 12)):
+            rows = 100 * video + np.arange(num_clips, dtype=np.float32)
+            writer.add(f"v{video}", np.repeat(rows[:, None], 4, axis=1))
+    return FeatureStore(path)
+
+
+def drawn(dataset, indices):
+    return dataset.batch(indices).clips[..., 0].numpy()
+
+
+def test_random_clips_are_uniform_and_a_function_of_seed_epoch_and_video(store):
+    dataset = FeatureDataset(store, store.keys(), seed=3)
+    counts = Counter()
+    for epoch in range(700):
+        dataset.set_epoch(epoch)
+        counts[int(drawn(dataset, [3])[0])] += 1
+    assert set(counts) == {300 + k for k in range(7)}
+    assert max(counts.values()) < 150  # 100 expected, standard deviation 9
+    dataset.set_epoch(5)
+    together = drawn(dataset, [0, 1, 2, 3, 4])
+    assert [drawn(dataset, [i])[0] for i in range(5)] == together.tolist()
+    assert drawn(pickle.loads(pickle.dumps(dataset)), [0, 1, 2, 3, 4]).tolist() == together.tolist()
+
+
+def test_even_clips_cover_a_video_and_repeat_in_short_ones(store):
+    dataset = FeatureDataset(store, store.keys(), draw=EvenClips(5))
+    assert drawn(dataset, [4])[0].tolist() == [400, 403, 406, 408, 411]
+    assert drawn(dataset, [1])[0].tolist() == [100, 100, 100, 101, 101]
+    assert drawn(FeatureDataset(store, store.keys(), draw=EvenClips(1)), [2])[0].tolist() == [201]
+
+
+def test_static_pairs_are_two_different_frames_of_one_video(store):
+    dataset = FeatureDataset(store, ["v3", "v4"], static=store, seed=1)
+    seen = Counter()
+    for epoch in range(400):
+        dataset.set_epoch(epoch)
+        pairs = dataset.batch([0, 1]).static_pairs[..., 0]
+        for video, (first, second) in zip((3, 4), pairs.tolist(), strict=True):
+            assert first != second
+            assert first // 100 == second // 100 == video
+            seen[first, second] += 1
+    assert len([pair for pair in seen if pair[0] < 400]) == 7 * 6  # every ordered pair occurs
+
+
+def test_a_pair_needs_two_static_clips(store):
+    with pytest.raises(UserError, match="'v0' has one static clip"):
+        FeatureDataset(store, store.keys(), static=store)
+
+
+def test_items_are_what_the_reference_gave(store):
+    dataset = FeatureDataset(store, ["v3", "v4"], labels={"v3": 5, "v4": 6}, static=store)
+    features, label, name, pair = dataset[1]
+    assert (features.shape, int(label), name, pair.shape) == ((4,), 6, "v4", (2, 4))
+    assert len(FeatureDataset(store, ["v3"], labels={"v3": 5})[0]) == 3
+
+
+def test_memory_and_disk_give_the_same(store, monkeypatch):
+    indices = [4, 0, 3]
+    expected = [drawn(FeatureDataset(store, store.keys(), draw=draw), indices) for draw in (RandomClip(), EvenClips(3))]
+    monkeypatch.setattr(datasets, "IN_MEMORY_BYTES", 0)
+    found = [drawn(FeatureDataset(store, store.keys(), draw=draw), indices) for draw in (RandomClip(), EvenClips(3))]
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_stream_sees_every_video_once_an_epoch_and_starts_over_when_asked(store):
+    stream = Stream(FeatureDataset(store, store.keys()), batch_size=2, seed=0)
+    orders = [[name for batch in stream.epoch(epoch) for name in batch.names] for epoch in range(6)]
+    assert all(sorted(order) == store.keys() for order in orders)
+    assert len({tuple(order) for order in orders}) > 1
+    assert [name for batch in stream.epoch(2) for name in batch.names] == orders[2]
+    longer = [batch.names for batch in stream.epoch(2, num_steps=7)]
+    assert len(longer) == 7
+    assert [name for names in longer[:3] for name in names] == orders[2]
+    in_file_order = Stream(FeatureDataset(store, store.keys()), batch_size=2, shuffle=False)
+    assert [batch.names for batch in in_file_order.epoch(9)] == [("v0", "v1"), ("v2", "v3"), ("v4",)]
+
+
+def test_worker_processes_give_the_same_batches(store):
+    dataset = FeatureDataset(store, store.keys(), seed=2)
+    alone = [batch.clips for batch in Stream(dataset, batch_size=2).epoch(3)]
+    helped = [batch.clips for batch in Stream(dataset, batch_size=2, num_workers=1).epoch(3)]
+    assert all(torch.equal(a, b) for a, b in zip(alone, helped, strict=True))
+
+
+def test_uniform_is_flat_and_independent_of_its_neighbours():
+    numbers = uniform(7, np.arange(20_000))
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+    histogram, _ = np.histogram(numbers, bins=20, range=(0, 1))
+    assert ((histogram - 1000) ** 2 / 1000).sum() < 45  # chi-squared, 19 degrees of freedom, p ~ 0.0007
+    assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.03
+    assert uniform(7, np.array([123]))[0] == numbers[123]
+
+
+def test_labels_and_features_must_name_the_same_videos():
+    assert matched({"b": 1, "a": 2}, ["a", "b"], label_source="l", store_source="s") == ["b", "a"]
+    with pytest.raises(UserError, match=r"s: no features for 'c' \(1 of 2"):
+        matched({"a": 0, "c": 1}, ["a"], label_source="l", store_source="s")
+    with pytest.raises(UserError, match=r"s: 'b' is not in l \(1 of 2"):
+        matched({"a": 0}, ["a", "b"], label_source="l", store_source="s")
+
+
+def test_catalogue_opens_only_what_is_asked_for(study):
+    (study.data / "hmdb51/hmdb51_train_labels.csv").unlink()
+    (study.features / "features_hmdb_train_demo_fb10.h5").unlink()
+    assert open_dataset("hmdb51", "train", encoder="demo", with_labels=False).feature_dim == WIDTH
+    with pytest.raises(UserError, match="no such label file"):
+        open_dataset("hmdb51", "train", encoder="demo")
+    with pytest.raises(UserError, match="no such feature store"):
+        open_dataset("hmdb51", "train", encoder="demo", with_labels=False, static_frames=10)
+
+
+def test_public_class_is_the_catalogue_row(study):
+    dataset = HMDBFeaturesDataset("train", encoder="demo", return_fb_frames=True)
+    features, label, name, pair = dataset[0]
+    assert features.shape == (WIDTH,)
+    assert pair.shape == (2, WIDTH)
+    assert int(label) == 0
+    assert name == "subject00_0"
+
+
+def test_unknown_names_are_answered_with_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'hmdb51'"):
+        dataset_spec("hmdb15")
+    with pytest.raises(UserError, match="'dev' is no split of hmdb51"):
+        CATALOGUE["hmdb51"].store_path("x", "dev", "demo")
+    with pytest.raises(UserError, match="did you mean 'videoMAE'"):
+        CATALOGUE["hmdb51"].store_path("x", "train", "videoMEA")
+
+
+def test_privacy_rows_join_features_attributes_and_subjects(study):
+    features, attributes, subjects, videos = privacy_rows("hmdb51", "test", "static", encoder="demo")
+    assert features.shape == (8 * 6 * 10, WIDTH)
+    assert attributes.shape == (480, 7)
+    assert len(set(subjects)) == 8
+    assert len(set(videos)) == 48
+    assert features.dtype == attributes.dtype == np.float32

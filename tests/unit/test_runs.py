@@ -1,0 +1,86 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from splavu import cli, runtime
+from splavu.errors import UserError, nearest
+from splavu.runs import RunFolder, write_text
+
+
+def test_log_history_and_rewind_after_a_torn_line(tmp_path):
+    run = RunFolder(tmp_path, "group/run")
+    for step in range(4):
+        run.log(step=step, loss=step / 2)
+    run.close()
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # killed while writing
+    run.rewind(2)
+    assert run.history() == [{"step": 0, "loss": 0.0}, {"step": 1, "loss": 0.5}]
+    assert list((run.path / "tensorboard").iterdir())
+
+
+def test_json_round_trip_and_no_temporary_file(tmp_path):
+    run = RunFolder(tmp_path, "r")
+    assert run.read_json("a.json") is None
+    run.write_json("a.json", {"x": [1, 2]})
+    assert run.read_json("a.json") == {"x": [1, 2]}
+    assert [path.name for path in run.path.iterdir()] == ["a.json"]
+    assert write_text(tmp_path / "t.txt", "é").read_text(encoding="utf-8") == "é"
+
+
+@pytest.mark.parametrize("run_id", ["", "../outside", "/tmp/outside"])
+def test_a_run_stays_below_its_root(tmp_path, run_id):
+    with pytest.raises(UserError, match="names no folder below"):
+        RunFolder(tmp_path, run_id)
+
+
+def test_seeds_depend_on_every_part_and_repeat():
+    seeds = {runtime.derived_seed(*parts) for parts in ((0,), (0, 0), (0, 1), (1, 0), (1,))}
+    assert len(seeds) == 5
+    runtime.seed_everything(3, 4)
+    first = (torch.rand(2).tolist(), np.random.rand(2).tolist())  # noqa: NPY002  the global generator is the subject
+    runtime.seed_everything(3, 4)
+    assert first == (torch.rand(2).tolist(), np.random.rand(2).tolist())  # noqa: NPY002
+
+
+def test_device_and_precision_by_name():
+    assert runtime.pick_device("cpu") == torch.device("cpu")
+    assert runtime.pick_device().type in ("cpu", "cuda", "mps")
+    with pytest.raises(UserError, match="--device: 'gpu7' can't be used"):
+        runtime.pick_device("gpu7")
+    with runtime.autocast(torch.device("cpu"), "bf16"):
+        assert (torch.zeros(2, 2) @ torch.zeros(2, 2)).dtype == torch.bfloat16
+    with pytest.raises(UserError, match="'fp8' is unknown"):
+        runtime.autocast(torch.device("cpu"), "fp8")
+
+
+def test_versions_name_what_decides_a_number():
+    found = runtime.versions()
+    assert {"splavu", "python", "torch", "numpy", "device"} <= set(found)
+    json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"), [(None, 0), (3, 3), (UserError("a.h5", "is bad", "mend it"), 2), (KeyboardInterrupt(), 130)]
+)
+def test_exit_codes(monkeypatch, capsys, outcome, code):
+    monkeypatch.setattr(sys, "argv", ["dir/script.py"])
+
+    def main(argv):
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    with pytest.raises(SystemExit) as left:
+        cli.run(main)
+    assert left.value.code == code
+    if code == 2:
+        assert capsys.readouterr().err == "script.py: a.h5: is bad; mend it\n"
+
+
+def test_nearest_offers_one_name_or_all():
+    assert nearest("hmbd51", ["hmdb51", "ucf101"]) == "did you mean 'hmdb51'?"
+    assert nearest("zzz", ["b", "a"]) == "known: a, b"
