@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _synthesize(args: argparse.Namespace) -> int:
-    from splavu.synthetic import synthesize  # needs OpenCV and PyAV
+    from splavu.synthetic.world import synthesize  # needs OpenCV and PyAV
 
     where = synthesize(
         args.out, seed=args.seed, size=args.size, scene_bias=args.scene_bias, **_given(workers=args.workers)
