@@ -1,8 +1,7 @@
 """Extract clip features: from a folder of videos, or from the splits of HMDB51 and VISPR.
 
     python feature_extraction/feature_extraction_action.py --videos FOLDER --out store.h5 --encoder videoMAE
-    python feature_extraction/feature_extraction_action.py --dataset hmdb51 --split train,val,test --static 10 \\
-        --data ROOT --features ROOT
+    python feature_extraction/feature_extraction_action.py --dataset hmdb51 --split train,val,test --static 10
 
 A run that was interrupted goes on where it stopped; one bad video is reported at the end and stops nothing.
 """
@@ -22,6 +21,7 @@ from typing import Literal
 import torch
 from tqdm import tqdm
 
+import config
 from feature_extraction.encoders import FrozenEncoder, load_encoder
 from feature_extraction.extraction import Job, extract
 from feature_extraction.preprocessing import describe, protocol_preprocessing
@@ -73,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("note: the demo encoder is for trying things out; for real features use --encoder videoMAE")
     failures: list[tuple[str, UserError]] = []
     for source in _sources(args, settings, encoder):
-        failures += _run(source, encoder, settings, backend=backend, device=device, resume=not args.fresh)
+        failures += _run(
+            source, encoder, settings, backend=backend, device=device, resume=not args.fresh, quiet=args.quiet
+        )
     for key, error in failures:
         print(f"failed: {key}: {error}")
     if failures:
@@ -83,13 +85,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__, default_params=Path(__file__).with_name("params_feature_ex.py"))
-    what = parser.add_argument_group("what to extract: --videos and --out, or --dataset with --data and --features")
+    what = parser.add_argument_group("what to extract: --videos and --out, or --dataset")
     what.add_argument("--videos", metavar="FOLDER", type=Path, help="videos, also in folders below; key = file name")
     what.add_argument("--out", metavar="FILE.h5", type=Path, help="store to write; static clips go to FILE_fbN.h5")
     what.add_argument("--dataset", choices=sorted(SPLITS))
     what.add_argument("--split", metavar="NAME[,NAME]", help="train, val, test (VISPR: train, test); default all")
-    what.add_argument("--data", metavar="ROOT", type=Path, help="holds hmdb51/ and vispr/")
-    what.add_argument("--features", metavar="ROOT", type=Path, help="where the stores go")
+    what.add_argument("--data", metavar="ROOT", type=Path, help="holds hmdb51/ and vispr/ (default: config.py)")
+    what.add_argument("--features", metavar="ROOT", type=Path, help="where the stores go (default: config.py)")
     how = parser.add_argument_group("how; the defaults are in the params file")
     how.add_argument("--encoder", metavar="NAME", help=f"one of {', '.join(ENCODERS)}")
     how.add_argument("--weights", metavar="HUB_OR_PATH")
@@ -126,10 +128,8 @@ def _settings(args: argparse.Namespace) -> ExtractionParams:
 def _check_arguments(args: argparse.Namespace) -> None:
     if (args.videos is None) == (args.dataset is None):
         raise UserError("arguments", "one of --videos and --dataset expected", "see --help")
-    needed = ("out",) if args.videos else ("data", "features")
-    for name in needed:
-        if getattr(args, name) is None:
-            raise UserError(f"--{name}", "missing", f"it goes with --{'videos' if args.videos else 'dataset'}")
+    if args.videos is not None and args.out is None:
+        raise UserError("--out", "missing", "name the store to write, for example --out features.h5")
     if args.split is not None and args.dataset is None:
         raise UserError("--split", "has no meaning for a plain folder", "remove it, or give --dataset")
 
@@ -145,16 +145,17 @@ def _sources(args: argparse.Namespace, settings: ExtractionParams, encoder: Froz
 
     if args.dataset is None:
         return [videos(folder_files(args.videos), args.out, is_train=True)]
+    data, features = args.data or Path(config.DATA), args.features or Path(config.FEATURES)
     sources = []
     for split in _splits(args):
         if args.dataset == "hmdb51":
-            out = args.features / f"features_hmdb_{split}_{tag}.h5"
-            sources.append(videos(hmdb_files(args.data / "hmdb51", split), out, is_train=split == "train"))
+            out = features / f"features_hmdb_{split}_{tag}.h5"
+            sources.append(videos(hmdb_files(data / "hmdb51", split), out, is_train=split == "train"))
         else:
-            stores = {VIEWS: args.features / f"features_vispr_{split}_{tag}.h5"}
+            stores = {VIEWS: features / f"features_vispr_{split}_{tag}.h5"}
             is_train = split == "train"  # the format: 20 views of a training image, the central one of a test image
             num_views = settings.num_views if is_train else 1
-            files = vispr_files(args.data / "vispr", split)
+            files = vispr_files(data / "vispr", split)
             sources.append(Source(files, stores, preprocessing, is_train, num_views=num_views, seed=settings.seed))
     return sources
 
@@ -176,6 +177,7 @@ def _run(
     backend: str,
     device: torch.device,
     resume: bool,
+    quiet: bool,
 ) -> list[tuple[str, UserError]]:
     """Extract one source into its stores; returns what failed."""
     started = time.monotonic()
@@ -205,7 +207,7 @@ def _run(
             precision=settings.precision,
         )
         title = next(iter(source.stores.values())).name
-        for result in tqdm(results, total=len(jobs), desc=title, unit="file"):
+        for result in tqdm(results, total=len(jobs), desc=title, unit="file", disable=quiet or None):
             try:
                 if result.error is not None:
                     raise result.error

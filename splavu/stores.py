@@ -300,6 +300,8 @@ class StoreWriter:
             self._recover()
         except BaseException:
             self._unlock()
+            if not any(self._journal.glob("*.npz")):
+                shutil.rmtree(self._journal)
             raise
         return self
 

@@ -1,0 +1,136 @@
+"""The encoder table: the names that files and params use, and the encoders that run here."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from splavu.encoders import ENCODERS, Preprocessing, encoder_spec
+from splavu.errors import UserError
+
+transformers = pytest.importorskip("transformers")
+
+from feature_extraction.encoders import load_encoder  # noqa: E402  needs transformers
+from feature_extraction.encoders.videomae import HUB_NAME  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("name", "tag", "width"),
+    [
+        ("videoMAE", "mae", 768),
+        ("i3d", "i3d", 1024),
+        ("largei3d", "largei3d", 2048),
+        ("vjepa", "vjepa", 1280),
+        ("maev2", "maev2", 1408),
+        ("demo", "demo", 192),
+    ],
+)
+def test_names_and_widths_of_published_stores(name, tag, width):
+    spec = encoder_spec(name)
+    assert (spec.file_tag, spec.feature_dim, spec.num_frames) == (tag, width, 16)
+
+
+def test_file_tags_do_not_collide():
+    assert len({spec.file_tag for spec in ENCODERS.values()}) == len(ENCODERS)
+
+
+def test_unknown_name_offers_the_nearest():
+    with pytest.raises(UserError, match="videoMAE"):
+        encoder_spec("videomae")
+
+
+def test_crop_larger_than_the_frame_is_refused():
+    with pytest.raises(ValueError, match="224"):
+        Preprocessing(short_side=200, crop=224)
+
+
+def save_videomae(folder, *, width=192, image_size=32, **changes):
+    """A VideoMAE with random weights, one block deep."""
+    torch.manual_seed(0)
+    config = transformers.VideoMAEConfig(
+        image_size=image_size,
+        patch_size=16,
+        num_frames=16,
+        tubelet_size=4,
+        hidden_size=width,
+        num_hidden_layers=1,
+        num_attention_heads=3,
+        intermediate_size=2 * width,
+        num_labels=3,
+        **{"use_mean_pooling": True} | changes,
+    )
+    transformers.VideoMAEForVideoClassification(config).save_pretrained(folder)
+    return folder
+
+
+def test_batch_does_not_change_a_feature(tmp_path):
+    encoder = load_encoder("demo", str(save_videomae(tmp_path)))
+    clips = torch.randn(5, 16, 3, 32, 32)
+    together = encoder(clips)
+    alone = torch.cat([encoder(clip[None]) for clip in clips])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)  # float rounding
+    assert together.shape == (5, 192)
+    assert not torch.allclose(together[0], together[1], atol=1e-3)
+
+
+def test_spec_follows_the_weights_and_they_stay_frozen(tmp_path):
+    encoder = load_encoder("demo", str(save_videomae(tmp_path, image_size=48)))
+    assert (encoder.spec.preprocessing.short_side, encoder.spec.preprocessing.crop) == (48, 48)
+    assert not encoder.train().training
+    assert not any(weight.requires_grad for weight in encoder.parameters())
+
+
+def test_hash_tells_weights_apart(tmp_path):
+    folder = str(save_videomae(tmp_path))
+    first, second = load_encoder("demo", folder), load_encoder("demo", folder)
+    assert first.weights_hash == second.weights_hash
+    third = load_encoder("demo", folder)
+    third.fc_norm.weight[0] += 1e-3
+    assert third.weights_hash != first.weights_hash
+
+
+def test_wrong_weights_are_refused(tmp_path):
+    with pytest.raises(UserError, match="96 wide, demo is 192"):
+        load_encoder("demo", str(save_videomae(tmp_path / "narrow", width=96)))
+    with pytest.raises(UserError, match="fc_norm"):
+        load_encoder("demo", str(save_videomae(tmp_path / "first_token", use_mean_pooling=False)))
+    with pytest.raises(UserError, match=r"config\.json"):
+        load_encoder("demo", str(tmp_path))
+    with pytest.raises(UserError, match="no such weights"):
+        load_encoder("demo", str(tmp_path / "nowhere"))
+
+
+def test_a_missing_weight_is_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    weights = save_videomae(tmp_path) / "model.safetensors"
+    state = load_file(weights)
+    lost = next(name for name in state if name.endswith(("query.bias", "q_bias")))
+    save_file({name: value for name, value in state.items() if name != lost}, weights, metadata={"format": "pt"})
+    with pytest.raises(UserError, match="1 weights were not loaded"):
+        load_encoder("demo", str(tmp_path))
+
+
+def test_encoder_without_a_loader_says_what_there_is():
+    with pytest.raises(UserError, match="available: demo, videoMAE"):
+        load_encoder("vjepa")
+
+
+def test_hub_without_connection_is_one_line(monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("no connection")
+
+    monkeypatch.setattr(transformers.VideoMAEForVideoClassification, "from_pretrained", offline)
+    with pytest.raises(UserError, match=f"{HUB_NAME}.*offline.*--weights"):
+        load_encoder("videoMAE")
+
+
+def test_shipped_demo_encoder_runs():
+    from importlib import resources
+
+    if not (resources.files("splavu.synthetic") / "demo_encoder" / "config.json").is_file():
+        pytest.skip("the demo encoder's weights are not in this checkout")
+    encoder = load_encoder("demo")
+    features = encoder(torch.randn(2, 16, 3, 80, 80))
+    assert features.shape == (2, 192)
+    assert torch.isfinite(features).all()

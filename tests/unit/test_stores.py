@@ -1,0 +1,296 @@
+"""Stores: what is read is what was written, faults are named, and a kill loses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+
+import h5py
+import numpy as np
+import pytest
+
+from splavu.errors import UserError
+from splavu.stores import FeatureFolder, FeatureStore, StoreWriter, open_features, write_npy
+
+ATTRIBUTES = {"encoder": "demo", "weights_sha256": "abc", "splavu_version": "0.1.0"}
+
+
+@pytest.fixture
+def features():
+    rng = np.random.default_rng(0)
+    keys = ["plain", "with space #2", "folder/nested/video", "folder/other", "ünïcode"]
+    return {key: rng.normal(size=(rows + 1, 8)).astype(np.float32) for rows, key in enumerate(keys)}
+
+
+@pytest.fixture
+def store(tmp_path, features):
+    """Written with h5py alone, as the published stores were."""
+    path = tmp_path / "store.h5"
+    with h5py.File(path, "w") as file:
+        for key, value in features.items():
+            file[key] = value
+        file.attrs["encoder"] = "demo"
+    return path
+
+
+def test_reads_every_key_as_stored(store, features):
+    opened = FeatureStore(store, feature_dim=8)
+    assert opened.keys() == sorted(features)
+    assert len(opened) == len(features)
+    assert "folder/other" in opened
+    assert "folder" not in opened
+    for key, value in opened.load_all().items():
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(value, features[key])
+        assert opened.num_rows(key) == len(features[key])
+    opened.verify()
+
+
+def test_single_feature_and_width_of_the_store(tmp_path):
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file["image.jpg"] = np.ones(5, np.float32)
+    opened = FeatureStore(tmp_path / "s.h5")
+    assert opened.feature_dim == 5
+    assert opened.num_rows("image.jpg") == 1
+    assert opened["image.jpg"].shape == (5,)
+
+
+def test_pickled_and_forked_readers_open_their_own_file(store, features):
+    opened = FeatureStore(store)
+    opened["plain"]  # the handle is open now
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(opened))["folder/other"], features["folder/other"])
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork on this platform")
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.array_equal(opened["plain"], features["plain"]) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    np.testing.assert_array_equal(opened["plain"], features["plain"])
+
+
+def test_a_store_without_attributes_warns_once(tmp_path, caplog):
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["a"] = np.ones((1, 4), np.float32)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert FeatureStore(tmp_path / "foreign.h5").attributes == {}
+    assert len(caplog.records) == 1
+    assert "foreign.h5" in caplog.text
+
+
+def _missing(path):
+    return path
+
+
+def _text(path):
+    path.write_text("not a store")
+
+
+def _truncated(path):
+    with h5py.File(path, "w") as file:
+        file["a"] = np.ones((500, 4), np.float32)
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def _empty(path):
+    h5py.File(path, "w").close()
+
+
+@pytest.mark.parametrize("damage", [_missing, _text, _truncated, _empty])
+def test_a_file_that_is_no_store_is_one_clear_line(tmp_path, damage):
+    damage(tmp_path / "bad.h5")
+    with pytest.raises(UserError, match=r"bad\.h5: .*;") as raised:
+        FeatureStore(tmp_path / "bad.h5")
+    assert "\n" not in str(raised.value)
+
+
+def test_width_is_checked_at_opening(store):
+    with pytest.raises(UserError, match=r"store\.h5: .* is 8 wide, 768 expected; "):
+        FeatureStore(store, feature_dim=768)
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (np.ones((2, 7), np.float32), "7 wide, 8 expected"),
+        (np.ones((2, 8), np.float64), "float64"),
+        (np.full((2, 8), np.nan, np.float32), "not finite"),
+        (np.ones((0, 8), np.float32), "empty"),
+        (np.array("text", dtype=object), "object"),
+    ],
+)
+def test_verify_names_the_faulty_key(store, value, problem):
+    with h5py.File(store, "a") as file:
+        file["the bad one"] = value
+    with pytest.raises(UserError, match=f"the bad one.*{problem}"):
+        FeatureStore(store, feature_dim=8).verify()
+    FeatureStore(store, feature_dim=8).verify(["plain", "folder/other"])
+
+
+def test_unknown_key_is_named(store):
+    with pytest.raises(UserError, match="'nobody'"):
+        FeatureStore(store)["nobody"]
+
+
+def test_writer_gives_the_published_format(tmp_path, features):
+    path = tmp_path / "deep" / "out.h5"
+    with StoreWriter(path, attributes=ATTRIBUTES) as writer:
+        for key, value in features.items():
+            writer.add(key, value.astype(np.float64))
+        assert not path.exists()
+    with h5py.File(path) as file:
+        assert dict(file.attrs) == ATTRIBUTES
+        for key, value in features.items():
+            assert file[key].dtype == np.float32
+            np.testing.assert_array_equal(file[key][()], value)
+    assert [file.name for file in path.parent.iterdir()] == ["out.h5"]
+
+
+def interrupted_after(path, items):
+    """A run that adds `items` and is then interrupted."""
+    with contextlib.suppress(KeyboardInterrupt), StoreWriter(path, attributes=ATTRIBUTES) as writer:
+        for key, value in items.items():
+            writer.add(key, value)
+        raise KeyboardInterrupt
+
+
+def test_interrupted_run_resumes_to_the_same_bytes(tmp_path, features):
+    keys = list(features)
+    whole, resumed = tmp_path / "whole.h5", tmp_path / "resumed.h5"
+    with StoreWriter(whole, attributes=ATTRIBUTES) as writer:
+        for key in keys:
+            writer.add(key, features[key])
+    interrupted_after(resumed, {keys[3]: features[keys[3]]})
+    assert not resumed.exists()
+    with StoreWriter(resumed, attributes=ATTRIBUTES) as writer:
+        assert [key for key in keys if writer.done(key)] == [keys[3]]
+        for key in keys:
+            if not writer.done(key):
+                writer.add(key, features[key])
+    assert resumed.read_bytes() == whole.read_bytes()
+
+
+def test_kill_leaves_whole_parts_only(tmp_path):
+    script = textwrap.dedent(
+        """
+        import sys
+        import numpy as np
+        from splavu.stores import StoreWriter
+        with StoreWriter(sys.argv[1], attributes={"encoder": "demo"}) as writer:
+            for i in range(100000):
+                writer.add(f"video{i}", np.full((50, 64), i))
+                print(i, flush=True)
+        """
+    )
+    path = tmp_path / "killed.h5"
+    process = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True)
+    last = max(int(process.stdout.readline()) for _ in range(20))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert not path.exists()
+    with StoreWriter(path, attributes={"encoder": "demo"}) as writer:
+        assert len(writer) >= last + 1
+    store = FeatureStore(path)
+    store.verify()
+    for key in store:
+        assert (store[key] == int(key.removeprefix("video"))).all()
+
+
+def test_a_torn_part_is_made_again(tmp_path):
+    path = tmp_path / "torn.h5"
+    interrupted_after(path, {"a": np.ones((3, 4)), "b": np.ones((3, 4))})
+    part = sorted((tmp_path / "torn.h5.partial").glob("*.npz"))[0]
+    part.write_bytes(part.read_bytes()[:-40])
+    with StoreWriter(path, attributes=ATTRIBUTES) as writer:
+        assert len(writer) == 1
+        for key in "ab":
+            if not writer.done(key):
+                writer.add(key, np.ones((3, 4)))
+    assert FeatureStore(path).keys() == ["a", "b"]
+
+
+def test_a_finished_store_is_extended_or_replaced(tmp_path):
+    path = tmp_path / "s.h5"
+    for key in ("a", "b"):
+        with StoreWriter(path, attributes=ATTRIBUTES | {"splavu_version": f"of {key}"}) as writer:
+            assert not writer.done(key)
+            writer.add(key, np.ones((1, 4)))
+    assert FeatureStore(path).keys() == ["a", "b"]
+    with StoreWriter(path, attributes={"encoder": "other"}, resume=False) as writer:
+        writer.add("c", np.ones((1, 9)))
+    assert FeatureStore(path).keys() == ["c"]
+    assert FeatureStore(path).attributes == {"encoder": "other"}
+
+
+def test_conflicting_attributes_are_refused_and_nothing_changes(tmp_path):
+    path = tmp_path / "s.h5"
+    with StoreWriter(path, attributes=ATTRIBUTES) as writer:
+        writer.add("a", np.ones((1, 4)))
+    before = path.read_bytes()
+    with (
+        pytest.raises(UserError, match="weights_sha256 = 'abc', this run has 'xyz'"),
+        StoreWriter(path, attributes=ATTRIBUTES | {"weights_sha256": "xyz"}),
+    ):
+        pass
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["s.h5"]
+
+
+def test_two_writers_of_one_store_are_refused(tmp_path):
+    with StoreWriter(tmp_path / "s.h5", attributes=ATTRIBUTES) as writer:
+        writer.add("a", np.ones((1, 4)))
+        with pytest.raises(UserError, match="another process"), StoreWriter(tmp_path / "s.h5", attributes=ATTRIBUTES):
+            pass
+    assert FeatureStore(tmp_path / "s.h5").keys() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("a", np.ones((1, 4)), "stored already"),
+        ("a/b", np.ones((1, 4)), "both a feature and a folder"),
+        ("new", np.ones((1, 5)), "5 wide"),
+        ("new", np.ones((0, 4)), re.escape("(0, 4)")),
+        ("new", np.full((1, 4), np.inf), "not finite"),
+        ("x//y", np.ones((1, 4)), "cannot be a key"),
+    ],
+)
+def test_writer_refuses_what_no_store_should_hold(tmp_path, key, value, problem):
+    with StoreWriter(tmp_path / "s.h5", attributes=ATTRIBUTES) as writer:
+        writer.add("a", np.ones((1, 4)))
+        with pytest.raises(UserError, match=problem):
+            writer.add(key, value)
+    assert FeatureStore(tmp_path / "s.h5").keys() == ["a"]
+
+
+def test_nothing_added_writes_nothing(tmp_path):
+    with StoreWriter(tmp_path / "s.h5", attributes=ATTRIBUTES):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_of_long_videos(tmp_path):
+    rng = np.random.default_rng(0)
+    long, crops = rng.normal(size=(30, 8)).astype(np.float32), rng.normal(size=(12, 10, 8)).astype(np.float32)
+    write_npy(tmp_path / "long.npy", long)
+    write_npy(tmp_path / "Abuse" / "crops.npy", crops)
+    folder = open_features(tmp_path, feature_dim=8)
+    assert isinstance(folder, FeatureFolder)
+    assert folder.keys() == ["Abuse/crops", "long"]
+    assert folder.num_rows("Abuse/crops") == 12
+    np.testing.assert_array_equal(folder["long"], long)
+    np.testing.assert_array_equal(folder.load_all()["Abuse/crops"], crops)
+    folder.verify()
+    with pytest.raises(UserError, match="8 wide, 4 expected"):
+        FeatureFolder(tmp_path, feature_dim=4)["long"]
+    (tmp_path / "long.npy").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"long\.npy"):
+        folder.verify()

@@ -1,0 +1,259 @@
+"""Decoding, clip cutting and preprocessing: frames that are known beforehand, and files that are broken on purpose."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+av = pytest.importorskip("av")
+
+from feature_extraction import videos  # noqa: E402  needs av
+from feature_extraction.clips import cut_clips, even_indices, key_generator  # noqa: E402
+from feature_extraction.images import read_image  # noqa: E402
+from feature_extraction.preprocessing import (  # noqa: E402
+    centre_view,
+    normalise,
+    protocol_preprocessing,
+    random_view,
+)
+from feature_extraction.videos import list_videos, open_video, pick_backend  # noqa: E402
+from splavu.encoders import IMAGENET_MEAN, IMAGENET_STD, Preprocessing  # noqa: E402
+from splavu.errors import UserError  # noqa: E402
+
+
+@pytest.fixture(params=["pyav", "decord"])
+def backend(request) -> str:
+    if request.param == "decord":
+        pytest.importorskip("decord")
+    return request.param
+
+
+def write_video(
+    path: Path, num_frames: int, *, codec="mpeg4", pixels="yuv420p", size=(64, 48), colours=None, **options
+):
+    """Frame i is a grey ramp shifted by i, around level 40 + 2 i."""
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=25)
+        (stream.width, stream.height), stream.pix_fmt = size, pixels
+        if colours is not None:
+            stream.codec_context.colorspace, stream.codec_context.color_range = colours
+        ramp = np.linspace(0, 40, size[0])[None, :, None].repeat(size[1], 0).repeat(3, 2)
+        for i in range(num_frames):
+            image = np.clip(np.roll(ramp, i, axis=1) + 2 * i + 20 * np.arange(3), 0, 255).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def all_frames(path, backend, **kwargs):
+    with open_video(path, backend) as video:
+        return np.concatenate(list(video.frames(**kwargs)))
+
+
+def test_frames_come_in_order_and_can_be_picked(tmp_path, backend):
+    path = write_video(tmp_path / "a.avi", 37, codec="mjpeg", pixels="yuvj420p")  # each frame coded for itself
+    with open_video(path, backend) as video:
+        assert video.fps == pytest.approx(25)
+        batches = list(video.frames(batch_size=16))
+        assert [len(batch) for batch in batches] == [16, 16, 5]
+        assert len(video) == 37
+        frames = np.concatenate(batches)
+        assert frames.shape == (37, 48, 64, 3)
+        assert frames.dtype == np.uint8
+        brightness = frames.mean(axis=(1, 2, 3))
+        assert np.all(np.diff(brightness) > 1)  # each is 2 levels brighter; coding errs by less
+        assert np.all(np.diff(frames.mean(axis=(0, 1, 2))) > 10)  # RGB, not BGR: blue is brightest
+        np.testing.assert_array_equal(video.get([30, 2, 30]), frames[[30, 2, 30]])
+        with pytest.raises(IndexError):
+            video.get([37])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mpeg4.avi", {}),
+        ("odd.mp4", {"size": (66, 50)}),
+        ("bt709.mp4", {"colours": (1, 1)}),
+        ("bt601.mp4", {"colours": (5, 1)}),
+        ("full.avi", {"codec": "mjpeg", "pixels": "yuvj420p", "colours": (5, 2)}),
+    ],
+)
+def test_backends_give_the_same_pixels(tmp_path, name, options):
+    pytest.importorskip("decord")
+    path = write_video(tmp_path / name, 20, **options)
+    np.testing.assert_array_equal(all_frames(path, "pyav"), all_frames(path, "decord"))
+
+
+def _overwritten(data: bytes) -> bytes:
+    middle, noise = len(data) // 2, random.Random(0).randbytes(len(data) // 6)
+    return data[:middle] + noise + data[middle + len(noise) :]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("empty.mp4", lambda data: b""),
+        ("text.avi", lambda data: b"no video\n" * 100),
+        ("truncated.mp4", lambda data: data[: len(data) // 2]),
+        ("truncated.avi", lambda data: data[: len(data) // 2]),
+        ("faststart.mp4", lambda data: data[: len(data) * 2 // 3]),
+        ("overwritten.avi", _overwritten),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, name, damage):
+    options = {"movflags": "faststart"} if name.startswith("faststart") else {}
+    path = write_video(tmp_path / name, 120, **options)
+    assert len(all_frames(path, "pyav")) == 120
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=name) as raised:
+        all_frames(path, "pyav")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["empty.mp4", "text.avi", "truncated.mp4"])
+def test_files_that_do_not_open_are_named_by_both(tmp_path, backend, name):
+    path = write_video(tmp_path / name, 20)
+    path.write_bytes(b"" if name.startswith("empty") else path.read_bytes()[:200] if "trunc" in name else b"text" * 99)
+    with pytest.raises(UserError, match=name):
+        all_frames(path, backend)
+    with pytest.raises(UserError, match="no such"):
+        open_video(tmp_path / "absent.mp4", backend)
+
+
+def test_real_videos_decode_alike_and_give_the_known_clips(shared):
+    for name, num_clips in (("highjump", 45), ("tennis26", 21)):
+        path = shared / "videos" / f"{name}.mp4"
+        frames = all_frames(path, "pyav")
+        assert len(frames) // 16 == num_clips
+        if videos.importlib.util.find_spec("decord"):
+            np.testing.assert_array_equal(all_frames(path, "decord"), frames)
+
+
+def test_backend_choice_is_never_silent(monkeypatch, caplog):
+    assert pick_backend() == "pyav"
+    with pytest.raises(UserError, match="did you mean 'pyav'"):
+        pick_backend("pyavv")
+    monkeypatch.setattr(videos.importlib.util, "find_spec", lambda module: module == "decord" or None)
+    assert pick_backend() == "decord"
+    assert "PyAV is not installed" in caplog.text
+    with pytest.raises(UserError, match="av is not installed"):
+        pick_backend("pyav")
+
+
+def test_listing_finds_videos_below_and_refuses_none(tmp_path):
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    for name in ("b/c/x.AVI", "b/y.mp4", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in list_videos(tmp_path)] == ["x.AVI", "y.mp4"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no video"):
+        list_videos(tmp_path / "empty")
+    with pytest.raises(UserError, match="no such folder"):
+        list_videos(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 47, 64])
+@pytest.mark.parametrize("batch_size", [1, 7, 16, 64])
+def test_clips_against_a_slow_loop(length, batch_size):
+    frames = torch.arange(length)[:, None]
+    expected = [[start + i for i in range(16)] for start in range(0, length - 15, 16)]
+    if not expected:
+        expected = [[min(i, length - 1) for i in range(16)]]
+    clips = torch.cat(list(cut_clips(frames.split(batch_size), 16)))
+    assert clips[..., 0].tolist() == expected
+
+
+def test_no_frames_give_no_clip():
+    assert list(cut_clips([], 16)) == []
+
+
+def test_even_indices():
+    assert even_indices(91, 10) == [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]
+    assert even_indices(3, 5) == [0, 0, 1, 1, 2]
+    assert even_indices(1, 3) == [0, 0, 0]
+
+
+def test_key_generator_depends_on_seed_and_key_only():
+    def draw(seed, key):
+        return torch.rand(4, generator=key_generator(seed, key)).tolist()
+
+    assert draw(0, "a") == draw(0, "a")
+    assert len({tuple(draw(seed, key)) for seed in (0, 1) for key in ("a", "b")}) == 4
+
+
+def test_centre_view_cuts_the_middle():
+    frames = torch.zeros(2, 40, 80, 3, dtype=torch.uint8)
+    frames[:, 10:30, 30:50] = 200
+    view = centre_view(frames, Preprocessing(short_side=40, crop=20))
+    assert view.shape == (2, 20, 20, 3)
+    assert (view == 200).all()
+    portrait = centre_view(frames.transpose(1, 2), Preprocessing(short_side=20, crop=10))
+    assert portrait.shape == (2, 10, 10, 3)
+    assert (portrait[:, 2:-2, 2:-2] == 200).all()
+
+
+def test_resizing_averages_blocks():
+    pixels = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    view = centre_view(pixels, Preprocessing(short_side=16, crop=16))
+    # Antialiased bilinear at a quarter: a triangle of weights over 8 pixels, centred on each block of 4.
+    weights = torch.tensor([1, 3, 5, 7, 7, 5, 3, 1]) / 32
+    patch = pixels[0, 18:26, 18:26].double()  # output pixel 5 is centred on 21.5
+    expected = torch.einsum("i,j,ijc->c", weights.double(), weights.double(), patch)
+    assert (view[0, 5, 5] - expected).abs().max() <= 1  # each pass rounds to a whole level
+
+
+def test_normalise_against_numpy():
+    clips = torch.randint(0, 256, (2, 3, 4, 5, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = (clips.numpy() / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
+    normalised = normalise(clips, Preprocessing())
+    assert normalised.dtype == torch.float32
+    np.testing.assert_allclose(normalised.numpy(), expected.transpose(0, 1, 4, 2, 3), atol=1e-5)
+
+
+def test_random_views_vary_in_place_and_side_and_repeat_with_the_seed():
+    columns = torch.arange(64, dtype=torch.uint8)[None, :, None].expand(48, 64, 3).contiguous()
+    preprocessing = Preprocessing(short_side=40, crop=32)
+
+    def draw(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return [random_view(columns, preprocessing, generator) for _ in range(60)]
+
+    views = draw(0)
+    assert all(view.shape == (32, 32, 3) for view in views)
+    assert all(torch.equal(a, b) for a, b in zip(views, draw(0), strict=True))
+    mirrored = sum(int(view[0, 0, 0] > view[0, -1, 0]) for view in views)
+    assert 15 < mirrored < 45  # 60 fair coins leave this range once in 20,000 times
+    covered = [abs(int(view[0, -1, 0]) - int(view[0, 0, 0])) for view in views]
+    assert min(covered) >= 64 * 0.8 * 0.75 - 4  # at least 80% of the area, at most 4/3 high
+    assert len(set(covered)) > 5
+
+
+def test_published_protocol_differs_where_the_paper_did():
+    ours = Preprocessing()
+    assert protocol_preprocessing(ours, protocol="released", dataset="hmdb51") == ours
+    assert protocol_preprocessing(ours, protocol="published", dataset=None) == ours
+    assert protocol_preprocessing(ours, protocol="published", dataset="hmdb51").short_side == 224
+    still = protocol_preprocessing(ours, protocol="published", dataset="vispr")
+    levels = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2, 1).expand(1, 1, 1, 2, 3)
+    assert normalise(levels, still)[0, 0, 0, 0].tolist() == [0, 1]
+    with pytest.raises(ValueError, match="protocol"):
+        protocol_preprocessing(ours, protocol="other", dataset=None)
+
+
+def test_images_are_rgb_and_damage_is_named(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    red = np.zeros((40, 60, 3), np.uint8)
+    red[..., 2] = 250  # OpenCV writes BGR
+    path = tmp_path / "red.jpg"
+    cv2.imwrite(str(path), red)
+    image = read_image(path)
+    assert image.shape == (40, 60, 3)
+    assert image[..., 0].mean() > 200 > 50 > image[..., 2].mean()
+    path.write_bytes(path.read_bytes()[:-100])
+    for bad in (path, tmp_path / "absent.jpg"):
+        with pytest.raises(UserError, match=bad.name):
+            read_image(bad)
