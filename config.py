@@ -15,3 +15,10 @@ FEATURES = Path(os.environ.get("SPLAVU_FEATURES", DATA / "features"))
 
 RUNS = Path(os.environ.get("SPLAVU_RUNS", HERE / "saved_models"))
 """Run folders: checkpoints, parameters, metrics, reports (SPLAVU_RUNS)."""
+
+
+def roots(data_root: str | None = None) -> tuple[Path, Path]:
+    """(data, features): the two above, or those of another root, named from the repository's folder."""
+    if data_root is None:
+        return DATA, FEATURES
+    return HERE / data_root, HERE / data_root / "features"

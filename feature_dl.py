@@ -88,11 +88,12 @@ def dataset_spec(name: str) -> DatasetSpec:
     return CATALOGUE[name]
 
 
-def open_dataset(name: str, split: str, *, encoder: str, **options: Any) -> FeatureDataset:
-    """`splavu.datasets.open_split` for the row called `name`, at the roots of config.py."""
-    return open_split(
-        dataset_spec(name), split, features_root=config.FEATURES, labels_root=config.DATA, encoder=encoder, **options
-    )
+def open_dataset(
+    name: str, split: str, *, encoder: str, data_root: str | None = None, **options: Any
+) -> FeatureDataset:
+    """`splavu.datasets.open_split` for the row called `name`, at the roots of config.py or below `data_root`."""
+    data, features = config.roots(data_root)
+    return open_split(dataset_spec(name), split, features_root=features, labels_root=data, encoder=encoder, **options)
 
 
 class CatalogueDataset(FeatureDataset):
@@ -162,7 +163,7 @@ class VPUCFFeaturesDataset(CatalogueDataset):
 
 
 def privacy_rows(
-    dataset: str, split: str, view: str, *, encoder: str, static_frames: int = 10
+    dataset: str, split: str, view: str, *, encoder: str, static_frames: int = 10, data_root: str | None = None
 ) -> tuple[NDArray, NDArray, NDArray, NDArray]:  # [N, D], [N, A], [N], [N]
     """Every served feature of a split with its private attributes.
 
@@ -172,11 +173,13 @@ def privacy_rows(
         view: 'temporal' are the released clips, 'static' the static clips (for images: the stored views).
         encoder: As `ft_arch` in params.
         static_frames: How many static clips a video the store holds.
+        data_root: Another root than config.DATA.
 
     Returns:
         Features float32, attributes float32, the cluster (subject; for images the image) and the video of each row.
     """
     spec = dataset_spec(dataset)
+    data, features = config.roots(data_root)
     width = encoder_spec(encoder).feature_dim
     is_images = spec.name == "vispr"
     if is_images and view != "static":
@@ -184,13 +187,13 @@ def privacy_rows(
             "views", f"'{view}' of {dataset}: still images have no clips in time", "use views = ('static',)"
         )
     frames = static_frames if view == "static" and not is_images else 0
-    store = FeatureStore(spec.store_path(config.FEATURES, split, encoder, static_frames=frames), feature_dim=width)
+    store = FeatureStore(spec.store_path(features, split, encoder, static_frames=frames), feature_dim=width)
     store.verify()
     if is_images:
-        attributes = _vispr(config.DATA / spec.folder, split, store.keys())
+        attributes = _vispr(data / spec.folder, split, store.keys())
         person_of_key = {key: key for key in attributes}
     else:
-        known, person_of_key = read.read_private_labels(config.DATA / spec.folder / "private_labels.csv")
+        known, person_of_key = read.read_private_labels(data / spec.folder / "private_labels.csv")
         attributes = {key: known[key] for key in store if key in known}
     keys = matched(attributes, store.keys(), label_source=f"the private labels of {dataset}", store_source=store.path)
     rows = [np.atleast_2d(store[key]) for key in keys]

@@ -32,6 +32,8 @@ class AnonymizerParams:
     ft_arch: str
     """Frozen encoder whose features are read; a row of splavu.encoders.ENCODERS."""
     seed: int = 0
+    data_root: str | None = None
+    """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
     feature_dim: int | None = None
     """Looked up from ft_arch; may be stated, must agree."""
     num_classes: int | None = None
@@ -107,6 +109,7 @@ def build(p: AnonymizerParams, device: torch.device) -> MultitaskTrainer:
             p.ar_dataset,
             "train",
             encoder=p.ft_arch,
+            data_root=p.data_root,
             with_labels=bool(p.ft_ar_loss_weight),
             static_frames=static_frames,
             seed=p.seed,
@@ -120,6 +123,7 @@ def build(p: AnonymizerParams, device: torch.device) -> MultitaskTrainer:
             p.ar_dataset,
             p.val_split,
             encoder=p.ft_arch,
+            data_root=p.data_root,
             with_labels=bool(p.ft_ar_loss_weight),
             draw=EvenClips(p.num_modes if p.ft_ar_loss_weight else 1),
             static_frames=0 if p.ft_ar_loss_weight else static_frames,

@@ -33,6 +33,8 @@ class PretrainParams:
     ar_dataset: str
     ft_arch: str
     seed: int = 0
+    data_root: str | None = None
+    """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
     feature_dim: int | None = None
     fa_arch: Literal["transformer", "mlp"] = "transformer"
     num_layers_fa: int = 3
@@ -57,7 +59,9 @@ def build(p: PretrainParams, device: torch.device) -> MultitaskTrainer:
     anonymizer = load_fa(p, identity=False).to(device)
     optimizer = torch.optim.AdamW(anonymizer.parameters(), lr=p.learning_rate, weight_decay=p.weight_decay)
     clips, validation = (
-        open_dataset(p.ar_dataset, split, encoder=p.ft_arch, with_labels=False, seed=p.seed, **draw)
+        open_dataset(
+            p.ar_dataset, split, encoder=p.ft_arch, data_root=p.data_root, with_labels=False, seed=p.seed, **draw
+        )
         for split, draw in (("train", {}), (p.val_split, {"draw": EvenClips(1)}))
     )
     return MultitaskTrainer(

@@ -29,6 +29,8 @@ class HeadParams:
     dataset: str
     ft_arch: str
     seed: int = 0
+    data_root: str | None = None
+    """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
     feature_dim: int | None = None
     num_classes: int | None = None
     anon: bool = True
@@ -70,11 +72,11 @@ def build(p: HeadParams, device: torch.device) -> tuple[ProbeTrainer, ActionReco
         )
     optimizer = torch.optim.AdamW(head.parameters(), lr=p.learning_rate, weight_decay=p.weight_decay)
     learner = Learner("ft_ar", head, optimizer)
-    clips = open_dataset(p.dataset, "train", encoder=p.ft_arch, seed=p.seed)
+    clips = open_dataset(p.dataset, "train", encoder=p.ft_arch, data_root=p.data_root, seed=p.seed)
     source = Stream(clips, batch_size=p.batch_size, seed=p.seed, num_workers=p.num_workers)
 
     def task(split: str) -> ActionRecognition:
-        videos = open_dataset(p.dataset, split, encoder=p.ft_arch, draw=EvenClips(p.num_modes))
+        videos = open_dataset(p.dataset, split, encoder=p.ft_arch, data_root=p.data_root, draw=EvenClips(p.num_modes))
         held_out = Stream(videos, batch_size=p.v_batch_size, shuffle=False)
         return ActionRecognition(learner, source, held_out, device, checkpoint_key="ft_model_state_dict")
 

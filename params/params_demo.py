@@ -1,6 +1,7 @@
 # What the demo trains: an anonymizer on the synthetic world's features.
-#   python -m splavu synthesize --out data --seed 0 --size small
-#   python feature_extraction/feature_extraction_action.py --dataset hmdb51 --split train,val,test --static 10
+#   python -m splavu synthesize --out data/demo --seed 0 --size small
+#   python feature_extraction/feature_extraction_action.py --encoder demo --data data/demo \
+#       --features data/demo/features --dataset hmdb51 --split train,val,test --static 10
 #   python multitask_train_fa.py --params params/params_demo.py
 
 # run
@@ -10,6 +11,7 @@ seed = 0
 # data
 ar_dataset = "hmdb51"
 ft_arch = "demo"
+data_root = "data/demo"  # the synthetic world, apart from real data in data/
 val_split = "val"
 
 # model

@@ -7,6 +7,7 @@ seed = 0
 
 dataset = "hmdb51"
 ft_arch = "demo"
+data_root = "data/demo"  # the synthetic world, apart from real data in data/
 
 anon = True
 saved_fa_model = "saved_models/demo/aam/model_temp.pth"
