@@ -168,7 +168,7 @@ class _Figure:
         if outfit.bare:
             self._bare_details(outline, trunk, front)
         elif bust and front > 0.3:
-            self._bust(outline, shade(top, 0.78), front)
+            self._bust(shade(top, 0.78), front)
         if not outfit.bare and front > 0.2:
             collar = outline(((0.93, 0.035, 0.03, 0.03), (1.06, 0.05, 0.03, 0.02)))
             self.canvas.polygon(collar, shade(skin, 0.93))
@@ -194,7 +194,7 @@ class _Figure:
                     for h in (0.58, 0.68, 0.8)]  # fmt: skip
             self.canvas.polygon(outline(band), self.outfit.top)
             if front > 0.3:
-                self._bust(outline, shade(self.outfit.top, 0.7), front)
+                self._bust(shade(self.outfit.top, 0.7), front)
             return
         if front > 0.3:
             scale, dark = self.at["pelvis"][2], shade(skin, 0.72)
@@ -206,7 +206,7 @@ class _Figure:
             self.canvas.stroke(top, bottom, 0.008 * scale, dark)
             self.canvas.disc(self._along(0.24), 0.007 * scale, shade(skin, 0.55))
 
-    def _bust(self, outline: Callable, dark: Colour, front: float) -> None:
+    def _bust(self, dark: Colour, front: float) -> None:
         scale = self.at["pelvis"][2]
         for x, y in self._across(0.68, 0.5 * self.subject.body.shoulders * front):
             self.canvas.ellipse((x, y), (0.04 * scale * front, 0.034 * scale), dark, arc=(15, 165))
@@ -250,9 +250,12 @@ class _Figure:
         swing = 0.6 * (self.at["head"][0] - self.at["neck"][0])
         half = 0.84 * fullness * radius
         colour = self.subject.hair
-        outline = [(cx - half * 0.9, y - 0.3 * radius), (cx - half, y + 0.2 * radius),
-                   (cx - half * 1.08 - swing, y + drop), (cx - swing, y + drop * 1.12), (cx + half * 1.08 - swing, y + drop), (cx + half, y + 0.2 * radius),
-                   (cx + half * 0.9, y - 0.3 * radius)]  # fmt: skip
+        top, hem, ends = y - 0.3 * radius, y + drop, 1.08 * half
+        outline = (
+            (cx - 0.9 * half, top), (cx - half, y + 0.2 * radius), (cx - ends - swing, hem),
+            (cx - swing, y + 1.12 * drop), (cx + ends - swing, hem), (cx + half, y + 0.2 * radius),
+            (cx + 0.9 * half, top),
+        )  # fmt: skip
         self.canvas.polygon(outline, shade(colour, 0.88))
         self.canvas.ellipse((cx, y - 0.15 * radius), (half * 0.97, 0.9 * radius), colour)
         for share in (-0.45, 0.35):

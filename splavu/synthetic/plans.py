@@ -64,7 +64,7 @@ class Stage:
     scene: Scene
     people: tuple[Person, ...]
     seconds_offset: float
-    """Where in the action's cycle the picture starts is part of the phase; this shifts all else (camera, sway)."""
+    """The moment of the first frame."""
 
 
 def generator(seed: int, *path: str | int) -> np.random.Generator:
