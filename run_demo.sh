@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The whole idea on a synthetic world: videos -> frozen features -> anonymizer -> utility, privacy, report.
+# Sets itself up (a .venv here, or the active virtual environment). Run again, it skips whatever is done.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source ./setup_env.sh
+
+DATA=data/demo
+RUNS="${SPLAVU_RUNS:-saved_models}"
+SECONDS=0
+step() { printf '\n[%3d s] %s\n' "$SECONDS" "$*"; "$@"; }
+train_head() { step python train_ft.py --params params/params_demo_ft.py --quiet "$@"; }
+attack() { step python privacy_eval.py --params params/params_demo_fb.py --quiet "$@"; }
+
+# 1. Videos of acting people, in HMDB51's and VISPR's own layouts.
+step python -m splavu synthesize --out "$DATA" --seed 0 --size small
+
+# 2. Frozen features: clips, and ten static clips a video.
+EXTRACT="python feature_extraction/feature_extraction_action.py --encoder demo --data $DATA --features $DATA/features"
+step $EXTRACT --dataset hmdb51 --split train,val,test --static 10
+step $EXTRACT --dataset vispr --split train,test
+
+# 3. The anonymizer; and once more as the reference trains it, a batch being one sequence.
+step python multitask_train_fa.py --params params/params_demo.py --quiet
+step python multitask_train_fa.py --params params/params_demo.py --quiet \
+  --set run_id=demo/aam_batch --set batch_as_sequence=True
+
+# 4. Utility: fresh heads, tested on unseen subjects.
+BATCH="saved_fa_model=$RUNS/demo/aam_batch/model_temp.pth"
+train_head --set run_id=demo/ft_raw --set anon=False
+train_head --set "saved_fa_model=$RUNS/demo/aam/model_temp.pth"
+train_head --set run_id=demo/ft_batch_in_batch --set "$BATCH" --set serving=batch
+train_head --set run_id=demo/ft_batch_alone --set "$BATCH"
+
+# 5. Privacy: fresh attackers on what is released; then the same checkpoint judged in its batch and alone.
+attack --set "saved_fa_model=$RUNS/demo/aam/model_temp.pth"
+attack --set run_id=demo/privacy_batch_in_batch --set "$BATCH" --set serving=batch --set "seeds=(0,)"
+attack --set run_id=demo/privacy_batch_alone --set "$BATCH" --set "seeds=(0,)"
+attack --set run_id=demo/privacy_published --set protocol=published --set dataset=vispr --set "$BATCH" --set "seeds=(0,)"
+
+# 6. The report.
+step python -m splavu report "$RUNS/demo" --data "$DATA"
