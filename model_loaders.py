@@ -12,7 +12,8 @@ from torch import nn
 
 from feature_dl import dataset_spec
 from splavu import checkpoints
-from splavu.anonymizers import Anonymizer, build_anonymizer, infer_architecture
+from splavu.anonymize import load_anonymizer
+from splavu.anonymizers import Anonymizer, build_anonymizer
 from splavu.encoders import encoder_spec
 from splavu.errors import UserError, nearest
 from splavu.heads import LinearHead, PrivacyHead
@@ -64,34 +65,16 @@ def load_fa(
             options["identity"] = identity
         return build_anonymizer(arch, width, **options)
 
-    content = checkpoints.read(saved_model)
-    state = checkpoints.state_of(content, "fa_model_state_dict", saved_model)
-    found = content.get("fa_architecture") or infer_architecture(state, source=saved_model)
+    anonymizer = load_anonymizer(saved_model, num_heads=options.get("num_heads", 8))
+    recorded = checkpoints.read(saved_model).get("fa_architecture") is not None
     for name, value in {"arch": arch, "feature_dim": width, **options}.items():
-        if found.get(name, value) != value:
+        found = anonymizer.architecture.get(name, value)
+        if name == "attends_over" and not recorded:
+            anonymizer.attends_over = anonymizer.architecture[name] = value  # published weights fit both
+        elif found != value:
             raise UserError(
-                saved_model, f"was trained with {name} = {found[name]!r}, params say {value!r}", "make params agree"
+                saved_model, f"was trained with {name} = {found!r}, params say {value!r}", "make them agree"
             )
-    built = {name: value for name, value in {**options, **found}.items() if name not in ("arch", "feature_dim")}
-    anonymizer = build_anonymizer(found["arch"], width, **built)
-    checkpoints.load_into(anonymizer, state, saved_model)
-    return anonymizer
-
-
-def load_saved_fa(saved_model: str, *, num_heads: int = 8) -> Anonymizer:
-    """The anonymizer of a checkpoint as it was trained, whatever params say.
-
-    Args:
-        saved_model: The checkpoint.
-        num_heads: For published weights, which don't tell.
-    """
-    content = checkpoints.read(saved_model)
-    state = checkpoints.state_of(content, "fa_model_state_dict", saved_model)
-    found = dict(content.get("fa_architecture") or infer_architecture(state, source=saved_model))
-    if found["arch"] == "transformer":
-        found.setdefault("num_heads", num_heads)
-    anonymizer = build_anonymizer(found.pop("arch"), found.pop("feature_dim"), **found)
-    checkpoints.load_into(anonymizer, state, saved_model)
     return anonymizer
 
 

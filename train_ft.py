@@ -12,8 +12,9 @@ import torch
 
 import config
 from feature_dl import open_dataset
-from model_loaders import load_ft, load_saved_fa
+from model_loaders import load_ft
 from splavu import cli, loop, params, runs, runtime
+from splavu.anonymize import load_anonymizer
 from splavu.anonymizers import IdentityAnonymizer
 from splavu.datasets import EvenClips, Stream
 from splavu.errors import UserError
@@ -62,7 +63,7 @@ def build(p: HeadParams, device: torch.device) -> tuple[ProbeTrainer, ActionReco
     runtime.seed_everything(p.seed)
     head = load_ft(p, p.saved_ft_model).to(device)
     anonymizer = (
-        load_saved_fa(p.saved_fa_model, num_heads=p.num_heads) if p.anon else IdentityAnonymizer(head.in_features)
+        load_anonymizer(p.saved_fa_model, num_heads=p.num_heads) if p.anon else IdentityAnonymizer(head.in_features)
     )
     if anonymizer.architecture["feature_dim"] != head.in_features:
         raise UserError(

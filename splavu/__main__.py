@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from splavu import __version__, cli
+from splavu.runtime import pick_device
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     synthesize.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
     cli.add_common(synthesize)
 
+    anonymize = commands.add_parser("anonymize", help="raw feature store -> released feature store")
+    anonymize.add_argument("store", type=Path, help="HDF5 store of raw features")
+    anonymize.add_argument("--aam", type=Path, required=True, help="checkpoint of a trained anonymizer")
+    anonymize.add_argument("--out", type=Path, required=True, help="HDF5 store to write")
+    anonymize.add_argument("--num-heads", type=int, default=8, help="of a published checkpoint, which doesn't say")
+    cli.add_common(anonymize)
+
     report = commands.add_parser("report", help="run folders -> report.md with figures")
     report.add_argument("run", type=Path, help="folder that groups the runs, such as saved_models/demo")
     report.add_argument("--data", type=Path, default=None, help="data root, to show frames of its videos")
@@ -33,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     args = parser.parse_args(argv)
     cli.start(args)
-    return {"synthesize": _synthesize, "report": _report}[args.command](args)
+    return {"synthesize": _synthesize, "anonymize": _anonymize, "report": _report}[args.command](args)
 
 
 def _synthesize(args: argparse.Namespace) -> int:
@@ -43,6 +51,15 @@ def _synthesize(args: argparse.Namespace) -> int:
         args.out, seed=args.seed, size=args.size, scene_bias=args.scene_bias, **_given(workers=args.workers)
     )
     print(where)
+    return 0
+
+
+def _anonymize(args: argparse.Namespace) -> int:
+    from splavu.anonymize import anonymize_store, load_anonymizer
+
+    anonymizer = load_anonymizer(args.aam, num_heads=args.num_heads)
+    count = anonymize_store(args.store, args.out, anonymizer, device=pick_device(args.device))
+    print(f"{args.out}: {count} keys, anonymized one feature at a time")
     return 0
 
 

@@ -3,6 +3,7 @@ from conftest import WIDTH
 
 import model_loaders
 from splavu import checkpoints
+from splavu.anonymize import load_anonymizer
 from splavu.anonymizers import build_anonymizer, one_by_one
 from splavu.probes import Served
 
@@ -30,7 +31,7 @@ def test_published_checkpoints_load_by_their_parameter_names(tmp_path):
     trained = build_anonymizer("transformer", WIDTH, num_layers=2, identity=False)
     wrapped = {f"module.{name}": value for name, value in trained.state_dict().items()}
     path = checkpoints.write(tmp_path / "published.pth", {"fa_model_state_dict": wrapped})
-    loaded = model_loaders.load_saved_fa(path)
+    loaded = load_anonymizer(path)
     rows = torch.randn(4, WIDTH)
     assert torch.equal(loaded.eval()(rows), trained.eval()(rows))
     assert loaded.architecture["num_layers"] == 2

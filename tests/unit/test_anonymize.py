@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+import torch
+from conftest import WIDTH
+
+from splavu import __main__, checkpoints
+from splavu.anonymize import anonymize_store, load_anonymizer, weights_hash
+from splavu.anonymizers import build_anonymizer
+from splavu.errors import UserError
+from splavu.stores import FeatureStore
+
+
+def saved(anonymizer, path):
+    content = {"fa_model_state_dict": anonymizer.state_dict(), "fa_architecture": anonymizer.architecture}
+    return checkpoints.write(path, content)
+
+
+def test_a_released_store_holds_each_feature_anonymized_alone(study, tmp_path):
+    torch.manual_seed(0)
+    anonymizer = build_anonymizer("mlp", WIDTH, identity=False)
+    checkpoint = saved(anonymizer, tmp_path / "aam.pth")
+    source, target = study.features / "features_hmdb_test_demo.h5", tmp_path / "released.h5"
+    assert __main__.main(["anonymize", str(source), "--aam", str(checkpoint), "--out", str(target), "--quiet"]) == 0
+    raw, released = FeatureStore(source), FeatureStore(target)
+    assert released.keys() == raw.keys()
+    assert released.attributes["encoder"] == "demo"
+    assert released.attributes["anonymizer_sha256"] == weights_hash(anonymizer)
+    anonymizer.eval()
+    for key in raw.keys()[:5]:
+        alone = [anonymizer(torch.from_numpy(row)).detach().numpy() for row in raw[key]]
+        np.testing.assert_array_equal(released[key], np.stack(alone))
+        assert not np.allclose(released[key], raw[key], atol=0.01)
+
+
+def test_what_can_not_be_released_is_refused(study, tmp_path):
+    source = study.features / "features_hmdb_test_demo.h5"
+    mixing = build_anonymizer("transformer", WIDTH, attends_over="batch")
+    with pytest.raises(UserError, match="trained with batch_as_sequence"):
+        anonymize_store(source, tmp_path / "out.h5", mixing)
+    with pytest.raises(UserError, match="is the store to read"):
+        anonymize_store(source, source, build_anonymizer("transformer", WIDTH))
+    with pytest.raises(UserError, match="192 wide, 24 expected"):
+        anonymize_store(source, tmp_path / "out.h5", build_anonymizer("transformer", 24))
+    assert list(tmp_path.glob("out*")) == []
+
+
+def test_an_anonymizer_comes_back_as_it_was_trained(tmp_path):
+    for options in ({"attends_over": "batch", "num_heads": 4, "num_layers": 2}, {}):
+        trained = build_anonymizer("transformer", WIDTH, identity=False, **options)
+        loaded = load_anonymizer(saved(trained, tmp_path / "aam.pth"))
+        assert loaded.architecture == trained.architecture
+        assert weights_hash(loaded) == weights_hash(trained)
