@@ -89,7 +89,7 @@ class LogisticAttacker:
         scalings: tuple[str, ...] = ("standardise", "whiten"),
         max_iterations: int = 60,
         seed: int = 0,
-        device: str = "cpu",
+        device: torch.device | str = "cpu",
     ) -> None:
         self.penalties, self.scalings, self.max_iterations = penalties, scalings, max_iterations
         self.seed, self.device = seed, device
@@ -149,7 +149,7 @@ class MLPAttacker:
         max_epochs: int = 40,
         patience: int = 4,
         seed: int = 0,
-        device: str = "cpu",
+        device: torch.device | str = "cpu",
     ) -> None:
         self.hidden, self.recipes, self.dropout = hidden, recipes, dropout
         self.batch_size, self.max_epochs, self.patience = batch_size, max_epochs, patience
@@ -215,7 +215,7 @@ class TreesAttacker:
         leaves: int = 15,
         l2: float = 1.0,
         seed: int = 0,
-        device: str = "cpu",
+        device: torch.device | str = "cpu",
     ) -> None:
         self.learning_rate, self.max_trees, self.stride = learning_rate, max_trees, stride
         self.leaves, self.l2, self.seed, self.device = leaves, l2, seed, device
@@ -261,7 +261,7 @@ class NeighboursAttacker:
         scalings: tuple[str, ...] = ("standardise", "whiten"),
         chunk: int = 1024,
         seed: int = 0,
-        device: str = "cpu",
+        device: torch.device | str = "cpu",
     ) -> None:
         self.neighbours, self.scalings, self.chunk = neighbours, scalings, chunk
         self.seed, self.device = seed, device

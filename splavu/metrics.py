@@ -206,7 +206,20 @@ def percentile_interval(statistics: np.ndarray, *, level: float = 0.95) -> np.nd
 def permuted_rows(
     clusters: Sequence, videos: Sequence | None = None, *, num_permutations: int, seed: int = 0
 ) -> np.ndarray:  # [N], [N] -> [R, N]
-    """Row `permuted[r, i]` lends its label to row `i`: clusters swap labels whole, and so do the videos within them.
+    """Random permutations of the clusters, as `lent_rows` gives them."""
+    return lent_rows(clusters, videos, random_lenders(clusters, num_permutations=num_permutations, seed=seed))
+
+
+def random_lenders(clusters: Sequence, *, num_permutations: int, seed: int = 0) -> np.ndarray:  # [N] -> [R, G]
+    """For each cluster, in sort order, the one that lends its labels to it; every cluster lends once."""
+    every = np.arange(len(np.unique(np.asarray(clusters))))
+    return np.random.default_rng(seed).permuted(np.tile(every, (num_permutations, 1)), axis=1)
+
+
+def lent_rows(
+    clusters: Sequence, videos: Sequence | None, lenders: np.ndarray
+) -> np.ndarray:  # [N], [N], [R, G] -> [R, N]
+    """Row `result[r, i]` lends its label to row `i`: clusters swap labels whole, and so do the videos within them.
 
     A cluster that lends to a larger one starts again from its first video, a video from its first row; the order of a
     cluster's videos and of a video's rows is theirs in the arrays' sort order.
@@ -225,12 +238,10 @@ def permuted_rows(
     rank_in_cluster = part - first_part[cluster]
     rank_in_part = np.arange(len(order)) - part_start[part]
 
-    generator = np.random.default_rng(seed)
-    donors = generator.permuted(np.tile(np.arange(len(parts_of)), (num_permutations, 1)), axis=1)  # [R, G]
-    donor = donors[:, cluster]  # [R, N]
-    lender = first_part[donor] + rank_in_cluster % parts_of[donor]
-    rows = np.empty_like(lender)
-    rows[:, order] = order[part_start[lender] + rank_in_part % part_size[lender]]
+    lender = lenders[:, cluster]  # [R, N]
+    lent_part = first_part[lender] + rank_in_cluster % parts_of[lender]
+    rows = np.empty_like(lent_part)
+    rows[:, order] = order[part_start[lent_part] + rank_in_part % part_size[lent_part]]
     return rows
 
 
