@@ -1,0 +1,226 @@
+"""Measure how much private information anonymized features still give away, next to raw ones and to chance.
+
+protocol = 'released' trains fresh attackers on features as they are released; its gates must hold or the exit code is
+3. protocol = 'published' repeats the paper's evaluation. The same command with the same inputs prints the stored
+result again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+import config
+from feature_dl import dataset_spec, privacy_rows
+from model_loaders import feature_dim
+from splavu import cli, params, published, released, runs, runtime
+from splavu.anonymize import load_anonymizer, weights_hash
+from splavu.anonymizers import Anonymizer
+from splavu.attackers import ATTACKERS
+from splavu.errors import UserError, nearest
+from splavu.labels import VISPR_ATTRIBUTES
+from splavu.probes import Served
+from splavu.protocols import AttackData, Rows, Serving, hold_out
+
+
+@dataclass(frozen=True)
+class PrivacyEvalParams:
+    """Parameters of a privacy evaluation; see params/params_fb.py."""
+
+    run_id: str
+    dataset: str
+    """Train, validation and test people come from its splits; without a 'val' split some training people validate."""
+    ft_arch: str
+    """The encoder of the feature stores."""
+    protocol: Literal["released", "published"] = "released"
+    views: tuple[str, ...] = ("static", "temporal")
+    """'temporal' are the clips that are released, 'static' the static clips; 'published' takes the first only."""
+    data_root: str | None = None
+    """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
+    feature_dim: int | None = None
+    num_pa: int = 7
+    """Private attributes A."""
+    fb_frame_pool: int = 10
+    """Static clips a video in the store."""
+    anon: bool = True
+    """Attack anonymized features beside raw ones; False attacks raw features only."""
+    saved_fa_model: str | None = None
+    """The anonymizer's checkpoint; None attacks raw features only."""
+    fa_arch: str | None = None
+    """A checkpoint records its architecture; given here too, the two must agree."""
+    num_heads: int = 8
+    """Of a published checkpoint, which doesn't record it."""
+    serving: Serving = "alone"
+    """'released' only. How the anonymizer meets features: 'alone' as released, 'batch' to show what mixing hides."""
+    batch_size: int = 1024
+    attackers: tuple[str, ...] = tuple(ATTACKERS)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    num_resamples: int = 1000
+    max_train_rows: int = 20_000
+    """Training rows above this are thinned at random, for each seed anew; the result says so."""
+    level: Literal["row", "video"] = "row"
+    """Judge each served feature, or the mean score of a video's features."""
+    val_share: float = 0.2
+    """Share of training people who validate, where the data set has no 'val' split."""
+    num_epochs: int = 100
+    """'published' only, as is learning_rate_fb."""
+    learning_rate_fb: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name in self.attackers:
+            if name not in ATTACKERS:
+                raise UserError("attackers", f"'{name}' is unknown", nearest(name, ATTACKERS))
+        for name in self.views:
+            if name not in ("static", "temporal"):
+                raise UserError("views", f"'{name}' is unknown", nearest(name, ("static", "temporal")))
+        for name in ("attackers", "views", "seeds"):
+            if not getattr(self, name):
+                raise UserError(name, "is empty", "name at least one")
+        for name in ("num_resamples", "batch_size", "num_epochs", "max_train_rows", "learning_rate_fb"):
+            if getattr(self, name) <= 0:
+                raise UserError(name, f"is {getattr(self, name)}, expected more than 0")
+        if not 0 < self.val_share < 1:
+            raise UserError("val_share", f"is {self.val_share}, expected a share between 0 and 1")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__, default_params="params/params_fb.py")
+    parser.add_argument("--force", action="store_true", help="evaluate again although this result is stored")
+    args = parser.parse_args(argv)
+    cli.start(args)
+    p = params.load(args.params, PrivacyEvalParams, args.set)
+    device = runtime.pick_device(args.device)
+    anonymizer = load_adapter(p)
+    data = {view: read_view(p, view) for view in (p.views if p.protocol == "released" else p.views[:1])}
+    attributes = name_attributes(p, data)
+
+    run = runs.RunFolder(config.RUNS, p.run_id)
+    inputs = {"params": params.as_dict(p), "anonymizer": anonymizer and weights_hash(anonymizer), "data": digest(data)}
+    result = run.read_json("metrics.json")
+    if args.force or result is None or result.get("inputs") != inputs:
+        evaluate = evaluate_released if p.protocol == "released" else evaluate_published
+        result = {**evaluate(p, data, anonymizer, attributes, device), "inputs": inputs}
+        run.record(p)
+        run.write_json("metrics.json", result)
+    else:
+        print(f"stored result of {run.path} (--force evaluates again)\n")
+
+    print((released if p.protocol == "released" else published).format_table(result))
+    if not result["valid"]:
+        failed = [f"{gate['view']}: {gate['claim']}" for gate in result["gates"] if not gate["passed"]]
+        print(f"\nnot valid, a gate failed ({'; '.join(failed)}): don't rely on these numbers")
+        return 3
+    return 0
+
+
+def evaluate_released(
+    p: PrivacyEvalParams,
+    data: dict[str, AttackData],
+    anonymizer: Anonymizer | None,
+    attributes: Sequence[str],
+    device: torch.device,
+) -> dict[str, Any]:
+    """Fresh attackers on every view, raw and as the anonymizer serves it."""
+    return released.evaluate_released(
+        data,
+        None if anonymizer is None else in_batches(Served(anonymizer.to(device), p.serving), p.batch_size, device),
+        attributes=attributes,
+        attackers=p.attackers,
+        seeds=p.seeds,
+        num_resamples=p.num_resamples,
+        max_train_rows=p.max_train_rows,
+        level=p.level,
+        served=p.serving,
+        device=device,
+    )
+
+
+def evaluate_published(
+    p: PrivacyEvalParams,
+    data: dict[str, AttackData],
+    anonymizer: Anonymizer | None,
+    attributes: Sequence[str],
+    device: torch.device,
+) -> dict[str, Any]:
+    """The paper's head, which picks its epoch on the test set and so leaves the validation people unused."""
+    view = data[p.views[0]]
+    return published.evaluate_published(
+        view.train,
+        view.test,
+        None if anonymizer is None else Served(anonymizer.to(device), "batch"),
+        attributes=attributes,
+        seeds=p.seeds,
+        recipe=published.HeadRecipe(p.num_epochs, p.batch_size, p.learning_rate_fb),
+        device=device,
+    )
+
+
+def load_adapter(p: PrivacyEvalParams) -> Anonymizer | None:
+    """The anonymizer to judge, checked against params; None for raw features only."""
+    if not p.anon or p.saved_fa_model is None:
+        return None
+    anonymizer = load_anonymizer(p.saved_fa_model, num_heads=p.num_heads)
+    for name, found, wanted in (
+        ("arch", anonymizer.architecture["arch"], p.fa_arch or anonymizer.architecture["arch"]),
+        ("feature_dim", anonymizer.architecture["feature_dim"], feature_dim(p)),
+    ):
+        if found != wanted:
+            raise UserError(p.saved_fa_model, f"has {name} = {found!r}, params mean {wanted!r}", "make params agree")
+    return anonymizer
+
+
+def read_view(p: PrivacyEvalParams, view: str) -> AttackData:
+    """All features of a view, split by people."""
+    known = dataset_spec(p.dataset).splits
+
+    def rows(split: str) -> Rows:
+        options = {"encoder": p.ft_arch, "static_frames": p.fb_frame_pool, "data_root": p.data_root}
+        return Rows(*privacy_rows(p.dataset, split, view, **options))
+
+    if "val" in known:
+        return AttackData(rows("train"), rows("val"), rows("test"))
+    if p.protocol == "published":
+        everyone = rows("train")
+        return AttackData(everyone, everyone.take(np.arange(0)), rows("test"))
+    return AttackData(*hold_out(rows("train"), share=p.val_share), rows("test"))
+
+
+def name_attributes(p: PrivacyEvalParams, data: dict[str, AttackData]) -> tuple[str, ...]:
+    """The names of the label columns, whose number params may not contradict."""
+    for view, found in data.items():
+        if (width := found.test.labels.shape[1]) != p.num_pa:
+            raise UserError("num_pa", f"is {p.num_pa}, but {view} labels have {width} attributes", f"set {width}")
+    if p.num_pa == len(VISPR_ATTRIBUTES):
+        return VISPR_ATTRIBUTES
+    return tuple(f"attribute_{number}" for number in range(1, p.num_pa + 1))
+
+
+def in_batches(served: Served, batch_size: int, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
+    """The anonymizer as a function of arrays, in file order."""
+
+    def anonymize(features: np.ndarray) -> np.ndarray:  # [N, D] -> [N, D]
+        batches = torch.from_numpy(features).split(batch_size)
+        return torch.cat([served(batch.to(device)).cpu() for batch in batches]).numpy()
+
+    return anonymize
+
+
+def digest(data: dict[str, AttackData]) -> str:
+    """SHA-256 of everything the evaluation reads."""
+    found = hashlib.sha256()
+    for view, splits in data.items():
+        for name, rows in splits.splits.items():
+            found.update(f"{view}/{name}/{rows.features.shape}/{rows.labels.shape}".encode())
+            for array in (rows.features, rows.labels):
+                found.update(np.ascontiguousarray(array).tobytes())
+            found.update("\n".join([*map(str, rows.clusters), *map(str, rows.videos)]).encode())
+    return found.hexdigest()
+
+
+if __name__ == "__main__":
+    cli.run(main)
