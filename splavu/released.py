@@ -324,12 +324,12 @@ def format_table(result: Mapping[str, Any]) -> str:
             lines.append(
                 f"  attackers learnt from {found['train_rows_used']} of {found['rows']['train']} training rows"
             )
-        lines.append(f"  {'attribute':<21}  {'raw AP':<19}  {'anonymized AP':<19}  {'chance':>6}  leakage")
+        lines.append(f"  {'attribute':<21}  {'raw AP':<20}  {'anonymized AP':<20}  {'chance':>6}  leakage")
         entries = {**found["attributes"], "mean (cMAP)": found["mean"]}
         for name, entry in entries.items():
             released = entry.get("anonymized")
             lines.append(
-                f"  {name:<21}  {_percent(entry['raw']):<19}  {_percent(released) if released else 'none':<19}  "
+                f"  {name:<21}  {_percent(entry['raw']):<20}  {_percent(released) if released else 'none':<20}  "
                 f"{shown(entry['chance'], 100, 1):>6}  "
                 f"{shown(entry['leakage'], 1, 2)} {_bracket(entry['leakage_interval'], 1, 2)}"
             )

@@ -1,0 +1,176 @@
+"""privacy_eval.py as a user runs it, on a made-up study whose features do give attributes away."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, WIDTH
+
+import privacy_eval
+from splavu.anonymizers import build_anonymizer
+from splavu.labels import VISPR_ATTRIBUTES
+
+PARAMS = str(REPOSITORY / "params/params_demo_fb.py")
+SMALL = ("data_root=None", "views=('temporal',)", "attackers=('logistic',)", "seeds=(0,)", "num_resamples=100")
+
+
+def arguments(*overrides: str) -> list[str]:
+    settings = [part for text in (*SMALL, *overrides) for part in ("--set", text)]
+    return ["--params", PARAMS, "--device", "cpu", "--quiet", *settings]
+
+
+def save(study, name: str = "adapter.pth", *, width: int = WIDTH, erase: bool = False) -> str:
+    """A checkpoint: an MLP that starts as the identity, or one that returns zeros."""
+    anonymizer = build_anonymizer("mlp", width, residual=not erase)
+    if erase:
+        torch.nn.init.zeros_(anonymizer.fc2.weight)
+    path = study.root / name
+    torch.save({"fa_model_state_dict": anonymizer.state_dict(), "fa_architecture": anonymizer.architecture}, path)
+    return f"saved_fa_model={path}"
+
+
+def result_of(study, run_id: str = "demo/privacy") -> dict:
+    return json.loads((study.runs / run_id / "metrics.json").read_text())
+
+
+def test_an_identity_leaks_all_and_zeros_leak_nothing(study, capsys):
+    assert privacy_eval.main(arguments(save(study), "views=('temporal', 'static')")) == 0
+    table = capsys.readouterr().out
+    identity = result_of(study)
+    assert list(identity["views"]) == ["temporal", "static"]
+    for view in identity["views"].values():
+        assert view["mean"]["raw"]["ap"] > view["mean"]["chance"] + 0.2
+        assert view["mean"]["leakage"] == pytest.approx(1)
+        assert list(view["attributes"]) == list(VISPR_ATTRIBUTES)
+    assert "temporal: protocol released, served alone" in table
+    assert table.count("passed") == 4
+
+    assert privacy_eval.main(arguments(save(study, "zeros.pth", erase=True))) == 0
+    zeros = result_of(study)["views"]["temporal"]["mean"]
+    assert zeros["anonymized"]["ap"] == pytest.approx(zeros["chance"])
+    assert zeros["leakage"] == pytest.approx(0)
+    assert {"params.json", "versions.json", "metrics.json"} <= {p.name for p in (study.runs / "demo/privacy").iterdir()}
+
+
+def test_the_same_inputs_print_the_stored_result_and_others_do_not(study, capsys, monkeypatch):
+    saved = save(study)
+    assert privacy_eval.main(arguments(saved)) == 0
+    first = capsys.readouterr().out
+    calls = []
+    evaluate = privacy_eval.evaluate_released
+    monkeypatch.setattr(privacy_eval, "evaluate_released", lambda *args: calls.append(1) or evaluate(*args))
+    assert privacy_eval.main(arguments(saved)) == 0
+    assert capsys.readouterr().out.endswith(first)
+    assert not calls
+    assert privacy_eval.main([*arguments(saved), "--force"]) == 0
+    save(study, erase=True)  # other weights under the same name
+    assert privacy_eval.main(arguments(saved)) == 0
+    assert privacy_eval.main(arguments(saved, "num_resamples=120")) == 0
+    assert len(calls) == 3
+
+
+def test_labels_that_have_nothing_to_do_with_the_features_give_exit_code_3(study):
+    path = study.data / "hmdb51/private_labels.csv"
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    draw = random.Random(0)
+    for row in rows:
+        row.update({name: draw.randrange(2) for name in VISPR_ATTRIBUTES})
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    done = study.script("privacy_eval.py", *arguments("anon=False"))
+    assert done.returncode == 3, done.stderr
+    assert "FAILED  temporal: raw features are attacked above chance" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("not valid, a gate failed")
+    assert result_of(study)["valid"] is False  # written all the same
+    again = study.script("privacy_eval.py", *arguments("anon=False"))
+    assert again.returncode == 3
+    assert "stored result" in again.stdout
+
+
+def test_raw_only(study, capsys):
+    assert privacy_eval.main(arguments("saved_fa_model=None")) == 0
+    assert result_of(study)["views"]["temporal"]["mean"]["leakage"] == 1
+    assert "raw only" in capsys.readouterr().out
+
+
+def test_the_published_protocol_says_that_it_flatters(study, capsys):
+    options = ("protocol=published", "views=('static',)", "num_epochs=10", "batch_size=64")
+    assert privacy_eval.main(arguments(save(study), *options)) == 0
+    result = result_of(study)
+    assert result["raw"]["cmap"] > result["chance_cmap"] + 0.1
+    assert result["anonymized"]["cmap"] == pytest.approx(result["raw"]["cmap"], abs=0.02)  # an identity
+    assert "optimistic about privacy" in capsys.readouterr().out
+
+
+def test_one_checkpoint_in_its_batch_and_alone(study, capsys):
+    """An anonymizer that attends over the batch: strangers' attributes blur what a feature served alone shows."""
+    anonymizer = build_anonymizer("transformer", WIDTH, num_layers=1, num_heads=1, attends_over="batch")
+    attention = anonymizer.self_attn_blocks[0].self_attn
+    with torch.no_grad():  # uniform attention, and x + 20 * mean(values): all rows of a batch move by the same vector
+        attention.in_proj_weight.zero_()
+        attention.in_proj_weight[2 * WIDTH :] = torch.eye(WIDTH)
+        attention.in_proj_bias.zero_()
+        attention.out_proj.weight.copy_(20 * torch.eye(WIDTH))
+    path = study.root / "batch.pth"
+    torch.save({"fa_model_state_dict": anonymizer.state_dict(), "fa_architecture": anonymizer.architecture}, path)
+    saved = (f"saved_fa_model={path}", "batch_size=4")
+    assert privacy_eval.main(arguments(*saved)) == 0
+    alone = result_of(study)["views"]["temporal"]["mean"]["leakage"]
+    assert privacy_eval.main(arguments(*saved, "serving=batch")) == 0
+    in_batch = result_of(study)
+    assert alone == pytest.approx(1, abs=0.02)  # alone it only scales by 21
+    assert in_batch["views"]["temporal"]["mean"]["leakage_interval"][1] < 0.98
+    assert in_batch["protocol"]["served"] == "batch"
+    assert "SERVED IN BATCHES" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("attackers=('logistc',)", "attackers: 'logistc' is unknown; did you mean 'logistic'?"),
+        ("views=('statik',)", "views: 'statik' is unknown; did you mean 'static'?"),
+        ("seeds=()", "seeds: is empty"),
+        ("num_pa=5", "num_pa: is 5, but temporal labels have 7 attributes"),
+        ("protocol=publisched", "did you mean 'published'?"),
+        ("dataset=hmdb15", "did you mean 'hmdb51'?"),
+        ("saved_fa_model=nowhere.pth", "nowhere.pth"),
+        ("fa_arch=transformer", "has arch = 'mlp', params mean 'transformer'"),
+        ("num_resamples=0", "num_resamples: is 0"),
+    ],
+)
+def test_bad_parameters_get_one_line_and_exit_code_2(study, override, message):
+    done = study.script("privacy_eval.py", *arguments(save(study), override))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert message in done.stderr
+    assert not study.runs.exists()
+
+
+def test_a_subject_in_two_splits_is_refused(study):
+    path = study.data / "hmdb51/private_labels.csv"
+    path.write_text(path.read_text().replace(",p20,", ",p0,"))
+    done = study.script("privacy_eval.py", *arguments("anon=False"))
+    assert done.returncode == 2
+    assert "train and test: share 1 subjects, such as 'p0'" in done.stderr
+
+
+def test_an_anonymizer_of_another_width_is_refused(study):
+    done = study.script("privacy_eval.py", *arguments(save(study, width=64)))
+    assert done.returncode == 2
+    assert "has feature_dim = 64, params mean 192" in done.stderr
+
+
+def test_params_fb_reads(study):
+    from splavu import params
+
+    loaded = params.load(REPOSITORY / "params/params_fb.py", privacy_eval.PrivacyEvalParams)
+    assert loaded.protocol == "released"
+    assert np.isclose(loaded.learning_rate_fb, 1e-3)
