@@ -54,22 +54,22 @@ class Scaling:
 
 def standardise(features: np.ndarray, device: torch.device | str = "cpu") -> Scaling:  # [N, D]
     """Zero mean, unit variance for each coordinate; a constant coordinate becomes 0."""
-    features = torch.as_tensor(features, dtype=torch.float64, device=device)
+    features = _double(features, device)
     spread = features.std(dim=0, correction=0)
     floor = spread.max() * torch.finfo(torch.float32).eps
     inverse = torch.where(spread > floor, 1 / spread.clamp_min(1e-300), 0.0)
-    return Scaling(features.mean(dim=0).float(), inverse.float())
+    return Scaling(features.mean(dim=0).float().to(device), inverse.float().to(device))
 
 
 def whiten(features: np.ndarray, device: torch.device | str = "cpu") -> Scaling:  # [N, D]
     """Unit covariance. Drops only directions narrower than float32 resolves beside the widest."""
-    features = torch.as_tensor(features, dtype=torch.float64, device=device)
+    features = _double(features, device)
     mean = features.mean(dim=0)
     triangle = torch.linalg.qr(features - mean, mode="r").R  # singular values of the data, without squaring them
     _, singular, axes = torch.linalg.svd(triangle, full_matrices=False)
     kept = singular > singular.max() * torch.finfo(torch.float32).eps
     matrix = axes[kept].T * (len(features) ** 0.5 / singular[kept])
-    return Scaling(mean.float(), matrix.float())
+    return Scaling(mean.float().to(device), matrix.float().to(device))
 
 
 SCALINGS: dict[str, Callable[..., Scaling]] = {"standardise": standardise, "whiten": whiten}
@@ -324,6 +324,13 @@ class _BestPerAttribute:
                 answer = answers[id(scorer)]
                 result[:, attribute] = answer if answer.ndim == 1 else answer[:, attribute]
         return result
+
+
+def _double(features: np.ndarray, device: torch.device | str) -> Tensor:  # [N, D] -> [N, D] float64
+    """On `device`, or on the CPU where the device has no double precision."""
+    return torch.as_tensor(
+        features, dtype=torch.float64, device="cpu" if torch.device(device).type == "mps" else device
+    )
 
 
 def _known(labels: np.ndarray, device: torch.device | str) -> tuple[Tensor, Tensor]:  # [N, A] -> [N, A], [N, A]

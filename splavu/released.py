@@ -80,7 +80,7 @@ def evaluate_released(
 
     Raises:
         UserError: Unknown attacker; another number of attributes than the labels have; `anonymize` gives a feature
-            another value in a batch than alone; people are shared between splits.
+            another value in a batch than alone, or values that are not finite.
     """
     started = time.perf_counter()
     protocol = PROTOCOLS["released"]
@@ -102,7 +102,7 @@ def evaluate_released(
             campaign = _Campaign(tuple(attackers), tuple(seeds), max_train_rows, level, device, progress)
             attacks = {"raw": campaign.run([data] * len(seeds))}
             if anonymize is not None:
-                attacks["anonymized"] = campaign.run([data.mapped(anonymize)] * len(seeds))
+                attacks["anonymized"] = campaign.run([data.mapped(_finite(anonymize))] * len(seeds))
             swapped = campaign.run([shuffled_labels(data, seed=seed) for seed in seeds])
             views[view] = {
                 **_judged(attacks, attributes, num_resamples),
@@ -299,11 +299,24 @@ def _draws(attack: _Attack, num_resamples: int) -> tuple[metrics.Resamples, np.n
     return resamples, counts / num_seeds
 
 
+def _finite(anonymize: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """`anonymize`, which may not break down: an attacker that fails on NaN would pass for privacy."""
+
+    def checked(features: np.ndarray) -> np.ndarray:
+        served = anonymize(features)
+        if bad := int((~np.isfinite(served)).any(axis=1).sum()):
+            raise UserError("anonymizer", f"gives values that are not finite for {bad} of {len(served)} features")
+        return served
+
+    return checked
+
+
 def _check_served_alone(anonymize: Callable[[np.ndarray], np.ndarray], features: np.ndarray) -> None:
     """Refuse an anonymizer whose output for a row depends on the rest of the batch."""
     batch = features[:4]
     alone = np.concatenate([anonymize(row[None]) for row in batch])
-    gap = float(np.abs(anonymize(batch) - alone).max())
+    with np.errstate(invalid="ignore"):  # infinities are told apart later, by their number
+        gap = float(np.abs(anonymize(batch) - alone).max())
     if gap > 1e-4 * float(np.abs(alone).max()):
         raise UserError(
             "anonymizer",

@@ -144,6 +144,11 @@ def test_an_anonymizer_that_mixes_the_batch_is_refused(data):
         evaluate(data, mix)
 
 
+def test_an_anonymizer_that_breaks_down_is_no_privacy(data):
+    with pytest.raises(UserError, match="not finite for 270 of 540 features"):
+        evaluate(data, lambda rows: np.where(rows[:, :1] > np.median(data.train.features[:, 0]), np.inf, rows))
+
+
 def test_mixing_must_be_called_by_its_name(data):
     result = evaluate(data, mix, served="batch", seeds=(0,))
     assert result["protocol"]["served"] == "batch"
