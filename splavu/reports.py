@@ -363,7 +363,7 @@ def _plane_figure(configurations: Sequence[Configuration], path: Path) -> Path:
 def _leakage_figure(result: Mapping[str, Any], path: Path) -> Path:
     """Raw against anonymized average precision by attribute, chance as a tick, a panel a view."""
     views = result["views"]
-    figure, axes = _canvas(5.6 * len(views), 4.0, len(views), sharey=True)
+    figure, axes = _canvas(7.2 * len(views), 4.2, len(views), sharey=True)
     for axis, (view, judged) in zip(axes, views.items(), strict=True):
         entries = [*judged["attributes"].items(), ("mean", judged["mean"])]
         for which, colour, shift in (("raw", RAW, -0.2), ("anonymized", ALONE, 0.2)):
@@ -385,10 +385,11 @@ def _leakage_figure(result: Mapping[str, Any], path: Path) -> Path:
                 axis.hlines(
                     100 * entry["chance"], place - 0.45, place + 0.45, color="#222222", linewidth=1.8, label=label
                 )
-        axis.set_xticks(range(len(entries)), [name.replace("_", "\n", 1) for name, _ in entries], fontsize=7.5)
-        axis.set_ylim(0, 105)
+        axis.set_xticks(range(len(entries)), [name.replace("_", "\n", 1) for name, _ in entries], fontsize=8)
+        axis.set_ylim(0, 119)  # room for the legend above the bars
+        axis.set_yticks(range(0, 101, 20))
         axis.set_title(f"{view} clips")
-        axis.legend(fontsize=8, frameon=False, loc="upper right", ncols=3)
+        axis.legend(fontsize=8.5, frameon=False, loc="upper right", ncols=3)
     axes[0].set_ylabel("average precision of the strongest attacker, %")
     return _saved(figure, path)
 

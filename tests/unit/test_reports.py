@@ -1,0 +1,94 @@
+import json
+
+import pytest
+
+from splavu import __main__
+from splavu.errors import UserError
+from splavu.reports import write_report
+
+
+def entry(raw, anonymized, chance):
+    leakage = (anonymized - chance) / (raw - chance)
+    return {
+        "chance": chance,
+        "raw": {"ap": raw, "interval": [raw - 0.02, raw + 0.02], "attacker": "logistic"},
+        "anonymized": {"ap": anonymized, "interval": [anonymized - 0.02, None], "attacker": "trees"},
+        "leakage": leakage,
+        "leakage_interval": [leakage - 0.1, leakage + 0.1],
+    }
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """A raw head, a head on anonymized features, an adapter, and a released evaluation; all made up."""
+
+    def write(name, **files):
+        folder = tmp_path / "study" / name
+        folder.mkdir(parents=True)
+        (folder / "versions.json").write_text(json.dumps({"torch": "2.13"}))
+        for file, value in files.items():
+            (folder / f"{file}.json").write_text(json.dumps(value))
+        return folder
+
+    adapter = write("aam", params={"seed": 0}, results={"epoch": 2, "score": 0.9, "checkpoint": "x"})
+    lines = [{"step": step, "loss/latent": 0.1 * step, "loss/privacy": -step, "val/ar/top1": 0.5} for step in range(3)]
+    (adapter / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write("ft_raw", params={"anon": False}, results={"features": "raw", "test": {"top1": 0.875}})
+    saved = {"anon": True, "saved_fa_model": "saved_models/study/aam/model_temp.pth", "serving": "alone"}
+    write("ft_safe", params=saved, results={"features": "anonymized", "test": {"top1": 0.75}})
+    gate = {"passed": True, "view": "static", "claim": "raw features are attacked", "cmap": 0.8, "chance": 0.4}
+    judged = {
+        "attributes": {"gender": entry(0.9, 0.6, 0.5), "skin_color": entry(0.7, 0.4, 0.3)},
+        "mean": entry(0.8, 0.5, 0.4),
+        "rows": {"train": 100, "validation": 10, "test": 50},
+        "subjects": {"train": 10, "validation": 2, "test": 5},
+        "train_rows_used": 100,
+    }
+    result = {
+        "protocol": {"name": "released"},
+        "valid": True,
+        "gates": [gate],
+        "views": {"static": judged},
+        "seconds": 3.0,
+    }
+    write("privacy", params=saved, metrics=result)
+    return tmp_path / "study"
+
+
+def test_a_report_brings_utility_and_privacy_of_the_same_features_together(runs):
+    text = write_report(runs).read_text()
+    assert "| raw features | 87.5 | 80.0 [78.0, 82.0] | 1.00 |" in text
+    assert "| aam, served alone | 75.0 | 50.0 [48.0, -] | 0.25 [0.15, 0.35] |" in text
+    assert "| gender | 90.0 [88.0, 92.0] | 60.0 [58.0, -] | 50.0 | 0.25 [0.15, 0.35] | trees |" in text
+    assert "Not valid" not in text
+    for name in ("plane", "leakage_privacy", "curves"):
+        assert f"figures/{name}.png" in text
+        assert (runs / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
+    summary = json.loads((runs / "metrics.json").read_text())
+    assert [c["top1"] for c in summary["configurations"]] == [0.875, 0.75]
+
+
+def test_a_failed_gate_is_told_at_the_top(runs):
+    path = runs / "privacy/metrics.json"
+    result = json.loads(path.read_text())
+    result["valid"] = result["gates"][0]["passed"] = False
+    path.write_text(json.dumps(result))
+    text = write_report(runs).read_text()
+    assert text.index("**Not valid:** a gate failed in privacy") < text.index("| raw features |")
+    assert "**FAILED**: static clips" in text
+
+
+def test_a_report_is_reproducible_and_shows_frames(runs, tmp_path):
+    pytest.importorskip("cv2", reason="rendering the world needs OpenCV")
+    __main__.main(["synthesize", "--out", str(tmp_path / "world"), "--size", "tiny", "--workers", "1", "--quiet"])
+    first = write_report(runs, data=tmp_path / "world")
+    pictures = {path.name: path.read_bytes() for path in (runs / "figures").iterdir()}
+    assert "world.png" in pictures
+    assert "## The videos" in first.read_text()
+    write_report(runs, data=tmp_path / "world")
+    assert pictures == {path.name: path.read_bytes() for path in (runs / "figures").iterdir()}
+
+
+def test_a_folder_without_results(tmp_path):
+    with pytest.raises(UserError, match="holds no run with results"):
+        write_report(tmp_path)
