@@ -338,6 +338,12 @@ def _saved(figure: Any, path: Path) -> Path:
     return path
 
 
+def _whiskers(found: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Average precision in per cent, and how far its interval reaches below and above; 0 where that is undefined."""
+    ends = [found["ap"] if end is None else end for end in found["interval"]]
+    return 100 * found["ap"], max(0.0, 100 * (found["ap"] - ends[0])), max(0.0, 100 * (ends[1] - found["ap"]))
+
+
 def _plane_figure(configurations: Sequence[Configuration], path: Path) -> Path:
     """Utility over attack success, a panel a view: up and to the left is better."""
     views = sorted({view for c in configurations for view in c.privacy if c.top1 is not None}) or ["temporal"]
@@ -346,9 +352,9 @@ def _plane_figure(configurations: Sequence[Configuration], path: Path) -> Path:
         shown = [c for c in configurations if view in c.privacy and c.top1 is not None]
         for place, configuration in enumerate(shown):
             found = configuration.privacy[view]
-            x, low, high = (100 * value for value in (found["ap"], *found["interval"]))
+            x, below, above = _whiskers(found)
             axis.errorbar(
-                x, 100 * configuration.top1, xerr=[[max(0.0, x - low)], [max(0.0, high - x)]], fmt="os^Dv"[place % 5],
+                x, 100 * configuration.top1, xerr=[[below], [above]], fmt="os^Dv"[place % 5],
                 markersize=9, color=configuration.colour, capsize=3, label=configuration.label,
             )  # fmt: skip
         if shown:
@@ -370,11 +376,7 @@ def _leakage_figure(result: Mapping[str, Any], path: Path) -> Path:
             bars = [(place, entry[which]) for place, (_, entry) in enumerate(entries) if which in entry]
             bars = [(place, found) for place, found in bars if found["ap"] is not None]
             if bars:
-                heights = [100 * found["ap"] for _, found in bars]
-                spans = [
-                    [max(0.0, h - 100 * found["interval"][0]) for h, (_, found) in zip(heights, bars, strict=True)],
-                    [max(0.0, 100 * found["interval"][1] - h) for h, (_, found) in zip(heights, bars, strict=True)],
-                ]
+                heights, *spans = zip(*(_whiskers(found) for _, found in bars), strict=True)
                 axis.bar(
                     [place + shift for place, _ in bars], heights, 0.38, color=colour, label=which, yerr=spans,
                     error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "#333333"},
