@@ -7,12 +7,15 @@ Exit codes: 0 done; 1 finished, but something failed along the way and was liste
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
+
+from tqdm import tqdm
 
 from splavu.errors import UserError
 
@@ -52,7 +55,8 @@ def start(args: argparse.Namespace) -> None:
         level=logging.WARNING if args.quiet else logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True
     )
     if args.quiet:
-        os.environ["TQDM_DISABLE"] = "1"
+        # TQDM_DISABLE is read when tqdm is imported, which was before the flags were.
+        tqdm.__init__ = functools.partialmethod(tqdm.__init__, disable=True)
 
 
 def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:

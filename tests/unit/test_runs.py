@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -84,3 +85,14 @@ def test_exit_codes(monkeypatch, capsys, outcome, code):
 def test_nearest_offers_one_name_or_all():
     assert nearest("hmbd51", ["hmdb51", "ucf101"]) == "did you mean 'hmdb51'?"
     assert nearest("zzz", ["b", "a"]) == "known: a, b"
+
+
+def test_quiet_silences_progress_bars():
+    program = (
+        "import argparse; from tqdm import tqdm; from splavu import cli;"
+        "cli.start(argparse.Namespace(quiet={quiet})); list(tqdm(range(3)))"
+    )
+    for quiet in (True, False):
+        command = [sys.executable, "-c", program.format(quiet=quiet)]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        assert ("3/3" in shown) is not quiet
