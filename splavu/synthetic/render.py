@@ -11,7 +11,7 @@ from .canvas import Canvas
 from .figures import draw_person, track
 from .motions import Pose
 from .scenes import MARGIN, Scene, backdrop, camera_path
-from .skeleton import Joints, joints
+from .skeleton import Joints, joints, keypoints
 from .subjects import Outfit, Subject
 
 FRAME_SIZE = (160, 120)
@@ -48,6 +48,7 @@ class Person:
 class Rendered:
     frames: np.ndarray  # [T, H, W, 3] uint8, RGB
     visible: np.ndarray  # [T, A] uint8: the attributes as this frame shows them
+    keypoints: np.ndarray  # [T, 13, 2] pixels of the main person's joints (`skeleton.KEYPOINTS`)
 
 
 def render(
@@ -66,12 +67,11 @@ def render(
     width, height = size
     wide, high = width * _OVERSAMPLING, height * _OVERSAMPLING
     plate = backdrop(scene, wide, high)
-    camera = np.clip(_OVERSAMPLING * camera_path(scene, seconds), -MARGIN, MARGIN)  # [T, 2]
+    camera = _camera(scene, seconds)
     skeletons = [joints(p.pose(seconds), p.subject.body, azimuth=_azimuth(p, seconds)) for p in people]
-    tracks = []
-    for person, skeleton in zip(people, skeletons, strict=True):
-        ground = person.place(seconds) * (wide, high) - camera
-        tracks.append(track(skeleton, ground=ground, scale=person.height * person.subject.stature * high))
+    places = [_placed(person, seconds, camera, wide, high) for person in people]
+    tracks = [track(skeleton, **place) for skeleton, place in zip(skeletons, places, strict=True)]
+    main = next(index for index, person in enumerate(people) if person.role == "main")
     table = _light_table(scene)
     grain = _Grain(scene, size)
     frames = np.empty((len(seconds), height, width, 3), np.uint8)
@@ -82,7 +82,31 @@ def render(
             draw_person(canvas, person.subject, person.outfit, moves, frame)
         small = cv2.resize(canvas.pixels, size, interpolation=cv2.INTER_AREA)
         frames[frame] = grain.apply(cv2.LUT(small, table), seconds[frame])
-    return Rendered(frames=frames, visible=_visible(people, skeletons))
+    return Rendered(
+        frames=frames,
+        visible=_visible(people, skeletons),
+        keypoints=keypoints(skeletons[main], **places[main]) / _OVERSAMPLING,
+    )
+
+
+def main_keypoints(
+    scene: Scene, people: Sequence[Person], seconds: np.ndarray, *, size: tuple[int, int] = FRAME_SIZE
+) -> np.ndarray:  # -> [T, 13, 2]
+    """`render(...).keypoints` without drawing."""
+    main = next(person for person in people if person.role == "main")
+    skeleton = joints(main.pose(seconds), main.subject.body, azimuth=_azimuth(main, seconds))
+    wide, high = (_OVERSAMPLING * side for side in size)
+    return keypoints(skeleton, **_placed(main, seconds, _camera(scene, seconds), wide, high)) / _OVERSAMPLING
+
+
+def _camera(scene: Scene, seconds: np.ndarray) -> np.ndarray:  # [T] -> [T, 2] canvas pixels
+    return np.clip(_OVERSAMPLING * camera_path(scene, seconds), -MARGIN, MARGIN)
+
+
+def _placed(person: Person, seconds: np.ndarray, camera: np.ndarray, wide: int, high: int) -> dict:
+    """Where the person stands on the canvas and how many pixels a body height has, as keyword arguments."""
+    ground = person.place(seconds) * (wide, high) - camera
+    return {"ground": ground, "scale": person.height * person.subject.stature * high}
 
 
 def _azimuth(person: Person, seconds: np.ndarray) -> np.ndarray | float:

@@ -112,6 +112,17 @@ def joints(pose: Pose, body: Body, *, azimuth: float | np.ndarray) -> Joints:
     )  # fmt: skip
 
 
+KEYPOINTS = ("head", "neck", "pelvis", "shoulder", "elbow", "wrist", "knee", "ankle")
+"""The joints of `keypoints`, in this order; the paired ones count twice (left, right)."""
+
+
+def keypoints(skeleton: Joints, *, ground: np.ndarray, scale: float) -> np.ndarray:  # -> [T, 13, 2]
+    """Columns and rows of the main joints in pixels; arguments as for `on_screen`."""
+    num_frames = len(ground)
+    points = (on_screen(getattr(skeleton, name), ground=ground, scale=scale) for name in KEYPOINTS)
+    return np.concatenate([point[..., :2].reshape(num_frames, -1, 2) for point in points], axis=1)
+
+
 def on_screen(points: np.ndarray, *, ground: np.ndarray, scale: float) -> np.ndarray:  # [T, ..., 3] -> [T, ..., 3]
     """Pixels (column, row) and the local scale (pixels per body height), which grows towards the camera.
 

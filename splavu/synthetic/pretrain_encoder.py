@@ -1,0 +1,295 @@
+"""Pre-train the demo encoder: a small VideoMAE that knows actions and, as real encoders do, leaks appearance.
+
+One pass serves three losses: the action's cross-entropy; where the main person's joints are, asked of each token and of
+the pooled feature, which spares a network of this size hours of search; and masked reconstruction, where a light
+decoder paints every patch of the clip from the pooled feature of the visible patches. Tiled still frames take part in
+all but the first, so their features mean something. No private label is ever read.
+
+    python -m splavu.synthetic.pretrain_encoder --out DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import (
+    avg_pool2d,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    one_hot,
+    smooth_l1_loss,
+)
+
+from .motions import ACTIONS
+from .pretraining_clips import CLIP, MEAN, SIDE, STD, Batch, draw_batch, render_clips
+from .skeleton import KEYPOINTS
+
+log = logging.getLogger(__name__)
+
+PATCH, TUBELET, WIDTH = 16, 4, 192
+TOKENS = (CLIP // TUBELET) * (SIDE // PATCH) ** 2
+DETAIL = 8
+"""Side of a reconstructed patch in pixels; the target is averaged down to it."""
+FC_NORM_EPS = 1e-6
+"""transformers builds `fc_norm` with 1e-5 and doesn't keep another value in the checkpoint."""
+
+
+def build_model() -> nn.Module:
+    """An untrained `VideoMAEForVideoClassification` in the demo encoder's shape, 3.3 M parameters."""
+    from transformers import VideoMAEConfig, VideoMAEForVideoClassification
+
+    config = VideoMAEConfig(
+        image_size=SIDE,
+        patch_size=PATCH,
+        num_frames=CLIP,
+        tubelet_size=TUBELET,
+        hidden_size=WIDTH,
+        num_hidden_layers=6,
+        num_attention_heads=3,
+        intermediate_size=4 * WIDTH,
+        use_mean_pooling=True,
+        layer_norm_eps=FC_NORM_EPS,
+        qkv_bias=True,
+        id2label=dict(enumerate(ACTIONS)),
+        label2id={action: label for label, action in enumerate(ACTIONS)},
+    )
+    model = VideoMAEForVideoClassification(config)
+    model.fc_norm.eps = FC_NORM_EPS
+    return model
+
+
+class PatchPainter(nn.Module):
+    """Paints the middle frame of every patch from one feature: `[B, D] -> [B, S, 3 * 8 * 8]`, S patches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = nn.Parameter(0.02 * torch.randn(TOKENS, 2 * WIDTH))
+        self.spread = nn.Linear(WIDTH, 2 * WIDTH)
+        self.paint = nn.Sequential(
+            nn.GELU(), nn.Linear(2 * WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, 3 * DETAIL**2)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        scaled = self.spread(features)[:, None]
+        return self.paint(scaled * (1.0 + self.place) + self.place)
+
+
+class JointFinder(nn.Module):
+    """Places the joints: from the feature by their coordinates in each tubelet, from a token by which ones it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.points = 3 + 2 * (len(KEYPOINTS) - 3)
+        self.coordinates = nn.Sequential(
+            nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, CLIP // TUBELET * self.points * 2)
+        )
+        self.presence = nn.Linear(WIDTH, self.points)
+
+    def forward(self, features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B, D], [B, S, D] -> [B, 4, 13, 2]` over the picture as -1..1, and logits `[B, S, 13]`."""
+        return self.coordinates(features).view(-1, CLIP // TUBELET, self.points, 2), self.presence(tokens)
+
+
+def joint_presence(joints: Tensor) -> Tensor:  # [B, 4, 13, 2] -> [B, S, 13]
+    """1 where a joint lies in a token's patch, in the encoder's token order."""
+    grid = SIDE // PATCH
+    cell = ((joints + 1.0) * (0.5 * grid)).floor().long()  # column, row
+    flat = torch.where(((cell >= 0) & (cell < grid)).all(dim=-1), cell[..., 1] * grid + cell[..., 0], grid**2)
+    return one_hot(flat, grid**2 + 1)[..., :-1].transpose(2, 3).flatten(1, 2).float()
+
+
+def patch_targets(clips: Tensor) -> Tensor:  # [B, 16, 3, 80, 80] -> [B, S, 3 * 8 * 8]
+    """The second frame of each tubelet at half size, cut into patches in the encoder's token order."""
+    batch = clips.shape[0]
+    small = avg_pool2d(clips[:, TUBELET // 2 :: TUBELET].flatten(0, 1), PATCH // DETAIL)
+    grid = SIDE // PATCH
+    tiles = small.view(batch, CLIP // TUBELET, 3, grid, DETAIL, grid, DETAIL)
+    return tiles.permute(0, 1, 3, 5, 2, 4, 6).reshape(batch, TOKENS, 3 * DETAIL**2)
+
+
+def pooled(model: nn.Module, clips: Tensor) -> Tensor:  # [B, 16, 3, 80, 80] -> [B, 192]
+    """The feature: the normalised mean of the tokens."""
+    return model.fc_norm(model.videomae(clips).last_hidden_state.mean(dim=1))
+
+
+@torch.no_grad()
+def whiten_patches(model: nn.Module, clips: Tensor, *, still: int = 112) -> None:
+    """Fix the patch embedding as damped whitened principal components of patches, in place, and freeze it.
+
+    Trained along, its 3072 inputs would move each token by more per step than the rest of the network can follow.
+
+    `still` components are of the tubelet's mean picture and the rest of what differs from it: by variance alone, the
+    movement would not be among the first 192.
+
+    Args:
+        model: Encoder with a random patch embedding.
+        clips: Training clips, [B, 16, 3, 80, 80]; some hundred.
+    """
+    grid = SIDE // PATCH
+    tubes = clips.float().view(-1, CLIP // TUBELET, TUBELET, 3, grid, PATCH, grid, PATCH)
+    patches = tubes.permute(0, 1, 4, 6, 3, 2, 5, 7).reshape(-1, 3, TUBELET, PATCH, PATCH)
+    kernel = torch.zeros(WIDTH, 3, TUBELET, PATCH, PATCH)
+    mean_picture = patches.mean(dim=2)
+    changes = (patches - mean_picture[:, :, None])[:, :, :: TUBELET - 1]  # first and last frame of the tubelet
+    for part, rows in ((mean_picture, slice(0, still)), (changes, slice(still, WIDTH))):
+        flat = part.flatten(1)
+        count = rows.stop - rows.start
+        _, spread, basis = torch.svd_lowrank(flat - flat.mean(dim=0), q=count + 8, niter=3)
+        deviation = spread[:count] / len(flat) ** 0.5
+        filters = (basis[:, :count] / (deviation + 0.04 * deviation[0])).T * 1.5
+        if part is mean_picture:
+            kernel[rows] = filters.view(count, 3, 1, PATCH, PATCH) / TUBELET
+        else:
+            kernel[rows, :, :: TUBELET - 1] = filters.view(count, 3, 2, PATCH, PATCH)
+            kernel[rows] -= kernel[rows].mean(dim=2, keepdim=True)
+    projection = model.videomae.embeddings.patch_embeddings.projection
+    projection.weight.copy_(kernel)
+    projection.bias.copy_(-(kernel.flatten(1) @ patches.mean(dim=0).flatten()))
+    projection.requires_grad_(False)
+
+
+def export(model: nn.Module, folder: Path) -> None:
+    """Write config and half-precision weights, as `from_pretrained` reads them."""
+    from transformers import VideoMAEForVideoClassification
+
+    copy = VideoMAEForVideoClassification(model.config)
+    copy.load_state_dict(model.state_dict())
+    copy.half().save_pretrained(folder)
+
+
+def learning_rate(step: int, *, steps: int, peak: float, warmup: int = 150) -> float:
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))))
+
+
+class Pupil(nn.Module):
+    """The encoder and the two light decoders that are thrown away after training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.painter, self.finder = build_model(), PatchPainter(), JointFinder()
+
+    def losses(
+        self, batch: Batch, static: Tensor, *, kept: int, generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Loss terms by name, and the share of actions told right."""
+        with torch.autocast(batch.clips.device.type, torch.bfloat16):
+            shown = None
+            if kept < TOKENS:
+                order = torch.rand(len(batch.clips), TOKENS, generator=generator).argsort(dim=1)
+                shown = (order < kept).to(batch.clips.device)
+            hidden = None if shown is None else ~shown
+            tokens = self.encoder.videomae(batch.clips, bool_masked_pos=hidden).last_hidden_state  # [B, S, D]
+            features = self.encoder.fc_norm(tokens.mean(dim=1))  # [B, D]
+            logits = self.encoder.classifier(features[~static]).float()
+            painted = self.painter(features).float()
+            found, presence = (answer.float() for answer in self.finder(features, tokens))
+        actions = batch.actions[~static]
+        held = joint_presence(batch.joints)
+        if shown is not None:
+            held = held[shown].view(presence.shape)
+        terms = {
+            "action": cross_entropy(logits, actions, label_smoothing=0.05),
+            "joints": smooth_l1_loss(found, batch.joints, beta=0.1),
+            "tokens": binary_cross_entropy_with_logits(presence, held),
+            "paint": (painted - patch_targets(batch.clips).float()).square().mean(),
+        }
+        return terms, (logits.argmax(dim=1) == actions).float().mean()
+
+
+def train(options: argparse.Namespace) -> None:
+    torch.manual_seed(options.seed)
+    device = torch.device(options.device)
+    videos = render_clips(
+        options.out / "clips", subjects=options.subjects, per_subject=options.per_subject, workers=options.workers
+    )
+    pupil = Pupil().to(device)
+    whiten_patches(pupil.encoder, draw_batch(videos, static=np.zeros(128, bool), rng=np.random.default_rng(0)).clips)
+    parameters = [p for p in pupil.parameters() if p.requires_grad]
+    decayed, plain = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.98))
+    state_path, first = options.out / "state.pt", 0
+    if state_path.exists():
+        state = torch.load(state_path, map_location=device, weights_only=True)
+        pupil.load_state_dict(state["pupil"])
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["step"]
+        print(f"resuming at step {first}")
+    weight = {
+        "action": 1.0,
+        "joints": options.joints_weight,
+        "tokens": options.tokens_weight,
+        "paint": options.paint_weight,
+    }
+    static = np.arange(options.batch_size) < options.batch_size // 4
+    is_static = torch.from_numpy(static).to(device)
+    started, recent = time.monotonic(), []
+    for step in range(first, options.steps):
+        # A generator per step: a resumed run sees the batches that an uninterrupted one would have seen.
+        rng = np.random.default_rng([options.seed, step])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps=options.steps, peak=options.lr)
+        batch = draw_batch(videos, static=static, rng=rng)
+        batch = Batch(batch.clips.to(device), batch.joints.to(device), batch.actions.to(device))
+        kept = TOKENS // 2 if step < options.masked_share * options.steps else TOKENS
+        terms, right = pupil.losses(batch, is_static, kept=kept, generator=generator)
+        loss = sum(weight[name] * term for name, term in terms.items())
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"loss {loss.item()} at step {step}: lower --lr, then run again to resume")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        recent.append([*(term.item() for term in terms.values()), right.item()])
+        done = step + 1
+        if done % 50 == 0 or done == options.steps:
+            means = dict(zip((*terms, "top1"), np.mean(recent, axis=0).round(4).tolist(), strict=True))
+            pace = (done - first) * options.batch_size / (time.monotonic() - started)
+            print(json.dumps({"step": done, **means, "clips_per_s": round(pace, 1)}), flush=True)
+            recent.clear()
+        if done % options.save_every == 0 or done == options.steps:
+            state = {"pupil": pupil.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
+            torch.save(state, state_path.with_suffix(".partial"))
+            state_path.with_suffix(".partial").replace(state_path)
+            export(pupil.encoder, options.out / "encoder")
+    facts = {"shortest_edge": SIDE, "crop": SIDE, "mean": MEAN, "std": STD, "frames": CLIP}
+    print(f"encoder in {options.out / 'encoder'}; input: {json.dumps(facts)}")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m splavu.synthetic.pretrain_encoder",
+        description="Pre-train the demo encoder on people and scenes of its own. Interrupted runs resume.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, required=True, help="run folder: clips, state.pt and encoder/")
+    parser.add_argument("--steps", type=int, default=5000, help="optimisation steps")
+    parser.add_argument("--batch-size", type=int, default=32, help="clips per step, a quarter of them stills")
+    parser.add_argument("--lr", type=float, default=6e-4, help="peak learning rate (warm-up, then cosine)")
+    parser.add_argument("--paint-weight", type=float, default=1.0, help="weight of the reconstruction")
+    parser.add_argument("--joints-weight", type=float, default=10.0, help="weight of the joint positions")
+    parser.add_argument("--tokens-weight", type=float, default=5.0, help="weight of the joints that tokens hold")
+    parser.add_argument("--masked-share", type=float, default=0.5, help="share of steps that hide half of the patches")
+    parser.add_argument("--subjects", type=int, default=600, help="people in the training videos")
+    parser.add_argument("--per-subject", type=int, default=6, help="videos of each")
+    parser.add_argument("--save-every", type=int, default=500, help="steps between saved states")
+    parser.add_argument("--seed", type=int, default=0, help="weights, batches and augmentation")
+    parser.add_argument("--workers", type=int, default=2, help="processes that render")
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=automatic, help="where to train")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    train(parse())
