@@ -161,7 +161,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if p.batch_as_sequence:
         print("batch_as_sequence: every feature is mixed with its batch, as in the reference. Not for release.")
     run = runs.RunFolder(config.RUNS, p.run_id)
-    best = loop.fit(build(p, runtime.pick_device(args.device)), run, p, restart=args.restart)
+    trainer = build(p, runtime.pick_device(args.device))
+    best = loop.fit(trainer, run, p, inputs=trainer.clips.dataset.provenance, restart=args.restart)
     run.write_json("results.json", best)
     print(f"best epoch {best['epoch']} ({best['score']:.4f}): {best['checkpoint']}")
     return 0

@@ -14,7 +14,7 @@ import config
 from feature_dl import open_dataset
 from model_loaders import load_ft
 from splavu import cli, loop, params, runs, runtime
-from splavu.anonymize import load_anonymizer
+from splavu.anonymize import load_anonymizer, weights_hash
 from splavu.anonymizers import IdentityAnonymizer
 from splavu.datasets import EvenClips, Stream
 from splavu.errors import UserError
@@ -93,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = params.load(args.params, HeadParams, args.set)
     run = runs.RunFolder(config.RUNS, p.run_id)
     trainer, test = build(p, runtime.pick_device(args.device))
-    best = loop.fit(trainer, run, p, restart=args.restart)
+    inputs = {**test.source.dataset.provenance, "anonymizer": weights_hash(trainer.served.anonymizer)}
+    best = loop.fit(trainer, run, p, inputs=inputs, restart=args.restart)
     tested = test.evaluate(trainer.served)
     run.write_json("results.json", {**best, "features": _features(p), "test": tested})
     print(f"{_features(p)}: test top-1 {100 * tested['top1']:.2f} % (epoch {best['epoch']}, chosen on {p.val_split})")

@@ -103,6 +103,9 @@ class FeatureDataset(Dataset):
         draw: Which clips of a video.
         static: Static-clip features, [P, D] a video with P >= 2.
         seed: Seed of the draws.
+
+    Attributes:
+        provenance: What the store says of its making.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class FeatureDataset(Dataset):
     ) -> None:
         self.keys = list(keys)
         self.draw, self.seed, self.epoch = draw, seed, 0
+        self.provenance = dict(store.attributes)
         self._clips = ClipTable(store, self.keys)
         self._static = None if static is None else ClipTable(static, self.keys)
         if self._static is not None and (self._static.num_clips < 2).any():

@@ -53,7 +53,14 @@ class Trainer(Protocol):
     def load_weights(self, content: Mapping[str, Any]) -> None: ...
 
 
-def fit(trainer: Trainer, run: RunFolder, params: Any, *, restart: bool = False) -> dict[str, Any]:
+def fit(
+    trainer: Trainer,
+    run: RunFolder,
+    params: Any,
+    *,
+    inputs: Mapping[str, Any] | None = None,
+    restart: bool = False,
+) -> dict[str, Any]:
     """Train for `params.num_epochs`, going on from the run folder's last checkpoint if there is one.
 
     Writes params.json, versions.json, metrics.jsonl, model_temp.pth after each epoch and model_{epoch}_{score}.pth when
@@ -63,6 +70,8 @@ def fit(trainer: Trainer, run: RunFolder, params: Any, *, restart: bool = False)
         trainer: The step, the validation and the networks.
         run: Where everything is written.
         params: Has num_epochs, val_freq, seed; all of it is recorded.
+        inputs: What the run reads beside its parameters, as plain values: provenance of features, hashes of weights. A
+            run isn't continued on other inputs.
         restart: Begin anew although there is a checkpoint.
 
     Returns:
@@ -72,10 +81,12 @@ def fit(trainer: Trainer, run: RunFolder, params: Any, *, restart: bool = False)
         UserError: A loss isn't finite, or the run folder belongs to other parameters.
     """
     resumable = run.path / checkpoints.RESUMABLE
+    described = {"params": as_dict(params), "inputs": dict(inputs or {})}
     progress: dict[str, Any] = {"next_epoch": 0, "best": None, "written": []}
     if resumable.is_file() and not restart:
         content = checkpoints.read(resumable)
-        _refuse_other_params(resumable, content.get("params", {}), as_dict(params))
+        for part, now in described.items():
+            _refuse_other(resumable, content.get(part, {}), now)
         trainer.load_weights(content)
         for learner in trainer.learners:
             learner.load_state(content)
@@ -102,13 +113,13 @@ def fit(trainer: Trainer, run: RunFolder, params: Any, *, restart: bool = False)
                     name = f"model_{epoch + 1}_{score:.4f}.pth"
                     progress["best"] = {"epoch": epoch + 1, "score": score, "checkpoint": name}
                     progress["written"].append(name)
-                    checkpoints.write(run.path / name, _content(trainer, params, epoch))
+                    checkpoints.write(run.path / name, _content(trainer, described, epoch))
             run.log(step=epoch, **metrics)
             progress["next_epoch"] = epoch + 1
             resume = {"progress": progress}
             for learner in trainer.learners:
                 resume |= learner.state()
-            checkpoints.write(resumable, _content(trainer, params, epoch) | resume)
+            checkpoints.write(resumable, _content(trainer, described, epoch) | resume)
             _remove_superseded(run, progress)  # only now does nothing need them any more
 
     best = progress["best"]
@@ -151,11 +162,11 @@ def _refuse_non_finite(sums: Mapping[str, Tensor], epoch: int) -> None:
             )
 
 
-def _content(trainer: Trainer, params: Any, epoch: int) -> dict[str, Any]:
-    return {**trainer.weights(), "epoch": epoch + 1, "params": as_dict(params), "versions": versions()}
+def _content(trainer: Trainer, described: Mapping[str, Any], epoch: int) -> dict[str, Any]:
+    return {**trainer.weights(), **described, "epoch": epoch + 1, "versions": versions()}
 
 
-def _refuse_other_params(path: Any, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _refuse_other(path: Any, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for name in sorted(before.keys() | now.keys()):
         if name not in FREE_TO_CHANGE and before.get(name) != now.get(name):
             raise UserError(

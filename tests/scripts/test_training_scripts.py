@@ -15,6 +15,7 @@ import multitask_train_fa
 import pretrain_fa
 import train_ft
 from splavu.anonymizers import build_anonymizer
+from splavu.errors import UserError
 from splavu.stores import FeatureStore, StoreWriter
 
 PARAMS = str(REPOSITORY / "params/params_demo.py")
@@ -49,6 +50,21 @@ def test_from_features_to_a_head_on_anonymized_features(study):
         results = json.loads((study.runs / name / "results.json").read_text())
         assert results["features"] == features
         assert results["test"]["top1"] > 0.6  # four actions
+
+
+def test_a_head_is_not_taken_for_trained_when_its_anonymizer_changed(study):
+    head = ["--params", HEAD_PARAMS, "--quiet", *HERE, "--set", "num_epochs=2"]
+    head += ["--set", f"saved_fa_model={study.root / 'aam.pth'}"]
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        anonymizer = build_anonymizer("mlp", 192, identity=False)
+        torch.save({"fa_model_state_dict": anonymizer.state_dict()}, study.root / "aam.pth")
+        if seed == 0:
+            assert train_ft.main(head) == 0
+            assert train_ft.main(head) == 0  # the same again is done already
+    with pytest.raises(UserError, match="was trained with anonymizer ="):
+        train_ft.main(head)
+    assert train_ft.main([*head, "--restart"]) == 0
 
 
 def test_pretraining_reduces_the_reconstruction_error(study):
