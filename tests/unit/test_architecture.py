@@ -16,7 +16,7 @@ LAYERS = (
     ("heads", "critics", "attackers"),
     ("tasks", "checkpoints", "runs"),
     ("probes", "loop", "multitask", "protocols", "published", "released"),
-    ("anonymize", "audit", "reports", "cli"),
+    ("anonymize", "audit", "figures", "reports", "cli"),
     ("__main__",),
 )
 """splavu's rooms, lowest first: a module imports from its own row or from rows above this one in the list."""
