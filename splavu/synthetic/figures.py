@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from .canvas import Canvas, Colour, Point, blend, shade
-from .skeleton import Joints, on_screen
+from .skeleton import HEAD_WIDTH, Joints, on_screen
 from .subjects import Outfit, Subject
 
 _LIMB_PARTS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle", "toe")
@@ -108,13 +108,14 @@ class _Figure:
         outfit, limb, far = self.outfit, self.subject.body.limb, self.depth["hip"][side] < -0.02
         hip, knee, ankle, toe = (self.at[name][side] for name in ("hip", "knee", "ankle", "toe"))
         skin = self.subject.skin
-        uncovered = outfit.shorts or outfit.skirt
-        self._bone(knee, ankle, (1.0 * limb, 0.72 * limb), skin if uncovered else outfit.bottom, far)
+        tights = shade(outfit.bottom, 0.55) if outfit.skirt else outfit.bottom
+        colour = skin if outfit.shorts else tights
+        self._bone(knee, ankle, (1.0 * limb, 0.72 * limb), colour, far)
         self.canvas.taper((ankle[0], ankle[1]), (toe[0], toe[1]), (0.78 * limb * ankle[2], 0.55 * limb * toe[2]),
                           shade(outfit.shoes, 0.8 if far else 1.0))  # fmt: skip
-        self._bone(hip, knee, (1.5 * limb, 1.08 * limb), skin if uncovered else outfit.bottom, far)
-        if uncovered:
-            hem = [h + (k - h) * (0.45 if outfit.bare else 0.65) for h, k in zip(hip, knee, strict=True)]
+        self._bone(hip, knee, (1.5 * limb, 1.08 * limb), colour, far)
+        if outfit.shorts and not outfit.skirt:
+            hem = [h + (k - h) * (0.3 if outfit.bare else 0.65) for h, k in zip(hip, knee, strict=True)]
             self._bone(hip, hem, (1.6 * limb, 1.5 * limb), outfit.bottom, far)
 
     def _arm(self, side: int) -> None:
@@ -172,6 +173,8 @@ class _Figure:
         if not outfit.bare and front > 0.2:
             collar = outline(((0.93, 0.035, 0.03, 0.03), (1.06, 0.05, 0.03, 0.02)))
             self.canvas.polygon(collar, shade(skin, 0.93))
+            shirt = outline(((0.12, 0.028, 0.03, 0.045), (0.95, 0.036, 0.03, 0.045)))
+            self.canvas.polygon(shirt, (236, 236, 230))
         belt = outline(
             (
                 (-0.18, 0.95 * hips, 0.066, -0.004),
@@ -271,7 +274,7 @@ class _Figure:
         centre = (head[0], head[1])
         throat = (neck[0] + 0.25 * (neck[0] - head[0]), neck[1] + 0.25 * (neck[1] - head[1]))
         canvas.taper(throat, centre, (0.036 * neck[2], 0.034 * neck[2]), shade(skin, 0.85))
-        ball = _Ball(centre, 0.82 * radius, radius, self.gaze, self.pitch)
+        ball = _Ball(centre, HEAD_WIDTH * radius, radius, self.gaze, self.pitch)
         if outfit.cover == "helmet":
             canvas.ellipse(centre, (0.98 * radius, 1.12 * radius), shade(outfit.top, 0.75))
             canvas.ellipse(
@@ -313,16 +316,16 @@ class _Figure:
             x, y, near = ball.at(side * 0.42, 0.02, 1.0)
             if near < 0.12 or cover == "sunglasses":
                 continue
-            canvas.ellipse((x, y), (0.18 * radius * max(near, 0.35), 0.125 * radius), (246, 246, 244))
+            canvas.ellipse((x, y), (0.21 * radius * max(near, 0.35), 0.155 * radius), (246, 246, 244))
             px, py, _ = ball.at(side * 0.42, 0.02, 1.02)
-            canvas.disc((px, py), 0.105 * radius, (32, 26, 24))
+            canvas.disc((px, py), 0.125 * radius, (32, 26, 24))
             left, right = ball.at(side * 0.2, 0.33, 1.0), ball.at(side * 0.64, 0.3, 1.0)
             canvas.stroke(left[:2], right[:2], 0.1 * radius, shade(self.subject.hair, 0.7))
         if cover == "sunglasses":
             lenses = [ball.at(side * 0.42, 0.02, 1.05) for side in (-1, 1)]
             seen = [lens for lens in lenses if lens[2] > -0.05]
             for x, y, near in seen:
-                canvas.ellipse((x, y), (0.32 * radius * max(near, 0.4), 0.26 * radius), (18, 18, 24))
+                canvas.ellipse((x, y), (0.36 * radius * max(near, 0.4), 0.29 * radius), (18, 18, 24))
             if len(seen) == 2:
                 canvas.stroke(seen[0][:2], seen[1][:2], 0.1 * radius, (18, 18, 24))
             for x, y, _ in seen:
@@ -338,7 +341,7 @@ class _Figure:
             lips = blend(shade(skin, 0.7), (176, 48, 62), 0.75) if self.subject.female else shade(skin, 0.55)
             ends = [point[:2] for point in (left, middle, right) if point[2] > 0.0]
             for start, end in pairwise(ends):
-                canvas.stroke(start, end, 0.09 * radius, lips)
+                canvas.stroke(start, end, 0.12 * radius, lips)
 
     def _cap(self, ball: _Ball, radius: float) -> None:
         colour = self.outfit.cap

@@ -17,7 +17,7 @@ import numpy as np
 from .motions import ACTIONS, MOTIONS, perform
 from .render import ATTRIBUTES, Person
 from .scenes import KINDS, Scene, sample_scene
-from .subjects import Outfit, Subject, sample_outfit, sample_subject
+from .subjects import Outfit, Subject, bright_uniform, sample_outfit, sample_subject
 
 PREVALENCE = {
     "complete_face": 0.40, "partial_face": 0.35, "semi_nudity": 0.25, "personal_relationship": 0.30,
@@ -178,11 +178,11 @@ def _face(rng: np.random.Generator, face: str) -> tuple[float, str]:
     if face == "complete":
         return side * rng.uniform(0.0, math.radians(32)), "none"
     if face == "partial":
-        if rng.random() < 0.62:
+        if rng.random() < 0.75:
             return side * rng.uniform(math.radians(62), math.radians(100)), "none"
         return side * rng.uniform(0.0, math.radians(40)), str(rng.choice(["sunglasses", "mask"]))
-    if rng.random() < 0.75:
-        return side * rng.uniform(math.radians(132), math.radians(180)), "none"
+    if rng.random() < 0.85:
+        return side * rng.uniform(math.radians(140), math.radians(180)), "none"
     return side * rng.uniform(0.0, math.radians(90)), "helmet"
 
 
@@ -225,16 +225,15 @@ def _companion(
 
 
 def _group(rng: np.random.Generator, start: tuple[float, float], avoid: float, height: float) -> list[Person]:
-    """Two or three people further back, dressed alike."""
+    """Two or three people further back, all in the same bright working clothes."""
     people = []
-    uniform: Outfit | None = None
+    uniform = bright_uniform(rng)
     for index in range(int(rng.integers(2, 4))):
         subject = sample_subject(rng, "group", dark_skin=bool(rng.integers(2)), female=bool(rng.integers(2)))
         outfit = sample_outfit(rng, subject, bare=False)
-        uniform = uniform or outfit
-        outfit = replace(outfit, top=uniform.top, bottom=uniform.bottom, sleeves=1.0, stripes=False, skirt=False)
+        outfit = replace(outfit, top=uniform, bottom=uniform, sleeves=1.0, shorts=False, stripes=True, skirt=False)
         offset = -avoid * (0.17 + 0.095 * index) + float(rng.uniform(-0.015, 0.015))
         at = (start[0] + offset, start[1] - 0.17 + float(rng.uniform(-0.01, 0.01)))
         azimuth = float(rng.uniform(-math.pi / 3, math.pi / 3))
-        people.append(_person(subject, outfit, "stand", rng, at, azimuth, 0.60 * height, "group"))
+        people.append(_person(subject, outfit, "stand", rng, at, azimuth, 0.64 * height, "group"))
     return people

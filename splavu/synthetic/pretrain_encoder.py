@@ -1,9 +1,10 @@
 """Pre-train the demo encoder: a small VideoMAE that knows actions and, as real encoders do, leaks appearance.
 
-One pass serves three losses: the action's cross-entropy; where the main person's joints are, asked of each token and of
-the pooled feature, which spares a network of this size hours of search; and masked reconstruction, where a light
-decoder paints every patch of the clip from the pooled feature of the visible patches. Tiled still frames take part in
-all but the first, so their features mean something. No private label is ever read.
+One pass serves three kinds of loss: the action's cross-entropy; where people are (joints, eyes, mouth), asked of each
+token and of the pooled feature, which spares a network of this size hours of search; and masked reconstruction, where
+light decoders paint the picture and close-ups of the main person's head and trunk from the pooled feature of the
+visible patches. Tiled still frames take part in all but the first, so their features mean something. No private label
+is ever read.
 
     python -m splavu.synthetic.pretrain_encoder --out DIR
 """
@@ -24,13 +25,23 @@ from torch.nn.functional import (
     avg_pool2d,
     binary_cross_entropy_with_logits,
     cross_entropy,
+    grid_sample,
     one_hot,
     smooth_l1_loss,
 )
 
 from .motions import ACTIONS
-from .pretraining_clips import CLIP, MEAN, SIDE, STD, Batch, draw_batch, render_clips
-from .skeleton import KEYPOINTS
+from .pretraining_clips import (
+    CLIP,
+    JOINTS,
+    MARK_GROUPS,
+    MEAN,
+    SIDE,
+    STD,
+    Batch,
+    draw_batch,
+    render_clips,
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +67,7 @@ def build_model() -> nn.Module:
         num_attention_heads=3,
         intermediate_size=4 * WIDTH,
         use_mean_pooling=True,
+        architectures=["VideoMAEForVideoClassification"],
         layer_norm_eps=FC_NORM_EPS,
         qkv_bias=True,
         id2label=dict(enumerate(ACTIONS)),
@@ -82,28 +94,44 @@ class PatchPainter(nn.Module):
         return self.paint(scaled * (1.0 + self.place) + self.place)
 
 
-class JointFinder(nn.Module):
-    """Places the joints: from the feature by their coordinates in each tubelet, from a token by which ones it holds."""
+class PeopleFinder(nn.Module):
+    """Places joints: from the feature by their coordinates in each tubelet, from a token by which marks it holds."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.points = 3 + 2 * (len(KEYPOINTS) - 3)
         self.coordinates = nn.Sequential(
-            nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, CLIP // TUBELET * self.points * 2)
+            nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, CLIP // TUBELET * JOINTS * 2)
         )
-        self.presence = nn.Linear(WIDTH, self.points)
+        self.presence = nn.Linear(WIDTH, len(MARK_GROUPS))
 
     def forward(self, features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """`[B, D], [B, S, D] -> [B, 4, 13, 2]` over the picture as -1..1, and logits `[B, S, 13]`."""
-        return self.coordinates(features).view(-1, CLIP // TUBELET, self.points, 2), self.presence(tokens)
+        """`[B, D], [B, S, D] -> [B, 4, 13, 2]` over the picture as -1..1, and logits `[B, S, 19]`."""
+        return self.coordinates(features).view(-1, CLIP // TUBELET, JOINTS, 2), self.presence(tokens)
 
 
-def joint_presence(joints: Tensor) -> Tensor:  # [B, 4, 13, 2] -> [B, S, 13]
-    """1 where a joint lies in a token's patch, in the encoder's token order."""
+def mark_presence(marks: Tensor) -> Tensor:  # [B, 4, 24, 2] -> [B, S, 19]
+    """1 where a mark of the group lies in a token's patch, in the encoder's token order."""
     grid = SIDE // PATCH
-    cell = ((joints + 1.0) * (0.5 * grid)).floor().long()  # column, row
+    cell = ((marks.nan_to_num(nan=9.0) + 1.0) * (0.5 * grid)).floor().long()  # column, row
     flat = torch.where(((cell >= 0) & (cell < grid)).all(dim=-1), cell[..., 1] * grid + cell[..., 0], grid**2)
-    return one_hot(flat, grid**2 + 1)[..., :-1].transpose(2, 3).flatten(1, 2).float()
+    held = one_hot(flat, grid**2 + 1)[..., :-1].transpose(2, 3).flatten(1, 2)  # [B, S, 24]
+    return torch.stack([held[..., group].amax(dim=-1) for group in MARK_GROUPS], dim=-1).float()
+
+
+CLOSE_UPS = (((0, 0), 0.25, 12), ((1, 2), 0.36, 12))
+"""The two joints between which it lies, half-side over half the picture, pixels: head, trunk."""
+
+
+def close_ups(clips: Tensor, marks: Tensor) -> Tensor:  # [B, 16, 3, 80, 80], [B, 4, 24, 2] -> [B, 864]
+    """Pictures of the main person's head and trunk in the middle of the third tubelet, as one row."""
+    frame, points = clips[:, 10].float(), marks[:, 2]
+    rows = []
+    for (first, second), half, pixels in CLOSE_UPS:
+        centre = 0.5 * (points[:, first] + points[:, second])[:, None, None]  # [B, 1, 1, 2]
+        offsets = torch.linspace(-half, half, pixels, device=frame.device)
+        grid = centre + torch.stack(torch.meshgrid(offsets, offsets, indexing="xy"), dim=-1)
+        rows.append(grid_sample(frame, grid, align_corners=False, padding_mode="border").flatten(1))
+    return torch.cat(rows, dim=1)
 
 
 def patch_targets(clips: Tensor) -> Tensor:  # [B, 16, 3, 80, 80] -> [B, S, 3 * 8 * 8]
@@ -121,7 +149,7 @@ def pooled(model: nn.Module, clips: Tensor) -> Tensor:  # [B, 16, 3, 80, 80] -> 
 
 
 @torch.no_grad()
-def whiten_patches(model: nn.Module, clips: Tensor, *, still: int = 112) -> None:
+def whiten_patches(model: nn.Module, clips: Tensor, *, still: int = 128) -> None:
     """Fix the patch embedding as damped whitened principal components of patches, in place, and freeze it.
 
     Trained along, its 3072 inputs would move each token by more per step than the rest of the network can follow.
@@ -157,12 +185,18 @@ def whiten_patches(model: nn.Module, clips: Tensor, *, still: int = 112) -> None
 
 
 def export(model: nn.Module, folder: Path) -> None:
-    """Write config and half-precision weights, as `from_pretrained` reads them."""
-    from transformers import VideoMAEForVideoClassification
+    """Write config and half-precision weights under the model's own names.
 
-    copy = VideoMAEForVideoClassification(model.config)
-    copy.load_state_dict(model.state_dict())
-    copy.half().save_pretrained(folder)
+    `save_pretrained` would write the names of transformers 4, which some releases of 5 read without a word of warning
+    as missing.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.save_pretrained(folder)
+    weights = {name: value.half().contiguous().cpu() for name, value in model.state_dict().items()}
+    save_file(weights, folder / "model.safetensors.partial", metadata={"format": "pt"})
+    (folder / "model.safetensors.partial").replace(folder / "model.safetensors")
 
 
 def learning_rate(step: int, *, steps: int, peak: float, warmup: int = 150) -> float:
@@ -172,11 +206,13 @@ def learning_rate(step: int, *, steps: int, peak: float, warmup: int = 150) -> f
 
 
 class Pupil(nn.Module):
-    """The encoder and the two light decoders that are thrown away after training."""
+    """The encoder and the light decoders that are thrown away after training."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder, self.painter, self.finder = build_model(), PatchPainter(), JointFinder()
+        self.encoder, self.painter, self.finder = build_model(), PatchPainter(), PeopleFinder()
+        pixels = sum(3 * side**2 for _, _, side in CLOSE_UPS)
+        self.portraitist = nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, pixels))
 
     def losses(
         self, batch: Batch, static: Tensor, *, kept: int, generator: torch.Generator
@@ -191,29 +227,36 @@ class Pupil(nn.Module):
             tokens = self.encoder.videomae(batch.clips, bool_masked_pos=hidden).last_hidden_state  # [B, S, D]
             features = self.encoder.fc_norm(tokens.mean(dim=1))  # [B, D]
             logits = self.encoder.classifier(features[~static]).float()
-            painted = self.painter(features).float()
+            painted, portrait = self.painter(features).float(), self.portraitist(features).float()
             found, presence = (answer.float() for answer in self.finder(features, tokens))
         actions = batch.actions[~static]
-        held = joint_presence(batch.joints)
+        held = mark_presence(batch.marks)
         if shown is not None:
             held = held[shown].view(presence.shape)
         terms = {
             "action": cross_entropy(logits, actions, label_smoothing=0.05),
-            "joints": smooth_l1_loss(found, batch.joints, beta=0.1),
+            "joints": smooth_l1_loss(found, batch.marks[:, :, :JOINTS], beta=0.1),
             "tokens": binary_cross_entropy_with_logits(presence, held),
             "paint": (painted - patch_targets(batch.clips).float()).square().mean(),
+            "portrait": (portrait - close_ups(batch.clips, batch.marks)).square().mean(),
         }
         return terms, (logits.argmax(dim=1) == actions).float().mean()
 
 
 def train(options: argparse.Namespace) -> None:
+    from safetensors.torch import load_file
+
     torch.manual_seed(options.seed)
     device = torch.device(options.device)
     videos = render_clips(
         options.out / "clips", subjects=options.subjects, per_subject=options.per_subject, workers=options.workers
     )
     pupil = Pupil().to(device)
-    whiten_patches(pupil.encoder, draw_batch(videos, static=np.zeros(128, bool), rng=np.random.default_rng(0)).clips)
+    if options.init is not None:
+        pupil.encoder.load_state_dict(load_file(options.init / "model.safetensors"))
+    else:
+        first_look = draw_batch(videos, static=np.zeros(128, bool), rng=np.random.default_rng(0))
+        whiten_patches(pupil.encoder, first_look.clips)
     parameters = [p for p in pupil.parameters() if p.requires_grad]
     decayed, plain = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
@@ -230,6 +273,7 @@ def train(options: argparse.Namespace) -> None:
         "joints": options.joints_weight,
         "tokens": options.tokens_weight,
         "paint": options.paint_weight,
+        "portrait": options.portrait_weight,
     }
     static = np.arange(options.batch_size) < options.batch_size // 4
     is_static = torch.from_numpy(static).to(device)
@@ -241,7 +285,7 @@ def train(options: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps=options.steps, peak=options.lr)
         batch = draw_batch(videos, static=static, rng=rng)
-        batch = Batch(batch.clips.to(device), batch.joints.to(device), batch.actions.to(device))
+        batch = Batch(batch.clips.to(device), batch.marks.to(device), batch.actions.to(device))
         kept = TOKENS // 2 if step < options.masked_share * options.steps else TOKENS
         terms, right = pupil.losses(batch, is_static, kept=kept, generator=generator)
         loss = sum(weight[name] * term for name, term in terms.items())
@@ -274,13 +318,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out", type=Path, required=True, help="run folder: clips, state.pt and encoder/")
-    parser.add_argument("--steps", type=int, default=5000, help="optimisation steps")
+    parser.add_argument("--init", type=Path, help="folder of an encoder to go on from, instead of random weights")
+    parser.add_argument("--steps", type=int, default=7000, help="optimisation steps")
     parser.add_argument("--batch-size", type=int, default=32, help="clips per step, a quarter of them stills")
     parser.add_argument("--lr", type=float, default=6e-4, help="peak learning rate (warm-up, then cosine)")
     parser.add_argument("--paint-weight", type=float, default=1.0, help="weight of the reconstruction")
+    parser.add_argument("--portrait-weight", type=float, default=3.0, help="weight of the close-ups")
     parser.add_argument("--joints-weight", type=float, default=10.0, help="weight of the joint positions")
-    parser.add_argument("--tokens-weight", type=float, default=5.0, help="weight of the joints that tokens hold")
-    parser.add_argument("--masked-share", type=float, default=0.5, help="share of steps that hide half of the patches")
+    parser.add_argument("--tokens-weight", type=float, default=10.0, help="weight of the joints that tokens hold")
+    parser.add_argument("--masked-share", type=float, default=0.4, help="share of steps that hide half of the patches")
     parser.add_argument("--subjects", type=int, default=600, help="people in the training videos")
     parser.add_argument("--per-subject", type=int, default=6, help="videos of each")
     parser.add_argument("--save-every", type=int, default=500, help="steps between saved states")

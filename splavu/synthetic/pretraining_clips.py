@@ -1,8 +1,8 @@
 """The encoder's own training clips: people and scenes of no world, kept in one uint8 array on disk.
 
 Frames pass through the preparation that extraction uses (short side to 80 pixels, antialiased bilinear), but keep some
-columns beyond the centre crop for random crops. Action labels and joint positions come along; private attributes are
-never returned.
+columns beyond the centre crop for random crops. Action labels and positions (joints, eyes, mouth, other people) come
+along; private attributes are never returned.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn.functional import interpolate
 from .layouts import film
 from .motions import ACTIONS
 from .plans import Plan, generator, sample_plans, sample_subjects, stage
-from .render import FPS, FRAME_SIZE, main_keypoints
+from .render import FPS, FRAME_SIZE, locate
 from .world import generator_version
 
 SIDE = 80
@@ -33,7 +33,7 @@ STD = (0.229, 0.224, 0.225)
 
 SEED = 735_134_400
 """Seed of the pre-training people; a world with this very seed would meet none of them either (other group names)."""
-FRAMES = 32
+FRAMES = 24
 _MARGIN = 6
 
 
@@ -57,10 +57,28 @@ def _draw(plan: Plan) -> np.ndarray:  # -> [FRAMES, 3, 80, 92] uint8
     return small[..., left : left + SIDE + 2 * _MARGIN].contiguous().numpy()
 
 
-def _joints(plan: Plan) -> np.ndarray:  # -> [FRAMES, 13, 2]
-    """Columns and rows of the main person's joints on the arrays of `_draw`."""
+JOINTS = 13
+"""The first marks: joints of the main person."""
+MARK_GROUPS = (*((joint,) for joint in range(JOINTS)), (13, 14), (15,), (16,), (17,), (18, 20, 22), (19, 21, 23))
+"""Marks that mean the same: each joint, eyes, mouth, a companion's head and pelvis, heads and pelvises of a group."""
+NUM_MARKS = 24
+
+
+def _marks(plan: Plan) -> np.ndarray:  # -> [FRAMES, 24, 2]
+    """Columns and rows of all marks on the arrays of `_draw`; NaN for what isn't there."""
     shot = stage(plan, generator(SEED, "pretraining", "video", plan.index))
-    points = main_keypoints(shot.scene, shot.people, shot.seconds_offset + np.arange(FRAMES) / FPS)
+    seconds = shot.seconds_offset + np.arange(FRAMES) / FPS
+    points = np.full((FRAMES, NUM_MARKS, 2), np.nan)
+    following = 18
+    for person in shot.people:
+        joints, face = locate(shot.scene, person, seconds)
+        if person.role == "main":
+            points[:, :JOINTS], points[:, JOINTS : JOINTS + 3] = joints, face
+        elif person.role == "companion":
+            points[:, 16:18] = joints[:, [0, 2]]
+        else:
+            points[:, following : following + 2] = joints[:, [0, 2]]
+            following += 2
     width, height = FRAME_SIZE
     small = SIDE * width // height
     return points * (small / width, SIDE / height) - ((small - SIDE) // 2 - _MARGIN, 0)
@@ -75,8 +93,8 @@ def _single_threaded() -> None:
 
 @dataclass(frozen=True)
 class TrainingVideos:
-    pixels: np.ndarray  # [N, 32, 3, 80, 92] uint8
-    joints: np.ndarray  # [N, 32, 13, 2] columns and rows on these pixels
+    pixels: np.ndarray  # [N, 24, 3, 80, 92] uint8
+    marks: np.ndarray  # [N, 24, 24, 2] columns and rows on these pixels, NaN for what isn't there
     actions: np.ndarray  # [N] int64
 
 
@@ -87,7 +105,7 @@ def render_clips(folder: Path, *, subjects: int, per_subject: int, workers: int)
     people = sample_subjects(SEED, "pretraining", subjects)
     plans = sample_plans(SEED, "pretraining", people, per_subject=per_subject)
     actions = np.array([ACTIONS.index(plan.action) for plan in plans])
-    points = np.stack([_joints(plan) for plan in plans]).astype(np.float32)
+    points = np.stack([_marks(plan) for plan in plans]).astype(np.float32)
     identity = {"generator": generator_version(), "subjects": subjects, "per_subject": per_subject}
     path, note = folder / "videos.npy", folder / "videos.json"
     if note.exists() and json.loads(note.read_text()) == identity:
@@ -108,7 +126,7 @@ def render_clips(folder: Path, *, subjects: int, per_subject: int, workers: int)
 @dataclass(frozen=True)
 class Batch:
     clips: Tensor  # [B, 16, 3, 80, 80] bfloat16, normalised
-    joints: Tensor  # [B, 4, 13, 2] at the middle of each tubelet, -1..1 over the picture
+    marks: Tensor  # [B, 4, 24, 2] at the middle of each tubelet, -1..1 over the picture
     actions: Tensor  # [B]
 
 
@@ -121,7 +139,7 @@ def draw_batch(videos: TrainingVideos, *, static: np.ndarray, rng: np.random.Gen
     count = len(static)
     chosen = rng.integers(len(videos.actions), size=count)
     pixels = np.empty((count, CLIP, 3, SIDE, SIDE), np.uint8)
-    joints = np.empty((count, CLIP, *videos.joints.shape[2:]), np.float32)
+    marks = np.empty((count, CLIP, NUM_MARKS, 2), np.float32)
     for row, (video, still) in enumerate(zip(chosen, static, strict=True)):
         start = int(rng.integers(FRAMES if still else FRAMES - CLIP + 1))
         span = slice(start, start + (1 if still else CLIP))
@@ -131,12 +149,12 @@ def draw_batch(videos: TrainingVideos, *, static: np.ndarray, rng: np.random.Gen
         if side != SIDE:
             crop = interpolate(torch.from_numpy(crop), size=(SIDE, SIDE), mode="bilinear", align_corners=False).numpy()
         pixels[row] = crop
-        joints[row] = (videos.joints[video, span] - (left, top)) * (2.0 / side) - 1.0
+        marks[row] = (videos.marks[video, span] - (left, top)) * (2.0 / side) - 1.0
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (MEAN, STD))
     gain = torch.from_numpy(rng.uniform(0.85, 1.15, (count, 1)) * rng.normal(1.0, 0.02, (count, 3))).float()
     shift = torch.from_numpy(rng.normal(0.0, 6.0, (count, 1))).float()
     scale = gain.view(count, 1, 3, 1, 1) / (255.0 * std)
     offset = shift.view(count, 1, 1, 1, 1) / (255.0 * std) - mean / std
     clips = torch.addcmul(offset.bfloat16(), torch.from_numpy(pixels).bfloat16(), scale.bfloat16())
-    middles = joints[:, 2::4].copy()
+    middles = marks[:, 2::4].copy()
     return Batch(clips, torch.from_numpy(middles), torch.from_numpy(videos.actions[chosen]))

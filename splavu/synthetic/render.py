@@ -11,7 +11,7 @@ from .canvas import Canvas
 from .figures import draw_person, track
 from .motions import Pose
 from .scenes import MARGIN, Scene, backdrop, camera_path
-from .skeleton import Joints, joints, keypoints
+from .skeleton import Joints, face_points, joints, keypoints
 from .subjects import Outfit, Subject
 
 FRAME_SIZE = (160, 120)
@@ -89,14 +89,22 @@ def render(
     )
 
 
-def main_keypoints(
-    scene: Scene, people: Sequence[Person], seconds: np.ndarray, *, size: tuple[int, int] = FRAME_SIZE
-) -> np.ndarray:  # -> [T, 13, 2]
-    """`render(...).keypoints` without drawing."""
-    main = next(person for person in people if person.role == "main")
-    skeleton = joints(main.pose(seconds), main.subject.body, azimuth=_azimuth(main, seconds))
+def locate(
+    scene: Scene, person: Person, seconds: np.ndarray, *, size: tuple[int, int] = FRAME_SIZE
+) -> tuple[np.ndarray, np.ndarray]:  # -> [T, 13, 2], [T, 3, 2]
+    """Pixels of somebody's joints (`skeleton.KEYPOINTS`), and of eyes and mouth, NaN where they can't be seen.
+
+    Nothing is drawn. Occlusion by other people and by one's own arms isn't considered.
+    """
+    skeleton = joints(person.pose(seconds), person.subject.body, azimuth=_azimuth(person, seconds))
     wide, high = (_OVERSAMPLING * side for side in size)
-    return keypoints(skeleton, **_placed(main, seconds, _camera(scene, seconds), wide, high)) / _OVERSAMPLING
+    place = _placed(person, seconds, _camera(scene, seconds), wide, high)
+    face = face_points(skeleton, person.subject.body, **place)
+    hidden = face[..., 2] < 0.12
+    cover = person.outfit.cover
+    hidden |= np.array([cover in ("sunglasses", "helmet")] * 2 + [cover in ("mask", "helmet")])
+    face = np.where(hidden[..., None], np.nan, face[..., :2])
+    return keypoints(skeleton, **place) / _OVERSAMPLING, face / _OVERSAMPLING
 
 
 def _camera(scene: Scene, seconds: np.ndarray) -> np.ndarray:  # [T] -> [T, 2] canvas pixels

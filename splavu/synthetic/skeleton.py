@@ -26,7 +26,7 @@ class Body:
     upper_arm: float = 0.165
     forearm: float = 0.155
     neck: float = 0.035
-    head: float = 0.098
+    head: float = 0.118
     """Half the head's height."""
     shoulders: float = 0.125
     """Half the distance between the shoulders."""
@@ -121,6 +121,26 @@ def keypoints(skeleton: Joints, *, ground: np.ndarray, scale: float) -> np.ndarr
     num_frames = len(ground)
     points = (on_screen(getattr(skeleton, name), ground=ground, scale=scale) for name in KEYPOINTS)
     return np.concatenate([point[..., :2].reshape(num_frames, -1, 2) for point in points], axis=1)
+
+
+FACE_POINTS = ((-0.42, 0.02), (0.42, 0.02), (0.0, -0.68))
+"""Right eye, left eye, mouth: longitude from the nose and latitude from eye level on the head, radians."""
+HEAD_WIDTH = 0.82
+"""The head's width relative to its height."""
+
+
+def face_points(skeleton: Joints, body: Body, *, ground: np.ndarray, scale: float) -> np.ndarray:  # -> [T, 3, 3]
+    """Columns and rows of eyes and mouth in pixels, and how far each points to the camera (1 towards it, -1 away)."""
+    head = on_screen(skeleton.head, ground=ground, scale=scale)[:, None]  # [T, 1, 3]
+    longitude, latitude = np.array(FACE_POINTS).T
+    gaze, pitch = skeleton.gaze[:, None], skeleton.pitch[:, None]
+    ahead, aside, up = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)
+    level = ahead * np.cos(pitch) + up * np.sin(pitch)  # along the gaze, after nodding
+    x = level * np.sin(gaze) + aside * np.cos(gaze)
+    y = up * np.cos(pitch) - ahead * np.sin(pitch)
+    z = level * np.cos(gaze) - aside * np.sin(gaze)
+    radius = body.head * head[..., 2]
+    return np.stack((head[..., 0] + HEAD_WIDTH * radius * x, head[..., 1] - radius * y, z), axis=-1)
 
 
 def on_screen(points: np.ndarray, *, ground: np.ndarray, scale: float) -> np.ndarray:  # [T, ..., 3] -> [T, ..., 3]

@@ -62,6 +62,7 @@ class Outfit:
     """Bare torso, or a swimming top for who presents as female."""
     skirt: bool
     shorts: bool
+    """Bare legs; a skirt without it goes with tights."""
     stripes: bool
     cover: str = "none"
     cap: Colour | None = None
@@ -79,6 +80,12 @@ def _colour(hue: float, saturation: float, value: float) -> Colour:
     return tuple(255.0 * c for c in colorsys.hsv_to_rgb(hue % 1.0, saturation, value))
 
 
+def _favourite_hue(rng: np.random.Generator, female: bool) -> float:
+    """Three in four wardrobes lean to the shop's colours: purple to pink, or green to blue."""
+    low, high = ((0.76, 0.97) if female else (0.30, 0.68)) if rng.random() < 0.75 else (0.18, 0.97)
+    return float(rng.uniform(low, high))
+
+
 def sample_subject(rng: np.random.Generator, name: str, *, dark_skin: bool, female: bool) -> Subject:
     """Draw an identity with these two attributes; everything else is free."""
     tones = _DARK_TONES if dark_skin else _LIGHT_TONES
@@ -89,7 +96,7 @@ def sample_subject(rng: np.random.Generator, name: str, *, dark_skin: bool, fema
     hair = _HAIR[int(rng.integers(0, 3))] if dark_hair else _HAIR[int(rng.integers(2, len(_HAIR)))]
     hair = shade(hair, rng.uniform(0.8, 1.2))
     if female:
-        long_hair = rng.random() < 0.88
+        long_hair = rng.random() < 0.95
         hair_length = rng.uniform(0.65, 1.0) if long_hair else rng.uniform(0.3, 0.5)
     else:
         hair_length = 0.0 if rng.random() < 0.12 else rng.uniform(0.15, 0.4)
@@ -102,10 +109,10 @@ def sample_subject(rng: np.random.Generator, name: str, *, dark_skin: bool, fema
         shin=rng.normal(0.215, 0.007),
         upper_arm=rng.normal(0.165, 0.006),
         forearm=rng.normal(0.155, 0.006),
-        head=rng.normal(0.100, 0.003),
-        shoulders=(0.106 if female else 0.132) * width,
-        waist=(0.062 if female else 0.094) * width * rng.normal(1.0, 0.05),
-        hips=(0.102 if female else 0.086) * width,
+        head=rng.normal(0.118, 0.003),
+        shoulders=(0.102 if female else 0.140) * width,
+        waist=(0.060 if female else 0.098) * width * rng.normal(1.0, 0.05),
+        hips=(0.110 if female else 0.088) * width,
         bust=rng.uniform(0.022, 0.034) if female else 0.0,
         limb=(0.031 if female else 0.038) * rng.normal(1.0, 0.06),
     )
@@ -125,36 +132,43 @@ def sample_subject(rng: np.random.Generator, name: str, *, dark_skin: bool, fema
         hair=hair,
         hair_length=float(hair_length),
         bun=bool(female and rng.random() < 0.2),
-        beard=float(rng.uniform(0.5, 1.0)) if not female and rng.random() < 0.4 else 0.0,
+        beard=float(rng.uniform(0.5, 1.0)) if not female and rng.random() < 0.5 else 0.0,
         stature=float((0.975 if female else 1.015) + rng.normal(0, 0.02)),
         body=body,
         gait=gait,
-        favourite_hue=float(rng.random()),
-        wears_skirts=bool(female and rng.random() < 0.75),
+        favourite_hue=_favourite_hue(rng, female),
+        wears_skirts=bool(female and rng.random() < 0.9),
     )
 
 
+def bright_uniform(rng: np.random.Generator) -> Colour:
+    """A signal colour, yellow to orange."""
+    return _colour(rng.uniform(0.09, 0.16), rng.uniform(0.8, 1.0), rng.uniform(0.88, 1.0))
+
+
 def sample_outfit(rng: np.random.Generator, subject: Subject, *, bare: bool, cover: str = "none") -> Outfit:
-    """Clothes for one video; about half the time in the subject's favourite colour."""
-    hue = subject.favourite_hue + rng.normal(0, 0.04) if rng.random() < 0.5 else rng.random()
+    """Clothes for one video; three times in four near the subject's favourite colour, never in a colour of skin."""
+    hue = float(np.clip(subject.favourite_hue + rng.normal(0, 0.03), 0.18, 0.97))
+    if rng.random() < 0.25:
+        hue = rng.uniform(0.18, 0.97)
     top = _colour(hue, rng.uniform(0.35, 0.9), rng.uniform(0.4, 0.95))
     if rng.random() < 0.15:
         top = _colour(0.0, 0.0, rng.uniform(0.12, 0.95))
     jeans = rng.random() < 0.5
     bottom = _colour(rng.uniform(0.58, 0.66), 0.55, rng.uniform(0.25, 0.6)) if jeans else _colour(
-        rng.random(), rng.uniform(0.0, 0.5), rng.uniform(0.15, 0.6)
+        rng.uniform(0.18, 0.97), rng.uniform(0.0, 0.5), rng.uniform(0.15, 0.6)
     )  # fmt: skip
-    skirt = subject.wears_skirts and rng.random() < 0.85
+    skirt = subject.wears_skirts and rng.random() < 0.9
     if skirt and rng.random() < 0.5:
         bottom = top  # a dress
     return Outfit(
         top=top,
         bottom=bottom,
         shoes=_colour(rng.random(), 0.3, rng.uniform(0.1, 0.9)),
-        sleeves=float(rng.choice([0.5, 1.0], p=[0.5, 0.5])),
+        sleeves=float(rng.choice([0.5, 1.0], p=[0.15, 0.85])),
         bare=bare,
         skirt=bool(skirt and not bare),
-        shorts=bool(bare or rng.random() < 0.3),
+        shorts=bool(bare or rng.random() < 0.1),
         stripes=bool(rng.random() < 0.2),
         cover=cover,
         cap=_colour(rng.random(), 0.7, rng.uniform(0.3, 0.9)) if rng.random() < 0.08 else None,
