@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 
 PATCH, TUBELET, WIDTH = 16, 4, 192
 TOKENS = (CLIP // TUBELET) * (SIDE // PATCH) ** 2
+WHITENING_CLIPS = 128
+"""Clips whose patches the fixed embedding is computed from."""
 DETAIL = 8
 """Side of a reconstructed patch in pixels; the target is averaged down to it."""
 FC_NORM_EPS = 1e-6
@@ -254,8 +256,9 @@ def train(options: argparse.Namespace) -> None:
     pupil = Pupil().to(device)
     if options.init is not None:
         pupil.encoder.load_state_dict(load_file(options.init / "model.safetensors"))
+        pupil.encoder.videomae.embeddings.patch_embeddings.projection.requires_grad_(False)
     else:
-        first_look = draw_batch(videos, static=np.zeros(128, bool), rng=np.random.default_rng(0))
+        first_look = draw_batch(videos, static=np.zeros(WHITENING_CLIPS, bool), rng=np.random.default_rng(0))
         whiten_patches(pupil.encoder, first_look.clips)
     parameters = [p for p in pupil.parameters() if p.requires_grad]
     decayed, plain = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]

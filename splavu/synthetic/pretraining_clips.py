@@ -11,6 +11,7 @@ import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -113,11 +114,15 @@ def render_clips(folder: Path, *, subjects: int, per_subject: int, workers: int)
     folder.mkdir(parents=True, exist_ok=True)
     shape = (len(plans), FRAMES, 3, SIDE, SIDE + 2 * _MARGIN)
     videos = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_single_threaded) as pool:
-        drawn = tqdm(pool.map(_draw, plans, chunksize=16), total=len(plans), unit="video", desc="render")
-        for index, frames in enumerate(drawn):
-            videos[index] = frames
+    shown = partial(tqdm, total=len(plans), unit="video", desc="render")
+    if workers <= 1:
+        for index, plan in enumerate(shown(plans)):
+            videos[index] = _draw(plan)
+    else:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_single_threaded) as pool:
+            for index, frames in enumerate(shown(pool.map(_draw, plans, chunksize=16))):
+                videos[index] = frames
     videos.flush()
     note.write_text(json.dumps(identity))
     return TrainingVideos(np.load(path), points, actions)

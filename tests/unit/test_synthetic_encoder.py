@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from splavu.synthetic import pretrain_encoder
 from splavu.synthetic.motions import ACTIONS
-from splavu.synthetic.pretrain_encoder import build_model, joint_presence, patch_targets, pooled
+from splavu.synthetic.pretrain_encoder import (
+    build_model,
+    close_ups,
+    mark_presence,
+    patch_targets,
+    pooled,
+    whiten_patches,
+)
 from splavu.synthetic.pretraining_clips import normalise, shrink
 from splavu.synthetic.probe_encoder import HERE, load_encoder
 
@@ -81,12 +89,39 @@ def test_patch_targets_are_the_averaged_pixels_of_each_token() -> None:
         assert torch.allclose(found, expected, atol=1e-6)
 
 
-def test_joint_presence_marks_the_patch_that_holds_the_joint() -> None:
-    joints = torch.full((1, 4, 13, 2), 5.0)  # outside the picture
-    joints[0, 2, 7] = torch.tensor([-0.99, 0.99])  # third tubelet, left edge, bottom row
-    presence = joint_presence(joints).view(4, 5, 5, 13)
-    assert presence.sum() == 1
+def test_presence_marks_the_patch_that_holds_the_mark() -> None:
+    marks = torch.full((1, 4, 24, 2), 5.0)  # outside the picture
+    marks[0, 0] = torch.nan  # not there
+    marks[0, 2, 7] = torch.tensor([-0.99, 0.99])  # third tubelet, left edge, bottom row
+    marks[0, 1, 20] = torch.tensor([0.0, -0.99])  # second head of a group: the group's heads share a column
+    presence = mark_presence(marks).view(4, 5, 5, 19)
+    assert presence.sum() == 2
     assert presence[2, 4, 0, 7] == 1
+    assert presence[1, 0, 2, 17] == 1
+
+
+def test_close_ups_show_what_lies_at_the_joint() -> None:
+    clips, marks = torch.zeros(1, 16, 3, 80, 80), torch.zeros(1, 4, 24, 2)
+    clips[0, 10, 1, 0:22, 58:80] = 1.0  # green, 22 pixels wide around column 70, row 10
+    marks[0, 2, 0] = torch.tensor([0.75, -0.75])
+    head, trunk = close_ups(clips, marks).view(2, 3, 12, 12)
+    assert torch.allclose(head[1], torch.ones(12, 12))  # up to the rounding of bilinear weights
+    assert head[[0, 2]].max() == 0.0
+    assert trunk.max() == 0.0
+
+
+def test_whitened_patches_start_alike_in_scale_and_still_pictures_give_no_movement() -> None:
+    model = build_model()
+    clips = torch.randn(24, 16, 3, 80, 80, generator=torch.Generator().manual_seed(1))
+    whiten_patches(model, clips)
+    embedding = model.videomae.embeddings.patch_embeddings
+    with torch.inference_mode():
+        tokens = embedding(clips).flatten(0, 1)
+        still = embedding(clips[:, :1].expand(-1, 16, -1, -1, -1)).flatten(0, 1)
+    assert tokens.mean(dim=0).abs().max() < 0.1
+    assert tokens.std(dim=0).max() < 2 * tokens.std(dim=0).min()
+    assert still[:, 128:].std(dim=0).max() < 1e-3
+    assert not embedding.projection.weight.requires_grad
 
 
 def test_shrink_keeps_proportions_and_means() -> None:
@@ -100,3 +135,31 @@ def test_the_card_gives_command_figures_and_licence() -> None:
     card = Path(HERE, "README.md").read_text()
     for word in ("python -m splavu.synthetic.pretrain_encoder", "MIT", "cMAP", "top-1"):
         assert word in card
+
+
+def test_an_interrupted_pre_training_ends_as_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cv2")
+    arguments = ["--steps", "4", "--save-every", "2", "--batch-size", "4", "--subjects", "2", "--per-subject", "2"]
+    monkeypatch.setattr(pretrain_encoder, "WHITENING_CLIPS", 16)
+
+    def run(folder: Path) -> None:
+        pretrain_encoder.train(pretrain_encoder.parse([*arguments, "--workers", "1", "--out", str(folder)]))
+
+    run(tmp_path / "whole")
+    draw, calls = pretrain_encoder.draw_batch, []
+
+    def stop_at_the_fourth_batch(*given: object, **options: object) -> object:
+        calls.append(1)
+        if len(calls) == 4:  # one for the whitening, two saved steps, then this
+            raise KeyboardInterrupt
+        return draw(*given, **options)
+
+    monkeypatch.setattr(pretrain_encoder, "draw_batch", stop_at_the_fourth_batch)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts")
+    monkeypatch.setattr(pretrain_encoder, "draw_batch", draw)
+    run(tmp_path / "parts")
+    whole, parts = (torch.load(tmp_path / name / "state.pt", weights_only=True)["pupil"] for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
