@@ -66,7 +66,8 @@ def _anonymize(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace) -> int:
     from splavu.reports import write_report  # needs Matplotlib
 
-    print(write_report(args.run, data=args.data))
+    report = write_report(args.run, data=args.data)
+    print(f"{report.table}\nreport: {report.path}")
     return 0
 
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from splavu import figures as draw
 from splavu.errors import UserError
@@ -31,15 +31,19 @@ class Configuration:
     """Run folders that the numbers are from."""
 
 
-def write_report(folder: str | Path, *, data: str | Path | None = None) -> Path:
+class Report(NamedTuple):
+    """Where a report is, and its main table, for the terminal."""
+
+    path: Path
+    table: str
+
+
+def write_report(folder: str | Path, *, data: str | Path | None = None) -> Report:
     """Gather the runs below `folder` into `folder/report.md`, `folder/metrics.json` and `folder/figures/`.
 
     Args:
         folder: Holds the run folders, as saved_models/demo does.
         data: Data root whose hmdb51 videos are shown; None shows none.
-
-    Returns:
-        The path of report.md.
 
     Raises:
         UserError: No run with results lies below `folder`.
@@ -72,7 +76,8 @@ def write_report(folder: str | Path, *, data: str | Path | None = None) -> Path:
         "runs": {name: {"params": run["params"], "versions": run["versions"]} for name, run in runs.items()},
     }
     write_text(folder / "metrics.json", json.dumps(summary, indent=1) + "\n")
-    return write_text(folder / "report.md", _markdown(folder, configurations, evaluations, runs, figures))
+    path = write_text(folder / "report.md", _markdown(folder, configurations, evaluations, runs, figures))
+    return Report(path, summary_table(configurations, _views(configurations)))
 
 
 def _read_run(path: Path) -> dict[str, Any]:
@@ -146,7 +151,7 @@ def _markdown(
     def picture(name: str, caption: str) -> str:
         return f"![{caption}]({figures[name].relative_to(folder).as_posix()})\n" if name in figures else ""
 
-    views = sorted({view for configuration in configurations for view in configuration.privacy})
+    views = _views(configurations)
     parts = [f"# {folder.name}: what is kept, what leaks\n"]
     if broken := [name for name, result in evaluations.items() if not result.get("valid", True)]:
         parts.append(f"> **Not valid:** a gate failed in {', '.join(broken)}. Don't use its numbers.\n")
@@ -176,6 +181,10 @@ def _markdown(
         parts += ["## Training\n", picture("curves", "Loss terms by epoch")]
     parts += ["## What was run\n", _runs_table(runs)]
     return "\n".join(part for part in parts if part) + "\n"
+
+
+def _views(configurations: Iterable[Configuration]) -> list[str]:
+    return sorted({view for configuration in configurations for view in configuration.privacy})
 
 
 _BATCH_SECTION = """## Why it matters how a feature is served
@@ -299,9 +308,14 @@ def _runs_table(runs: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    """A Markdown table whose columns line up, so that it can be read in a terminal too."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    padded = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    ]
+    padded.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(padded) + "\n"
 
 
 def _percent(value: float | None) -> str:

@@ -1,10 +1,11 @@
 """Pre-train the demo encoder: a small VideoMAE that knows actions and, as real encoders do, leaks appearance.
 
-One pass serves three kinds of loss: the action's cross-entropy; where people are (joints, eyes, mouth), asked of each
-token and of the pooled feature, which spares a network of this size hours of search; and masked reconstruction, where
-light decoders paint the picture and close-ups of the main person's head and trunk from the pooled feature of the
-visible patches. Tiled still frames take part in all but the first, so their features mean something. No private label
-is ever read.
+One pass serves four kinds of loss: the action's cross-entropy; which words a caption of the video would hold, as the
+encoders trained on the captions of the web learn them, "woman" and "bare chest" among them, which is where appearance
+gets in; where people are (joints, eyes, mouth), asked of each token and of the pooled feature, which spares a network
+of this size hours of search; and masked reconstruction, where light decoders paint the picture and close-ups of the
+main person from the pooled feature. Tiled still frames take part in all but the first, so their features mean
+something. The people are none that a world shows.
 
     python -m splavu.synthetic.pretrain_encoder --out DIR
 """
@@ -12,6 +13,7 @@ is ever read.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import math
@@ -32,6 +34,7 @@ from torch.nn.functional import (
 
 from .motions import ACTIONS
 from .pretraining_clips import (
+    CAPTION_WORDS,
     CLIP,
     JOINTS,
     MARK_GROUPS,
@@ -214,6 +217,7 @@ class Pupil(nn.Module):
         super().__init__()
         self.encoder, self.painter, self.finder = build_model(), PatchPainter(), PeopleFinder()
         pixels = sum(3 * side**2 for _, _, side in CLOSE_UPS)
+        self.describer = nn.Linear(WIDTH, len(CAPTION_WORDS))
         self.portraitist = nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, pixels))
 
     def losses(
@@ -229,6 +233,7 @@ class Pupil(nn.Module):
             tokens = self.encoder.videomae(batch.clips, bool_masked_pos=hidden).last_hidden_state  # [B, S, D]
             features = self.encoder.fc_norm(tokens.mean(dim=1))  # [B, D]
             logits = self.encoder.classifier(features[~static]).float()
+            words = self.describer(features).float()
             painted, portrait = self.painter(features).float(), self.portraitist(features).float()
             found, presence = (answer.float() for answer in self.finder(features, tokens))
         actions = batch.actions[~static]
@@ -237,6 +242,7 @@ class Pupil(nn.Module):
             held = held[shown].view(presence.shape)
         terms = {
             "action": cross_entropy(logits, actions, label_smoothing=0.05),
+            "captions": binary_cross_entropy_with_logits(words, batch.captions),
             "joints": smooth_l1_loss(found, batch.marks[:, :, :JOINTS], beta=0.1),
             "tokens": binary_cross_entropy_with_logits(presence, held),
             "paint": (painted - patch_targets(batch.clips).float()).square().mean(),
@@ -273,6 +279,7 @@ def train(options: argparse.Namespace) -> None:
         print(f"resuming at step {first}")
     weight = {
         "action": 1.0,
+        "captions": options.caption_weight,
         "joints": options.joints_weight,
         "tokens": options.tokens_weight,
         "paint": options.paint_weight,
@@ -288,7 +295,7 @@ def train(options: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps=options.steps, peak=options.lr)
         batch = draw_batch(videos, static=static, rng=rng)
-        batch = Batch(batch.clips.to(device), batch.marks.to(device), batch.actions.to(device))
+        batch = Batch(*(getattr(batch, field.name).to(device) for field in dataclasses.fields(batch)))
         kept = TOKENS // 2 if step < options.masked_share * options.steps else TOKENS
         terms, right = pupil.losses(batch, is_static, kept=kept, generator=generator)
         loss = sum(weight[name] * term for name, term in terms.items())
@@ -327,6 +334,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=6e-4, help="peak learning rate (warm-up, then cosine)")
     parser.add_argument("--paint-weight", type=float, default=1.0, help="weight of the reconstruction")
     parser.add_argument("--portrait-weight", type=float, default=3.0, help="weight of the close-ups")
+    parser.add_argument("--caption-weight", type=float, default=4.0, help="weight of the words that describe the video")
     parser.add_argument("--joints-weight", type=float, default=10.0, help="weight of the joint positions")
     parser.add_argument("--tokens-weight", type=float, default=10.0, help="weight of the joints that tokens hold")
     parser.add_argument("--masked-share", type=float, default=0.4, help="share of steps that hide half of the patches")

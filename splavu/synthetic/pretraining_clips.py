@@ -1,8 +1,8 @@
 """The encoder's own training clips: people and scenes of no world, kept in one uint8 array on disk.
 
 Frames pass through the preparation that extraction uses (short side to 80 pixels, antialiased bilinear), but keep some
-columns beyond the centre crop for random crops. Action labels and positions (joints, eyes, mouth, other people) come
-along; private attributes are never returned.
+columns beyond the centre crop for random crops. Action labels, positions (joints, eyes, mouth, other people) and the
+words of a caption come along; the words are not the attributes that evaluations attack, but they overlap, as on the web.
 """
 
 from __future__ import annotations
@@ -85,6 +85,42 @@ def _marks(plan: Plan) -> np.ndarray:  # -> [FRAMES, 24, 2]
     return points * (small / width, SIDE / height) - ((small - SIDE) // 2 - _MARGIN, 0)
 
 
+CAPTION_WORDS = (
+    "woman", "dark", "bald", "long hair", "bun", "beard", "bare chest", "skirt", "shorts", "stripes", "sunglasses",
+    "mask", "helmet", "cap", "facing us", "in profile", "from behind", "with somebody", "workers behind",
+)  # fmt: skip
+"""What a caption of a video might say of the people in it, as captions of the web do."""
+
+
+def _caption(plan: Plan) -> np.ndarray:  # -> [W] of 0 and 1
+    """Which of `CAPTION_WORDS` a describer would use for this video."""
+    shot = stage(plan, generator(SEED, "pretraining", "video", plan.index))
+    main, roles = shot.people[-1], [person.role for person in shot.people]
+    subject, outfit, turned = main.subject, main.outfit, abs(float(main.azimuth))
+    said = (
+        subject.female,
+        subject.dark_skin,
+        subject.hair_length < 0.1,
+        subject.hair_length > 0.6,
+        subject.bun,
+        subject.beard > 0.5,
+        outfit.bare,
+        outfit.skirt,
+        outfit.shorts,
+        outfit.stripes,
+        outfit.cover == "sunglasses",
+        outfit.cover == "mask",
+        outfit.cover == "helmet",
+        outfit.cap is not None,
+        turned < 0.9 and outfit.cover == "none",
+        0.9 <= turned < 2.0,
+        turned >= 2.0,
+        "companion" in roles,
+        "group" in roles,
+    )
+    return np.array(said, dtype=np.float32)
+
+
 def _single_threaded() -> None:
     import cv2
 
@@ -97,6 +133,7 @@ class TrainingVideos:
     pixels: np.ndarray  # [N, 24, 3, 80, 92] uint8
     marks: np.ndarray  # [N, 24, 24, 2] columns and rows on these pixels, NaN for what isn't there
     actions: np.ndarray  # [N] int64
+    captions: np.ndarray  # [N, W] float32, which words describe the video
 
 
 def render_clips(folder: Path, *, subjects: int, per_subject: int, workers: int) -> TrainingVideos:
@@ -107,10 +144,11 @@ def render_clips(folder: Path, *, subjects: int, per_subject: int, workers: int)
     plans = sample_plans(SEED, "pretraining", people, per_subject=per_subject)
     actions = np.array([ACTIONS.index(plan.action) for plan in plans])
     points = np.stack([_marks(plan) for plan in plans]).astype(np.float32)
+    captions = np.stack([_caption(plan) for plan in plans])
     identity = {"generator": generator_version(), "subjects": subjects, "per_subject": per_subject}
     path, note = folder / "videos.npy", folder / "videos.json"
     if note.exists() and json.loads(note.read_text()) == identity:
-        return TrainingVideos(np.load(path), points, actions)
+        return TrainingVideos(np.load(path), points, actions, captions)
     folder.mkdir(parents=True, exist_ok=True)
     shape = (len(plans), FRAMES, 3, SIDE, SIDE + 2 * _MARGIN)
     videos = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
@@ -125,7 +163,7 @@ def render_clips(folder: Path, *, subjects: int, per_subject: int, workers: int)
                 videos[index] = frames
     videos.flush()
     note.write_text(json.dumps(identity))
-    return TrainingVideos(np.load(path), points, actions)
+    return TrainingVideos(np.load(path), points, actions, captions)
 
 
 @dataclass(frozen=True)
@@ -133,6 +171,7 @@ class Batch:
     clips: Tensor  # [B, 16, 3, 80, 80] bfloat16, normalised
     marks: Tensor  # [B, 4, 24, 2] at the middle of each tubelet, -1..1 over the picture
     actions: Tensor  # [B]
+    captions: Tensor  # [B, W]
 
 
 def draw_batch(videos: TrainingVideos, *, static: np.ndarray, rng: np.random.Generator) -> Batch:
@@ -162,4 +201,9 @@ def draw_batch(videos: TrainingVideos, *, static: np.ndarray, rng: np.random.Gen
     offset = shift.view(count, 1, 1, 1, 1) / (255.0 * std) - mean / std
     clips = torch.addcmul(offset.bfloat16(), torch.from_numpy(pixels).bfloat16(), scale.bfloat16())
     middles = marks[:, 2::4].copy()
-    return Batch(clips, torch.from_numpy(middles), torch.from_numpy(videos.actions[chosen]))
+    return Batch(
+        clips,
+        torch.from_numpy(middles),
+        torch.from_numpy(videos.actions[chosen]),
+        torch.from_numpy(videos.captions[chosen]),
+    )

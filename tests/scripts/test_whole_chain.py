@@ -44,7 +44,7 @@ def test_from_pixels_to_a_report(tmp_path, monkeypatch, capsys):
     assert __main__.main(["report", str(tmp_path / "runs/demo"), "--data", str(world), *common]) == 0
     report = tmp_path / "runs/demo/report.md"
     assert str(report) in capsys.readouterr().out
-    assert "| raw features |" in report.read_text()
+    assert "| raw features " in report.read_text()
     assert (tmp_path / "runs/demo/figures/world.png").is_file()
     assert json.loads((tmp_path / "runs/demo/metrics.json").read_text())["configurations"]
 
