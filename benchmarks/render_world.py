@@ -1,6 +1,6 @@
 """Frames per second of the renderer on one core, without the codec.
 
-    python benchmarks/render_world.py
+python benchmarks/render_world.py
 """
 
 from __future__ import annotations

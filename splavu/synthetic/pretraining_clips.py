@@ -2,7 +2,7 @@
 
 Frames pass through the preparation that extraction uses (short side to 80 pixels, antialiased bilinear), but keep some
 columns beyond the centre crop for random crops. Action labels, positions (joints, eyes, mouth, other people) and the
-words of a caption come along; the words are not the attributes that evaluations attack, but they overlap, as on the web.
+words of a caption come along; the words are not the attributes that evaluations attack, but they overlap with them.
 """
 
 from __future__ import annotations
