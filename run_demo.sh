@@ -34,9 +34,11 @@ train_head --set run_id=demo/ft_batch_alone --set "$BATCH"
 
 # 5. Privacy: fresh attackers on what is released; then the same checkpoint judged in its batch and alone.
 attack --set "saved_fa_model=$RUNS/demo/aam/model_temp.pth"
-attack --set run_id=demo/privacy_batch_in_batch --set "$BATCH" --set serving=batch --set "seeds=(0,)"
-attack --set run_id=demo/privacy_batch_alone --set "$BATCH" --set "seeds=(0,)"
-attack --set run_id=demo/privacy_published --set protocol=published --set dataset=vispr --set "$BATCH" --set "seeds=(0,)"
+COMPARE=(--set "attackers=('logistic', 'mlp')" --set "seeds=(0,)" --set "$BATCH")
+attack --set run_id=demo/privacy_batch_in_batch --set serving=batch "${COMPARE[@]}"
+attack --set run_id=demo/privacy_batch_alone "${COMPARE[@]}"
+attack --set run_id=demo/privacy_published --set protocol=published --set dataset=vispr \
+  --set "views=('static',)" --set "$BATCH" --set "seeds=(0,)"
 
 # 6. The report.
 step python -m splavu report "$RUNS/demo" --data "$DATA"
