@@ -58,6 +58,8 @@ def plane(configurations: Sequence[Configuration], path: Path) -> Path:
         axis.set_title(f"{view} clips")
         axis.set_xlabel("cMAP of the strongest attackers, % (less leaks less)")
         axis.legend(fontsize=7.5, frameon=False, loc="best")
+    lowest = min((c.top1 for c in configurations if c.top1 is not None), default=0.0)
+    axes[0].set_ylim(max(0.0, 100 * lowest - 20), 102)  # a wide scale: a video more or less shouldn't look like a drop
     axes[0].set_ylabel("action top-1 on unseen subjects, %")
     return _saved(figure, path)
 
