@@ -1,0 +1,1 @@
+"""TriDet: temporal action detection on precomputed features (Shi et al., CVPR 2023)."""

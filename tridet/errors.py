@@ -1,0 +1,18 @@
+"""The one exception that a user of `tridet` sees: what is wrong, where, and how to mend it."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Bad input, told in one line; the entry points print it and exit with code 2.
+
+    Args:
+        culprit: The file, video or configuration key at fault.
+        problem: What was found there, and what was expected.
+        remedy: What to do about it.
+    """
+
+    def __init__(self, culprit: object, problem: str, remedy: str = "") -> None:
+        self.culprit, self.problem, self.remedy = str(culprit), problem, remedy
+        line = f"{culprit}: {problem}" + (f"; {remedy}" if remedy else "")
+        super().__init__(" ".join(line.split()))
