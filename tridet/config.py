@@ -195,7 +195,7 @@ class Config:
 
     @property
     def divisor(self) -> int:
-        """Sequences are padded to a multiple of this."""
+        """Sequences longer than max_seq_len are padded to a multiple of this."""
         widest = max(s * w if w > 1 else s for s, w in zip(self.strides, self.windows, strict=True))
         return math.lcm(widest, self.strides[-1])
 
@@ -377,10 +377,10 @@ def _check(config: Config) -> None:
     if model.fpn_type == "identity":
         require(model.fpn_dim == model.embd_dim, "model.fpn_dim", "must equal embd_dim in an identity neck")
     require(
-        data.max_seq_len % config.divisor == 0,
+        data.max_seq_len % config.strides[-1] == 0,
         "dataset.max_seq_len",
-        f"{data.max_seq_len} is no multiple of {config.divisor}, which the pyramid needs",
-        f"use {math.ceil(data.max_seq_len / config.divisor) * config.divisor}",
+        f"{data.max_seq_len} is no multiple of {config.strides[-1]}, the stride of the coarsest level",
+        f"use {math.ceil(data.max_seq_len / config.strides[-1]) * config.strides[-1]}",
     )
     require(0 <= config.train_cfg.droppath < 1, "train_cfg.droppath", f"{config.train_cfg.droppath} is not in [0, 1)")
     require(opt.warmup_epochs >= 0, "opt.warmup_epochs", f"{opt.warmup_epochs} is negative")
