@@ -68,7 +68,7 @@ class ModelConfig:
     scale_factor: int = 2
     regression_range: tuple[tuple[float, float], ...] = ((0, 4), (4, 8), (8, 16), (16, 32), (32, 64), (64, 10000))
     n_sgp_win_size: int | tuple[int, ...] = 1
-    """Window of the SGP layers, positive and odd; one number for all levels, or one a level. (Published: -1, invalid.)"""
+    """Window of the SGP layers, odd; one number, or one a level. (Published: -1, which is invalid.)"""
     embd_kernel_size: int = 3
     embd_dim: int = 512
     embd_with_ln: bool = True
