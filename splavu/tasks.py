@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,32 @@ from splavu.datasets import ClipBatch, Stream
 from splavu.metrics import top1
 
 
+class Stateful(Protocol):
+    """What can be saved and resumed: a learning-rate schedule, a network."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+
+
+class Schedule(Stateful, Protocol):
+    """A learning-rate schedule; torch's own are some."""
+
+    def step(self) -> None: ...
+
+
+class Average(Protocol):
+    """A running average of a network's weights, such as an exponential moving average."""
+
+    network: nn.Module
+    """The averaged network, which is evaluated in place of the trained one."""
+
+    def update(self, network: nn.Module) -> None: ...
+
+
 @dataclass
 class Learner:
-    """A network with everything that changes it: optimizer, schedule, clipping; one `step`, one state for resume.
+    """A network with everything that changes it: optimizer, schedule, clipping, average; one `step`, one resume state.
 
     The optimizer's state is kept in checkpoints as `optimizer_{name}`.
     """
@@ -28,10 +51,18 @@ class Learner:
     name: str
     network: nn.Module
     optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler | None = None
-    """Advanced once an epoch."""
+    schedule: Schedule | None = None
+    schedule_every: Literal["epoch", "step"] = "epoch"
+    """When the schedule advances."""
     clip_norm: float | None = None
     """Largest gradient norm; None leaves gradients alone."""
+    average: Average | None = None
+    """Updated after each step."""
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network to evaluate: the average, where there is one."""
+        return self.network if self.average is None else self.average.network
 
     def zero_grad(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -41,22 +72,30 @@ class Learner:
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
         self.optimizer.step()
+        if self.schedule is not None and self.schedule_every == "step":
+            self.schedule.step()
+        if self.average is not None:
+            self.average.update(self.network)
 
     def end_epoch(self) -> None:
-        if self.schedule is not None:
+        if self.schedule is not None and self.schedule_every == "epoch":
             self.schedule.step()
 
     def state(self) -> dict[str, Any]:
-        """Optimizer and schedule, for resume; the network's weights are kept apart, under their published key."""
-        state = {f"optimizer_{self.name}": self.optimizer.state_dict()}
-        if self.schedule is not None:
-            state[f"schedule_{self.name}"] = self.schedule.state_dict()
-        return state
+        """Everything that resuming needs but the network's weights, which are kept apart under their published key."""
+        return {f"{part}_{self.name}": stateful.state_dict() for part, stateful in self._stateful().items()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state[f"optimizer_{self.name}"])
+        for part, stateful in self._stateful().items():
+            stateful.load_state_dict(state[f"{part}_{self.name}"])
+
+    def _stateful(self) -> dict[str, Stateful]:
+        parts: dict[str, Stateful] = {"optimizer": self.optimizer}
         if self.schedule is not None:
-            self.schedule.load_state_dict(state[f"schedule_{self.name}"])
+            parts["schedule"] = self.schedule
+        if self.average is not None:
+            parts["average"] = self.average.network
+        return parts
 
 
 class BatchSource(Protocol):
