@@ -1,0 +1,46 @@
+"""The one exception that a user of `mgfn` sees, and how a script leaves with it."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+
+class InputError(ValueError):
+    """Bad input, told in one line; the scripts print it and exit with code 2 (`leave`).
+
+    Args:
+        culprit: The file, video or option at fault.
+        problem: What was found there, and what was expected.
+        remedy: What to do about it.
+    """
+
+    def __init__(self, culprit: object, problem: str, remedy: str = "") -> None:
+        self.culprit, self.problem, self.remedy = str(culprit), problem, remedy
+        line = f"{culprit}: {problem}" + (f"; {remedy}" if remedy else "")
+        super().__init__(" ".join(line.split()))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A remedy that offers the name in `known` closest to `name`, or lists some of them."""
+    known = sorted(known)
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    listed = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+    return f"did you mean '{match[0]}'?" if match else f"known: {listed or 'none'}"
+
+
+def leave(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
+    """Run a script's `main` on the command line and exit: 0 done, 2 bad input in one line, 130 interrupted."""
+    try:
+        main(None)
+        code = 0
+    except InputError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command to go on", file=sys.stderr)
+        code = 130
+    sys.exit(code)
