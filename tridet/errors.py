@@ -16,3 +16,6 @@ class InputError(ValueError):
         self.culprit, self.problem, self.remedy = str(culprit), problem, remedy
         line = f"{culprit}: {problem}" + (f"; {remedy}" if remedy else "")
         super().__init__(" ".join(line.split()))
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:  # crosses from a loader's process as it is
+        return type(self), (self.culprit, self.problem, self.remedy)
