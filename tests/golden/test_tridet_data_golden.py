@@ -19,10 +19,8 @@ def cases(shared):
     sides = {}
     for side in ("in", "out"):
         stops = np.cumsum([int(row[f"n_{side}"]) for row in rows])[:-1]
-        sides[side] = [
-            tuple(map(torch.from_numpy, pair))
-            for pair in zip(*(np.split(golden[f"{side}_{name}"], stops) for name in ("segments", "labels")), strict=True)
-        ]
+        columns = [np.split(golden[f"{side}_{name}"], stops) for name in ("segments", "labels")]
+        sides[side] = [tuple(map(torch.from_numpy, pair)) for pair in zip(*columns, strict=True)]
     return list(zip(rows, sides["in"], sides["out"], strict=True))
 
 
