@@ -201,7 +201,7 @@ class Config:
 
 
 def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
-    """The configuration in a YAML file over the defaults.
+    """The configuration in a YAML file over the defaults; a key `base` names another file to lie below this one.
 
     Args:
         path: YAML file.
@@ -210,15 +210,7 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config
     Raises:
         InputError: No such file, no YAML mapping, an unknown key, a value of the wrong type or out of range.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text()) or {}
-    except FileNotFoundError:
-        raise InputError(path, "doesn't exist", "give a YAML file such as tridet/thumos_videoMAE.yaml") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(path, f"is no YAML file ({error})") from None
-    if not isinstance(content, Mapping):
-        raise InputError(path, "holds no mapping", "see tridet/thumos_videoMAE.yaml")
-    return from_dict(_laid_over(content, overrides or {}), source=path)
+    return from_dict(_laid_over(_read(Path(path)), overrides or {}), source=path)
 
 
 def from_dict(content: Mapping[str, Any], *, source: object = "config") -> Config:
@@ -247,6 +239,23 @@ def from_dict(content: Mapping[str, Any], *, source: object = "config") -> Confi
 def to_dict(config: Config) -> dict[str, Any]:
     """The merged dictionary, as plain lists and numbers; `from_dict` reads it back."""
     return _plain(dataclasses.asdict(config))
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The mapping in a YAML file, laid over its base's, if it names one."""
+    if path.resolve() in above:
+        raise InputError(path, "is its own base", "remove the key 'base' from one of the files")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise InputError(path, "doesn't exist", "give a YAML file such as tridet/thumos_videoMAE.yaml") from None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(path, f"is no YAML file ({error})") from None
+    if not isinstance(content, Mapping):
+        raise InputError(path, "holds no mapping", "see tridet/thumos_videoMAE.yaml")
+    content = dict(content)
+    base = content.pop("base", None)
+    return content if base is None else _laid_over(_read(path.parent / base, (*above, path.resolve())), content)
 
 
 def _take(section: dict[str, Any], name: str, value: Any, where: str) -> None:

@@ -1,0 +1,122 @@
+"""What train.py and eval.py share: flags, the device, and exit codes.
+
+Exit codes: 0 done; 2 bad input, told in one line; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import yaml
+from torch import Tensor
+from tqdm import tqdm
+
+from tridet.config import Config, load
+from tridet.errors import InputError
+
+EXIT_CODES = __doc__.split("\n\n", 1)[1].strip()
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """An argument parser with what both scripts take: CONFIG, --set, --aam, --aam-serving, --device, --quiet."""
+    made = argparse.ArgumentParser(
+        description=description, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("config", metavar="CONFIG", type=Path, help="YAML file, such as tridet/thumos_videoMAE.yaml")
+    made.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="override one key, as in dataset.feat_folder=features/anonymized; may be repeated",
+    )
+    made.add_argument("--aam", metavar="CHECKPOINT", type=Path, help="anonymize the features as they are read")
+    made.add_argument(
+        "--aam-serving",
+        choices=("video", "alone"),
+        default="video",
+        help="the anonymizer sees a video as one sequence (default), or each of its features alone",
+    )
+    made.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    made.add_argument("--quiet", action="store_true", help="no progress bars, warnings only")
+    return made
+
+
+def start(args: argparse.Namespace) -> tuple[Config, torch.device, Callable[[Tensor], Tensor] | None]:
+    """Logging as the flags ask; then the configuration, the device and the anonymizer that they name."""
+    logging.basicConfig(
+        level=logging.WARNING if args.quiet else logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True
+    )
+    if args.quiet:
+        tqdm.__init__ = functools.partialmethod(tqdm.__init__, disable=True)
+    device = pick_device(args.device)
+    config = load(args.config, overrides(args.set))
+    anonymizer = None
+    if args.aam is not None:
+        from tridet.task import anonymizing  # needs splavu, which detection alone doesn't
+
+        anonymizer = anonymizing(
+            args.aam, feature_dim=config.dataset.input_dim, serving=args.aam_serving, device=device
+        )
+    return config, device, anonymizer
+
+
+def overrides(assignments: Sequence[str]) -> dict[str, Any]:
+    """`["opt.epochs=3"]` -> `{"opt": {"epochs": 3}}`; values are read as YAML.
+
+    Raises:
+        InputError: No '=' in an assignment, or a value that is no YAML.
+    """
+    nested: dict[str, Any] = {}
+    for assignment in assignments:
+        key, sign, text = assignment.partition("=")
+        if not sign:
+            raise InputError(f"--set {assignment}", "has no '='", "write --set section.key=value")
+        *sections, name = key.strip().split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        try:
+            place[name] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise InputError(f"--set {assignment}", "has a value that can't be read", "quote it") from None
+    return nested
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device called `name`; 'auto' takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        InputError: No such device, or it is absent from this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError("--device", f"'{name}' can't be used ({reason})", "try auto or cpu") from error
+    return device
+
+
+def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
+    """Run a script's `main` on the command line and leave with its exit code."""
+    try:
+        code = main(None) or 0
+    except InputError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command to go on", file=sys.stderr)
+        code = 130
+    sys.exit(code)
