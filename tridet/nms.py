@@ -1,0 +1,296 @@
+"""Non-maximum suppression of segments, in plain arrays: soft or hard, for all classes at once, and boundary voting.
+
+There is no extension to compile. Each step selects the best candidate of every class and lowers the scores of the
+others in a few operations on a [C, N] table, so the number of steps is that of one class. The table lives on the host
+whatever the device of the input: a step is too small to fill a GPU, and its latency would count thousands of times.
+
+What a reader would get wrong: the best candidate of a class is kept even when its score is below `min_score`, and the
+Gaussian rule knows no overlap threshold. Both are what the published numbers were made with.
+
+Letters: N candidates, M of them kept, C classes. Segments are (start, end) in any one unit; arithmetic is float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tridet.errors import InputError
+
+SoftMethod = Literal["gaussian", "linear", "vanilla"]
+Decay = Callable[[np.ndarray, np.ndarray], None]  # lowers scores in place, given the IoU with what was just selected
+
+_STEPS_BETWEEN_COMPACTIONS = 16  # one costs about as much as a step
+_WORTH_COMPACTING = 0.7  # of the cells would be left
+_VOTES_AT_ONCE = 1 << 17  # pairs in flight: half a megabyte an array stays in the cache
+_LOWEST = float(np.finfo(np.float32).min)
+
+
+def soft_nms(
+    segments: Tensor,
+    scores: Tensor,
+    *,
+    sigma: float = 0.5,
+    min_score: float = 0.001,
+    method: SoftMethod = "gaussian",
+    iou_threshold: float = 0.1,
+    max_segments: int = 0,
+) -> tuple[Tensor, Tensor]:  # [N, 2], [N] -> [M], [M]
+    """Select by descending score; each selection lowers the scores of those that overlap it.
+
+    The factor is exp(-IoU^2 / sigma) (`gaussian`, which ignores `iou_threshold`) or, where the IoU reaches
+    `iou_threshold`, 1 - IoU (`linear`) or 0 (`vanilla`). A candidate that falls below `min_score` is out; the first
+    selection never is, so a call with candidates keeps at least one. Of equal scores the lower index goes first.
+    With `max_segments` > 0 the selection ends there.
+
+    Returns:
+        Indices of the kept candidates (int64) in the order of selection, and their lowered scores (float32), which
+        descend.
+
+    Raises:
+        InputError: Shapes disagree, a value is not finite, a segment ends before it starts, an option is out of range.
+
+    Source: Bodla et al., Soft-NMS, ICCV 2017, with the first-selection rule of the TriDet release.
+    """
+    _check(segments, scores)
+    decay = _soft_decay(method, sigma=sigma, iou_threshold=iou_threshold)
+    one_class = torch.zeros_like(scores, dtype=torch.int64)
+    return _select(segments, scores, one_class, decay=decay, min_score=min_score, max_segments=max_segments)
+
+
+def hard_nms(
+    segments: Tensor, scores: Tensor, *, iou_threshold: float, min_score: float = 0.0, max_segments: int = 0
+) -> Tensor:  # [N, 2], [N] -> [M]
+    """Indices (int64), by descending score, of candidates that no kept better one overlaps by `iou_threshold` or more.
+
+    With `min_score` > 0 only scores above it take part, so nothing may be left. Of equal scores the lower index goes
+    first.
+
+    Raises:
+        InputError: As in `soft_nms`.
+    """
+    _check(segments, scores)
+    decay = partial(_hard_decay, iou_threshold=_checked_iou(iou_threshold))
+    entrants = _above(scores, min_score)
+    one_class = torch.zeros_like(entrants)
+    kept, _ = _select(
+        segments[entrants], scores[entrants], one_class, decay=decay, min_score=_LOWEST, max_segments=max_segments
+    )
+    return entrants[kept]
+
+
+def vote(
+    kept_segments: Tensor, segments: Tensor, scores: Tensor, *, threshold: float
+) -> Tensor:  # [M, 2], [N, 2], [N] -> [M, 2]
+    """Move each kept segment to the score-weighted mean of the candidates that overlap it by IoU >= `threshold`.
+
+    `segments` and `scores` are all candidates with the scores they had before suppression. A segment nobody votes for
+    (one of zero length overlaps nothing, not even itself) stays where it is. Runs on the device of the input.
+
+    Raises:
+        InputError: As in `soft_nms`.
+    """
+    _check(segments, scores)
+    _checked_iou(threshold)
+    if len(kept_segments) == 0 or len(segments) == 0:
+        return kept_segments.clone()
+    starts, ends = segments.unbind(1)
+    lengths = ends - starts
+    voted = []
+    for kept in kept_segments.split(max(1, _VOTES_AT_ONCE // len(segments))):
+        start, end = kept[:, :1], kept[:, 1:]  # [m, 1]
+        overlap = (torch.minimum(end, ends) - torch.maximum(start, starts)).clamp_(min=0)  # [m, N]
+        iou = overlap / (end - start + lengths - overlap)
+        weights = torch.where(iou >= threshold, scores, 0.0)
+        total = weights.sum(1, keepdim=True)
+        voted.append(torch.where(total > 0, (weights / total) @ segments, kept))
+    return torch.cat(voted)
+
+
+def suppress(
+    segments: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    *,
+    method: Literal["soft", "hard", "none"] = "soft",
+    iou_threshold: float = 0.1,
+    min_score: float = 0.001,
+    max_segments: int = 2000,
+    sigma: float = 0.5,
+    multiclass: bool = True,
+    voting_threshold: float = 0.7,
+) -> tuple[Tensor, Tensor, Tensor]:  # [N, 2], [N], [N] -> [M, 2], [M], [M]
+    """Reduce the candidates of one video to its detections, by descending score.
+
+    Args:
+        method: `soft` is Gaussian and ignores `iou_threshold`; `none` returns the candidates as they came, all of them.
+        max_segments: Cap per class and again in total; 0 is none.
+        multiclass: Classes don't see each other, and `voting_threshold` has no effect. Otherwise one class-agnostic
+            run and then, if `voting_threshold` > 0, a vote of all candidates on the boundaries.
+
+    Returns:
+        Segments, scores and labels on the device of the input. Of equal scores the lower label goes first.
+
+    Raises:
+        InputError: As in `soft_nms`, or an unknown `method`.
+    """
+    _check(segments, scores, labels)
+    entrants = torch.arange(len(scores), device=scores.device)
+    if method == "none":
+        return segments, scores, labels
+    elif method == "soft":
+        decay = _soft_decay("gaussian", sigma=sigma, iou_threshold=iou_threshold)
+    elif method == "hard":
+        decay = partial(_hard_decay, iou_threshold=_checked_iou(iou_threshold))
+        entrants, min_score = _above(scores, min_score), _LOWEST
+    else:
+        raise InputError("NMS method", f"{method!r} is unknown", "choose soft, hard or none")
+    kept, new_scores = _select(
+        segments[entrants],
+        scores[entrants],
+        labels[entrants] if multiclass else torch.zeros_like(entrants),
+        decay=decay,
+        min_score=min_score,
+        max_segments=max_segments,
+    )
+    order = new_scores.argsort(descending=True, stable=True)[: max_segments or None]
+    kept, new_scores = entrants[kept[order]], new_scores[order]
+    new_segments = segments[kept]
+    if not multiclass and voting_threshold > 0:
+        new_segments = vote(new_segments, segments, scores, threshold=voting_threshold)
+    return new_segments, new_scores, labels[kept]
+
+
+@dataclass
+class _Table:
+    """Candidates by class, padded on the right: scores of the padded, the selected and the suppressed can't win."""
+
+    classes: np.ndarray  # [C]
+    index: np.ndarray  # [C, n], position in the input
+    starts: np.ndarray  # [C, n]
+    ends: np.ndarray  # [C, n]
+    lengths: np.ndarray  # [C, n]
+    scores: np.ndarray  # [C, n]
+
+    @classmethod
+    def of(cls, segments: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> _Table:  # [N, 2], [N], [N]
+        order = np.argsort(labels, kind="stable")
+        classes, counts = np.unique(labels, return_counts=True)
+        present = np.arange(counts.max()) < counts[:, None]
+        index = np.zeros(present.shape, dtype=np.int64)
+        index[present] = order
+        starts, ends = segments[index, 0], segments[index, 1]
+        lengths = ends - starts + np.float32(1e-6)
+        ends[~present] = -np.inf
+        return cls(classes, index, starts, ends, lengths, np.where(present, scores[index], -np.inf))
+
+    def iou(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:  # [C], [C] -> [C, n]
+        """Overlap of every candidate with one of its class; float32, in the order of operations of the release."""
+        start, end, length = (part[rows, columns, None] for part in (self.starts, self.ends, self.lengths))
+        overlap = np.minimum(self.ends, end)
+        overlap -= np.maximum(self.starts, start)
+        np.maximum(overlap, 0, out=overlap)
+        union = self.lengths + length
+        union -= overlap
+        return np.divide(overlap, union, out=overlap)
+
+    def retire(self, rows: np.ndarray, columns: np.ndarray) -> None:
+        """Take the selected out of the running. Such an end overlaps nothing, so no factor makes NaN of -inf."""
+        self.scores[rows, columns] = self.ends[rows, columns] = -np.inf
+
+    def compact(self, min_score: float) -> _Table:
+        """Drop the columns and classes without candidates in the running, if that saves a good part of the table."""
+        running = self.scores >= min_score
+        counts = running.sum(1)
+        left, width = counts > 0, counts.max()
+        if width * left.sum() > _WORTH_COMPACTING * running.size:
+            return self
+        columns = np.argsort(~running[left], axis=1, kind="stable")[:, :width]
+        parts = (self.index, self.starts, self.ends, self.lengths, self.scores)
+        return _Table(self.classes[left], *(np.take_along_axis(part[left], columns, axis=1) for part in parts))
+
+
+def _select(
+    segments: Tensor, scores: Tensor, labels: Tensor, *, decay: Decay, min_score: float, max_segments: int
+) -> tuple[Tensor, Tensor]:  # [N, 2], [N], [N] -> [M], [M]
+    """Greedy selection in all classes at once: kept indices and their scores, by class, then in order of selection.
+
+    Scores only fall, so a class is finished when its best is below `min_score`: nothing has to be removed before.
+    """
+    if len(scores) == 0:
+        return torch.zeros_like(scores, dtype=torch.int64), scores
+    table = _Table.of(*(part.detach().cpu().numpy() for part in (segments.float(), scores.float(), labels)))
+    min_score = max(min_score, _LOWEST)
+    selections = []
+    for step in range(max_segments or len(scores)):
+        rows, best = np.arange(len(table.classes)), table.scores.argmax(1)
+        best_scores = table.scores[rows, best]
+        kept = best_scores >= min_score if step else np.full(len(rows), True)
+        if not kept.any():
+            break
+        selections.append((table.classes[kept], table.index[rows, best][kept], best_scores[kept]))
+        decay(table.scores, table.iou(rows, best))
+        table.retire(rows, best)
+        if step % _STEPS_BETWEEN_COMPACTIONS == 0:
+            table = table.compact(min_score)
+            if table.scores.size == 0:
+                break
+    classes, kept, lowered = (np.concatenate(part) for part in zip(*selections, strict=True))
+    order = np.argsort(classes, kind="stable")
+    return torch.from_numpy(kept[order]).to(scores.device), torch.from_numpy(lowered[order]).to(scores.device)
+
+
+def _soft_decay(method: SoftMethod, *, sigma: float, iou_threshold: float) -> Decay:
+    if method == "gaussian":
+        if not sigma > 0:
+            raise InputError("sigma", f"{sigma} is not positive", "0.5 is usual")
+        return partial(_gaussian_decay, sigma=np.float32(sigma))
+    if method not in ("linear", "vanilla"):
+        raise InputError("soft-NMS method", f"{method!r} is unknown", "choose gaussian, linear or vanilla")
+    decay = _linear_decay if method == "linear" else _vanilla_decay
+    return partial(decay, iou_threshold=_checked_iou(iou_threshold))
+
+
+def _gaussian_decay(scores: np.ndarray, iou: np.ndarray, *, sigma: np.float32) -> None:
+    np.multiply(iou, iou, out=iou)
+    np.divide(iou, -sigma, out=iou)
+    scores *= np.exp(iou, out=iou)
+
+
+def _linear_decay(scores: np.ndarray, iou: np.ndarray, *, iou_threshold: np.float32) -> None:
+    scores *= np.where(iou >= iou_threshold, 1 - iou, np.float32(1))
+
+
+def _vanilla_decay(scores: np.ndarray, iou: np.ndarray, *, iou_threshold: np.float32) -> None:
+    scores *= iou < iou_threshold
+
+
+def _hard_decay(scores: np.ndarray, iou: np.ndarray, *, iou_threshold: np.float32) -> None:
+    scores[iou >= iou_threshold] = -np.inf
+
+
+def _checked_iou(threshold: float) -> np.float32:
+    if not 0 < threshold <= 1:
+        raise InputError("IoU threshold", f"{threshold} is not in (0, 1]", "0.1 is usual in suppression, 0.7 in voting")
+    return np.float32(threshold)
+
+
+def _above(scores: Tensor, min_score: float) -> Tensor:  # [N] -> [M], indices
+    return (scores > min_score if min_score > 0 else torch.ones_like(scores, dtype=torch.bool)).nonzero()[:, 0]
+
+
+def _check(segments: Tensor, scores: Tensor, labels: Tensor | None = None) -> None:
+    count = len(scores)
+    if segments.shape != (count, 2) or scores.ndim != 1 or (labels is not None and labels.shape != (count,)):
+        shapes = " and ".join(str(tuple(part.shape)) for part in (segments, scores, labels) if part is not None)
+        raise InputError("candidates", f"shapes {shapes} disagree", "give segments [N, 2], scores [N], labels [N]")
+    if not (segments.isfinite().all() and scores.isfinite().all()):
+        raise InputError("candidates", "a boundary or score is not finite", "look for NaN in the network's output")
+    if (segments[:, 1] < segments[:, 0]).any():
+        raise InputError("candidates", "a segment ends before it starts", "give (start, end) in that order")
