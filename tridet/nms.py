@@ -91,7 +91,7 @@ def vote(
     """Move each kept segment to the score-weighted mean of the candidates that overlap it by IoU >= `threshold`.
 
     `segments` and `scores` are all candidates with the scores they had before suppression. A segment nobody votes for
-    (one of zero length overlaps nothing, not even itself) stays where it is. Runs on the device of the input.
+    (one of zero length overlaps nothing, not even itself) stays where it is. float32, on the device of the input.
 
     Raises:
         InputError: As in `soft_nms`.
@@ -100,10 +100,11 @@ def vote(
     _checked_iou(threshold)
     if len(kept_segments) == 0 or len(segments) == 0:
         return kept_segments.clone()
+    segments, scores = segments.float(), scores.float()
     starts, ends = segments.unbind(1)
     lengths = ends - starts
     voted = []
-    for kept in kept_segments.split(max(1, _VOTES_AT_ONCE // len(segments))):
+    for kept in kept_segments.float().split(max(1, _VOTES_AT_ONCE // len(segments))):
         start, end = kept[:, :1], kept[:, 1:]  # [m, 1]
         overlap = (torch.minimum(end, ends) - torch.maximum(start, starts)).clamp_(min=0)  # [m, N]
         iou = overlap / (end - start + lengths - overlap)
