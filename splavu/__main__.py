@@ -24,6 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     synthesize.add_argument(
         "--scene-bias", type=float, default=0.0, help="how much the background tells the action, 0-1"
     )
+    synthesize.add_argument(
+        "--sets",
+        default=None,
+        help="comma list of hmdb51, vispr, thumos14 (default the first two); add more later",
+    )
     synthesize.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
     cli.add_common(synthesize)
 
@@ -47,8 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _synthesize(args: argparse.Namespace) -> int:
     from splavu.synthetic.world import synthesize  # needs OpenCV and PyAV
 
+    sets = tuple(args.sets.split(",")) if args.sets else None
     where = synthesize(
-        args.out, seed=args.seed, size=args.size, scene_bias=args.scene_bias, **_given(workers=args.workers)
+        args.out, seed=args.seed, size=args.size, scene_bias=args.scene_bias, **_given(sets=sets, workers=args.workers)
     )
     print(where)
     return 0

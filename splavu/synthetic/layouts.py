@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .plans import Plan, generator, stage
+from .recording import mpeg4_stream
 from .render import ATTRIBUTES, FPS, render
 from .scenes import KINDS
 
@@ -48,14 +49,7 @@ def encode_avi(frames: np.ndarray) -> bytes:  # [T, H, W, 3] uint8
 
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="avi", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("mpeg4", rate=FPS)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.gop_size = 15
-        stream.codec_context.thread_count = 1
-        stream.codec_context.qmin, stream.codec_context.qmax = 2, 4
-        stream.codec_context.bit_rate = 3_000_000
-        stream.codec_context.options = {"flags": "+bitexact"}
+        stream = mpeg4_stream(container, frames.shape[2], frames.shape[1], bit_rate=3_000_000)
         for picture in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())

@@ -291,7 +291,12 @@ def perform(action: str, seconds: np.ndarray, *, gait: Gait, phase: float = 0.0)
         phase: Where in the cycle second 0 lies, radians.
     """
     motion = MOTIONS[action]
-    pose = motion.angles(phase + 2 * np.pi * gait.cadence * seconds / motion.period, gait)
+    return assume(motion, phase + 2 * np.pi * gait.cadence * seconds / motion.period, gait=gait)
+
+
+def assume(motion: Motion, phase: np.ndarray, *, gait: Gait) -> Pose:
+    """The pose of somebody with this gait at each phase [T] of a motion, radians; the cadence is left to the caller."""
+    pose = motion.angles(phase, gait)
     pose.lean[:] += gait.lean
     return pose if gait.right_handed else _mirrored(pose)
 

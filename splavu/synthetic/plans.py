@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +56,14 @@ class Plan:
             "social_relationship": self.group,
         }
         return tuple(int(values[name]) for name in ATTRIBUTES)
+
+
+@dataclass(frozen=True)
+class Split:
+    """How many people, and videos or pictures of each."""
+
+    subjects: int
+    per_subject: int
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,15 @@ def sample_plans(
                 num_frames=int(rng.integers(lengths[0], lengths[1] + 1)),
             )
         )
+    return plans
+
+
+def sample_splits(seed: int, name: str, splits: Mapping[str, Split], **options: Any) -> dict[str, list[Plan]]:
+    """Plans of all splits of the set `name`, with the options of `sample_plans`; no person is in two of them."""
+    plans = {}
+    for split, row in splits.items():
+        people = sample_subjects(seed, f"{name[0]}{split}", row.subjects)
+        plans[split] = sample_plans(seed, f"{name}/{split}", people, per_subject=row.per_subject, **options)
     return plans
 
 

@@ -145,7 +145,7 @@ def render_clips(folder: Path, *, subjects: int, per_subject: int, workers: int)
     actions = np.array([ACTIONS.index(plan.action) for plan in plans])
     points = np.stack([_marks(plan) for plan in plans]).astype(np.float32)
     captions = np.stack([_caption(plan) for plan in plans])
-    identity = {"generator": generator_version(), "subjects": subjects, "per_subject": per_subject}
+    identity = {"generator": generator_version("hmdb51"), "subjects": subjects, "per_subject": per_subject}
     path, note = folder / "videos.npy", folder / "videos.json"
     if note.exists() and json.loads(note.read_text()) == identity:
         return TrainingVideos(np.load(path), points, actions, captions)

@@ -1,7 +1,8 @@
-"""`synthesize`: the whole synthetic world in one folder, in the layouts of the real data sets.
+"""`synthesize`: the synthetic world in one folder, set by set, in the layouts of the real data sets.
 
-The world's identity is (seed, size, scene bias, generator version). A finished folder names it in `MANIFEST.json`, one
-under way in `MANIFEST.partial.json`; the same identity returns at once or resumes, another is refused.
+The world's identity is (seed, size, scene bias), a set's identity also the version of the code that draws it. Finished
+sets stand in `MANIFEST.json`, those under way in `MANIFEST.partial.json`: a finished set returns at once, one under way
+resumes, a new one is added to the folder without touching the others, and another world is refused.
 """
 
 from __future__ import annotations
@@ -10,71 +11,156 @@ import hashlib
 import json
 import logging
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from splavu.errors import UserError, nearest
 
-from . import layouts
+from . import layouts, thumos14
 from .motions import ACTIONS
-from .plans import Plan, sample_plans, sample_subjects
+from .plans import Split, sample_splits
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "MANIFEST.json"
 UNDER_WAY = "MANIFEST.partial.json"
-
-
-@dataclass(frozen=True)
-class Split:
-    """How many people, and videos or pictures of each."""
-
-    subjects: int
-    per_subject: int
+TRIMMED = ("hmdb51", "vispr")
+"""The sets that are rendered when none are named."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """One row of `SIZES`."""
+    """One row of `SIZES`: for each set, people and videos of its splits."""
 
     hmdb51: dict[str, Split]
     vispr: dict[str, Split]
+    thumos14: dict[str, Split]
     actions: tuple[str, ...] = ACTIONS
     lengths: tuple[int, int] = (34, 90)
-    """Fewest and most frames of a video."""
+    """Fewest and most frames of a trimmed video."""
+    thumos14_seconds: tuple[float, float] = (20.0, 65.0)
+    """Shortest and longest video."""
 
 
 SIZES: dict[str, Size] = {
     "tiny": Size(
         hmdb51={"train": Split(4, 3), "val": Split(2, 3), "test": Split(2, 3)},
         vispr={"train": Split(8, 3), "test": Split(6, 2)},
+        thumos14={"validation": Split(2, 2), "test": Split(2, 1)},
         actions=("jumping_jack", "walk", "wave"),
         lengths=(34, 50),
+        thumos14_seconds=(6.0, 9.0),
     ),
     "small": Size(
         hmdb51={"train": Split(50, 12), "val": Split(16, 10), "test": Split(34, 9)},
         vispr={"train": Split(100, 4), "test": Split(50, 4)},
+        thumos14={"validation": Split(30, 2), "test": Split(15, 2)},
     ),
     "full": Size(
         hmdb51={"train": Split(200, 12), "val": Split(60, 12), "test": Split(120, 12)},
         vispr={"train": Split(400, 5), "test": Split(200, 5)},
+        thumos14={"validation": Split(100, 2), "test": Split(106, 2)},
     ),
 }
 
+Videos = dict[str, list[Any]]
+"""Split -> plans of whatever kind the set has."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One row of `SETS`."""
+
+    plan: Callable[[int, Size, float], Videos]
+    """(seed, size, scene bias) -> what each split shows. No person appears in two splits or two sets."""
+    draw: Callable[[Any, int, str, Path], None]
+    """(plan, seed, split, the set's folder): write one video or picture, if it isn't there."""
+    label: Callable[[Path, Videos, Size], None]
+    """(the set's folder, plans, size): write the tables."""
+    modules: tuple[str, ...]
+    """Modules that decide its pixels and labels, besides `SHARED`."""
+    card: str
+    """What the data root's README says of it."""
+
+
+SHARED = ("canvas", "figures", "layouts", "motions", "plans", "recording", "render", "scenes", "skeleton", "subjects")
+
+
+def _plan_hmdb51(seed: int, size: Size, scene_bias: float) -> Videos:
+    return sample_splits(
+        seed, "hmdb51", size.hmdb51, actions=size.actions, lengths=size.lengths, scene_bias=scene_bias
+    )  # fmt: skip
+
+
+def _plan_vispr(seed: int, size: Size, scene_bias: float) -> Videos:
+    return sample_splits(seed, "vispr", size.vispr, scene_bias=scene_bias)
+
+
+def _classes(size: Size) -> tuple[str, ...]:
+    return tuple(action for action in size.actions if action in thumos14.CLASSES)
+
+
+def _plan_thumos14(seed: int, size: Size, scene_bias: float) -> Videos:
+    return thumos14.sample_videos(
+        seed, size.thumos14, seconds=size.thumos14_seconds, actions=_classes(size), scene_bias=scene_bias
+    )
+
+
+SETS: Mapping[str, DataSet] = MappingProxyType(
+    {
+        "hmdb51": DataSet(
+            plan=_plan_hmdb51,
+            draw=lambda plan, seed, split, folder: layouts.write_video(plan, seed, f"hmdb51/{split}", folder),
+            label=lambda folder, videos, size: layouts.write_hmdb_labels(folder, videos, size.actions),
+            modules=(),
+            card=f"""`hmdb51/` has the layout of HMDB51 ({", ".join(ACTIONS)}); `private_labels.csv` gives subject,
+split and private attributes of each video.""",
+        ),
+        "vispr": DataSet(
+            plan=_plan_vispr,
+            draw=lambda plan, seed, split, folder: layouts.write_image(plan, seed, f"vispr/{split}", split, folder),
+            label=lambda folder, pictures, size: layouts.write_vispr_labels(folder, pictures),
+            modules=(),
+            card="`vispr/` has the layout of VISPR; `subjects.csv` gives the same for each picture.",
+        ),
+        "thumos14": DataSet(
+            plan=_plan_thumos14,
+            draw=lambda video, seed, split, folder: thumos14.write_video(video, seed, folder),
+            label=lambda folder, videos, size: thumos14.write_labels(folder, videos, _classes(size)),
+            modules=("gestures", "timelines", "thumos14"),
+            card="""`thumos14/` has the layout of THUMOS14: untrimmed videos in which people idle about and now and
+then perform one of the actions (all but `walk`, which is background here). `thumos14.json` has the published file's
+format, `Validation` trains, and `private_labels.csv` is as above. A segment begins at the first frame in which the pose
+moves towards the action and ends after the last in which it still returns from it.""",
+        ),
+    }
+)
+"""Set name -> how it is planned, drawn and labelled."""
+
 
 def synthesize(
-    out: Path, *, seed: int, size: str, workers: int = 2, scene_bias: float = 0.0, progress: bool = False
+    out: Path,
+    *,
+    seed: int,
+    size: str,
+    sets: Sequence[str] = TRIMMED,
+    workers: int = 2,
+    scene_bias: float = 0.0,
+    progress: bool = False,
 ) -> Path:
-    """Render the world into a folder, or return at once if it is already there.
+    """Render sets of the world into a folder, those that are not there already.
 
     Args:
         out: Folder; made if missing.
         seed: Any non-negative integer. People, scenes and splits all follow from it.
-        size: `tiny` (36 pictures and 24 videos, seconds), `small` (about 1100 videos) or `full` (4500).
+        size: `tiny` (seconds), `small` or `full`; `SIZES` has the numbers.
+        sets: Names of `SETS`. More can be added to the folder later.
         workers: Processes that render; 1 stays in this one. The pixels don't depend on it.
         scene_bias: Probability that a video's backdrop is the one tied to its action.
         progress: Show a progress bar.
@@ -87,80 +173,88 @@ def synthesize(
     """
     if size not in SIZES:
         raise UserError(f"size '{size}'", "is unknown", nearest(size, SIZES))
+    for name in sets:
+        if name not in SETS:
+            raise UserError(f"set '{name}'", "is unknown", nearest(name, SETS))
     if seed < 0:
         raise UserError(f"seed {seed}", "is negative", "give 0 or more")
     if not 0.0 <= scene_bias <= 1.0:
         raise UserError(f"scene bias {scene_bias}", "is no probability", "give a number from 0 to 1")
-    identity = {
-        "format": FORMAT, "seed": seed, "size": size, "scene_bias": float(scene_bias), "generator": generator_version(),
-    }  # fmt: skip
-    if _is_finished(out, identity):
+    identity = {"format": FORMAT, "seed": seed, "size": size, "scene_bias": float(scene_bias)}
+    versions = {name: generator_version(name) for name in sets}
+    finished, under_way = (_recorded(out / name, identity, versions) for name in (MANIFEST, UNDER_WAY))
+    missing = [name for name in versions if name not in finished]
+    for name in missing:
+        if name not in under_way and (out / name).exists():
+            raise UserError(
+                out / name, "exists and is not of a synthetic world", "choose another folder; nothing was written"
+            )
+    if not missing:
         return out
-    layouts.write_bytes(out / UNDER_WAY, _json(identity))
-    world = plan_world(seed, size, scene_bias=scene_bias)
-    jobs: list[Callable[[], None]] = []
-    for split, plans in world["hmdb51"].items():
-        jobs += [partial(layouts.write_video, plan, seed, f"hmdb51/{split}", out / "hmdb51") for plan in plans]
-    for split, plans in world["vispr"].items():
-        jobs += [partial(layouts.write_image, plan, seed, f"vispr/{split}", split, out / "vispr") for plan in plans]
+    under_way |= {name: {"generator": versions[name]} for name in missing}
+    layouts.write_bytes(out / UNDER_WAY, _json({**identity, "sets": under_way}))
+    world = plan_world(seed, size, scene_bias=scene_bias, sets=missing)
+    jobs = [
+        partial(_draw, name, plan, seed, split, out / name)
+        for name, splits in world.items()
+        for split, plans in splits.items()
+        for plan in plans
+    ]
     _run(jobs, workers=workers, progress=progress)
-    layouts.write_hmdb_labels(out / "hmdb51", world["hmdb51"], SIZES[size].actions)
-    layouts.write_vispr_labels(out / "vispr", world["vispr"])
-    layouts.write_bytes(out / "README.md", _card(identity).encode())
-    counts = {name: {split: len(plans) for split, plans in splits.items()} for name, splits in world.items()}
-    layouts.write_bytes(out / MANIFEST, _json({**identity, "counts": counts, "splits": asdict(SIZES[size])}))
-    (out / UNDER_WAY).unlink()
+    for name, splits in world.items():
+        SETS[name].label(out / name, splits, SIZES[size])
+        finished[name] = under_way.pop(name) | {
+            "counts": {split: len(plans) for split, plans in splits.items()},
+            "splits": {split: asdict(row) for split, row in getattr(SIZES[size], name).items()},
+        }
+    finished = {name: finished[name] for name in SETS if name in finished}
+    layouts.write_bytes(out / "README.md", _card(identity, finished).encode())
+    layouts.write_bytes(out / MANIFEST, _json({**identity, "sets": finished}))
+    if under_way:
+        layouts.write_bytes(out / UNDER_WAY, _json({**identity, "sets": under_way}))
+    else:
+        (out / UNDER_WAY).unlink()
     return out
 
 
-def plan_world(seed: int, size: str, *, scene_bias: float = 0.0) -> dict[str, dict[str, list[Plan]]]:
+def plan_world(seed: int, size: str, *, scene_bias: float = 0.0, sets: Sequence[str] = TRIMMED) -> dict[str, Videos]:
     """Set name -> split -> plans. No person appears in two splits or two sets."""
-    rows = SIZES[size]
-    world: dict[str, dict[str, list[Plan]]] = {"hmdb51": {}, "vispr": {}}
-    for split, row in rows.hmdb51.items():
-        people = sample_subjects(seed, f"h{split}", row.subjects)
-        world["hmdb51"][split] = sample_plans(
-            seed, f"hmdb51/{split}", people, per_subject=row.per_subject, actions=rows.actions,
-            lengths=rows.lengths, scene_bias=scene_bias,
-        )  # fmt: skip
-    for split, row in rows.vispr.items():
-        people = sample_subjects(seed, f"v{split}", row.subjects)
-        world["vispr"][split] = sample_plans(
-            seed, f"vispr/{split}", people, per_subject=row.per_subject, scene_bias=scene_bias
-        )
-    return world
+    return {name: SETS[name].plan(seed, SIZES[size], scene_bias) for name in sets}
 
 
-def generator_version() -> str:
-    """A hash of the code that decides pixels and labels: another version is another world."""
+def generator_version(name: str) -> str:
+    """A hash of the code that decides pixels and labels of a set: another version is another set."""
     digest = hashlib.sha256()
-    for name in (
-        "canvas", "figures", "layouts", "motions", "plans", "render", "scenes", "skeleton", "subjects", "world",
-    ):  # fmt: skip
-        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    for module in (*SHARED, *SETS[name].modules):
+        digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _is_finished(out: Path, identity: dict) -> bool:
-    """Whether this very world is complete; refuses a folder that holds something else."""
-    for name, finished in ((MANIFEST, True), (UNDER_WAY, False)):
-        if not (out / name).exists():
-            continue
-        try:
-            found = json.loads((out / name).read_text())
-        except ValueError as error:
-            raise UserError(out / name, "is no JSON", "remove the folder and synthesize again") from error
-        different = [key for key, value in identity.items() if found.get(key) != value]
-        if different:
-            told = ", ".join(f"{key} {found.get(key)} instead of {identity[key]}" for key in different)
-            raise UserError(out, f"holds another synthetic world ({told})", "choose another folder or remove this one")
-        return finished
-    occupied = [name for name in ("hmdb51", "vispr") if (out / name).exists()]
-    if occupied:
+def _recorded(path: Path, identity: dict[str, Any], versions: Mapping[str, str]) -> dict[str, dict]:
+    """The sets that a manifest names; refuses one of another world, or of one of our sets in another version."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(path, "is no JSON", "remove the folder and synthesize again") from error
+    different = [
+        f"{key} {found.get(key)} instead of {value}" for key, value in identity.items() if found.get(key) != value
+    ]
+    recorded = {} if different else found["sets"]
+    for name, version in versions.items():
+        if name in recorded and recorded[name]["generator"] != version:
+            different.append(f"{name} of generator {recorded[name]['generator']} instead of {version}")
+    if different:
+        told = ", ".join(different)
         raise UserError(
-            out / occupied[0], "exists and is not of a synthetic world", "choose another folder; nothing was written"
+            path.parent, f"holds another synthetic world ({told})", "choose another folder or remove this one"
         )
-    return False
+    return recorded
+
+
+def _draw(name: str, plan: Any, seed: int, split: str, folder: Path) -> None:
+    SETS[name].draw(plan, seed, split, folder)
 
 
 def _run(jobs: list[Callable[[], None]], *, workers: int, progress: bool) -> None:
@@ -173,7 +267,7 @@ def _run(jobs: list[Callable[[], None]], *, workers: int, progress: bool) -> Non
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_single_threaded) as pool:
-        for _ in shown(pool.map(_call, jobs, chunksize=8)):
+        for _ in shown(pool.map(_call, jobs, chunksize=min(8, 1 + len(jobs) // 200))):
             pass
 
 
@@ -191,15 +285,15 @@ def _json(content: dict) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()
 
 
-def _card(identity: dict) -> str:
+def _card(identity: Mapping[str, Any], sets: Mapping[str, dict]) -> str:
+    versions = ", ".join(f"{name} {about['generator']}" for name, about in sets.items())
+    layouts_told = "\n\n".join(SETS[name].card for name in sets)
     return f"""# Synthetic world
 
-Rendered by `splavu.synthetic` (seed {identity["seed"]}, size {identity["size"]}, scene bias {identity["scene_bias"]},
-generator {identity["generator"]}). No real person is shown.
+Rendered by `splavu.synthetic` (seed {identity["seed"]}, size {identity["size"]}, scene bias {identity["scene_bias"]};
+generators: {versions}). No real person is shown. Splits share no subject.
 
-`hmdb51/` has the layout of HMDB51 ({", ".join(ACTIONS)}), `vispr/` that of VISPR. Splits share no subject.
-`hmdb51/private_labels.csv` gives subject, split and private attributes of each video, `vispr/subjects.csv` those of
-each picture.
+{layouts_told}
 
 The seven attributes, in VISPR's order, as they are meant here:
 

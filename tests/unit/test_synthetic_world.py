@@ -127,15 +127,21 @@ def test_an_interrupted_world_is_completed_to_the_same_bytes(world: Path, tmp_pa
         if name not in (MANIFEST, "README.md") and not name.endswith(("_labels.csv", "0.avi")):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes(content)
-    kept = ("format", "seed", "size", "scene_bias", "generator")
-    manifest = json.loads((world / MANIFEST).read_text())
-    (tmp_path / UNDER_WAY).write_text(json.dumps({key: manifest[key] for key in kept}))
+    (tmp_path / UNDER_WAY).write_bytes((world / MANIFEST).read_bytes())
     assert contents(synthesize(tmp_path, seed=SEED, size="tiny", workers=1)) == contents(world)
 
 
 def test_another_world_in_the_folder_is_refused(world: Path) -> None:
     with pytest.raises(UserError, match=f"seed {SEED} instead of 8.*remove"):
         synthesize(world, seed=8, size="tiny")
+
+
+def test_a_set_drawn_by_other_code_is_refused(world: Path, tmp_path: Path) -> None:
+    manifest = json.loads((world / MANIFEST).read_text())
+    manifest["sets"]["vispr"]["generator"] = "of long ago"
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="vispr of generator of long ago instead of"):
+        synthesize(tmp_path, seed=SEED, size="tiny")
 
 
 def test_a_folder_with_other_data_is_refused(tmp_path: Path) -> None:
@@ -145,7 +151,7 @@ def test_a_folder_with_other_data_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "hmdb51"]
 
 
-@pytest.mark.parametrize("wrong", [{"size": "smal"}, {"seed": -1}, {"scene_bias": 1.5}])
+@pytest.mark.parametrize("wrong", [{"size": "smal"}, {"seed": -1}, {"scene_bias": 1.5}, {"sets": ("thumos",)}])
 def test_bad_arguments_are_told_before_anything_is_written(tmp_path: Path, wrong: dict) -> None:
     with pytest.raises(UserError):
         synthesize(tmp_path / "out", **{"seed": 0, "size": "tiny", **wrong})
