@@ -21,7 +21,7 @@ from tridet.errors import InputError
 
 _log = logging.getLogger(__name__)
 
-THUMOS_TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
+THUMOS_TIOUS = tuple(np.linspace(0.3, 0.7, 5).tolist())  # its second entry is 0.4 less one bit, as published
 
 
 @dataclass(frozen=True)
