@@ -7,6 +7,7 @@ The public names (`HMDBFeaturesDataset`, ...) are that class with a row. An item
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -79,6 +80,32 @@ CATALOGUE: Mapping[str, DatasetSpec] = {
     )
 }
 """`ar_dataset` or `dataset` in params -> row."""
+
+
+@dataclass(frozen=True)
+class UntrimmedSpec:
+    """A data set of long videos: a folder of .npy files, `[T, D]` each, and a file that says what happens when."""
+
+    name: str
+    """Its folder below the data root; its features are in `{name}_{file tag}`, as long_videos.py writes them."""
+    annotations: str
+    """In that folder."""
+
+    def paths(self, encoder: str, data_root: str | None = None) -> tuple[Path, Path]:
+        """(annotation file, folder of features), at the roots of config.py or below `data_root`."""
+        data, features = config.roots(data_root)
+        return data / self.name / self.annotations, features / f"{self.name}_{encoder_spec(encoder).file_tag}"
+
+
+UNTRIMMED: Mapping[str, UntrimmedSpec] = {spec.name: spec for spec in (UntrimmedSpec("thumos14", "thumos14.json"),)}
+"""`tad_dataset` in params -> row."""
+
+
+def untrimmed_spec(name: str) -> UntrimmedSpec:
+    """The row of `UNTRIMMED` called `name`."""
+    if name not in UNTRIMMED:
+        raise UserError("tad_dataset", f"'{name}' is unknown", nearest(name, UNTRIMMED))
+    return UNTRIMMED[name]
 
 
 def dataset_spec(name: str) -> DatasetSpec:

@@ -1,6 +1,9 @@
 """Train the anonymizer (AAM) with its tasks and the privacy term on precomputed features.
 
-L = w_LC MSE(h, f_A(h)) + w_AR L_AR(f_A(h)) - w_B NT-Xent(f_A(static clip 1), f_A(static clip 2))
+L = w_LC MSE(h, f_A(h)) + w_AR L_AR(f_A(h)) + w_TAD L_TAD(f_A(video)) - w_B NT-Xent(f_A(static 1), f_A(static 2))
+
+A term of weight 0 is never built, and nothing of it is read. Without AR and privacy the data set of clips isn't read
+either; consistency is then asked of what the other tasks anonymize.
 """
 
 from __future__ import annotations
@@ -12,13 +15,13 @@ from typing import Literal
 import torch
 
 import config
-from feature_dl import open_dataset
-from model_loaders import load_fa, load_ft
+from feature_dl import open_dataset, untrimmed_spec
+from model_loaders import feature_dim, load_fa, load_ft
 from splavu import cli, loop, params, runs, runtime
 from splavu.datasets import EvenClips, Stream
 from splavu.errors import UserError
-from splavu.multitask import EpochLength, MultitaskTrainer
-from splavu.tasks import ActionRecognition, Learner
+from splavu.multitask import EpochLength, MultitaskTrainer, steps_per_epoch
+from splavu.tasks import ActionRecognition, Learner, Task
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,14 @@ class AnonymizerParams:
 
     run_id: str
     """Name of the run folder below config.RUNS."""
-    ar_dataset: str
-    """Data set of clips, labels and static clips; a row of feature_dl.CATALOGUE."""
     ft_arch: str
     """Frozen encoder whose features are read; a row of splavu.encoders.ENCODERS."""
+    ar_dataset: str | None = None
+    """Data set of clips, labels and static clips; a row of feature_dl.CATALOGUE. Only AR and privacy need one."""
+    tad_dataset: str = "thumos14"
+    """Untrimmed videos with segments; a row of feature_dl.UNTRIMMED."""
+    tad_config: str = "tridet/thumos_videoMAE.yaml"
+    """TriDet's network, loss and optimizer, named from the repository's folder; where the data lies, config.py says."""
     seed: int = 0
     data_root: str | None = None
     """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
@@ -47,7 +54,9 @@ class AnonymizerParams:
     saved_fa_model: str | None = None
     """Checkpoint to start from; None starts at the identity."""
     saved_ft_model: str | None = None
-    """Checkpoint of the head to start from."""
+    """Checkpoint of the action head to start from."""
+    saved_ft_tad_model: str | None = None
+    """Checkpoint of TriDet to start from; the paper starts from the one trained on raw features."""
 
     num_epochs: int = 100
     batch_size_ar: int = 512
@@ -88,22 +97,60 @@ class AnonymizerParams:
         ):
             if getattr(self, name) < 0:
                 raise UserError(name, f"{getattr(self, name)} is negative", "weights are 0 or more")
-        if self.ft_tad_loss_weight or self.ft_ad_loss_weight:
-            raise UserError("ft_tad_loss_weight, ft_ad_loss_weight", "only action recognition can join yet", "set 0")
-        if not (self.fa_loss_weight or self.ft_ar_loss_weight or self.fb_loss_weight):
+        if self.ft_ad_loss_weight:
+            raise UserError("ft_ad_loss_weight", "anomaly detection can't join yet", "set 0")
+        tasks = self.ft_ar_loss_weight or self.ft_tad_loss_weight
+        if not (self.fa_loss_weight or self.fb_loss_weight or tasks):
             raise UserError("fa_loss_weight", "every loss weight is 0", "give at least one term a weight")
+        if self.needs_clips and self.ar_dataset is None:
+            raise UserError("ar_dataset", "is missing, and AR, privacy or consistency alone need it", "name a data set")
         if self.fb_frame_sample != 2:
             raise UserError("fb_frame_sample", f"{self.fb_frame_sample}, but NT-Xent compares two", "set 2")
         for name in ("num_epochs", "batch_size_ar", "v_batch_size", "val_freq", "num_modes"):
             if getattr(self, name) < 1:
                 raise UserError(name, f"{getattr(self, name)} is less than 1", "give at least 1")
 
+    @property
+    def needs_clips(self) -> bool:
+        """Whether any term reads the data set of clips."""
+        return bool(self.ft_ar_loss_weight or self.fb_loss_weight or not self.ft_tad_loss_weight)
+
 
 def build(p: AnonymizerParams, device: torch.device) -> MultitaskTrainer:
     """The experiment: networks, data, terms and their weights."""
     runtime.seed_everything(p.seed)
-    static_frames = p.fb_frame_pool if p.fb_loss_weight else 0
     anonymizer = load_fa(p, p.saved_fa_model).to(device)
+    source, validation = _clips(p) if p.needs_clips else (None, None)
+    tasks: list[tuple[Task, float]] = []
+    if p.ft_ar_loss_weight:
+        head = load_ft(p, p.saved_ft_model).to(device)
+        optimizer = torch.optim.AdamW(head.parameters(), lr=p.learning_rate_ft, weight_decay=p.weight_decay)
+        action = ActionRecognition(Learner("ft_ar", head, optimizer), source, validation, device)
+        tasks.append((action, p.ft_ar_loss_weight))
+    if p.ft_tad_loss_weight:
+        tasks.append((_temporal_action_detection(p, device), p.ft_tad_loss_weight))
+    optimizer = torch.optim.AdamW(anonymizer.parameters(), lr=p.learning_rate_fa, weight_decay=p.weight_decay)
+    trainer = MultitaskTrainer(
+        Learner("fa", anonymizer, optimizer),
+        tasks,
+        source,
+        validation=validation,
+        consistency_weight=p.fa_loss_weight,
+        privacy_weight=p.fb_loss_weight,
+        temperature=p.temperature,
+        epoch_length=p.epoch_length,
+        device=device,
+        precision=p.precision,
+    )
+    steps = steps_per_epoch(trainer.sources, p.epoch_length)
+    for task in trainer.tasks:
+        task.learner.plan(num_epochs=p.num_epochs, steps_per_epoch=steps)
+    return trainer
+
+
+def _clips(p: AnonymizerParams) -> tuple[Stream, Stream]:
+    """Clips of the training and the validation split, with what the terms that have a weight need of them."""
+    static_frames = p.fb_frame_pool if p.fb_loss_weight else 0
     source = Stream(
         open_dataset(
             p.ar_dataset,
@@ -131,24 +178,21 @@ def build(p: AnonymizerParams, device: torch.device) -> MultitaskTrainer:
         batch_size=p.v_batch_size,
         shuffle=False,
     )
-    tasks = []
-    if p.ft_ar_loss_weight:
-        head = load_ft(p, p.saved_ft_model).to(device)
-        optimizer = torch.optim.AdamW(head.parameters(), lr=p.learning_rate_ft, weight_decay=p.weight_decay)
-        task = ActionRecognition(Learner("ft_ar", head, optimizer), source, validation, device)
-        tasks.append((task, p.ft_ar_loss_weight))
-    optimizer = torch.optim.AdamW(anonymizer.parameters(), lr=p.learning_rate_fa, weight_decay=p.weight_decay)
-    return MultitaskTrainer(
-        Learner("fa", anonymizer, optimizer),
-        tasks,
-        source,
-        validation=validation,
-        consistency_weight=p.fa_loss_weight,
-        privacy_weight=p.fb_loss_weight,
-        temperature=p.temperature,
-        epoch_length=p.epoch_length,
+    return source, validation
+
+
+def _temporal_action_detection(p: AnonymizerParams, device: torch.device) -> Task:
+    from tridet.task import temporal_action_detection
+
+    json_file, feat_folder = untrimmed_spec(p.tad_dataset).paths(p.ft_arch, p.data_root)
+    return temporal_action_detection(
+        config.HERE / p.tad_config,
+        json_file=json_file,
+        feat_folder=feat_folder,
+        feature_dim=feature_dim(p),
+        seed=p.seed,
         device=device,
-        precision=p.precision,
+        saved_model=p.saved_ft_tad_model,
     )
 
 
@@ -162,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("batch_as_sequence: every feature is mixed with its batch, as in the reference. Not for release.")
     run = runs.RunFolder(config.RUNS, p.run_id)
     trainer = build(p, runtime.pick_device(args.device))
-    best = loop.fit(trainer, run, p, inputs=trainer.clips.dataset.provenance, restart=args.restart)
+    best = loop.fit(trainer, run, p, inputs=trainer.provenance, restart=args.restart)
     run.write_json("results.json", best)
     print(f"best epoch {best['epoch']} ({best['score']:.4f}): {best['checkpoint']}")
     return 0

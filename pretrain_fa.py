@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = params.load(args.params, PretrainParams, args.set)
     run = runs.RunFolder(config.RUNS, p.run_id)
     trainer = build(p, runtime.pick_device(args.device))
-    best = loop.fit(trainer, run, p, inputs=trainer.clips.dataset.provenance, restart=args.restart)
+    best = loop.fit(trainer, run, p, inputs=trainer.provenance, restart=args.restart)
     run.write_json("results.json", best)
     print(f"best epoch {best['epoch']}, reconstruction error {-best['score']:.3g}: {best['checkpoint']}")
     return 0

@@ -201,6 +201,11 @@ class Stream:
         self.dataset, self.batch_size, self.seed, self.shuffle = dataset, batch_size, seed, shuffle
         self.num_workers = num_workers
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the store says of its making."""
+        return self.dataset.provenance
+
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.batch_size)
 

@@ -28,7 +28,8 @@ class MultitaskTrainer:
     Args:
         anonymizer: f_A and its optimizer.
         tasks: The tasks with their weights; none weighs 0.
-        clips: Clips with their static pairs, read by the privacy and the consistency terms.
+        clips: Clips with their static pairs, read by the privacy and the consistency terms. Without them there is no
+            privacy term, and consistency is asked of whatever the tasks anonymize.
         validation: The same of the validation split; needed only without a task, to choose a checkpoint by.
         consistency_weight: w_LC.
         privacy_weight: w_B; 0 reads no static pair.
@@ -44,7 +45,7 @@ class MultitaskTrainer:
         self,
         anonymizer: Learner,
         tasks: Sequence[tuple[Task, float]],
-        clips: Stream,
+        clips: Stream | None,
         *,
         validation: Stream | None = None,
         consistency_weight: float,
@@ -67,16 +68,27 @@ class MultitaskTrainer:
         self.learners = [anonymizer, *(task.learner for task in self.tasks)]
         self.score = f"{self.tasks[0].name}/{self.tasks[0].score}" if self.tasks else "objective"
 
+    @property
+    def sources(self) -> dict[str, Any]:
+        """Where a step's batches come from, by the name of their term."""
+        clips = {} if self.clips is None else {"clips": self.clips}
+        return clips | {task.name: task.source for task in self.tasks}
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the sources say of their making."""
+        if set(self.sources) <= {"clips", "ar"}:
+            return dict(next(iter(self.sources.values())).provenance)
+        return {name: dict(source.provenance) for name, source in self.sources.items()}
+
     def batches(self, epoch: int) -> Batches:
-        return Batches(
-            {"clips": self.clips, **{task.name: task.source for task in self.tasks}}, epoch, self.epoch_length
-        )
+        return Batches(self.sources, epoch, self.epoch_length)
 
     def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         moved = {id(part): part.to(self.device) for part in batch.values()}
         batch = {name: moved[id(part)] for name, part in batch.items()}  # a shared part stays one object
         with autocast(self.device, self.precision):
-            terms = self.terms(Once(self.anonymizer.network), batch)
+            terms = self.terms(batch)
             total = sum(self.weights_of_terms[name] * term for name, term in terms.items())
         for learner in self.learners:
             learner.zero_grad()
@@ -85,12 +97,14 @@ class MultitaskTrainer:
             learner.step()
         return {**{name: term.detach() for name, term in terms.items()}, "total": total.detach()}
 
-    def terms(self, anonymize: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def terms(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The objective's terms by name, each a scalar to be minimised, before weighting."""
-        clips: ClipBatch = batch["clips"]
+        anonymize = Once(self.anonymizer.network)
         terms = {task.name: task.loss(anonymize, batch[task.name]) for task in self.tasks}
+        clips: ClipBatch | None = batch.get("clips")
         if "latent" in self.weights_of_terms:
-            terms["latent"] = self.consistency(anonymize(clips.clips), clips.clips)
+            pairs = [(anonymize(clips.clips), clips.clips)] if clips is not None else anonymize.pairs()
+            terms["latent"] = torch.stack([self.consistency(safe, raw) for safe, raw in pairs]).mean()
         if "privacy" in self.weights_of_terms:
             first, second = (anonymize(frames) for frames in clips.static_pairs.unbind(dim=1))  # two of [B, D]
             terms["privacy"] = -nt_xent(first, second, temperature=self.temperature)
@@ -106,9 +120,10 @@ class MultitaskTrainer:
     @torch.no_grad()
     def _objective(self) -> float:
         """Without a task there is no utility to choose a checkpoint by: the negative objective on validation clips."""
-        anonymizer, total = self.anonymizer.network.eval(), 0.0
+        self.anonymizer.network.eval()
+        total = 0.0
         for batch in self.validation.epoch(0):
-            terms = self.terms(anonymizer, {"clips": batch.to(self.device)})
+            terms = self.terms({"clips": batch.to(self.device)})
             total -= float(sum(self.weights_of_terms[name] * term for name, term in terms.items()))
         return total / len(self.validation)
 
@@ -117,6 +132,11 @@ class MultitaskTrainer:
             "fa_model_state_dict": self.anonymizer.network.state_dict(),
             "fa_architecture": self.anonymizer.network.architecture,
             **{task.checkpoint_key: task.learner.network.state_dict() for task in self.tasks},
+            **{
+                f"{task.checkpoint_key}_ema": task.learner.average.network.state_dict()
+                for task in self.tasks
+                if task.learner.average is not None
+            },
         }
 
     def load_weights(self, content: Mapping[str, Any]) -> None:
@@ -126,12 +146,17 @@ class MultitaskTrainer:
             load_into(network, state_of(content, key, "checkpoint"), "checkpoint")
 
 
+def steps_per_epoch(sources: Mapping[str, Any], length: EpochLength) -> int:
+    """Steps of an epoch over several sources."""
+    return (max if length == "longest" else min)(len(source) for source in sources.values())
+
+
 class Batches:
     """One epoch over several sources at once: a batch of each, those that are the same object read once."""
 
     def __init__(self, sources: Mapping[str, Any], epoch: int, length: EpochLength) -> None:
         self.sources, self.epoch = sources, epoch
-        self.num_steps = (max if length == "longest" else min)(len(source) for source in sources.values())
+        self.num_steps = steps_per_epoch(sources, length)
 
     def __len__(self) -> int:
         return self.num_steps
@@ -156,3 +181,7 @@ class Once(nn.Module):
         if key not in self._seen:  # the input is kept too, so that its id can't be given to another tensor
             self._seen[key] = (features, self.anonymizer(features, mask))
         return self._seen[key][1]
+
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """(anonymized, raw) of everything mapped so far."""
+        return [(safe, raw) for raw, safe in self._seen.values()]

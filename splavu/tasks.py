@@ -59,6 +59,9 @@ class Learner:
     average: Average | None = None
     """Updated after each step."""
 
+    def plan(self, *, num_epochs: int, steps_per_epoch: int) -> None:
+        """Told once, before training, how long it will be; a learner whose schedule depends on that makes it here."""
+
     @property
     def evaluated(self) -> nn.Module:
         """The network to evaluate: the average, where there is one."""
@@ -100,6 +103,9 @@ class Learner:
 
 class BatchSource(Protocol):
     """Where a task's batches come from; tasks that name the same source share its batches."""
+
+    provenance: dict[str, Any]
+    """What the features say of their making, as plain values."""
 
     def __len__(self) -> int: ...
 

@@ -152,6 +152,8 @@ class OptConfig:
     """Epochs after the warm-up."""
     schedule_gamma: float = 0.1
     early_stop_epochs: int | None = None
+    ema_decay: float = 0.999
+    """Ours: of the moving average of the weights; a training of a thousand steps wants a smaller one."""
 
     @property
     def num_epochs(self) -> int:
@@ -392,6 +394,7 @@ def _check(config: Config) -> None:
         f"use {math.ceil(data.max_seq_len / config.strides[-1]) * config.strides[-1]}",
     )
     require(0 <= config.train_cfg.droppath < 1, "train_cfg.droppath", f"{config.train_cfg.droppath} is not in [0, 1)")
+    require(0 <= opt.ema_decay < 1, "opt.ema_decay", f"{opt.ema_decay} is not in [0, 1)")
     require(opt.warmup_epochs >= 0, "opt.warmup_epochs", f"{opt.warmup_epochs} is negative")
     for key, inert in {
         "dataset.force_upsampling": data.force_upsampling,
