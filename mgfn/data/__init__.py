@@ -1,0 +1,1 @@
+"""Lists, features and ground truth of UCF-Crime, XD-Violence and ShanghaiTech."""

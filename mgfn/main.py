@@ -1,0 +1,45 @@
+"""Train and test: frame-level AUC of a test list from training videos of which only "normal" or "abnormal" is known.
+
+    python mgfn/main.py --rgb-list LIST --test-rgb-list LIST --gt GT --features FOLDER
+
+The last line gives the figure of the epoch that validation videos chose. The line before it gives the best test
+epoch's, which is what the literature reports and is too high, since the test set chose it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mgfn.errors import leave
+from mgfn.frame_scores import table
+from mgfn.option import parse
+from mgfn.runs import Run, start
+from mgfn.test import test
+from mgfn.train import headline, run_training
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = parse(argv, description=__doc__.splitlines()[0])
+    options.required("rgb_list", "test_rgb_list", "gt", "features")
+    start(options)
+    trained, test_set = run_training(options)
+    run = Run(options)
+    rows = test(trained.model, test_set, run, options)
+    run.write_json("results.json", {"chosen": trained.chosen, "best_test_epoch": trained.best_test})
+    print(table(rows))
+    print(f"\nrun: {run.path}")
+    name = headline(options)
+    label = {"roc_auc": "frame-level AUC", "pr_auc": "frame-level PR-AUC"}[name]
+    if trained.best_test is not None:
+        best = trained.best_test
+        print(
+            f"best test epoch, as the literature reports it (chosen on the test set): "
+            f"{label} {100 * best[name]:.1f} %, epoch {best['epoch']}"
+        )
+    how = "chosen on validation videos" if "auc" in trained.chosen else "the last one, nothing chosen"
+    figure = getattr(rows["overall"], name)
+    print(f"{label} {100 * figure:.1f} % (epoch {trained.chosen['epoch']}, {how})")
+
+
+if __name__ == "__main__":
+    leave(main)

@@ -1,0 +1,60 @@
+"""Test a network: frame-level figures of a test list, overall and by class; on demand a plot a video.
+
+    python mgfn/test.py --pretrained-ckpt CHECKPOINT --test-rgb-list LIST --gt GT --features FOLDER
+
+Scores of snippets are repeated for their frames; figures are of frames, over all test videos together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mgfn.checkpoints import read_network
+from mgfn.data.sets import TestSet, anonymizer_of, open_test_set
+from mgfn.errors import leave
+from mgfn.frame_scores import Figures, report, table
+from mgfn.model import MGFN
+from mgfn.option import Options, parse
+from mgfn.runs import Run, pick_device, start, write_whole
+from mgfn.scoring import score_all
+
+
+def test(model: MGFN, test_set: TestSet, run: Run, options: Options) -> dict[str, Figures]:
+    """Test, write scores and figures to the run folder, and draw what is asked for."""
+    snippet_scores = score_all(model, test_set)
+    scored = test_set.truth.scored(snippet_scores)
+    rows = report(scored)
+    named = {entry.name: scores for entry, scores in zip(test_set.videos.entries, snippet_scores, strict=True)}
+    write_whole(run.path / "snippet_scores.npz", lambda file: np.savez(file, **named))
+    run.write_json("test.json", {name: dataclasses.asdict(row) for name, row in rows.items()})
+    if options.plots:
+        from mgfn.plots import draw_all
+
+        folder = draw_all(scored, run.path / "plots", options.frames_per_snippet, videos=options.videos)
+        print(f"plots: {folder}")
+    return rows
+
+
+test.__test__ = False
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = parse(argv, description=__doc__.splitlines()[0])
+    start(options)
+    options.required("pretrained_ckpt")
+    device = pick_device(options.device)
+    model = read_network(options.pretrained_ckpt, mag_ratio=options.mag_ratio).to(device)
+    test_set = open_test_set(
+        options, feature_size=model.architecture.feature_size, anonymize=anonymizer_of(options, device)
+    )
+    rows = test(model, test_set, Run(options), options)
+    print(table(rows))
+    print(f"frame-level AUC {100 * rows['overall'].roc_auc:.1f} % ({Path(options.pretrained_ckpt).name})")
+
+
+if __name__ == "__main__":
+    leave(main)
