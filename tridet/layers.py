@@ -9,6 +9,8 @@ Source: Shi et al., TriDet, CVPR 2023; parameter names and shapes are those of i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -182,29 +184,23 @@ class ConvBlock(nn.Module):
         return F.relu(shortcut + x), mask
 
 
-def dead_parameters(model: nn.Module) -> dict[str, int]:
-    """Names and sizes of the SGP parameters that can't learn: their gradient is exactly zero, and stays so.
+def dead_parameters(model: nn.Module) -> int:
+    """Number of SGP parameters that can't learn: their gradient is exactly zero, and stays so.
 
     A branch is a product. The window level is dead while both factors are zero; the instant level while its ReLU is
     given zeros, whatever the other factor is.
     """
+    dead: list[nn.Conv1d] = []
+    for layer in model.modules():
+        if isinstance(layer, SGP):
+            window, instant = [layer.psi, layer.convw, layer.convkw], [layer.global_fc]
+            dead += window if _are_zero(window) else []
+            dead += [*instant, layer.fc] if _are_zero(instant) else []
+    return sum(parameter.numel() for conv in dead for parameter in conv.parameters())
 
-    def is_zero(*convs: nn.Conv1d) -> bool:
-        return not any(bool(p.any()) for conv in convs for p in conv.parameters())
 
-    dead = {}
-    for name, layer in model.named_modules():
-        if not isinstance(layer, SGP):
-            continue
-        branches = []
-        if is_zero(layer.psi, layer.convw, layer.convkw):
-            branches += ["psi", "convw", "convkw"]
-        if is_zero(layer.global_fc):
-            branches += ["fc", "global_fc"]
-        for branch in branches:
-            for key, parameter in getattr(layer, branch).named_parameters():
-                dead[f"{name}.{branch}.{key}".lstrip(".")] = parameter.numel()
-    return dead
+def _are_zero(convs: Iterable[nn.Conv1d]) -> bool:
+    return not any(bool(parameter.any()) for conv in convs for parameter in conv.parameters())
 
 
 def _dense(width_in: int, width_out: int) -> nn.Conv1d:
