@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,10 +23,11 @@ from tqdm import tqdm
 import config
 from feature_extraction.encoders import FrozenEncoder, load_encoder
 from feature_extraction.extraction import Job, extract
-from feature_extraction.preprocessing import describe, protocol_preprocessing
+from feature_extraction.preprocessing import protocol_preprocessing
+from feature_extraction.provenance import provenance
 from feature_extraction.sources import CLIPS, STATIC, VIEWS, Source, folder_files, hmdb_files, video_stores, vispr_files
 from feature_extraction.videos import backend_version, pick_backend
-from splavu import __version__, cli, params
+from splavu import cli, params
 from splavu.encoders import ENCODERS
 from splavu.errors import UserError, nearest
 from splavu.runtime import pick_device
@@ -233,17 +233,9 @@ def _run(
 def _provenance(
     output: str, source: Source, encoder: FrozenEncoder, settings: ExtractionParams, backend: str
 ) -> dict[str, str | int | float]:
-    attributes: dict[str, str | int | float] = {
-        "encoder": encoder.spec.name,
-        "weights_sha256": encoder.weights_hash,
-        "preprocessing": describe(source.preprocessing),
-        "decoder": "opencv" if output == VIEWS else backend_version(backend),
-        "precision": settings.precision,
-        "splavu_version": __version__,
-    }
     num_frames = encoder.spec.num_frames
     if output == CLIPS:
-        rule = {"kind": "consecutive", "frames": num_frames, "stride": 1, "overlap": 0}
+        rule: dict[str, str | int | bool] = {"kind": "consecutive", "frames": num_frames, "stride": 1, "overlap": 0}
     else:
         rule = {"kind": "static", "frames": num_frames, "augmented": source.is_augmented}
         rule["count"] = (
@@ -251,7 +243,13 @@ def _provenance(
         )
         if source.is_augmented:
             rule["seed"] = settings.seed
-    return attributes | {"clip_rule": json.dumps(rule)}
+    return provenance(
+        encoder,
+        preprocessing=source.preprocessing,
+        decoder="opencv" if output == VIEWS else backend_version(backend),
+        precision=settings.precision,
+        clip_rule=rule,
+    )
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from splavu.encoders import Preprocessing
 
+CROPS = (1, 5, 10)
+"""How many views of a frame `crop_views` can give."""
 PROTOCOLS = ("released", "published")
 """`released`: every input prepared alike. `published`: the paper's choices for HMDB51 and for still images."""
 
@@ -48,12 +50,29 @@ def describe(preprocessing: Preprocessing) -> str:
 
 def centre_view(frames: Tensor, preprocessing: Preprocessing) -> Tensor:  # [n, H, W, 3] -> [n, crop, crop, 3] uint8
     """The evaluation view: short side to `short_side`, then the central square of side `crop`."""
-    height, width = frames.shape[1:3]
-    short, crop = preprocessing.short_side, preprocessing.crop
-    scaled = (short, width * short // height) if height <= width else (height * short // width, short)
-    frames = _resize(frames, scaled)
-    top, left = (scaled[0] - crop) // 2, (scaled[1] - crop) // 2
-    return frames[:, top : top + crop, left : left + crop]
+    return _central_square(_shrunk(frames, preprocessing), preprocessing.crop)
+
+
+def crop_views(
+    frames: Tensor, preprocessing: Preprocessing, num_crops: int
+) -> Tensor:  # [n, H, W, 3] -> [n, N, crop, crop, 3] uint8
+    """Views for multi-crop features: 1 is the centre, 5 the four corners and the centre, 10 these and their mirrors.
+
+    The corners come in reading order; crop i + 5 of ten is the mirror image of crop i, the usual ten-crop order.
+
+    Raises:
+        ValueError: `num_crops` is not 1, 5 or 10.
+    """
+    if num_crops not in CROPS:
+        raise ValueError(f"{num_crops} crops: one of {CROPS} expected")
+    small, crop = _shrunk(frames, preprocessing), preprocessing.crop
+    views = [_central_square(small, crop)]
+    if num_crops > 1:
+        sides = (small[:, :crop], small[:, -crop:])
+        views = [view for side in sides for view in (side[:, :, :crop], side[:, :, -crop:])] + views
+    if num_crops == 10:
+        views += [view.flip(2) for view in views]
+    return torch.stack(views, dim=1) if num_crops > 1 else views[0][:, None]
 
 
 def random_view(
@@ -78,6 +97,18 @@ def normalise(clips: Tensor, preprocessing: Preprocessing) -> Tensor:  # [B, T, 
     std = torch.tensor(preprocessing.std, device=clips.device).view(3, 1, 1)
     scaled = clips.movedim(-1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     return scaled.div_(255).sub_(mean).div_(std)
+
+
+def _shrunk(frames: Tensor, preprocessing: Preprocessing) -> Tensor:  # [n, H, W, 3] -> [n, h, w, 3] uint8
+    """Short side to `short_side`; the other in proportion, rounded down."""
+    height, width = frames.shape[1:3]
+    short = preprocessing.short_side
+    return _resize(frames, (short, width * short // height) if height <= width else (height * short // width, short))
+
+
+def _central_square(frames: Tensor, side: int) -> Tensor:  # [n, h, w, 3] -> [n, side, side, 3]
+    top, left = (frames.shape[1] - side) // 2, (frames.shape[2] - side) // 2
+    return frames[:, top : top + side, left : left + side]
 
 
 def _resize(frames: Tensor, size: tuple[int, int]) -> Tensor:  # [n, H, W, 3] -> [n, h, w, 3] uint8

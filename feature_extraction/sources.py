@@ -5,6 +5,7 @@ A video gives two outputs from one pass over it, its clips and its static clips;
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,33 @@ def hmdb_files(root: Path, split: str) -> dict[str, Path]:
     return {key: files.get(key, root / "videos" / f"{key}.avi") for key in labels}
 
 
+def thumos_files(root: Path) -> dict[str, Path]:
+    """The videos that `thumos14.json` names, below `root/videos`."""
+    path = root / "thumos14.json"
+    if not path.is_file():
+        raise UserError(path, "no such annotation file", "it names the videos to extract; see the README")
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))["database"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            path, "is no THUMOS14 annotation file (JSON with a 'database')", "use the published one"
+        ) from error
+    return _named(names, root / "videos")
+
+
+def ucf_crime_files(root: Path) -> dict[str, Path]:
+    """The videos that the lists `ucf-i3d.list` and `ucf-i3d-test.list` name, below `root/videos`.
+
+    A line of a list is the path of a feature file; its last part without `.npy` is the video's name.
+    """
+    names: list[str] = []
+    for path in (root / "ucf-i3d.list", root / "ucf-i3d-test.list"):
+        if not path.is_file():
+            raise UserError(path, "no such list", "it names the videos to extract; see the README")
+        names += [Path(line).stem for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return _named(dict.fromkeys(names), root / "videos")
+
+
 def vispr_files(root: Path, split: str) -> dict[str, Path]:
     """The images of `root/{split}2017` by file name, those of `{split}_labels.pkl` only if there is one."""
     folder, labels = root / f"{split}2017", root / f"{split}_labels.pkl"
@@ -113,6 +141,13 @@ def vispr_files(root: Path, split: str) -> dict[str, Path]:
     names = read_attribute_pickle(labels) if labels.is_file() else files
     paths = (files.get(name, folder / f"{name}.jpg") for name in names)
     return {path.name: path for path in paths}
+
+
+def _named(names: Iterable[str], folder: Path) -> dict[str, Path]:
+    """The files of these names; one that is missing keeps a path, so that it is reported among the failures."""
+    wanted = dict.fromkeys(names)
+    files = _by_name(path for path in list_videos(folder) if path.stem in wanted)
+    return {name: files.get(name, folder / f"{name}.mp4") for name in wanted}
 
 
 def _by_name(paths: Iterable[Path]) -> dict[str, Path]:

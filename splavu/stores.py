@@ -366,13 +366,13 @@ class StoreWriter:
                 old.unlink()
         elif self.path.exists():
             store = FeatureStore(self.path)
-            self._refuse_conflict(self.path, store.attributes)
+            _refuse_conflict(self.path, store.attributes, self.attributes)
             self._stored, self._width = set(store), store.feature_dim
             self._groups.update(group for key in store for group in _groups_of(key))
             store.close()
         parts = sorted(self._journal.glob("*.npz"))
         if parts:
-            self._refuse_conflict(self._journal, _read_json(described))
+            _refuse_conflict(self._journal, _read_json(described), self.attributes)
         for part in parts:
             self._recover_part(part)
         for torn in self._journal.glob("*.tmp-*"):
@@ -392,16 +392,6 @@ class StoreWriter:
         else:
             self._register(key, part, features.shape[-1])
 
-    def _refuse_conflict(self, culprit: Path, found: Mapping[str, object]) -> None:
-        for name in sorted((self.attributes.keys() | found.keys()) - INFORMATIVE_ATTRIBUTES):
-            before, now = found.get(name), self.attributes.get(name)
-            if before != now:
-                raise UserError(
-                    culprit,
-                    f"was made with {name} = {before!r}, this run has {now!r}",
-                    "write to another file, delete this one, or run with the same settings",
-                )
-
     def _merge(self) -> None:
         if not self:
             logger.warning("%s: nothing to store, no file written", self.path)
@@ -420,6 +410,54 @@ class StoreWriter:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+class FolderWriter:
+    """Fills a folder with one .npy per long video, each in one move; what is there already is kept.
+
+    The attributes go into the folder first, so whatever lies in it has a known origin: features of another encoder,
+    stride or preprocessing are refused, and so is a folder of .npy files without attributes.
+
+    Args:
+        path: The folder; made when the first features come.
+        attributes: Provenance, kept in `ATTRIBUTES_FILE`.
+
+    Raises:
+        UserError: The folder holds features made with other attributes or of unknown origin, or is a file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, attributes: Mapping[str, str | int | float]) -> None:
+        self.path = Path(path)
+        self.attributes: Attributes = dict(attributes)
+        described = self.path / ATTRIBUTES_FILE
+        if described.is_file():
+            _refuse_conflict(self.path, _read_json(described), self.attributes)
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.rglob("*.npy"))):
+            raise UserError(self.path, "holds something of unknown origin", "write to another folder")
+
+    def done(self, key: str) -> bool:
+        """Whether the features of `key` are in the folder, whole."""
+        try:
+            return np.load(self.path / f"{key}.npy", mmap_mode="r", allow_pickle=False).size > 0
+        except (OSError, ValueError, EOFError):
+            return False
+
+    def add(self, key: str, features: np.ndarray) -> None:  # [T, D] or [T, N, D]
+        """Write the features of `key`, as float32.
+
+        Raises:
+            UserError: They are empty, of another rank, or not finite.
+        """
+        if features.ndim not in (2, 3) or features.size == 0:
+            raise UserError(self.path, f"'{key}' has shape {features.shape}, (T, D) or (T, N, D) expected")
+        if not np.isfinite(features).all():
+            raise UserError(self.path, f"the features of '{key}' are not finite", "check the video and the weights")
+        described = self.path / ATTRIBUTES_FILE
+        if not described.is_file():
+            self.path.mkdir(parents=True, exist_ok=True)
+            with _written_aside(described, durable=True) as temporary:
+                temporary.write_text(json.dumps(self.attributes, indent=1), encoding="utf-8")
+        write_npy(self.path / f"{key}.npy", features)
 
 
 def write_npy(path: str | os.PathLike[str], features: np.ndarray) -> None:  # [T, D] or [T, N, D]
@@ -491,11 +529,22 @@ def _read_part(part: Path) -> tuple[str, np.ndarray]:
         return str(content["key"]), content["features"]
 
 
+def _refuse_conflict(culprit: Path, found: Mapping[str, object], wanted: Mapping[str, object]) -> None:
+    """Refuse to extend what was made with other attributes."""
+    for name in sorted((wanted.keys() | found.keys()) - INFORMATIVE_ATTRIBUTES):
+        if found.get(name) != wanted.get(name):
+            raise UserError(
+                culprit,
+                f"was made with {name} = {found.get(name)!r}, this run has {wanted.get(name)!r}",
+                "write elsewhere, delete this one, or run with the same settings",
+            )
+
+
 def _read_json(path: Path) -> dict[str, object]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(path, "the journal of an interrupted run is damaged", f"delete {path.parent}") from error
+        raise UserError(path, "cannot be read", f"delete {path.parent} and extract again") from error
 
 
 def _groups_of(key: str) -> list[str]:

@@ -1,0 +1,276 @@
+"""Extract features of long videos, one .npy each: a row per clip of 16 frames, a clip every `stride` frames.
+
+    python feature_extraction/long_videos.py --dataset thumos14 --encoder videoMAE
+    python feature_extraction/long_videos.py --videos FOLDER --out FOLDER --stride 4
+
+Each frame is decoded and resized once, also where clips overlap, and only a few seconds of a video are in memory at any
+time. A run that was interrupted goes on where it stopped; one bad video is reported at the end and stops nothing.
+From code: `video_features(path, encoder)`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import config
+from feature_extraction.clips import cut_clips
+from feature_extraction.encoders import FrozenEncoder, load_encoder
+from feature_extraction.extraction import Job, Pieces, Result, extract
+from feature_extraction.preprocessing import CROPS, crop_views
+from feature_extraction.provenance import provenance
+from feature_extraction.sources import folder_files, thumos_files, ucf_crime_files
+from feature_extraction.videos import VideoReader, backend_version, open_video, pick_backend
+from splavu import cli, params
+from splavu.encoders import ENCODERS
+from splavu.errors import UserError
+from splavu.runtime import pick_device
+from splavu.stores import FolderWriter
+
+DATASETS: dict[str, Callable[[Path], dict[str, Path]]] = {"thumos14": thumos_files, "ucf_crime": ucf_crime_files}
+"""Data set, also the name of its folder -> what finds its videos there."""
+NO_OVERLAP = 16
+
+
+class VideoFeatures(NamedTuple):
+    """A video as a detector wants it."""
+
+    features: np.ndarray  # [T, D], or [T, N, D] of N crops, float32
+    fps: float
+    duration: float
+    """Seconds."""
+
+
+def video_features(
+    path: str | Path,
+    encoder: FrozenEncoder,
+    *,
+    stride: int = NO_OVERLAP,
+    crops: int = 1,
+    backend: str | None = None,
+    batch_size: int = 32,
+    precision: str = "fp32",
+) -> VideoFeatures:
+    """Features of one video, computed where the encoder is. Row t covers the frames from `stride * t` on.
+
+    Args:
+        path: The video file.
+        encoder: From `feature_extraction.encoders.load_encoder`; its table row says how frames are prepared.
+        stride: Frames from one clip's start to the next, 1 to the length of a clip.
+        crops: Views of each clip: 1, 5 or 10.
+        backend: 'pyav', 'decord', or None for the first that is installed.
+        batch_size: Clips in one pass through the encoder.
+        precision: 'fp32' or 'bf16'.
+
+    Raises:
+        UserError: The video is missing or damaged, doesn't say its frame rate, or an argument is out of range.
+    """
+    _check_clips(stride, crops, encoder.spec.num_frames)
+    with open_video(path, backend) as video:
+        job = Job(str(path), lambda: _pieces(video, encoder, stride=stride, crops=crops))
+        device = next(encoder.parameters()).device
+        preprocessing = encoder.spec.preprocessing
+        results = extract(
+            [job],
+            encoder,
+            preprocessing=preprocessing,
+            device=device,
+            batch_size=batch_size,
+            num_workers=1,
+            precision=precision,
+        )
+        result = next(results)
+        if result.error is not None:
+            raise result.error
+        if video.fps <= 0:
+            raise UserError(path, "doesn't say how many frames a second it has", "convert it to .mp4")
+        return VideoFeatures(_stacked(result), video.fps, len(video) / video.fps)
+
+
+@dataclass(frozen=True)
+class LongVideoParams:
+    """The parameters of `params_long_videos.py`, checked; what each means stands there."""
+
+    encoder: str
+    weights: str | None = None
+    stride: int = NO_OVERLAP
+    crops: int = 1
+    backend: Literal["pyav", "decord"] | None = None
+    batch_size: int = 32
+    num_workers: int = 2
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "num_workers"):
+            if getattr(self, name) < 1:
+                raise UserError(name, f"is {getattr(self, name)}, at least 1 expected")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: done. 1: done, but some files failed and are listed. Bad input raises UserError (exit code 2)."""
+    args = _parser().parse_args(argv)
+    cli.start(args)
+    settings = _settings(args)
+    device = pick_device(args.device)
+    if (args.videos is None) == (args.dataset is None):
+        raise UserError("arguments", "one of --videos and --dataset expected", "see --help")
+    if args.videos is not None and args.out is None:
+        raise UserError("--out", "missing", "name the folder to write, for example --out features")
+    backend = pick_backend(settings.backend)
+    encoder = load_encoder(settings.encoder, settings.weights)
+    spec = encoder.spec
+    _check_clips(settings.stride, settings.crops, spec.num_frames)
+    files, out = _files_and_folder(args, settings, encoder)
+    print(f"encoder {spec.name}, {spec.feature_dim} wide, weights {encoder.weights_hash[:12]}, on {device}")
+    if spec.name == "demo":
+        print("note: the demo encoder is for trying things out; for real features use --encoder videoMAE")
+    failures = _run(files, out, encoder, settings, backend=backend, device=device, quiet=args.quiet)
+    for key, error in failures:
+        print(f"failed: {key}: {error}")
+    if failures:
+        print(f"{len(failures)} failed; run the same command to try these again")
+    return 1 if failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__, default_params=Path(__file__).with_name("params_long_videos.py"))
+    what = parser.add_argument_group("what to extract: --videos and --out, or --dataset")
+    what.add_argument("--videos", metavar="FOLDER", type=Path, help="videos, also in folders below; key = file name")
+    what.add_argument("--out", metavar="FOLDER", type=Path, help="folder for the .npy files")
+    what.add_argument("--dataset", choices=sorted(DATASETS))
+    what.add_argument("--data", metavar="ROOT", type=Path, help="holds thumos14/, ucf_crime/ (default: config.py)")
+    what.add_argument("--features", metavar="ROOT", type=Path, help="where the folders go (default: config.py)")
+    how = parser.add_argument_group("how; the defaults are in the params file")
+    how.add_argument("--encoder", metavar="NAME", help=f"one of {', '.join(ENCODERS)}")
+    how.add_argument("--weights", metavar="HUB_OR_PATH")
+    how.add_argument("--stride", metavar="FRAMES", type=int)
+    how.add_argument("--crops", type=int, help=f"one of {', '.join(map(str, CROPS))}")
+    how.add_argument("--backend", choices=("pyav", "decord"))
+    how.add_argument("--batch-size", type=int)
+    how.add_argument("--workers", type=int)
+    how.add_argument("--precision", choices=("fp32", "bf16"))
+    return parser
+
+
+def _settings(args: argparse.Namespace) -> LongVideoParams:
+    flags = {
+        "encoder": args.encoder,
+        "weights": args.weights,
+        "stride": args.stride,
+        "crops": args.crops,
+        "backend": args.backend,
+        "batch_size": args.batch_size,
+        "num_workers": args.workers,
+        "precision": args.precision,
+    }
+    values = params.read_file(args.params) | dict(params.parse_override(text) for text in args.set)
+    values |= {name: value for name, value in flags.items() if value is not None}
+    return params.build(LongVideoParams, values, source=args.params)
+
+
+def _check_clips(stride: int, crops: int, num_frames: int) -> None:
+    if not 1 <= stride <= num_frames:
+        raise UserError("stride", f"is {stride}, expected 1 to {num_frames} (a clip's length), or frames would be lost")
+    if crops not in CROPS:
+        raise UserError("crops", f"is {crops}, expected one of {', '.join(map(str, CROPS))}")
+
+
+def _files_and_folder(
+    args: argparse.Namespace, settings: LongVideoParams, encoder: FrozenEncoder
+) -> tuple[dict[str, Path], Path]:
+    """Key -> video, and the folder for their features: `thumos14_mae`, or `thumos14_mae_stride4_crops10`."""
+    if args.dataset is None:
+        return folder_files(args.videos), args.out
+    data, features = args.data or Path(config.DATA), args.features or Path(config.FEATURES)
+    name = f"{args.dataset}_{encoder.spec.file_tag}"
+    name += f"_stride{settings.stride}" if settings.stride != NO_OVERLAP else ""
+    name += f"_crops{settings.crops}" if settings.crops > 1 else ""
+    return DATASETS[args.dataset](data / args.dataset), features / name
+
+
+def _run(
+    files: dict[str, Path],
+    out: Path,
+    encoder: FrozenEncoder,
+    settings: LongVideoParams,
+    *,
+    backend: str,
+    device: torch.device,
+    quiet: bool,
+) -> list[tuple[str, UserError]]:
+    """Extract the files that are not there yet; returns what failed."""
+    started = time.monotonic()
+    preprocessing = encoder.spec.preprocessing
+    rule = {"kind": "consecutive", "frames": encoder.spec.num_frames, "every": settings.stride, "crops": settings.crops}
+    writer = FolderWriter(
+        out,
+        attributes=provenance(
+            encoder,
+            preprocessing=preprocessing,
+            decoder=backend_version(backend),
+            precision=settings.precision,
+            clip_rule=rule,
+        ),
+    )
+
+    def pieces(path: Path) -> Pieces:
+        with open_video(path, backend) as video:
+            yield from _pieces(video, encoder, stride=settings.stride, crops=settings.crops)
+
+    jobs = [Job(key, functools.partial(pieces, path)) for key, path in files.items() if not writer.done(key)]
+    results = extract(
+        jobs,
+        encoder,
+        preprocessing=preprocessing,
+        device=device,
+        batch_size=settings.batch_size,
+        num_workers=settings.num_workers,
+        precision=settings.precision,
+    )
+    failures: list[tuple[str, UserError]] = []
+    num_clips = 0
+    for result in tqdm(results, total=len(jobs), desc=out.name, unit="file", disable=quiet or None):
+        try:
+            if result.error is not None:
+                raise result.error
+            features = _stacked(result)
+            writer.add(result.key, features)
+            num_clips += len(features) * settings.crops
+        except UserError as error:
+            failures.append((result.key, error))
+    seconds = time.monotonic() - started
+    print(
+        f"{out}: {len(jobs) - len(failures)} files, {num_clips} clips in {seconds:.1f} s "
+        f"({num_clips / max(seconds, 1e-9):.0f} clips/s), {len(files) - len(jobs)} were there already, "
+        f"{len(failures)} failed"
+    )
+    return failures
+
+
+def _pieces(video: VideoReader, encoder: FrozenEncoder, *, stride: int, crops: int) -> Pieces:
+    """The clips of an open video, one output per crop."""
+    num_frames, preprocessing = encoder.spec.num_frames, encoder.spec.preprocessing
+    views = (
+        crop_views(torch.from_numpy(frames), preprocessing, crops) for frames in video.frames(batch_size=4 * num_frames)
+    )  # [n, N, crop, crop, 3]
+    for clips in cut_clips(views, num_frames, stride=stride):  # [k, T, N, crop, crop, 3]
+        for crop in range(crops):
+            yield str(crop), clips[:, :, crop]
+
+
+def _stacked(result: Result) -> np.ndarray:  # N outputs of [T, D] -> [T, D] or [T, N, D]
+    rows = [result.features[str(crop)] for crop in range(len(result.features))]
+    return rows[0] if len(rows) == 1 else np.stack(rows, axis=1)
+
+
+if __name__ == "__main__":
+    cli.run(main)

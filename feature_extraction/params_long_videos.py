@@ -1,0 +1,18 @@
+"""Defaults of `python feature_extraction/long_videos.py`; a flag or --set NAME=VALUE goes before them.
+
+Copy this file and give the copy with --params to keep the settings of a study.
+"""
+
+# Encoder
+encoder = "demo"  # comes with the package, for trying things out; real features want "videoMAE"
+weights = None  # hub name, HuggingFace folder or official checkpoint; None is the encoder's own default
+
+# Clips
+stride = 16  # frames from one clip's start to the next; 16 leaves no overlap, 4 is common for THUMOS14
+crops = 1  # views of each clip: 1 (centre), 5 or 10 (corners, centre and their mirrors, for anomaly detection)
+
+# Speed; moves features by rounding only, except precision
+backend = None  # "pyav", "decord", or None for the first of them that is installed
+batch_size = 32  # clips in one pass through the encoder
+num_workers = 2  # decoding threads
+precision = "fp32"  # "bf16" is faster where the hardware has it; recorded beside the features
