@@ -1,4 +1,4 @@
-"""THUMOS14 as TriDet reads it: one feature file a video, windows of them in training, batches.
+"""THUMOS14 as TriDet reads it: one feature file a video, windows of them in training, batches, the ground truth.
 
 Times are seconds in the annotations and steps of the feature grid in the items: step t is the centre of clip t, so a
 segment can start a little below 0. Every random choice follows from (seed, epoch, lap, index): the number of workers,
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tridet.annotations import Annotations, Video, first_few, read_annotations
+from tridet.average_precision import Segments
 from tridet.config import DatasetConfig
 from tridet.errors import InputError
 from tridet.windows import cut, random_window
@@ -274,3 +275,21 @@ class _Epoch(Dataset):
             return self.dataset.item(index, epoch=self.epoch, lap=lap)
         except InputError as error:
             return error
+
+
+def ground_truth(annotations: Annotations, subset: str, *, keep_outside: bool = True) -> Segments:
+    """What `mean_average_precision` scores detections of a subset against, videos without features included.
+
+    Args:
+        keep_outside: Count annotations past their video's stated end, too, as published; no detection reaches them.
+
+    Raises:
+        InputError: There is no such subset.
+    """
+    videos = annotations.of([subset])
+    kept = [np.ones_like(video.is_outside) if keep_outside else ~video.is_outside for video in videos]
+    return Segments(
+        video=np.repeat([video.name for video in videos], [int(rows.sum()) for rows in kept]),
+        segments=np.concatenate([video.segments[rows] for video, rows in zip(videos, kept, strict=True)]),
+        label=np.concatenate([video.labels[rows] for video, rows in zip(videos, kept, strict=True)]),
+    )

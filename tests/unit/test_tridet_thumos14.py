@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from tridet.annotations import read_annotations
 from tridet.config import DatasetConfig
 from tridet.errors import InputError
-from tridet.thumos14 import Batches, ThumosDataset
+from tridet.thumos14 import Batches, ThumosDataset, ground_truth
 
 WIDTH = 4
 LENGTHS = {"a": 50, "b": 7, "c": 120, "d": 30, "e": 16}
@@ -260,3 +261,22 @@ def test_lengths_of_the_real_training_videos(shared, tmp_path):
     assert len(dataset) == 200
     assert len(Batches(dataset, 2)) == 100
     assert (min(dataset.lengths), max(dataset.lengths)) == (16, 2202)
+
+
+def test_the_real_ground_truth(shared):
+    annotations = read_annotations(shared / "annotations/thumos14.json")
+    truth = ground_truth(annotations, "test")
+    assert len(truth) == 3358
+    assert len(set(truth.video.tolist())) == 212
+    assert sorted(set(truth.label.tolist())) == list(range(20))
+    record = json.loads((shared / "annotations/thumos14.json").read_text())["database"]["video_test_0000004"]
+    rows = truth.video == "video_test_0000004"
+    assert truth.segments[rows].tolist() == [annotation["segment"] for annotation in record["annotations"]]
+    assert truth.label[rows].tolist() == [annotation["label_id"] for annotation in record["annotations"]]
+    assert len(ground_truth(annotations, "test", keep_outside=False)) == 3358 - 26
+
+
+def test_videos_without_annotations_add_nothing_to_the_ground_truth(made):
+    truth = ground_truth(read_annotations(made / "annotations.json"), "Validation")
+    assert sorted(set(truth.video.tolist())) == ["a", "b", "c", "e"]
+    assert truth.segments[:2].tolist() == [[0.5, 2.0], [2.0, 3.5]]

@@ -1,0 +1,233 @@
+import dataclasses
+import pickle
+from collections import Counter, OrderedDict
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from tridet import checkpoints
+from tridet.checkpoints import find, load_weights, newest, read, resume, save, written
+from tridet.config import Config, OptConfig
+from tridet.errors import InputError
+from tridet.optim import LearningRate, MovingAverage, build_optimizer
+
+CONFIG = Config(opt=OptConfig(epochs=3, warmup_epochs=1, learning_rate=0.1))
+
+
+def network(width=3, seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(OrderedDict(conv=nn.Conv1d(2, width, 3), norm=nn.GroupNorm(1, width)))
+
+
+def training(seed=0, config=CONFIG, iters_per_epoch=4):
+    made = SimpleNamespace(config=config, network=network(seed=seed))
+    made.network.loss_normaliser = 100.0
+    made.average = MovingAverage(made.network, decay=0.5)
+    made.optimizer = build_optimizer(made.network, config.opt)
+    made.schedule = LearningRate(made.optimizer, config.opt, iters_per_epoch=iters_per_epoch)
+    return made
+
+
+def advance(made, steps):
+    for step in range(steps):
+        made.optimizer.zero_grad()
+        generator = torch.Generator().manual_seed(made.schedule.num_steps)
+        made.network(torch.randn(1, 2, 9, generator=generator)).square().sum().backward()
+        made.optimizer.step()
+        made.schedule.step()
+        made.average.update(made.network)
+        made.network.loss_normaliser = 0.9 * made.network.loss_normaliser + step
+
+
+def same(first, second):
+    return all(torch.equal(value, second[name]) for name, value in first.items()) and first.keys() == second.keys()
+
+
+@pytest.fixture
+def saved(tmp_path):
+    made = training()
+    advance(made, 5)
+    return save(tmp_path / "epoch_001.pth.tar", made, 1), made
+
+
+def test_the_published_layout(saved):
+    path, made = saved
+    content = torch.load(path, weights_only=True)
+    published = {"epoch", "state_dict", "state_dict_ema", "optimizer", "scheduler"}
+    assert content.keys() == published | {"loss_normaliser", "config", "versions", "format_version"}
+    assert content["epoch"] == 1
+    names = ["module.conv.weight", "module.conv.bias", "module.norm.weight", "module.norm.bias"]
+    assert list(content["state_dict"]) == list(content["state_dict_ema"]) == names
+    assert torch.equal(content["state_dict"]["module.conv.weight"], made.network.conv.weight)
+    assert torch.equal(content["state_dict_ema"]["module.conv.weight"], made.average.network.conv.weight)
+    assert [group["params"] for group in content["optimizer"]["param_groups"]] == [[0], [1, 2, 3]]
+    assert content["scheduler"]["last_epoch"] == 5
+    assert content["config"]["opt"]["epochs"] == 3
+
+
+def test_resumed_equals_uninterrupted(saved):
+    path, made = saved
+    again = training(seed=1)
+    assert resume(path, again) == 1
+    for one in (made, again):
+        advance(one, 4)
+    assert same(made.network.state_dict(), again.network.state_dict())
+    assert same(made.average.network.state_dict(), again.average.network.state_dict())
+    assert made.network.loss_normaliser == again.network.loss_normaliser
+    assert made.schedule.current == again.schedule.current
+
+
+def test_a_checkpoint_of_the_public_release(saved, tmp_path, caplog):
+    """It lacks our entries; its step counts are numbers, its schedule holds flags of its framework."""
+    path, made = saved
+    content = torch.load(path, weights_only=True)
+    for key in ("loss_normaliser", "config", "versions", "format_version"):
+        del content[key]
+    for state in content["optimizer"]["state"].values():
+        state["step"] = int(state["step"])
+    content["scheduler"] |= {"verbose": False, "milestones": Counter({3: 1})}
+    theirs = tmp_path / "theirs.pth.tar"
+    torch.save(content, theirs)
+    again = training(seed=1)
+    assert resume(theirs, again) == 1
+    assert again.network.loss_normaliser == 100.0
+    assert "loss normaliser" in caplog.text
+    for one in (made, again):
+        advance(one, 2)
+    assert same(made.network.state_dict(), again.network.state_dict())
+
+
+@pytest.mark.parametrize("prefer", ["ema", "trained"])
+def test_which_weights_are_loaded(saved, prefer):
+    path, made = saved
+    wanted = (made.average.network if prefer == "ema" else made.network).state_dict()
+    for source in (path, str(path), read(path)):
+        loaded = network(seed=2)
+        load_weights(loaded, source, prefer=prefer)
+        assert same(loaded.state_dict(), wanted)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda state: state,
+        lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
+        lambda state: {"state_dict": state},
+        lambda state: {"state_dict_ema": state},
+        lambda state: {"ft_model_tad_state_dict": state, "fa_model_state_dict": {"w": torch.zeros(1)}, "epoch": 3},
+        lambda state: {
+            "ft_model_tad_state_dict": {name: value + 1 for name, value in state.items()},
+            "ft_model_tad_state_dict_ema": state,
+        },
+    ],
+)
+def test_other_layouts(layout, tmp_path):
+    state, loaded = network(seed=3).state_dict(), network(seed=4)
+    path = tmp_path / "weights.pth"
+    torch.save(layout(state), path)
+    load_weights(loaded, path)
+    assert same(loaded.state_dict(), state)
+
+
+def test_all_that_differs_is_named_and_nothing_is_loaded():
+    model = network()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = network(width=4, seed=1).state_dict()
+    del state["norm.bias"]
+    state["extra"] = torch.zeros(1)
+    with pytest.raises(InputError) as raised:
+        load_weights(model, state)
+    line = str(raised.value)
+    assert "1 weights missing (norm.bias)" in line
+    assert "1 weights unknown here (extra)" in line
+    assert "3 weights of another shape (conv.weight (4, 2, 3) instead of (3, 2, 3), conv.bias (4,)" in line
+    assert "use the configuration it was trained with" in line
+    assert same(model.state_dict(), before)
+
+
+def test_the_recorded_configuration_says_why(saved):
+    path, _ = saved
+    other = network(width=4)
+    other.config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, head_dim=256))
+    with pytest.raises(InputError, match=r"it was trained with model\.head_dim = 512$"):
+        load_weights(other, path)
+
+
+@pytest.mark.parametrize("content", [{}, {"epoch": 3}, {"state_dict": {}}, {"state_dict": 3}, [1, 2]])
+def test_no_weights(content, tmp_path):
+    path = tmp_path / "nothing.pth"
+    torch.save(content, path)
+    with pytest.raises(InputError, match=r"nothing\.pth: holds"):
+        load_weights(network(), path)
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+def test_files_that_cannot_be_read(tmp_path, saved, capsys):
+    with pytest.raises(InputError, match="no such checkpoint"):
+        read(tmp_path / "absent.pth")
+    (tmp_path / "text.pth").write_text("no checkpoint")
+    (tmp_path / "empty.pth").touch()
+    (tmp_path / "cut.pth").write_bytes(saved[0].read_bytes()[:-500])
+    (tmp_path / "code.pth").write_bytes(pickle.dumps(Harmful(), protocol=2))
+    torch.save({"weights": Harmful()}, tmp_path / "code2.pth")
+    torch.save({"format_version": 99}, tmp_path / "newer.pth")
+    for name in ("text", "empty", "cut", "code", "code2", "newer"):
+        with pytest.raises(InputError, match=rf"{name}\.pth: (can't|holds more|has format 99)") as raised:
+            read(tmp_path / f"{name}.pth")
+        assert "\n" not in str(raised.value)
+    assert "run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"opt": OptConfig(epochs=3, warmup_epochs=1, learning_rate=0.1, type="SGD")}, "its optimizer is no SGD"),
+        ({"opt": OptConfig(epochs=4, warmup_epochs=1, learning_rate=0.1)}, "max_epochs is 16, this run's 20"),
+        ({"opt": OptConfig(epochs=3, warmup_epochs=1, learning_rate=0.2)}, "base_lrs"),
+    ],
+)
+def test_resuming_as_another_training(saved, changed, problem):
+    with pytest.raises(InputError, match=problem) as raised:
+        resume(saved[0], training(config=dataclasses.replace(CONFIG, **changed)))
+    assert str(raised.value).startswith(str(saved[0]))
+
+
+def test_resuming_from_weights_alone(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"state_dict": network().state_dict(), "epoch": 3}, path)
+    with pytest.raises(InputError, match="has no state_dict_ema, optimizer, scheduler"):
+        resume(path, training())
+    with pytest.raises(InputError, match="no such checkpoint"):
+        resume(tmp_path / "absent.pth.tar", training())
+
+
+def test_the_last_epoch_is_taken_by_number(tmp_path):
+    folder = tmp_path / "run"
+    assert newest(folder) is None
+    folder.mkdir()
+    for name in ("epoch_099.pth.tar", "epoch_1000.pth.tar", "model_best.pth.tar", "epoch_2000.pth.tar.tmp"):
+        (folder / name).touch()
+    assert newest(folder) == find(folder) == folder / "epoch_1000.pth.tar"
+    assert find(folder / "model_best.pth.tar") == folder / "model_best.pth.tar"
+    checkpoints.remove_all(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["epoch_2000.pth.tar.tmp", "model_best.pth.tar"]
+    with pytest.raises(InputError, match="has no epoch_NNN"):
+        find(folder)
+    with pytest.raises(InputError, match="no such checkpoint"):
+        find(tmp_path / "absent.pth.tar")
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "results.json"
+    checkpoints.write_json(path, {"a": [1]})
+    assert path.read_text() == '{\n  "a": [\n    1\n  ]\n}\n'
+    with pytest.raises(TypeError), written(path) as file:
+        file.write("half of it, and no bytes")
+    assert path.read_text().startswith('{\n  "a"')
+    assert [each.name for each in path.parent.iterdir()] == ["results.json"]
