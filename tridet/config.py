@@ -376,9 +376,8 @@ def _check(config: Config) -> None:
     require(model.scale_factor > 1, "model.scale_factor", f"{model.scale_factor} makes no pyramid", "use 2")
     if model.downsample_type == "max":
         require(model.scale_factor % 2 == 0, "model.scale_factor", "max pooling needs an even one", "use 2")
-    windows = (model.n_sgp_win_size,) if isinstance(model.n_sgp_win_size, int) else model.n_sgp_win_size
     require(
-        len(windows) in (1, levels) and all(w > 0 and w % 2 for w in windows),
+        len(config.windows) == levels and all(w > 0 and w % 2 for w in config.windows),
         "model.n_sgp_win_size",
         f"{model.n_sgp_win_size} isn't one odd number, or one for each of {levels} levels",
         "use 1",
@@ -393,12 +392,32 @@ def _check(config: Config) -> None:
         f"{data.max_seq_len} is no multiple of {config.strides[-1]}, the stride of the coarsest level",
         f"use {math.ceil(data.max_seq_len / config.strides[-1]) * config.strides[-1]}",
     )
-    require(0 <= config.train_cfg.droppath < 1, "train_cfg.droppath", f"{config.train_cfg.droppath} is not in [0, 1)")
-    require(0 <= opt.ema_decay < 1, "opt.ema_decay", f"{opt.ema_decay} is not in [0, 1)")
-    require(opt.warmup_epochs >= 0, "opt.warmup_epochs", f"{opt.warmup_epochs} is negative")
+    low, high = data.crop_ratio or (1.0, 1.0)
+    require(0 < low <= high <= 1, "dataset.crop_ratio", f"{[low, high]} are no shares from small to large", "use null")
+    require(0 < data.trunc_thresh <= 1, "dataset.trunc_thresh", f"{data.trunc_thresh} is not in (0, 1]", "use 0.5")
+    train = config.train_cfg
+    for key, share in {
+        "train_cfg.cls_prior_prob": train.cls_prior_prob,
+        "train_cfg.droppath": train.droppath,
+        "train_cfg.label_smoothing": train.label_smoothing,
+        "opt.ema_decay": opt.ema_decay,
+    }.items():
+        require(0 <= share < 1, key, f"{share} is not in [0, 1)")
+    for key, count in {"loader.num_workers": config.loader.num_workers, "opt.warmup_epochs": opt.warmup_epochs}.items():
+        require(count >= 0, key, f"{count} is negative")
+    _tell_inert(config)
+
+
+def _tell_inert(config: Config) -> None:
+    """Settings that were made and change nothing (defect D17)."""
+    test, usual = config.test_cfg, TestConfig()
     for key, inert in {
-        "dataset.force_upsampling": data.force_upsampling,
+        "dataset.force_upsampling": config.dataset.force_upsampling,
         "train_cfg.dropout": config.train_cfg.dropout,
     }.items():
         if inert:
             logger.warning("%s = %s has no effect", key, inert)
+    if test.nms_method != "hard" and test.iou_threshold != usual.iou_threshold:
+        logger.info("test_cfg.iou_threshold = %s has no effect: it is hard suppression's", test.iou_threshold)
+    if (test.multiclass_nms or test.nms_method == "none") and test.voting_thresh != usual.voting_thresh:
+        logger.info("test_cfg.voting_thresh = %s has no effect: class-agnostic suppression votes", test.voting_thresh)
