@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tridet.errors import InputError
+from tridet.errors import InputError, first_few
 
 logger = logging.getLogger(__name__)
 
@@ -172,8 +172,3 @@ def _warn_of_outside(videos: Sequence[Video], source: str | Path) -> None:
             len(outside),
             first_few(list(outside)),
         )
-
-
-def first_few(names: Sequence[str], count: int = 5) -> str:
-    """The first names of a list that may be long, for a message."""
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

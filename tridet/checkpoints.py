@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from tridet.config import Config, to_dict
-from tridet.errors import InputError
+from tridet.errors import InputError, first_few
 from tridet.optim import LearningRate, MovingAverage
 
 logger = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def _load(model: nn.Module, content: Mapping[str, Any], prefer: str, culprit: ob
             if name in state and state[name].shape != value.shape
         ],
     }
-    found = [f"{len(names)} weights {kind} ({_first(names)})" for kind, names in differing.items() if names]
+    found = [f"{len(names)} weights {kind} ({first_few(names, 3)})" for kind, names in differing.items() if names]
     if found:
         hints = _other_settings(content.get("config"), getattr(model, "config", None))
         remedy = f"it was trained with {', '.join(hints)}" if hints else "use the configuration it was trained with"
@@ -174,10 +174,6 @@ def _other_settings(recorded: Any, config: Any) -> list[str]:
         if (section == "model" or name in ("input_dim", "num_classes", "droppath"))
         and value != current[section].get(name)
     ]
-
-
-def _first(names: list[str], count: int = 3) -> str:
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class InputError(ValueError):
     """Bad input, told in one line; the entry points print it and exit with code 2.
@@ -19,3 +21,8 @@ class InputError(ValueError):
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:  # crosses from a loader's process as it is
         return type(self), (self.culprit, self.problem, self.remedy)
+
+
+def first_few(names: Sequence[str], count: int = 5) -> str:
+    """The first names of a list that may be long, for a message."""
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

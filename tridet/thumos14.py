@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tridet.annotations import Annotations, Video, first_few, read_annotations
+from tridet.annotations import Annotations, Video, read_annotations
 from tridet.average_precision import Segments
 from tridet.config import DatasetConfig
-from tridet.errors import InputError
+from tridet.errors import InputError, first_few
 from tridet.windows import cut, random_window
 
 logger = logging.getLogger(__name__)
