@@ -118,27 +118,27 @@ def mean_average_precision(
     truth = truth[truth.segments[:, 1] > truth.segments[:, 0]]
     if len(truth) == 0:
         raise InputError("ground truth", "no segment has a positive length", "check the subset and the annotation file")
-    number = {name: n for n, name in enumerate(truth.video.tolist())}
-    true_video = np.array([number[name] for name in truth.video.tolist()])
-    video = np.array([number.get(name, -1) for name in predictions.video.tolist()], dtype=np.int64)
+    video, true_video = _numbered(predictions.video, truth.video)
     if not (video >= 0).any():
         _log.warning("no prediction is in a video of the ground truth: every average precision is 0")
     by_score = np.argsort(-predictions.score, kind="stable")
+    label_by_score = predictions.label[by_score]
     classes = np.unique(truth.label)
     ap = np.zeros((len(thresholds), len(classes)))
     num_counted = 0
     for column, label in enumerate(classes):
-        rows = by_score[predictions.label[by_score] == label]
+        rows = by_score[label_by_score == label]
         true_rows = np.flatnonzero(truth.label == label)
-        pairs = _pairs(video[rows], true_video[true_rows])
-        tiou = _tiou(predictions.segments[rows[pairs[0]]], truth.segments[true_rows[pairs[1]]])
-        in_reach = tiou >= thresholds.min()
-        tiou, pairs = tiou[in_reach], pairs[:, in_reach]
-        by_wish = np.lexsort((-tiou, pairs[0]))  # best first for each prediction
-        tiou, pairs = tiou[by_wish], pairs[:, by_wish]
-        for row, threshold in enumerate(thresholds):
-            matched = _matched(*pairs[:, tiou >= threshold], num_true=len(true_rows))
-            ap[row, column] = _interpolated_ap(matched, num_predictions=len(rows), num_true=len(true_rows))
+        asking, asked = _pairs(video[rows], true_video[true_rows])
+        tiou = _tiou(predictions.segments[rows], truth.segments[true_rows], asking, asked)
+        near = np.flatnonzero(tiou >= thresholds.min())
+        near = near[np.lexsort((-tiou[near], asking[near]))]  # each prediction's best first
+        world, wish = (tiou[near] >= thresholds[:, None]).nonzero()  # thresholds don't meet: numbers of their own
+        wish = near[wish]
+        matches = _matched(world * len(rows) + asking[wish], world * len(true_rows) + asked[wish])
+        right = np.zeros((len(thresholds), len(rows)), dtype=bool)
+        right.flat[matches] = True
+        ap[:, column] = _interpolated_ap(right, num_true=len(true_rows))
         num_counted += len(rows)
     return AveragePrecision(ap, classes, thresholds, len(predictions) - num_counted)
 
@@ -147,37 +147,51 @@ def repeated(truth: Segments, *, tolerance: float = 1e-3) -> np.ndarray:  # [N] 
     """Mark what an earlier, unmarked segment of the same video and class already says, to `tolerance` seconds."""
     videos, labels = (np.unique(column, return_inverse=True)[1] for column in (truth.video, truth.label))
     group = videos * (labels.max(initial=0) + 1) + labels
-    pairs = _pairs(group, group)
-    gap = np.abs(truth.segments[pairs[0]] - truth.segments[pairs[1]]).max(axis=1)
+    later, earlier = _pairs(group, group)
+    is_close = earlier < later
+    for boundary in truth.segments.T:
+        is_close &= np.abs(boundary[later] - boundary[earlier]) <= tolerance
     marked = np.zeros(len(truth), dtype=bool)
-    for later, earlier in pairs[:, (pairs[1] < pairs[0]) & (gap <= tolerance)].T:  # ascending: `earlier` is decided
-        marked[later] |= not marked[earlier]
+    for one, other in zip(later[is_close], earlier[is_close], strict=True):  # ascending: `other` is decided
+        marked[one] |= not marked[other]
     return marked
 
 
-def _pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:  # [N], [M] -> [2, pairs]
-    """Positions (i, j) where first[i] == second[j], ascending in i, then j."""
-    order = np.argsort(second, kind="stable")
-    start, stop = (np.searchsorted(second[order], first, side=side) for side in ("left", "right"))
-    counts = stop - start
-    within = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
-    return np.stack([np.repeat(np.arange(len(first)), counts), order[np.repeat(start, counts) + within]])
+def _numbered(video: np.ndarray, true_video: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # [N], [M] -> [N], [M]
+    """Numbers in place of names, -1 for those that `true_video` doesn't have."""
+    number = {name: n for n, name in enumerate(true_video.tolist())}
+    starts = np.append(0, np.flatnonzero(video[1:] != video[:-1]) + 1)[: len(video)]
+    numbers = np.array([number.get(name, -1) for name in video[starts].tolist()], dtype=np.int64)
+    lengths = np.diff(starts, append=len(video))  # detections come video by video: one look-up each
+    return np.repeat(numbers, lengths), np.array([number[name] for name in true_video.tolist()])
 
 
-def _tiou(first: np.ndarray, second: np.ndarray) -> np.ndarray:  # [N, 2], [N, 2] -> [N]
-    """Overlap over union, row by row; one of the two must have a length."""
-    overlap = np.minimum(first[:, 1], second[:, 1]) - np.maximum(first[:, 0], second[:, 0])
-    overlap = np.maximum(overlap, 0)
-    return overlap / (first[:, 1] - first[:, 0] + second[:, 1] - second[:, 0] - overlap)
+def _pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # [N], [M] -> [pairs], [pairs]
+    """Positions i and j where first[i] == second[j], ascending in i, then j; small whole numbers, -1 equals nothing."""
+    counts = np.bincount(second, minlength=first.max(initial=-1) + 2)  # the last one is 0, and that of -1
+    start = counts.cumsum() - counts
+    counts, start = counts[first], start[first]
+    skipped = start - (counts.cumsum() - counts)
+    found = np.argsort(second, kind="stable")[np.arange(counts.sum()) + np.repeat(skipped, counts)]
+    return np.repeat(np.arange(len(first)), counts), found
 
 
-def _matched(asking: np.ndarray, asked: np.ndarray, *, num_true: int) -> np.ndarray:  # [pairs], [pairs] -> [matches]
-    """Ranks of the predictions that get a true segment, in the pairs' order of wishes, grouped by prediction.
+def _tiou(first: np.ndarray, second: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """Overlap over union of first[i] and second[j]; [N, 2], [M, 2], [pairs], [pairs] -> [pairs]. One has a length."""
+    (start, end), (other_start, other_end) = first.T.copy(), second.T.copy()
+    overlap = np.minimum(end[i], other_end[j])
+    overlap -= np.maximum(start[i], other_start[j])
+    np.maximum(overlap, 0, out=overlap)
+    return overlap / ((end - start)[i] + (other_end - other_start)[j] - overlap)
+
+
+def _matched(asking: np.ndarray, asked: np.ndarray) -> np.ndarray:  # [pairs], [pairs] -> [matches]
+    """Predictions that get a true segment, given as their wishes: grouped by rank, the dearest first.
 
     Deferred acceptance (Gale and Shapley, 1962): each true segment holds the best rank that asked so far.
     """
     nobody = asking.max(initial=-1) + 1
-    holder = np.full(num_true, nobody)
+    holder = np.full(asked.max(initial=-1) + 1, nobody)
     wish = np.flatnonzero(np.diff(asking, prepend=-1))  # each prediction's current pair ...
     end = np.append(wish[1:], len(asking))  # ... and the first pair beyond its own
     while wish.size:
@@ -191,10 +205,8 @@ def _matched(asking: np.ndarray, asked: np.ndarray, *, num_true: int) -> np.ndar
     return holder[holder < nobody]
 
 
-def _interpolated_ap(matched: np.ndarray, *, num_predictions: int, num_true: int) -> float:
+def _interpolated_ap(right: np.ndarray, *, num_true: int) -> np.ndarray:  # [H, N] -> [H]
     """Area under precision over recall, where precision at a recall is the best at that recall or beyond."""
-    right = np.zeros(num_predictions, dtype=bool)
-    right[matched] = True
-    precision = right.cumsum() / np.arange(1, num_predictions + 1)
-    best_beyond = np.maximum.accumulate(precision[::-1])[::-1]
-    return best_beyond[right].sum() / num_true
+    precision = right.cumsum(axis=1) / np.arange(1, right.shape[1] + 1)
+    best_beyond = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    return (best_beyond * right).sum(axis=1) / num_true

@@ -28,7 +28,7 @@ Decay = Callable[[np.ndarray, np.ndarray], None]  # lowers scores in place, give
 
 _STEPS_BETWEEN_COMPACTIONS = 16  # one costs about as much as a step
 _WORTH_COMPACTING = 0.7  # of the cells would be left
-_VOTES_AT_ONCE = 1 << 17  # pairs in flight: half a megabyte an array stays in the cache
+_REFINED_AT_ONCE = 64  # segments that a step of voting takes, neighbours in time
 _LOWEST = float(np.finfo(np.float32).min)
 
 
@@ -58,10 +58,11 @@ def soft_nms(
 
     Source: Bodla et al., Soft-NMS, ICCV 2017, with the first-selection rule of the TriDet release.
     """
-    _check(segments, scores)
+    candidates = _on_host(segments, scores)
     decay = _soft_decay(method, sigma=sigma, iou_threshold=iou_threshold)
-    one_class = torch.zeros_like(scores, dtype=torch.int64)
-    return _select(segments, scores, one_class, decay=decay, min_score=min_score, max_segments=max_segments)
+    one_class = np.zeros(len(scores), dtype=np.int64)
+    kept, lowered = _select(*candidates, one_class, decay=decay, min_score=min_score, max_segments=max_segments)
+    return torch.from_numpy(kept).to(scores.device), torch.from_numpy(lowered).to(scores.device)
 
 
 def hard_nms(
@@ -75,14 +76,14 @@ def hard_nms(
     Raises:
         InputError: As in `soft_nms`.
     """
-    _check(segments, scores)
+    boundaries, confidence = _on_host(segments, scores)
     decay = partial(_hard_decay, iou_threshold=_checked_iou(iou_threshold))
-    entrants = _above(scores, min_score)
-    one_class = torch.zeros_like(entrants)
+    rows = _above(confidence, min_score)
+    one_class = np.zeros_like(rows)
     kept, _ = _select(
-        segments[entrants], scores[entrants], one_class, decay=decay, min_score=_LOWEST, max_segments=max_segments
+        boundaries[rows], confidence[rows], one_class, decay=decay, min_score=_LOWEST, max_segments=max_segments
     )
-    return entrants[kept]
+    return torch.from_numpy(rows[kept]).to(scores.device)
 
 
 def vote(
@@ -91,27 +92,13 @@ def vote(
     """Move each kept segment to the score-weighted mean of the candidates that overlap it by IoU >= `threshold`.
 
     `segments` and `scores` are all candidates with the scores they had before suppression. A segment nobody votes for
-    (one of zero length overlaps nothing, not even itself) stays where it is. float32, on the device of the input.
+    (one of zero length overlaps nothing, not even itself) stays where it is. Gives float32.
 
     Raises:
         InputError: As in `soft_nms`.
     """
-    _check(segments, scores)
-    _checked_iou(threshold)
-    if len(kept_segments) == 0 or len(segments) == 0:
-        return kept_segments.clone()
-    segments, scores = segments.float(), scores.float()
-    starts, ends = segments.unbind(1)
-    lengths = ends - starts
-    voted = []
-    for kept in kept_segments.float().split(max(1, _VOTES_AT_ONCE // len(segments))):
-        start, end = kept[:, :1], kept[:, 1:]  # [m, 1]
-        overlap = (torch.minimum(end, ends) - torch.maximum(start, starts)).clamp_(min=0)  # [m, N]
-        iou = overlap / (end - start + lengths - overlap)
-        weights = torch.where(iou >= threshold, scores, 0.0)
-        total = weights.sum(1, keepdim=True)
-        voted.append(torch.where(total > 0, (weights / total) @ segments, kept))
-    return torch.cat(voted)
+    (kept,) = _on_host(kept_segments)
+    return torch.from_numpy(_voted(kept, *_on_host(segments, scores), threshold=threshold)).to(kept_segments.device)
 
 
 def suppress(
@@ -136,36 +123,35 @@ def suppress(
             run and then, if `voting_threshold` > 0, a vote of all candidates on the boundaries.
 
     Returns:
-        Segments, scores and labels on the device of the input. Of equal scores the lower label goes first.
+        Segments, scores (both float32) and labels on the device of the input. Of equal scores the lower label goes
+        first.
 
     Raises:
         InputError: As in `soft_nms`, or an unknown `method`.
     """
-    _check(segments, scores, labels)
-    entrants = torch.arange(len(scores), device=scores.device)
+    candidates = _on_host(segments, scores, labels)
+    rows = np.arange(len(scores))
     if method == "none":
         return segments, scores, labels
-    elif method == "soft":
+    if method == "soft":
         decay = _soft_decay("gaussian", sigma=sigma, iou_threshold=iou_threshold)
     elif method == "hard":
         decay = partial(_hard_decay, iou_threshold=_checked_iou(iou_threshold))
-        entrants, min_score = _above(scores, min_score), _LOWEST
+        rows, min_score = _above(candidates[1], min_score), _LOWEST
     else:
         raise InputError("NMS method", f"{method!r} is unknown", "choose soft, hard or none")
-    kept, new_scores = _select(
-        segments[entrants],
-        scores[entrants],
-        labels[entrants] if multiclass else torch.zeros_like(entrants),
-        decay=decay,
-        min_score=min_score,
-        max_segments=max_segments,
+    boundaries, confidence, classes = (part[rows] for part in candidates)
+    classes_apart = classes if multiclass else np.zeros_like(classes)
+    kept, confidence = _select(
+        boundaries, confidence, classes_apart, decay=decay, min_score=min_score, max_segments=max_segments
     )
-    order = new_scores.argsort(descending=True, stable=True)[: max_segments or None]
-    kept, new_scores = entrants[kept[order]], new_scores[order]
-    new_segments = segments[kept]
+    order = np.argsort(-confidence, kind="stable")[: max_segments or None]
+    kept = kept[order]
+    boundaries = boundaries[kept]
     if not multiclass and voting_threshold > 0:
-        new_segments = vote(new_segments, segments, scores, threshold=voting_threshold)
-    return new_segments, new_scores, labels[kept]
+        boundaries = _voted(boundaries, *candidates[:2], threshold=voting_threshold)
+    results = boundaries, confidence[order], classes[kept]
+    return tuple(torch.from_numpy(part).to(scores.device) for part in results)
 
 
 @dataclass
@@ -218,15 +204,21 @@ class _Table:
 
 
 def _select(
-    segments: Tensor, scores: Tensor, labels: Tensor, *, decay: Decay, min_score: float, max_segments: int
-) -> tuple[Tensor, Tensor]:  # [N, 2], [N], [N] -> [M], [M]
+    segments: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    *,
+    decay: Decay,
+    min_score: float,
+    max_segments: int,
+) -> tuple[np.ndarray, np.ndarray]:  # [N, 2], [N], [N] -> [M], [M]
     """Greedy selection in all classes at once: kept indices and their scores, by class, then in order of selection.
 
     Scores only fall, so a class is finished when its best is below `min_score`: nothing has to be removed before.
     """
     if len(scores) == 0:
-        return torch.zeros_like(scores, dtype=torch.int64), scores
-    table = _Table.of(*(part.detach().cpu().numpy() for part in (segments.float(), scores.float(), labels)))
+        return np.zeros(0, dtype=np.int64), scores
+    table = _Table.of(segments, scores, labels)
     min_score = max(min_score, _LOWEST)
     selections = []
     for step in range(max_segments or len(scores)):
@@ -244,7 +236,34 @@ def _select(
                 break
     classes, kept, lowered = (np.concatenate(part) for part in zip(*selections, strict=True))
     order = np.argsort(classes, kind="stable")
-    return torch.from_numpy(kept[order]).to(scores.device), torch.from_numpy(lowered[order]).to(scores.device)
+    return kept[order], lowered[order]
+
+
+def _voted(
+    kept: np.ndarray, segments: np.ndarray, scores: np.ndarray, *, threshold: float
+) -> np.ndarray:  # [M, 2], [N, 2], [N] -> [M, 2]
+    """`vote` on the host: neighbours on the time axis are refined together, by the candidates near them."""
+    threshold = _checked_iou(threshold)
+    by_start = np.argsort(segments[:, 0], kind="stable")
+    segments, scores = segments[by_start], scores[by_start]
+    starts, ends = segments.T.copy()
+    lengths = ends - starts
+    # A voter starts before the segment ends, and is too short to start earlier than this.
+    first = np.searchsorted(starts, kept[:, 0] - (kept[:, 1] - kept[:, 0]) / threshold, side="left")
+    last = np.searchsorted(starts, kept[:, 1], side="right")
+    refined, order = kept.copy(), np.argsort(kept[:, 0], kind="stable")
+    for rows in (order[at : at + _REFINED_AT_ONCE] for at in range(0, len(order), _REFINED_AT_ONCE)):
+        near = slice(first[rows].min(), last[rows].max())
+        start, end = kept[rows, 0:1], kept[rows, 1:2]  # [m, 1]
+        overlap = np.minimum(end, ends[near]) - np.maximum(start, starts[near])  # [m, n]
+        np.maximum(overlap, 0, out=overlap)
+        union = (end - start) + lengths[near] - overlap
+        iou = np.divide(overlap, union, out=overlap, where=union > 0)
+        weights = (iou >= threshold) * scores[near]
+        total = weights.sum(axis=1, keepdims=True)
+        won = total[:, 0] > 0
+        refined[rows[won]] = (weights[won] / total[won]) @ segments[near]
+    return refined
 
 
 def _soft_decay(method: SoftMethod, *, sigma: float, iou_threshold: float) -> Decay:
@@ -282,16 +301,19 @@ def _checked_iou(threshold: float) -> np.float32:
     return np.float32(threshold)
 
 
-def _above(scores: Tensor, min_score: float) -> Tensor:  # [N] -> [M], indices
-    return (scores > min_score if min_score > 0 else torch.ones_like(scores, dtype=torch.bool)).nonzero()[:, 0]
+def _above(scores: np.ndarray, min_score: float) -> np.ndarray:  # [N] -> [M], indices
+    return np.flatnonzero(scores > np.float32(min_score)) if min_score > 0 else np.arange(len(scores))
 
 
-def _check(segments: Tensor, scores: Tensor, labels: Tensor | None = None) -> None:
-    count = len(scores)
-    if segments.shape != (count, 2) or scores.ndim != 1 or (labels is not None and labels.shape != (count,)):
-        shapes = " and ".join(str(tuple(part.shape)) for part in (segments, scores, labels) if part is not None)
+def _on_host(*parts: Tensor) -> list[np.ndarray]:
+    """Segments and, if given, scores and labels as arrays, float32 where they are floats; checked."""
+    arrays = [(part.detach().float() if part.is_floating_point() else part).cpu().numpy() for part in parts]
+    segments, count = arrays[0], len(arrays[0])
+    if segments.shape != (count, 2) or any(column.shape != (count,) for column in arrays[1:]):
+        shapes = " and ".join(str(array.shape) for array in arrays)
         raise InputError("candidates", f"shapes {shapes} disagree", "give segments [N, 2], scores [N], labels [N]")
-    if not (segments.isfinite().all() and scores.isfinite().all()):
+    if not all(np.isfinite(array).all() for array in arrays):
         raise InputError("candidates", "a boundary or score is not finite", "look for NaN in the network's output")
     if (segments[:, 1] < segments[:, 0]).any():
         raise InputError("candidates", "a segment ends before it starts", "give (start, end) in that order")
+    return arrays
