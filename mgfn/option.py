@@ -38,9 +38,9 @@ class Options:
     features: str | None = _option(None, "folder of the feature files (ours; a list's own paths are never used)")
     test_features: str | None = _option(None, "folder of the test features, if another (ours)")
     feature_size: int | None = _option(None, "width of a feature (default: what the files say)", type=int)
-    seg_length: int = _option(32, "segments a training video is pooled to", type=int)
+    seg_length: int = _option(32, "segments a training video is pooled to")
     preprocessed: bool = _option(False, "training files are (crops, segments, width + 1) already", action="store_true")
-    frames_per_snippet: int = _option(16, "frames of the video that one snippet stands for (ours)", type=int)
+    frames_per_snippet: int = _option(16, "frames of the video that one snippet stands for (ours)")
     length_mismatch: str = _option(
         "error",
         "ground truth of another length than the predictions: refuse, cut the frames that fill no snippet, or stretch "
@@ -48,29 +48,29 @@ class Options:
         choices=("error", "cut", "stretch"),
     )
 
-    mag_ratio: float = _option(0.1, "weight of the magnitude's embedding", type=float)
+    mag_ratio: float = _option(0.1, "weight of the magnitude's embedding")
     widths: tuple[int, ...] = _option((64, 128, 1024), "widths of the stages (ours)", type=int, nargs=3)
-    depths1: int = _option(3, "layers of the first stage", type=int)
-    depths2: int = _option(3, "layers of the second stage", type=int)
-    depths3: int = _option(2, "layers of the third stage", type=int)
+    depths1: int = _option(3, "layers of the first stage")
+    depths2: int = _option(3, "layers of the second stage")
+    depths3: int = _option(2, "layers of the third stage")
     mgfn_type1: str = _option("gb", "block of the first stage: glance or focus", choices=("gb", "fb"))
     mgfn_type2: str = _option("fb", "block of the second stage", choices=("gb", "fb"))
     mgfn_type3: str = _option("fb", "block of the third stage", choices=("gb", "fb"))
-    dropout_rate: float = _option(0.7, "share of snippets left out of the magnitude selection", type=float)
+    dropout_rate: float = _option(0.7, "share of snippets left out of the magnitude selection")
     pretrained_ckpt: str | None = _option(None, "weights to start from; for test.py, weights to test")
 
     variant: str = _option("A", "losses of the authors (A) or of TeD-SPAD (B) (ours)", choices=("A", "B"))
     clustering: str = _option("rows", "what is drawn together (ours)", choices=("rows", "videos"))
     lr: str = _option("0.001", "learning rate: a number, or one for each epoch as in '[0.001]*50+[0.0001]*50'")
-    batch_size: int = _option(16, "normal videos a step, and as many abnormal ones", type=int)
-    max_epoch: int = _option(1000, "epochs", type=int)
-    seed: int = _option(0, "of weights, batches and dropout (ours)", type=int)
-    workers: int = _option(0, "threads that read features", type=int)
+    batch_size: int = _option(16, "normal videos a step, and as many abnormal ones")
+    max_epoch: int = _option(1000, "epochs")
+    seed: int = _option(0, "of weights, batches and dropout (ours)")
+    workers: int = _option(0, "threads that read features")
 
     validation_share: float = _option(0.2, "share of the training videos that selects the epoch; 0: the last (ours)")
-    list_seed: int = _option(0, "draws the validation part (ours)", type=int)
-    val_freq: int = _option(1, "epochs between validations (ours)", type=int)
-    test_freq: int = _option(1, "epochs between looks at the test set, reported but not used; 0: none (ours)", type=int)
+    list_seed: int = _option(0, "draws the validation part (ours)")
+    val_freq: int = _option(1, "epochs between validations (ours)")
+    test_freq: int = _option(1, "epochs between looks at the test set, reported but not used; 0: none (ours)")
 
     model_name: str = _option("mgfn", "name of the run")
     comment: str = _option("mgfn", "a note that is recorded")
@@ -148,7 +148,7 @@ def parse(argv: Sequence[str] | None, *, description: str) -> Options:
     for item in dataclasses.fields(Options):
         kwargs = dict(item.metadata)
         if "action" not in kwargs:
-            kwargs["default"] = item.default
+            kwargs = {"default": item.default, "type": str if item.default is None else type(item.default), **kwargs}
         parser.add_argument(*_spellings(item.name), dest=item.name, **kwargs)
     parser.add_argument("--gpus", help="historic: the number of a GPU, like --device cuda:NUMBER")
     for name in INERT:

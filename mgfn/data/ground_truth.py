@@ -160,7 +160,7 @@ def _from_text(
             for start, end in events:
                 # XD annotates whole films' cuts and is clipped, as published; UCF's numbers fit but for a few frames.
                 if start >= length or (dataset != "XD" and end - length >= slack):
-                    problem = f"'{entry.name}' has an event at frames {start}..{end}, its snippets cover {length}"
+                    problem = f"'{entry.name}' has an event at frames {start}..{end - 1}, its snippets cover {length}"
                     raise InputError(path, problem, "correct --frames-per-snippet")
                 truth[start:end] = 1
         truths.append(truth)

@@ -1,0 +1,204 @@
+"""The MGFN scripts as a user runs them, on made-up features."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from mgfn_world import WIDTH, write_world
+
+from mgfn import main as main_script
+from mgfn import test as test_script
+from mgfn import train as train_script
+from mgfn.checkpoints import read_checkpoint
+from mgfn.errors import InputError
+
+
+@pytest.fixture
+def world(tmp_path):
+    return write_world(tmp_path)
+
+
+def records(world, name="mgfn"):
+    lines = (world.root / "runs" / name / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_main_trains_and_tests_and_says_what_chose_the_epoch(world, capsys):
+    main_script.main(world.options())
+    run = world.root / "runs/mgfn"
+    lines = capsys.readouterr().out.splitlines()
+    last = re.fullmatch(r"frame-level AUC (\d+\.\d) % \(epoch (\d), chosen on validation videos\)", lines[-1])
+    assert last
+    literature = re.search(r"chosen on the test set\): frame-level AUC (\d+\.\d) %, epoch \d", lines[-2])
+    assert float(literature[1]) >= float(last[1])
+    history = records(world)
+    assert [record["step"] for record in history] == [0, 1, 2]
+    chosen = max(history, key=lambda record: (record["val/auc"], -record["val/bce"]))
+    assert chosen["step"] + 1 == int(last[2])
+    assert f"{100 * chosen['test/roc_auc']:.1f}" == last[1]
+    results = json.loads((run / "results.json").read_text())
+    assert results["best_test_epoch"]["roc_auc"] == max(record["test/roc_auc"] for record in history)
+    tested = json.loads((run / "test.json").read_text())
+    assert {"overall", "abnormal videos", "Fighting", "Robbery"} == tested.keys()
+    scores = np.load(run / "snippet_scores.npz")
+    for name in scores.files:
+        assert len(scores[name]) == len(np.load(world.features / f"{name}.npy"))
+    assert len(list(run.glob("model_*_*.pth"))) == 1
+    for name in ("options.json", "versions.json", "model_temp.pth"):
+        assert (run / name).is_file()
+    assert list((run / "tensorboard").iterdir())
+    assert not list(run.glob(".*"))
+
+
+def test_an_anomaly_is_found_and_with_swapped_labels_the_normal_is(world, capsys):
+    """The claim and its opposite: it's the labels that say what is abnormal, not the size of a feature."""
+    figures = {}
+    for swapped in (False, True):
+        listed = (world.root / "train.list").read_text().split()
+        labels = [("Normal" in line) == swapped for line in listed]
+        path = world.root / f"swapped{swapped}.list"
+        path.write_text("".join(f"{line} {label:d}\n" for line, label in zip(listed, labels, strict=True)))
+        main_script.main(world.options(rgb_list=path, model_name=path.stem, max_epoch=8, validation_share=0))
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert "nothing chosen" in last
+        figures[swapped] = float(re.search(r"frame-level AUC (\S+) %", last)[1])
+    assert figures[False] > 75
+    assert figures[True] < 40
+
+
+def test_a_killed_run_ends_with_the_same_weights(world, capsys):
+    train_script.main(world.options(model_name="whole", max_epoch=4))
+    train_script.main(world.options(model_name="parts", max_epoch=2))
+    train_script.main(world.options(model_name="parts", max_epoch=4))
+    whole, parts = (read_checkpoint(world.root / "runs" / name / "model_temp.pth") for name in ("whole", "parts"))
+    torch.testing.assert_close(parts["model"], whole["model"], rtol=0, atol=0)
+    assert parts["progress"]["best"]["epoch"] == whole["progress"]["best"]["epoch"]
+    assert records(world, "parts") == records(world, "whole")
+
+
+def test_a_run_is_not_continued_with_other_options(world):
+    train_script.main(world.options())
+    with pytest.raises(InputError, match="was trained with seed = 0, now it is 1"):
+        train_script.main(world.options(seed=1, max_epoch=4))
+    train_script.main(world.options(seed=1, restart=True))
+
+
+def test_test_script_repeats_the_figure_and_draws(world, capsys):
+    main_script.main(world.options(test_freq=0))
+    output = capsys.readouterr().out.splitlines()
+    assert not any("literature" in line for line in output)
+    checkpoint = next((world.root / "runs/mgfn").glob("model_*_*.pth"))
+    test_script.main(
+        world.options(rgb_list=None, max_epoch=None, pretrained_ckpt=checkpoint, model_name="tested", plots=True)
+    )
+    assert capsys.readouterr().out.splitlines()[-1].split(" (")[0] == output[-1].split(" (")[0]
+    assert len(list((world.root / "runs/tested/plots").glob("*.png"))) == 8
+
+
+@pytest.mark.parametrize("variant", ["A", "B"])
+def test_crops_and_both_variants(tmp_path, variant):
+    world = write_world(tmp_path, crops=3)
+    main_script.main(world.options(variant=variant, max_epoch=1, clustering="videos"))
+    assert records(world)[0]["loss/separation"] > 0
+
+
+def test_preprocessed_training_files(world):
+    ready = world.root / "ready"
+    ready.mkdir()
+    for path in world.features.glob("*.npy"):
+        np.save(ready / path.name, np.random.default_rng(0).random((1, 8, WIDTH + 1), dtype=np.float32))
+    main_script.main(world.options(features=ready, test_features=world.features, preprocessed=True, max_epoch=1))
+    assert len(records(world)) == 1
+
+
+def test_features_pass_through_the_anonymizer_first(world, monkeypatch):
+    """An anonymizer that blanks everything leaves nothing to tell frames apart by."""
+    seen = []
+
+    def anonymizing(checkpoint, device):
+        assert (checkpoint, device.type) == ("some.pth", "cpu")
+
+        def blank(sequence):
+            seen.append(sequence.shape)
+            return torch.zeros_like(sequence)
+
+        return blank
+
+    monkeypatch.setitem(sys.modules, "mgfn.task", types.SimpleNamespace(anonymizing=anonymizing))
+    main_script.main(world.options(aam="some.pth", max_epoch=1, test_freq=0))
+    assert len(seen) == 20 + 8  # each training or validation video once, each test video once
+    assert {len(shape) for shape in seen} == {2}
+    scores = np.load(world.root / "runs/mgfn/snippet_scores.npz")
+    by_length = {}
+    for name in scores.files:
+        by_length.setdefault(len(scores[name]), []).append(scores[name])
+    for group in by_length.values():
+        np.testing.assert_allclose(group, np.broadcast_to(group[0], np.shape(group)), atol=1e-6)
+
+
+def spoil(world, what):
+    """Make one thing wrong; returns what the message must say."""
+    video = world.features / "Fighting102_x264.npy"
+    truth = np.load(world.root / "gt.npy")
+    if what == "missing file":
+        video.unlink()
+        return r"test.list line 5: 'Fighting102_x264.npy' is not in .*1 of 8"
+    if what == "empty file":
+        video.write_bytes(b"")
+        return "Fighting102_x264.npy: is an empty file"
+    if what == "wrong width":
+        np.save(video, np.load(video)[:, 1:])
+        return "Fighting102_x264.npy: features are 11 wide"
+    if what == "NaN":
+        video = world.features / "Robbery001_x264.npy"
+        np.save(video, np.load(video) * np.nan)
+        return "Robbery001_x264.npy: snippet 0 holds NaN"
+    if what == "short truth":
+        np.save(world.root / "gt.npy", truth[:-20])
+        return "it ends within 'Normal_Videos_103_x264'"
+    if what == "long truth":
+        np.save(world.root / "gt.npy", np.append(truth, 0))
+        return "it goes on after the last"
+    if what == "no abnormal video":
+        lines = (world.root / "train.list").read_text().split()
+        (world.root / "train.list").write_text("\n".join(line for line in lines if "Normal" in line))
+        return "train.list: holds no abnormal video among 10"
+    (world.root / "test.list").write_text("")
+    return "test.list: holds no video"
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "missing file",
+        "empty file",
+        "wrong width",
+        "NaN",
+        "short truth",
+        "long truth",
+        "no abnormal video",
+        "empty list",
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing_behind(world, what):
+    message = spoil(world, what)
+    with pytest.raises(InputError, match=message) as caught:
+        main_script.main(world.options())
+    assert "\n" not in str(caught.value)
+    assert not (world.root / "runs").exists()
+
+
+def test_the_command_line_leaves_with_code_2_and_one_line(world):
+    spoil(world, "missing file")
+    program = [sys.executable, str(REPOSITORY / "mgfn/main.py"), *world.options()]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=world.root)
+    assert done.returncode == 2
+    assert re.fullmatch(r"main.py: test.list line 5: .*\n", done.stderr)
