@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+import config as study
 from feature_dl import dataset_spec
 from splavu import checkpoints
 from splavu.anonymize import load_anonymizer
@@ -114,3 +115,19 @@ def load_backbone(params: Any) -> nn.Module:
     from feature_extraction.encoders import load_encoder  # needs transformers, which training on features doesn't
 
     return load_encoder(params.ft_arch, weights=getattr(params, "weights", None))
+
+
+def load_model_tridet(
+    checkpoint: str | None = None, config: str = "tridet/thumos_videoMAE.yaml", *, prefer: str = "ema"
+) -> nn.Module:
+    """TriDet as a configuration describes it, with the weights of a checkpoint if given.
+
+    Args:
+        checkpoint: Of TriDet (`state_dict_ema`, `state_dict`) or of co-training (`ft_model_tad_state_dict`), or bare
+            weights.
+        config: YAML file, named from the repository's folder.
+        prefer: 'ema' takes averaged weights where there are some, 'trained' the others.
+    """
+    from tridet.task import load_detector  # not needed where no videos are searched
+
+    return load_detector(study.HERE / config, checkpoint, prefer=prefer)

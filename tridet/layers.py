@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 GROUPS = 16  # of the SGP layers' group normalisation; their width is a multiple of it
 
@@ -55,9 +56,37 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:  # [B, D, T] -> [B, D, T]
-        # Channels last, the fused kernel is several times faster than mean, variance and scale one by one.
-        last = F.layer_norm(x.transpose(1, 2), (x.shape[1],), self.weight.flatten(), self.bias.flatten())
-        return last.transpose(1, 2)
+        return _ChannelNorm.apply(x, self.weight, self.bias)
+
+
+class _ChannelNorm(torch.autograd.Function):
+    """Normalisation and its gradient in the memory layout that convolutions want.
+
+    The fused kernel of torch normalises the last dimension; turning the time lines there and back for each of the
+    network's normalisations makes a training step on a CPU half as long again.
+    """
+
+    EPSILON = 1e-5
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        centred = x - x.mean(dim=1, keepdim=True)
+        scale = torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + _ChannelNorm.EPSILON)
+        normalised = centred.mul_(scale)
+        ctx.save_for_backward(normalised, scale, weight)
+        return torch.addcmul(bias, normalised, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        normalised, scale, weight = ctx.saved_tensors
+        of_weight = (gradient * normalised).sum(dim=(0, 2), keepdim=True)
+        of_bias = gradient.sum(dim=(0, 2), keepdim=True)
+        gradient = gradient * weight
+        shift = gradient.mean(dim=1, keepdim=True)
+        stretch = (gradient * normalised).mean(dim=1, keepdim=True)
+        of_x = gradient.sub_(shift).addcmul_(normalised, stretch, value=-1).mul_(scale)
+        return of_x, of_weight, of_bias
 
 
 class DepthwiseConv(nn.Conv1d):

@@ -182,7 +182,7 @@ class _Table:
         start, end, length = (part[rows, columns, None] for part in (self.starts, self.ends, self.lengths))
         overlap = np.minimum(self.ends, end)
         overlap -= np.maximum(self.starts, start)
-        np.maximum(overlap, 0, out=overlap)
+        np.maximum(overlap, np.zeros_like(overlap[0]), out=overlap)  # a row: NumPy is slow with the number 0 here
         union = self.lengths + length
         union -= overlap
         return np.divide(overlap, union, out=overlap)
@@ -256,7 +256,7 @@ def _voted(
         near = slice(first[rows].min(), last[rows].max())
         start, end = kept[rows, 0:1], kept[rows, 1:2]  # [m, 1]
         overlap = np.minimum(end, ends[near]) - np.maximum(start, starts[near])  # [m, n]
-        np.maximum(overlap, 0, out=overlap)
+        np.maximum(overlap, np.zeros_like(overlap[0]), out=overlap)
         union = (end - start) + lengths[near] - overlap
         iou = np.divide(overlap, union, out=overlap, where=union > 0)
         weights = (iou >= threshold) * scores[near]

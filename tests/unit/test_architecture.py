@@ -93,3 +93,28 @@ assert not torch.cuda.is_initialized()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
+
+
+CORES = {"tridet": {"task", "from_video"}, "mgfn": {"task"}}
+"""Folders that stand alone, and the modules by which they join this study."""
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_a_core_stands_alone(core):
+    """A person may copy the folder into another project."""
+    modules = [path for path in (REPOSITORY / core).rglob("*.py") if path.stem not in CORES[core]]
+    assert len(modules) > 10
+    for path in modules:
+        roots = {name.split(".")[0] for name in imported_at_once(path)}
+        assert not roots & ((UPPER | {"splavu"}) - {core}), f"{path.name} imports {sorted(roots & UPPER)}"
+
+
+def imported_at_once(path: Path) -> set[str]:
+    """Dotted names of the modules that importing `path` imports: those at its top level."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found

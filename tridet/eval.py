@@ -1,0 +1,261 @@
+"""Evaluate a TriDet checkpoint: mAP by tIoU on the configuration's test split, pictures, or one video's detections.
+
+python tridet/eval.py CONFIG CHECKPOINT                     a file, or a folder, whose last epoch is taken
+python tridet/eval.py CONFIG CHECKPOINT --pictures 4        time lines of four videos beside the checkpoint
+python tridet/eval.py CONFIG CHECKPOINT --video FILE.mp4 --encoder videoMAE    from pixels to detections
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from tridet import cli
+from tridet.average_precision import THUMOS_TIOUS, AveragePrecision, Segments, mean_average_precision
+from tridet.checkpoints import find, load_weights, write_json, written
+from tridet.config import Config
+from tridet.detector import TriDet
+from tridet.errors import InputError
+from tridet.thumos14 import Batches, ThumosDataset, ground_truth
+from tridet.timeline import Intervals, draw_timeline
+
+logger = logging.getLogger(__name__)
+
+
+def detect(
+    model: TriDet,
+    batches: Batches,
+    *,
+    device: torch.device | str,
+    transform: Callable[[Tensor], Tensor] | None = None,
+) -> list[dict[str, Any]]:
+    """The model's detections in every video: `video_id`, `segments` [n, 2] seconds, `scores` [n], `labels` [n].
+
+    Args:
+        transform: `[D, T] -> [D, T]`, applied to the features on the device.
+    """
+    model.eval()
+    found = []
+    with torch.no_grad():
+        for batch in tqdm(batches.epoch(), total=len(batches), desc="detecting", unit="batch", leave=False):
+            moved = [{**video, "feats": video["feats"].to(device)} for video in batch]
+            if transform is not None:
+                moved = [{**video, "feats": transform(video["feats"])} for video in moved]
+            for result in model(moved):
+                found.append(
+                    {key: value.cpu() if isinstance(value, Tensor) else value for key, value in result.items()}
+                )
+    return found
+
+
+def as_segments(found: Sequence[Mapping[str, Any]]) -> Segments:
+    """Detections of many videos in one table; a video without detections contributes nothing."""
+
+    def column(key: str) -> np.ndarray:
+        return np.concatenate([np.asarray(result[key]) for result in found])
+
+    if not found:
+        return Segments(np.zeros(0, str), np.zeros((0, 2)), np.zeros(0, np.int64), np.zeros(0))
+    counts = [len(result["scores"]) for result in found]
+    videos = np.repeat([result["video_id"] for result in found], counts)
+    return Segments(videos, column("segments"), column("labels"), column("scores"))
+
+
+def evaluate(
+    model: TriDet,
+    batches: Batches,
+    truth: Segments,
+    *,
+    device: torch.device | str,
+    transform: Callable[[Tensor], Tensor] | None = None,
+    tious: Sequence[float] = THUMOS_TIOUS,
+) -> AveragePrecision:
+    """Mean average precision of the model on a split; videos of `truth` without features count as missed."""
+    return mean_average_precision(
+        truth, as_segments(detect(model, batches, device=device, transform=transform)), tious=tious
+    )
+
+
+def report(result: AveragePrecision) -> str:
+    """One line a tIoU, and the average last, in per cent."""
+    lines = [
+        f"mAP at tIoU {tiou:.2f}: {100 * value:5.2f} %"
+        for tiou, value in zip(result.tious, result.per_tiou, strict=True)
+    ]
+    return "\n".join([*lines, f"average mAP: {100 * result.average:.2f} %"])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    config, device, anonymizer = cli.start(args)
+    if args.topk > 0:
+        config = replace(config, test_cfg=replace(config.test_cfg, max_seg_num=args.topk))
+    checkpoint = find(args.checkpoint)
+    model = TriDet(config)
+    load_weights(model, checkpoint)
+    model.to(device)
+    if args.video is not None:
+        return _one_video(model, config, checkpoint, anonymizer, args, device)
+
+    dataset = ThumosDataset(config.dataset, config.val_split[:1], training=False, anonymizer=anonymizer)
+    found = detect(model, Batches(dataset, args.batch_size), device=device)
+    if args.saveonly:
+        target = checkpoint.parent / "eval_results.pkl"
+        with written(target) as file:
+            pickle.dump(_published_layout(as_segments(found)), file)
+        print(target)
+        return 0
+    truth = ground_truth(dataset.annotations, config.val_split[0])
+    result = mean_average_precision(truth, as_segments(found))
+    folder = checkpoint.parent
+    _draw(found, dataset, args, folder / "timelines")
+    summary = {
+        "checkpoint": checkpoint.name,
+        "split": config.val_split[0],
+        "videos": len(dataset),
+        "videos_without_features": len(dataset.missing),
+        "aam": None if args.aam is None else str(args.aam),
+        "aam_serving": None if args.aam is None else args.aam_serving,
+        "average_map": float(result.average),
+        "map": {f"{tiou:.2f}": float(value) for tiou, value in zip(result.tious, result.per_tiou, strict=True)},
+        "ap": {
+            name: [float(value) for value in result.ap[:, column]]
+            for column, name in enumerate(_names(dataset.annotations.classes, result.classes))
+        },
+    }
+    write_json(folder / "results.json", {"tad": summary})
+    print(report(result))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = cli.parser(__doc__)
+    made.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="*.pth.tar, or a folder of them")
+    made.add_argument("-t", "--topk", type=int, default=-1, help="detections a video (default: the configuration's)")
+    made.add_argument("--saveonly", action="store_true", help="write eval_results.pkl and don't evaluate")
+    made.add_argument("-p", "--print-freq", type=int, default=10, help="accepted; progress is a bar here")
+    made.add_argument("--batch-size", type=int, default=1, help="videos at once; the results don't depend on it")
+    made.add_argument("--pictures", type=int, default=0, metavar="N", help="draw the time lines of N videos")
+    made.add_argument("--videos", type=Path, help="folder of VIDEO_ID.mp4, for frames in the pictures")
+    made.add_argument("--video", type=Path, metavar="FILE", help="detect in this video instead")
+    made.add_argument("--encoder", default="videoMAE", help="of --video; as ft_arch in params (default videoMAE)")
+    made.add_argument("--weights", help="of the encoder: a hub name or a folder")
+    made.add_argument("--out", type=Path, help="PNG of --video (default: FILE's name beside the checkpoint)")
+    return made
+
+
+def _names(classes: Mapping[str, int], labels: Sequence[int]) -> list[str]:
+    known = {label: name for name, label in classes.items()}
+    return [known.get(int(label), str(label)) for label in labels]
+
+
+def _published_layout(found: Segments) -> dict[str, Any]:
+    return {
+        "video-id": found.video.tolist(),
+        "t-start": found.segments[:, 0],
+        "t-end": found.segments[:, 1],
+        "label": found.label,
+        "score": found.score,
+    }
+
+
+def _draw(found: Sequence[Mapping[str, Any]], dataset: ThumosDataset, args: argparse.Namespace, folder: Path) -> None:
+    names = {label: name for name, label in dataset.annotations.classes.items()}
+    spread = np.linspace(0, len(found) - 1, min(args.pictures, len(found))).astype(int).tolist()
+    for index in spread:
+        video, result = dataset.videos[index], found[index]
+        frames = []
+        if args.videos is not None:
+            from tridet.from_video import thumbnails  # needs feature_extraction
+
+            frames = thumbnails(args.videos / f"{video.name}.mp4", fps=video.fps)
+        drawn = draw_timeline(
+            folder / f"{video.name}.png",
+            title=video.name,
+            duration=video.duration,
+            detections=Intervals(*(np.asarray(result[key]) for key in ("segments", "labels", "scores"))),
+            truth=Intervals(video.segments, video.labels),
+            class_names=names,
+            frames=frames,
+        )
+        print(drawn)
+
+
+def _one_video(
+    model: TriDet,
+    config: Config,
+    checkpoint: Path,
+    anonymizer: Callable[[Tensor], Tensor] | None,
+    args: argparse.Namespace,
+    device: torch.device,
+) -> int:
+    from tridet.from_video import features_of, thumbnails  # needs feature_extraction
+
+    data = config.dataset
+    features, fps, duration = features_of(
+        args.video, encoder=args.encoder, weights=args.weights, stride=data.feat_stride, device=device
+    )
+    if features.shape[1] != data.input_dim:
+        raise InputError(
+            "--encoder", f"{args.encoder} gives width {features.shape[1]}, the model takes {data.input_dim}"
+        )
+    feats = torch.from_numpy(features)
+    if anonymizer is not None:
+        feats = anonymizer(feats)
+    video = {
+        "video_id": args.video.stem,
+        "feats": feats[:: data.downsample_rate].T.contiguous().to(device),
+        "segments": None,
+        "labels": None,
+        "fps": fps,
+        "duration": duration,
+        "feat_stride": data.feat_stride * data.downsample_rate,
+        "feat_num_frames": data.num_frames,
+    }
+    model.eval()
+    with torch.no_grad():
+        found = model([video])[0]
+    names = _class_names(config)
+    note = ""
+    if args.encoder == "demo":
+        note = "the demo encoder knows the synthetic world only: on a real video these scores mean nothing"
+    print(f"{args.video.name}: {len(features)} features, {duration:.1f} s, {len(found['scores'])} detections")
+    for segment, score, label in list(zip(found["segments"], found["scores"], found["labels"], strict=True))[:10]:
+        print(f"  {segment[0]:7.1f} - {segment[1]:7.1f} s   {names[int(label)]:<20} {float(score):.3f}")
+    if note:
+        print(f"note: {note}")
+    drawn = draw_timeline(
+        args.out or checkpoint.parent / "timelines" / f"{args.video.stem}.png",
+        title=args.video.name,
+        duration=duration,
+        detections=Intervals(*(np.asarray(found[key]) for key in ("segments", "labels", "scores"))),
+        class_names=names,
+        frames=thumbnails(args.video, fps=fps),
+        note=note,
+    )
+    print(drawn)
+    return 0
+
+
+def _class_names(config: Config) -> dict[int, str]:
+    """From the annotation file, if it is there; a video needs none."""
+    from tridet.annotations import read_annotations
+
+    known = {label: f"class {label}" for label in range(config.dataset.num_classes)}
+    if config.dataset.json_file and Path(config.dataset.json_file).is_file():
+        known |= {label: name for name, label in read_annotations(config.dataset.json_file).classes.items()}
+    return known
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,48 @@
+"""A raw video's way to TriDet: its features and a few frames. Needs this repository's `feature_extraction`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from feature_extraction.encoders import load_encoder
+from feature_extraction.long_videos import video_features
+from feature_extraction.videos import open_video
+from splavu.errors import UserError
+from tridet.errors import InputError
+
+
+@contextmanager
+def _as_input_errors() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise InputError(error.culprit, error.problem, error.remedy) from error
+
+
+def features_of(
+    path: str | Path, *, encoder: str, weights: str | None, stride: int, device: torch.device
+) -> tuple[NDArray, float, float]:
+    """A video's features `[T, D]` float32, its frames per second and its seconds.
+
+    Raises:
+        InputError: The video can't be read, or the encoder is unknown or can't be loaded.
+    """
+    with _as_input_errors():
+        return video_features(path, load_encoder(encoder, weights).to(device), stride=stride)
+
+
+def thumbnails(path: str | Path, *, fps: float, count: int = 9) -> list[tuple[float, NDArray]]:
+    """`count` frames spread evenly over a video, uint8 [H, W, 3], with their times in seconds.
+
+    Raises:
+        InputError: The video can't be read.
+    """
+    with _as_input_errors(), open_video(path) as reader:
+        places = np.linspace(0, len(reader) - 1, 2 * count + 1).astype(int)[1::2].tolist()  # middles of equal parts
+        return [(place / fps, frame) for place, frame in zip(places, reader.get(places), strict=True)]
