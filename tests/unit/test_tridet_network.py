@@ -12,7 +12,7 @@ import tridet
 from tridet import config as configuration
 from tridet.config import Config, DatasetConfig, ModelConfig, TrainConfig, load, to_dict
 from tridet.errors import InputError
-from tridet.layers import DropPath, dead_parameters
+from tridet.layers import ChannelNorm, DropPath, dead_parameters
 from tridet.losses import distance_iou_loss, interval_iou, iou_weight
 from tridet.predictions import Level, distances, expected_distances
 
@@ -162,6 +162,23 @@ def test_gradients_reach_the_features(mask_padding):
         model.loss_normaliser = 20.0
         values.append(model([{**each, "feats": moved}])["final_loss"].item())
     assert values[0] - values[1] == pytest.approx(2 * (feats.grad * step).sum().item(), rel=0.05)
+
+
+def test_gradient_of_the_layer_normalisation():
+    """By differences, in double precision; its value is torch's over the channels."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True)
+        for shape in ((2, 6, 5), (1, 6, 1), (1, 6, 1))
+    )
+    norm = ChannelNorm(6).double()
+
+    def normalised(x, weight, bias):
+        return torch.func.functional_call(norm, {"weight": weight, "bias": bias}, (x,))
+
+    expected = nn.functional.layer_norm(x.transpose(1, 2), (6,), weight.flatten(), bias.flatten())
+    torch.testing.assert_close(normalised(x, weight, bias), expected.transpose(1, 2))
+    assert torch.autograd.gradcheck(normalised, (x, weight, bias))
 
 
 def test_boundary_heads_do_not_shape_the_pyramid():
