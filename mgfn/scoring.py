@@ -5,6 +5,8 @@ Videos are scored at full length, one by one, while training sees 32 pooled segm
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mgfn.data.sets import TestSet
+from mgfn.frame_scores import video_auc
 from mgfn.model import MGFN
 
 SNIPPETS_AT_ONCE = 16384
@@ -30,3 +33,17 @@ def scores_of(model: MGFN, batch: Tensor) -> NDArray[np.float32]:  # [1, N, T, D
 def score_all(model: MGFN, test_set: TestSet) -> list[NDArray[np.float32]]:  # -> V x [T]
     """Scores of every video's snippets; leaves the network in evaluation mode."""
     return [scores_of(model, test_set.batch(i)) for i in tqdm(range(len(test_set)), desc="testing", leave=False)]
+
+
+def video_figures(
+    model: MGFN, batches: Iterable[Tensor], is_abnormal: NDArray[np.bool_], *, k: int = 3
+) -> dict[str, float]:  # V x [1, N, T, D + 1], [V]
+    """What weak labels can say of validation videos; a video's score is the mean of its k highest snippets.
+
+    Returns:
+        `auc`, the share of (abnormal, normal) pairs in the right order, and `bce`, the videos' cross-entropy.
+    """
+    scores = [np.sort(scores_of(model, batch))[-k:].mean() for batch in batches]
+    clipped = np.clip(np.array(scores, dtype=np.float64), 1e-7, 1 - 1e-7)
+    bce = -np.log(np.where(is_abnormal, clipped, 1 - clipped)).mean()
+    return {"auc": video_auc(clipped, is_abnormal), "bce": float(bce)}

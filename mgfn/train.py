@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -24,12 +23,12 @@ from mgfn.checkpoints import RESUMABLE, read_checkpoint, read_network, write_che
 from mgfn.data.batches import balanced_batches
 from mgfn.data.sets import TestSet, TrainingSet, anonymizer_of, open_test_set, open_training_set
 from mgfn.errors import InputError, leave
-from mgfn.frame_scores import report, video_auc
+from mgfn.frame_scores import report
 from mgfn.losses import Objective, training_terms
 from mgfn.model import MGFN, build_model
 from mgfn.option import Options, parse
 from mgfn.runs import Run, pick_device, seed_everything, start
-from mgfn.scoring import score_all, scores_of
+from mgfn.scoring import score_all, video_figures
 
 logger = logging.getLogger(__name__)
 
@@ -50,19 +49,6 @@ class Trained:
     """`epoch` (from 1) and, where a validation part chose it, `auc` and `bce` of its videos."""
     best_test: dict[str, float] | None
     """Best test figure over the epochs, `epoch` and the overall figures; None if the test set wasn't looked at."""
-
-
-def validate(model: MGFN, training_set: TrainingSet, *, k: int) -> dict[str, float]:
-    """What weak labels say of the validation videos: a video's score is the mean of its k highest.
-
-    Returns:
-        `auc` and `bce` of videos.
-    """
-    scores = [np.sort(scores_of(model, batch))[-k:].mean() for batch in training_set.validation()]
-    clipped = np.clip(np.array(scores, dtype=np.float64), 1e-7, 1 - 1e-7)
-    truth = training_set.validation_is_abnormal
-    bce = -np.log(np.where(truth, clipped, 1 - clipped)).mean()
-    return {"auc": video_auc(clipped, truth), "bce": float(bce)}
 
 
 def train(
@@ -103,7 +89,7 @@ def train(
             if options.validation_share == 0:
                 found, better = {}, is_last
             elif is_last or (epoch + 1) % options.val_freq == 0:
-                found = validate(model, training_set, k=objective.k)
+                found = video_figures(model, training_set.validation(), training_set.validation_is_abnormal)
                 better = progress["best"] is None or _rank(found) > _rank(progress["best"])
             else:
                 found, better = {}, False
