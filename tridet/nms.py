@@ -177,9 +177,13 @@ class _Table:
         ends[~present] = -np.inf
         return cls(classes, index, starts, ends, lengths, np.where(present, scores[index], -np.inf))
 
-    def iou(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:  # [C], [C] -> [C, n]
+    def best(self) -> np.ndarray:  # [C]
+        """Cell of the highest score of each class, counted through the rows; of equal ones the first."""
+        return self.scores.argmax(axis=1) + np.arange(0, self.scores.size, self.scores.shape[1])
+
+    def iou(self, cells: np.ndarray) -> np.ndarray:  # [C] -> [C, n]
         """Overlap of every candidate with one of its class; float32, in the order of operations of the release."""
-        start, end, length = (part[rows, columns, None] for part in (self.starts, self.ends, self.lengths))
+        start, end, length = (part.take(cells)[:, None] for part in (self.starts, self.ends, self.lengths))
         overlap = np.minimum(self.ends, end)
         overlap -= np.maximum(self.starts, start)
         np.maximum(overlap, np.zeros_like(overlap[0]), out=overlap)  # a row: NumPy is slow with the number 0 here
@@ -187,9 +191,10 @@ class _Table:
         union -= overlap
         return np.divide(overlap, union, out=overlap)
 
-    def retire(self, rows: np.ndarray, columns: np.ndarray) -> None:
+    def retire(self, cells: np.ndarray) -> None:
         """Take the selected out of the running. Such an end overlaps nothing, so no factor makes NaN of -inf."""
-        self.scores[rows, columns] = self.ends[rows, columns] = -np.inf
+        self.scores.put(cells, -np.inf)
+        self.ends.put(cells, -np.inf)
 
     def compact(self, min_score: float) -> _Table:
         """Drop the columns and classes without candidates in the running, if that saves a good part of the table."""
@@ -222,20 +227,22 @@ def _select(
     min_score = max(min_score, _LOWEST)
     selections = []
     for step in range(max_segments or len(scores)):
-        rows, best = np.arange(len(table.classes)), table.scores.argmax(1)
-        best_scores = table.scores[rows, best]
-        kept = best_scores >= min_score if step else np.full(len(rows), True)
-        if not kept.any():
+        best = table.best()
+        best_scores = table.scores.take(best)
+        if step and best_scores.max() < min_score:
             break
-        selections.append((table.classes[kept], table.index[rows, best][kept], best_scores[kept]))
-        decay(table.scores, table.iou(rows, best))
-        table.retire(rows, best)
+        selections.append((table.classes, table.index.take(best), best_scores))
+        decay(table.scores, table.iou(best))
+        table.retire(best)
         if step % _STEPS_BETWEEN_COMPACTIONS == 0:
             table = table.compact(min_score)
             if table.scores.size == 0:
                 break
     classes, kept, lowered = (np.concatenate(part) for part in zip(*selections, strict=True))
-    order = np.argsort(classes, kind="stable")
+    valid = lowered >= min_score
+    valid[: len(selections[0][0])] = True  # the first of each class
+    order = np.flatnonzero(valid)
+    order = order[np.argsort(classes[order], kind="stable")]
     return kept[order], lowered[order]
 
 
