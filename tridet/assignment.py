@@ -51,7 +51,7 @@ def assignment_report(dataset: ThumosDataset, config: Config) -> AssignmentRepor
         points = pyramid_points(level_lengths, strides, config.model.regression_range)
         options = {"num_classes": config.dataset.num_classes, "radius": radius}
         together = assign(points, [segments], [labels], lengths=[length], **options)
-        level = torch.repeat_interleave(torch.tensor(level_lengths))[together.point[together.opens_point]]
+        level = torch.repeat_interleave(torch.tensor(level_lengths))[together.point[together.first_rows]]
         positives += torch.bincount(level, minlength=len(strides))
         alone = assign(
             points, list(segments[:, None]), list(labels[:, None]), lengths=[length] * len(labels), **options

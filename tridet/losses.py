@@ -88,7 +88,7 @@ def batch_losses(
         weight = iou_weight(interval_iou(predicted, wanted), iou_power)
         classification = classification * torch.ones_like(logits).index_put(rows, weight)
     else:
-        once = targets.opens_point
+        once = targets.first_rows
         wanted = targets.distances[once]
         predicted = distances(levels, targets.video[once], targets.point[once], targets.label[once])
     cls_loss = (classification * valid).sum() / normaliser

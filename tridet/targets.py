@@ -24,12 +24,12 @@ class Targets:
     point: Tensor  # [M] int64, among the P points
     label: Tensor  # [M] int64
     distances: Tensor  # [M, 2] to start and end, in steps of the point's level; the same in all rows of a point
-    opens_point: Tensor  # [M] bool, true in a point's first row
+    first_rows: Tensor  # [P+] int64, the first row of each positive point
 
     @property
     def num_points(self) -> int:
         """Positive points, each counted once."""
-        return int(self.opens_point.sum())
+        return len(self.first_rows)
 
     def to(self, device: torch.device) -> Targets:
         """The same, there."""
@@ -110,8 +110,7 @@ def assign(
 
     row = torch.unique(slot[lends] * num_classes + label[index[lends]])  # sorted
     slot, row_label = row // num_classes, row % num_classes
-    opens = torch.ones_like(slot, dtype=torch.bool)
-    opens[1:] = slot[1:] != slot[:-1]
+    first_rows = (slot.diff(prepend=slot.new_full((1,), -1)) > 0).nonzero().flatten()
     point, owner = slot % num_points, owner[slot]
     distances = torch.stack([left[point, owner], right[point, owner]], dim=1) / stride[point]
-    return Targets(slot // num_points, point, row_label, distances, opens)
+    return Targets(slot // num_points, point, row_label, distances, first_rows)

@@ -193,7 +193,7 @@ def test_training_outputs_and_targets(golden):
     np.testing.assert_array_equal(targets.distances, arrays["gt_offsets"][targets.video, targets.point])
     assert targets.num_points == arrays["num_pos"]
     level = torch.repeat_interleave(torch.arange(len(levels)), tensor(arrays["level_lengths"]))
-    per_level = torch.bincount(level[targets.point[targets.opens_point]], minlength=len(levels))
+    per_level = torch.bincount(level[targets.point[targets.first_rows]], minlength=len(levels))
     np.testing.assert_array_equal(per_level, arrays["positives_per_level"])
 
 

@@ -131,7 +131,7 @@ def test_targets_are_exact(golden):
         )
         for number, video in enumerate(videos):
             rows = targets.video == number
-            once = rows & targets.opens_point
+            once = targets.first_rows[targets.video[targets.first_rows] == number]
             np.testing.assert_array_equal(targets.point[once], video["pos_index"])
             np.testing.assert_array_equal(targets.distances[once], video["pos_offsets"])
             where, label = np.nonzero(video["pos_cls"])

@@ -148,6 +148,17 @@ def test_videos_of_any_length_together_or_alone(options):
         assert (result["segments"] <= each["duration"]).all()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"mask_padding": True, "downsample_type": "avg"}, {"fpn_type": "fpn"}, {"use_trident_head": False}],
+)
+def test_training_never_waits_for_its_device(options):
+    """On the device without values a tensor of unknown shape, a number read back or a tensor elsewhere is an error."""
+    model = build(config(input_noise=0.1, use_abs_pe=True, **options)).to("meta").train()
+    model([video(50), video(37, seed=1)])["final_loss"].backward()
+    assert all(parameter.grad.device.type == "meta" for parameter in model.parameters())
+
+
 @pytest.mark.parametrize("mask_padding", [False, True])
 def test_gradients_reach_the_features(mask_padding):
     """And are right: a step along them changes the loss as they say."""
