@@ -1,8 +1,11 @@
 """Many videos through one frozen encoder: decoding in threads, full batches across videos, one result per video.
 
-Threads are enough, because decoding, resizing and encoding all release Python's lock. Which clips share a batch depends
-on how fast each video decodes. That changes a feature by float rounding only (about 1e-6), not in its content, since an
-encoder treats the clips of a batch apart from each other.
+Threads are enough, because decoding, resizing and encoding all release Python's lock. On a CPU a batch is dealt out to
+as many encoding threads as torch may use, each computing on one core: the cores of one shared computation wait for each
+other at every layer, and whenever a decoder takes one of them away, all of them stand still.
+
+Which clips share a batch depends on how fast each video decodes. That changes a feature by float rounding only (about
+1e-6), not in its content, since an encoder treats the clips of a batch apart from each other.
 
 Letters: k clips of one piece, B clips of a batch, T frames (1 for a clip that is to be tiled), D feature width.
 """
@@ -11,7 +14,9 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +50,9 @@ class Result:
     error: UserError | None = None
 
 
+_Piece = tuple[str, str, Tensor]  # key, output, clips [k, T, H, W, 3]
+
+
 class _Open:
     """A job whose clips are on their way through the encoder."""
 
@@ -66,16 +74,25 @@ def extract(
 ) -> Iterator[Result]:
     """Encode `jobs`; each result comes as soon as its last clip is encoded, in no fixed order.
 
-    Memory is bounded: a few pieces per worker and one batch, however long the videos are. An error that is no
+    Memory is bounded: a few pieces per worker and two batches, however long the videos are. An error that is no
     UserError is a bug and ends the run.
     """
     encoder.to(device)
+    num_streams = torch.get_num_threads() if device.type == "cpu" else 1
+    share = -(-batch_size // num_streams)  # clips of a batch that one stream encodes
     open_jobs: dict[str, _Open] = {}
-    batch: list[tuple[str, str, Tensor]] = []  # (key, output, clips [k, T, H, W, 3])
+    batch: list[_Piece] = []
+    in_flight: deque[tuple[list[_Piece], Future[np.ndarray]]] = deque()  # in the order of the clips
 
-    def encode(limit: int) -> Iterator[Result]:
-        """Encode the first `limit` clips of `batch`."""
-        taken: list[tuple[str, str, Tensor]] = []
+    def encoded(taken: list[_Piece]) -> np.ndarray:  # -> [B, D]
+        clips = torch.cat([_tiled(clips, encoder.spec.num_frames) for *_, clips in taken]).to(device)
+        with torch.inference_mode(), autocast(device, precision):
+            return encoder(normalise(clips, preprocessing)).float().cpu().numpy()
+
+    def hand_out() -> None:
+        """Give the first clips of `batch` to a stream."""
+        taken: list[_Piece] = []
+        limit = share
         while batch and limit:
             key, output, clips = batch.pop(0)
             if len(clips) > limit:
@@ -83,16 +100,20 @@ def extract(
                 clips = clips[:limit]
             limit -= len(clips)
             taken.append((key, output, clips))
-        clips = torch.cat([_tiled(clips, encoder.spec.num_frames) for *_, clips in taken]).to(device)
-        with torch.inference_mode(), autocast(device, precision):
-            features = encoder(normalise(clips, preprocessing)).float().cpu().numpy()  # [B, D]
-        ends = np.cumsum([len(clips) for *_, clips in taken])
-        for (key, output, clips), rows in zip(taken, np.split(features, ends[:-1]), strict=True):
-            job = open_jobs[key]
-            job.rows.setdefault(output, []).append(rows)
-            job.pending -= len(clips)
-        for key in dict.fromkeys(key for key, *_ in taken):
-            yield from finished(key)
+        in_flight.append((taken, streams.submit(encoded, taken)))
+
+    def collect(limit: int) -> Iterator[Result]:
+        """Wait until at most `limit` shares are in flight, and keep the features of the others."""
+        while len(in_flight) > limit:
+            taken, future = in_flight.popleft()
+            features = future.result()
+            ends = np.cumsum([len(clips) for *_, clips in taken])
+            for (key, output, clips), rows in zip(taken, np.split(features, ends[:-1]), strict=True):
+                if (job := open_jobs.get(key)) is not None:  # else it failed in the meantime
+                    job.rows.setdefault(output, []).append(rows)
+                    job.pending -= len(clips)
+            for key in dict.fromkeys(key for key, *_ in taken):
+                yield from finished(key)
 
     def finished(key: str) -> Iterator[Result]:
         job = open_jobs.get(key)
@@ -100,24 +121,34 @@ def extract(
             del open_jobs[key]
             yield Result(key, {output: np.concatenate(rows) for output, rows in job.rows.items()})
 
-    for key, item in _decoded(jobs, num_workers):
-        if isinstance(item, UserError):
-            open_jobs.pop(key, None)
-            batch[:] = [waiting for waiting in batch if waiting[0] != key]
-            yield Result(key, error=item)
-            continue
-        job = open_jobs.setdefault(key, _Open())
-        if item is None:
-            job.is_decoded = True
-            yield from finished(key)
-            continue
-        output, clips = item
-        batch.append((key, output, clips))
-        job.pending += len(clips)
-        while sum(len(clips) for *_, clips in batch) >= batch_size:
-            yield from encode(batch_size)
-    if batch:
-        yield from encode(batch_size)
+    with ThreadPoolExecutor(
+        num_streams, "encode", initializer=_on_one_core if device.type == "cpu" else None
+    ) as streams:
+        for key, item in _decoded(jobs, num_workers):
+            if isinstance(item, UserError):
+                open_jobs.pop(key, None)
+                batch[:] = [waiting for waiting in batch if waiting[0] != key]
+                yield Result(key, error=item)
+                continue
+            job = open_jobs.setdefault(key, _Open())
+            if item is None:
+                job.is_decoded = True
+                yield from finished(key)
+                continue
+            output, clips = item
+            batch.append((key, output, clips))
+            job.pending += len(clips)
+            while sum(len(clips) for *_, clips in batch) >= share:
+                hand_out()
+                yield from collect(num_streams)
+        while batch:
+            hand_out()
+        yield from collect(0)
+
+
+def _on_one_core() -> None:
+    """To be called in a thread, for this thread alone."""
+    torch.set_num_threads(1)
 
 
 def _tiled(clips: Tensor, num_frames: int) -> Tensor:  # [k, T or 1, H, W, 3] -> [k, T, H, W, 3]
@@ -144,8 +175,7 @@ def _decoded(jobs: Iterable[Job], num_workers: int) -> Iterator[tuple[str, tuple
         return False
 
     def work() -> None:
-        # For this thread alone: resizing small frames on every core would get in the encoder's way.
-        torch.set_num_threads(1)
+        _on_one_core()
         while not stop.is_set():
             try:
                 job = waiting.get_nowait()

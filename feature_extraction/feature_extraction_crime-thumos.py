@@ -1,5 +1,7 @@
 """The old name of `long_videos.py`, with the same command line."""
 
-import runpy
+from feature_extraction.long_videos import main
+from splavu import cli
 
-runpy.run_module("feature_extraction.long_videos", run_name="__main__")
+if __name__ == "__main__":
+    cli.run(main)

@@ -77,18 +77,15 @@ def video_features(
     _check_clips(stride, crops, encoder.spec.num_frames)
     with open_video(path, backend) as video:
         job = Job(str(path), lambda: _pieces(video, encoder, stride=stride, crops=crops))
-        device = next(encoder.parameters()).device
-        preprocessing = encoder.spec.preprocessing
-        results = extract(
+        (result,) = extract(
             [job],
             encoder,
-            preprocessing=preprocessing,
-            device=device,
+            preprocessing=encoder.spec.preprocessing,
+            device=next(encoder.parameters()).device,
             batch_size=batch_size,
             num_workers=1,
             precision=precision,
         )
-        result = next(results)
         if result.error is not None:
             raise result.error
         if video.fps <= 0:
