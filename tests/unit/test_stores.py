@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from splavu.errors import UserError
-from splavu.stores import FeatureFolder, FeatureStore, StoreWriter, open_features, write_npy
+from splavu.stores import FeatureFolder, FeatureStore, FolderWriter, StoreWriter, open_features, write_npy
 
 ATTRIBUTES = {"encoder": "demo", "weights_sha256": "abc", "splavu_version": "0.1.0"}
 
@@ -294,3 +294,36 @@ def test_folder_of_long_videos(tmp_path):
     (tmp_path / "long.npy").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"long\.npy"):
         folder.verify()
+
+
+def test_a_folder_of_long_videos_is_filled_and_extended_under_the_same_attributes(tmp_path):
+    folder, rows = tmp_path / "thumos14_demo", np.arange(12, dtype=np.float64).reshape(3, 4)
+    writer = FolderWriter(folder, attributes={"encoder": "demo"})
+    assert not folder.exists(), "nothing added, nothing written"
+    writer.add("a", rows)
+    again = FolderWriter(folder, attributes={"encoder": "demo"})
+    assert again.done("a")
+    assert not again.done("b")
+    again.add("b", rows[:, None])
+    reader = FeatureFolder(folder, feature_dim=4)
+    assert reader.attributes == {"encoder": "demo"}
+    assert {key: reader[key].shape for key in reader} == {"a": (3, 4), "b": (3, 1, 4)}
+    np.testing.assert_array_equal(reader["a"], rows.astype(np.float32))
+    with pytest.raises(UserError, match="was made with encoder = 'demo', this run has 'i3d'"):
+        FolderWriter(folder, attributes={"encoder": "i3d"})
+
+
+@pytest.mark.parametrize(
+    ("features", "problem"),
+    [(np.zeros((0, 4)), "shape"), (np.zeros(4), "shape"), (np.full((2, 4), np.nan), "not finite")],
+)
+def test_a_folder_takes_no_broken_features(tmp_path, features, problem):
+    with pytest.raises(UserError, match=problem):
+        FolderWriter(tmp_path / "out", attributes={}).add("a", features)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_unknown_origin_is_not_extended(tmp_path):
+    write_npy(tmp_path / "a.npy", np.zeros((2, 4)))
+    with pytest.raises(UserError, match="unknown origin"):
+        FolderWriter(tmp_path, attributes={"encoder": "demo"})

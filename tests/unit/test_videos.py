@@ -171,6 +171,16 @@ def test_no_frames_give_no_clip():
     assert list(cut_clips([], 16)) == []
 
 
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+@pytest.mark.parametrize("stride", [1, 4, 7, 16])
+def test_overlapping_clips_begin_every_stride_frames_whatever_the_batches(stride, batch_size):
+    for length in (5, 16, 17, 50):
+        frames = torch.arange(length)
+        clips = torch.cat(list(cut_clips(frames.split(batch_size), 16, stride=stride))).tolist()
+        starts = range(0, length - 15, stride)
+        assert clips == ([list(range(i, i + 16)) for i in starts] or [[*range(length), *[length - 1] * (16 - length)]])
+
+
 def test_even_indices():
     assert even_indices(91, 10) == [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]
     assert even_indices(3, 5) == [0, 0, 1, 1, 2]
