@@ -25,10 +25,16 @@ class Configuration:
     colour: str
     top1: float | None = None
     """Of a fresh head on the test split."""
+    detection: dict[str, Any] | None = None
+    """What a fresh TriDet reached on the test split: average_map, and map by tIoU."""
     privacy: dict[str, Any] = field(default_factory=dict)
     """View -> the mean entry of a released evaluation: ap, interval, chance, leakage."""
     sources: list[str] = field(default_factory=list)
     """Run folders that the numbers are from."""
+
+
+SERVED = {"alone": "served alone", "batch": "in its batch", "video": "a video as one sequence"}
+"""What an anonymizer saw when it made the features, in words."""
 
 
 class Report(NamedTuple):
@@ -62,7 +68,8 @@ def write_report(folder: str | Path, *, data: str | Path | None = None) -> Repor
     places.mkdir(exist_ok=True)
     if data is not None and (sheet := draw.frames_of_world(Path(data), places / "world.png")):
         figures["world"] = sheet
-    figures["plane"] = draw.plane(configurations, places / "plane.png")
+    if any(configuration.privacy and configuration.top1 is not None for configuration in configurations):
+        figures["plane"] = draw.plane(configurations, places / "plane.png")
     for name, result in released.items():
         figures[f"leakage {name}"] = draw.leakage(result, places / f"leakage_{name}.png")
     histories = {name: run["history"] for name, run in runs.items() if _is_adapter(run)}
@@ -106,8 +113,11 @@ def _protocol(result: Mapping[str, Any]) -> str:
 
 def _adapter_of(params: Mapping[str, Any]) -> str | None:
     """Name of the run whose anonymizer was applied; None for raw features."""
-    saved = params.get("saved_fa_model")
-    return Path(saved).parent.name if saved and params.get("anon", True) else None
+    return _name_of(params.get("saved_fa_model")) if params.get("anon", True) else None
+
+
+def _name_of(checkpoint: str | None) -> str | None:
+    return Path(checkpoint).parent.name if checkpoint else None
 
 
 def _configurations(runs: Mapping[str, Mapping[str, Any]]) -> list[Configuration]:
@@ -117,8 +127,7 @@ def _configurations(runs: Mapping[str, Mapping[str, Any]]) -> list[Configuration
     def of(adapter: str | None, serving: str) -> Configuration:
         key = (adapter, serving if adapter else "alone")
         if key not in found:
-            how = "served alone" if serving == "alone" else "in its batch"
-            found[key] = Configuration(f"{adapter}, {how}", ALONE if serving == "alone" else BATCH)
+            found[key] = Configuration(f"{adapter}, {SERVED[serving]}", BATCH if serving == "batch" else ALONE)
         return found[key]
 
     for name, run in runs.items():
@@ -127,6 +136,10 @@ def _configurations(runs: Mapping[str, Mapping[str, Any]]) -> list[Configuration
         if "features" in results:
             configuration = of(_adapter_of(params), serving)
             configuration.top1 = results["test"]["top1"]
+            configuration.sources.append(name)
+        if judged := results.get("tad"):
+            configuration = of(_name_of(judged["aam"]), judged["aam_serving"] or "alone")
+            configuration.detection = judged
             configuration.sources.append(name)
         if run["privacy"] and _protocol(run["privacy"]) == "released":
             for view, judged in run["privacy"]["views"].items():
@@ -166,6 +179,8 @@ def _markdown(
     if any(configuration.colour == BATCH for configuration in configurations):
         parts.append(_BATCH_SECTION)
         parts.append(summary_table([c for c in configurations if c.colour == BATCH or _twin(c, configurations)], views))
+    if table := detection_table(configurations):
+        parts += ["## Temporal action detection\n", _DETECTION_SECTION, table]
     if "world" in figures:
         parts += ["## The videos\n", picture("world", "Frames of the videos that were encoded")]
     parts.append("## Leakage by attribute\n")
@@ -185,6 +200,25 @@ def _markdown(
 
 def _views(configurations: Iterable[Configuration]) -> list[str]:
     return sorted({view for configuration in configurations for view in configuration.privacy})
+
+
+_DETECTION_SECTION = """A fresh TriDet, trained and tested on the features in question: mean average precision, by
+the overlap (tIoU) from which a detection is right, and its average over the five. "A video as one sequence" lets the
+steps of a video see one another, as in co-training; "served alone" doesn't.
+"""
+
+
+def detection_table(configurations: Iterable[Configuration]) -> str:
+    """mAP by tIoU, a configuration a row; empty if there are none."""
+    found = {c.label: c.detection for c in configurations if c.detection is not None}
+    if not found:
+        return ""
+    tious = list(next(iter(found.values()))["map"])
+    rows = [
+        [label, *(_percent(judged["map"][tiou]) for tiou in tious), _percent(judged["average_map"])]
+        for label, judged in found.items()
+    ]
+    return _table(["features", *(f"tIoU {tiou}" for tiou in tious), "average"], rows)
 
 
 _BATCH_SECTION = """## Why it matters how a feature is served
@@ -225,12 +259,16 @@ def _headline(configurations: Sequence[Configuration], views: Sequence[str]) -> 
 
 def summary_table(configurations: Iterable[Configuration], views: Sequence[str]) -> str:
     """Utility and leakage, a configuration a row, in Markdown."""
-    header = ["features", "top-1"]
+    configurations = list(configurations)
+    with_detection = any(configuration.detection for configuration in configurations)
+    header = ["features", "top-1"] + ["TAD mAP"] * with_detection
     for view in views:
         header += [f"{view} cMAP", f"{view} leakage"]
     rows = []
     for configuration in configurations:
         row = [configuration.label, _percent(configuration.top1)]
+        if with_detection:
+            row.append(_percent(configuration.detection and configuration.detection["average_map"]))
         for view in views:
             found = configuration.privacy.get(view)
             row.append("" if found is None else f"{_percent(found['ap'])} {_interval(found['interval'], 100, 1)}")
@@ -241,7 +279,7 @@ def summary_table(configurations: Iterable[Configuration], views: Sequence[str])
         rows.append(row)
     chance = {view: c.privacy[view]["chance"] for c in configurations for view in views if view in c.privacy}
     if chance:
-        last = ["chance", ""]
+        last = ["chance", ""] + [""] * with_detection
         for view in views:
             last += [_percent(chance.get(view)), "0.00"]
         rows.append(last)
@@ -292,11 +330,12 @@ def _runs_table(runs: Mapping[str, Mapping[str, Any]]) -> str:
     for name, run in runs.items():
         params, seconds = run["params"], (run["privacy"] or {}).get("seconds")
         kind = "privacy" if run["privacy"] else "anonymizer" if _is_adapter(run) else "head"
+        kind = "detector" if "tad" in (run["results"] or {}) else kind
         rows.append(
             [
                 name,
                 kind,
-                str(params.get("seed", params.get("seeds", ""))),
+                str(params.get("seed", params.get("seeds", params.get("init_rand_seed", "")))),
                 "" if seconds is None else f"{seconds:.0f} s",
             ]
         )

@@ -74,6 +74,23 @@ def test_a_report_brings_utility_and_privacy_of_the_same_features_together(runs)
     assert [c["top1"] for c in summary["configurations"]] == [0.875, 0.75]
 
 
+def test_detection_joins_the_row_of_its_features(runs):
+    for name, aam, serving, average in (
+        ("tad_raw", None, None, 0.6),
+        ("tad_alone", "saved_models/study/aam/model_temp.pth", "alone", 0.5),
+        ("tad_video", "saved_models/study/aam/model_temp.pth", "video", 0.55),
+    ):
+        found = {"aam": aam, "aam_serving": serving, "average_map": average, "map": {"0.30": 0.75, "0.70": 0.25}}
+        (runs / name).mkdir()
+        (runs / name / "params.json").write_text(json.dumps({"init_rand_seed": 7}))
+        (runs / name / "results.json").write_text(json.dumps({"tad": found}))
+    text = unpadded(write_report(runs).path)
+    assert "| raw features | 87.5 | 60.0 | 80.0 [78.0, 82.0] | 1.00 |" in text
+    assert "| aam, served alone | 75.0 | 50.0 | 50.0 [48.0, -]" in text
+    assert "| aam, a video as one sequence | 75.0 | 25.0 | 55.0 |" in text  # by tIoU
+    assert "| tad_raw | detector | 7 |" in text
+
+
 def test_a_failed_gate_is_told_at_the_top(runs):
     path = runs / "privacy/metrics.json"
     result = json.loads(path.read_text())
