@@ -85,16 +85,16 @@ def candidates(levels: Sequence[Level], *, min_score: float, per_level: int, min
         min_length: Only segments that are longer.
     """
     num_classes = levels[0].classes.shape[1]
-    scores, points, times = [], [], []
+    scores, pairs, times = [], [], []
     passed = 0
     for level in levels:
         each = (level.classes.sigmoid() * level.mask).transpose(1, 2).flatten(1)  # [B, T C]
         each, order = each.sort(dim=1, descending=True, stable=True)
         scores.append(each[:, :per_level])
-        points.append(order[:, :per_level] + passed * num_classes)
+        pairs.append(order[:, :per_level] + passed * num_classes)
         passed += len(level)
         times.append(torch.arange(len(level), device=each.device) * level.stride)
-    score, pair = torch.cat(scores, dim=1), torch.cat(points, dim=1)
+    score, pair = torch.cat(scores, dim=1), torch.cat(pairs, dim=1)
     video, rank = (score > min_score).nonzero(as_tuple=True)
     score, pair = score[video, rank], pair[video, rank]
     point, label = pair // num_classes, pair % num_classes
