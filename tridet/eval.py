@@ -26,6 +26,7 @@ from tridet.checkpoints import find, load_weights, write_json, written
 from tridet.config import Config
 from tridet.detector import TriDet
 from tridet.errors import InputError
+from tridet.score_fusion import fuse_video_scores, read_video_scores
 from tridet.thumos14 import Batches, ThumosDataset, ground_truth
 from tridet.timeline import Intervals, draw_timeline
 
@@ -109,14 +110,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     dataset = ThumosDataset(config.dataset, config.val_split[:1], training=False, anonymizer=anonymizer)
     found = detect(model, Batches(dataset, args.batch_size), device=device)
+    detections = as_segments(found)
+    if config.test_cfg.ext_score_file is not None:
+        detections = fuse_video_scores(detections, read_video_scores(config.test_cfg.ext_score_file))
     if args.saveonly:
         target = checkpoint.parent / "eval_results.pkl"
         with written(target) as file:
-            pickle.dump(_published_layout(as_segments(found)), file)
+            pickle.dump(_published_layout(detections), file)
         print(target)
         return 0
     truth = ground_truth(dataset.annotations, config.val_split[0])
-    result = mean_average_precision(truth, as_segments(found))
+    result = mean_average_precision(truth, detections)
     folder = checkpoint.parent
     _draw(found, dataset, args, folder / "timelines")
     summary = {

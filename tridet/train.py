@@ -203,9 +203,7 @@ def _describe(training: Training, dataset: ThumosDataset) -> None:
         count / 1e6,
     )
     if dead := dead_parameters(training.network):
-        logger.info(
-            "%d parameters of the SGP layers can't learn (model.init_conv_vars = 0, as published)", sum(dead.values())
-        )
+        logger.info("%d parameters of the SGP layers can't learn (model.init_conv_vars = 0, as published)", dead)
     logger.info("%s", assignment_report(dataset, training.config))
 
 
