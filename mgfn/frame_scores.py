@@ -43,6 +43,14 @@ class Figures:
     num_abnormal_frames: int
 
 
+HEADLINES = {
+    "UCF": ("roc_auc", "frame-level AUC"),
+    "XD": ("pr_auc", "frame-level PR-AUC"),
+    "ST": ("roc_auc", "frame-level AUC"),
+}
+"""The figure that the literature gives first for a data set, and what it's called."""
+
+
 def repeated(snippet_scores: NDArray, frames_per_snippet: int) -> NDArray:  # [T] -> [T * frames]
     """Each snippet's score for each of its frames."""
     return np.repeat(snippet_scores, frames_per_snippet)

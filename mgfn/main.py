@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mgfn.errors import leave
-from mgfn.frame_scores import table
+from mgfn.frame_scores import HEADLINES, table
 from mgfn.option import parse
 from mgfn.runs import Run, start
 from mgfn.test import test
-from mgfn.train import headline, run_training
+from mgfn.train import run_training
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,8 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run.write_json("results.json", {"chosen": trained.chosen, "best_test_epoch": trained.best_test})
     print(table(rows))
     print(f"\nrun: {run.path}")
-    name = headline(options)
-    label = {"roc_auc": "frame-level AUC", "pr_auc": "frame-level PR-AUC"}[name]
+    name, label = HEADLINES[options.datasetname]
     if trained.best_test is not None:
         best = trained.best_test
         print(

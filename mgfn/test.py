@@ -16,7 +16,7 @@ import numpy as np
 from mgfn.checkpoints import read_network
 from mgfn.data.sets import TestSet, anonymizer_of, open_test_set
 from mgfn.errors import leave
-from mgfn.frame_scores import Figures, report, table
+from mgfn.frame_scores import HEADLINES, Figures, report, table
 from mgfn.model import MGFN
 from mgfn.option import Options, parse
 from mgfn.runs import Run, pick_device, start, write_whole
@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     rows = test(model, test_set, Run(options), options)
     print(table(rows))
-    print(f"frame-level AUC {100 * rows['overall'].roc_auc:.1f} % ({Path(options.pretrained_ckpt).name})")
+    name, label = HEADLINES[options.datasetname]
+    print(f"{label} {100 * getattr(rows['overall'], name):.1f} % ({Path(options.pretrained_ckpt).name})")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from mgfn.checkpoints import RESUMABLE, read_checkpoint, read_network, write_che
 from mgfn.data.batches import balanced_batches
 from mgfn.data.sets import TestSet, TrainingSet, anonymizer_of, open_test_set, open_training_set
 from mgfn.errors import InputError, leave
-from mgfn.frame_scores import report
+from mgfn.frame_scores import HEADLINES, report
 from mgfn.losses import Objective, training_terms
 from mgfn.model import MGFN, build_model
 from mgfn.option import Options, parse
@@ -33,7 +33,7 @@ from mgfn.scoring import score_all, video_figures
 logger = logging.getLogger(__name__)
 
 FREE_TO_CHANGE = frozenset(
-    {"max_epoch", "lr", "workers", "device", "output", "plots", "videos", "restart", "quiet", "comment"}
+    {"max_epoch", "workers", "device", "output", "plots", "videos", "restart", "quiet", "comment"}
 )
 """Options that may differ between a run and its continuation."""
 
@@ -103,7 +103,7 @@ def train(
                 overall = report(test_set.truth.scored(score_all(model, test_set)))["overall"]
                 tested = {name: getattr(overall, name) for name in ("roc_auc", "pr_auc", "average_precision")}
                 metrics |= {f"test/{name}": value for name, value in tested.items()}
-                name = headline(options)
+                name, _ = HEADLINES[options.datasetname]
                 if progress["best_test"] is None or tested[name] > progress["best_test"][name]:
                     progress["best_test"] = {"epoch": epoch + 1, **tested}
             run.log(epoch, metrics)
@@ -124,11 +124,6 @@ def train(
     chosen = dict(progress["best"])
     checkpoint = run.path / chosen.pop("checkpoint")
     return Trained(read_network(checkpoint).to(device), checkpoint, chosen, progress["best_test"])
-
-
-def headline(options: Options) -> str:
-    """The figure that the literature gives first for a data set."""
-    return "pr_auc" if options.datasetname == "XD" else "roc_auc"
 
 
 def _train_epoch(

@@ -75,11 +75,14 @@ class GroundTruth:
                 _require_lengths(path, self.entries, truths, lengths)
             self._truths = truths
             self._sources = [stretch_sources(length, len(t)) for t, length in zip(truths, lengths, strict=True)]
-        self._check(path)
+        self._check(path, is_stretched=mismatch == "stretch")
 
-    def _check(self, path: Path) -> None:
+    def _check(self, path: Path, *, is_stretched: bool) -> None:
         for entry, truth in zip(self.entries, self._truths, strict=True):
             if truth.any() and not entry.is_abnormal:
+                if is_stretched:
+                    logger.warning("%s: %d abnormal frames moved into '%s'", path, int(truth.sum()), entry.name)
+                    continue
                 raise InputError(
                     path,
                     f"'{entry.name}' is normal by {entry.place} and has {int(truth.sum())} abnormal frames",

@@ -60,7 +60,6 @@ def open_training_set(options: Options, *, anonymize: Callable[[Tensor], Tensor]
     if options.preprocessed:
         size = None if options.feature_size is None else options.feature_size + 1
         videos = FeatureVideos(entries, options.features, feature_size=size)
-        items = read_preprocessed(videos, num_segments=options.seg_length)
         whole = read_preprocessed(videos, num_segments=options.seg_length)
         items, feature_size = [whole[index] for index in train], videos.feature_size - 1
     else:
