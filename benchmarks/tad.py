@@ -2,31 +2,39 @@
 
 Each loop does the same work a candidate at a time, on Python numbers, and is no slower than need be: it skips what
 doesn't overlap and looks things up in dictionaries. A ratio is printed only if both results agree. The best of the
-repeats counts, for both.
+repeats counts, for both. Last, a training step of the published network, and how much of it is spent elsewhere.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
+import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from tridet.average_precision import THUMOS_TIOUS, Segments, mean_average_precision
+from tridet.config import Config, load
+from tridet.detector import TriDet
 from tridet.nms import suppress, vote
+from tridet.optim import clip
+from tridet.thumos14 import Batches, ThumosDataset
+from tridet.train import Training
 
 SIGMA, MIN_SCORE, VOTING_THRESHOLD = 0.5, 0.001, 0.7
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the report."""
+    """One line of the report: ours against a loop."""
 
     what: str
     seconds: float
@@ -118,7 +126,103 @@ def precision(args: argparse.Namespace) -> Row:
     return Row("mean average precision", seconds, plain_seconds, note)
 
 
-BENCHMARKS: dict[str, Callable[[argparse.Namespace], Row]] = {"suppression": suppression, "precision": precision}
+@dataclass(frozen=True)
+class Shares:
+    """Where a step's time goes, the median of several steps."""
+
+    what: str
+    seconds: dict[str, float]
+    network: tuple[str, ...]
+    """The parts that are the network's own."""
+
+    def __str__(self) -> str:
+        total = sum(self.seconds.values())
+        outside = 1 - sum(self.seconds[part] for part in self.network) / total
+        parts = ", ".join(f"{part} {100 * seconds / total:.1f} %" for part, seconds in self.seconds.items())
+        return f"{self.what}: {total:.2f} s, {100 * outside:.1f} % of it outside the network ({parts})"
+
+
+def training_step(args: argparse.Namespace) -> Shares:
+    """A training step of the published network: two windows of 2304 steps, 768 wide, 20 classes, from files to weights.
+
+    The backward pass is cut at the network's outputs, so that the share of targets, decoding and losses can be told;
+    otherwise the step is `tridet.train.Training.step`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        config = _made_up_thumos(Path(folder), seed=args.seed, num_videos=4)
+        torch.manual_seed(args.seed)
+        device = torch.device(args.device)
+        batches = Batches(ThumosDataset(config.dataset, config.train_split, training=True), config.loader.batch_size)
+        training = Training(config, TriDet(config).to(device).train(), len(batches))
+        steps = [_timed_step(training, batches.epoch(epoch), device) for epoch in range(args.repeats + 1)][1:]
+    parts = {part: float(np.median([step[part] for step in steps])) for part in steps[0]}
+    return Shares("training step, T = 2304, D = 768, batch 2", parts, ("forward", "backward"))
+
+
+def _timed_step(training: Training, batches: Iterator[list], device: torch.device) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    clock = time.perf_counter()
+
+    def lap(part: str) -> None:
+        nonlocal clock
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds[part], clock = time.perf_counter() - clock, time.perf_counter()
+
+    network = training.network
+    videos = next(batches)
+    lap("reading")
+    training.optimizer.zero_grad(set_to_none=True)
+    batch = network.preprocess(videos)
+    lap("padding and noise")
+    levels = network.predict(*batch)
+    lap("forward")
+    outputs = [value for level in levels for value in vars(level).values() if _has_gradient(value)]
+    leaves = [value.detach().requires_grad_() for value in outputs]
+    swap = dict(zip(map(id, outputs), leaves, strict=True))
+    cut = [replace(level, **{k: swap.get(id(v), v) for k, v in vars(level).items()}) for level in levels]
+    network.losses(cut, videos)["final_loss"].backward()
+    lap("targets, decoding, losses")
+    torch.autograd.backward(outputs, [leaf.grad for leaf in leaves])
+    lap("backward")
+    clip(network.parameters(), training.config.train_cfg.clip_grad_l2norm)
+    training.optimizer.step()
+    training.schedule.step()
+    training.average.update(network)
+    lap("clipping, optimizer, average")
+    return seconds
+
+
+def _has_gradient(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.requires_grad
+
+
+def _made_up_thumos(folder: Path, *, seed: int, num_videos: int) -> Config:
+    """Videos a little longer than the network takes, fifteen actions each; the published configuration."""
+    rng = np.random.default_rng(seed)
+    database = {}
+    for number in range(num_videos):
+        name = f"video_validation_{number:07d}"
+        np.save(folder / f"{name}.npy", rng.standard_normal((2400, 768), dtype=np.float32))
+        starts = rng.uniform(0, 1200, 15)
+        actions = [
+            {"segment": [start, start + length], "label": f"class {label:02d}", "label_id": int(label)}
+            for start, length, label in zip(starts, rng.uniform(1, 20, 15), rng.integers(0, 20, 15), strict=True)
+        ]
+        # Every class must have a name, also those that no action here is of.
+        database[name] = {"subset": "validation", "fps": 30.0, "duration": 1280.0, "annotations": actions}
+    every = [{"segment": [0.0, 1.0], "label": f"class {label:02d}", "label_id": label} for label in range(20)]
+    database["video_test_0000000"] = {"subset": "test", "fps": 30.0, "duration": 1280.0, "annotations": every}
+    (folder / "thumos14.json").write_text(json.dumps({"database": database}))
+    published = Path(__file__).resolve().parents[1] / "tridet/thumos_videoMAE.yaml"
+    return load(published, {"dataset": {"json_file": str(folder / "thumos14.json"), "feat_folder": str(folder)}})
+
+
+BENCHMARKS: dict[str, Callable[[argparse.Namespace], Row | Shares]] = {
+    "suppression": suppression,
+    "precision": precision,
+    "step": training_step,
+}
 
 
 def _soft_nms_loop(candidates: list[tuple[float, float, float]]) -> list[tuple[float, float, float, float]]:
@@ -223,6 +327,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=BENCHMARKS, help="one of the parts")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="of the training step")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--candidates", type=int, default=2000, help="of each class")
     parser.add_argument("--classes", type=int, default=20)
