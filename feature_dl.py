@@ -97,14 +97,22 @@ class UntrimmedSpec:
         return data / self.name / self.annotations, features / f"{self.name}_{encoder_spec(encoder).file_tag}"
 
 
-UNTRIMMED: Mapping[str, UntrimmedSpec] = {spec.name: spec for spec in (UntrimmedSpec("thumos14", "thumos14.json"),)}
-"""`tad_dataset` in params -> row."""
+UNTRIMMED: Mapping[str, UntrimmedSpec] = {
+    spec.name: spec
+    for spec in (
+        UntrimmedSpec("thumos14", "thumos14.json"),
+        UntrimmedSpec("ucf_crime", "ucf-i3d.list"),
+        UntrimmedSpec("xd_violence", "xd-i3d.list"),
+        UntrimmedSpec("shanghaitech", "shanghai-i3d.list"),
+    )
+}
+"""`tad_dataset` or `ad_dataset` in params -> row; for anomaly detection the file is the training list."""
 
 
 def untrimmed_spec(name: str) -> UntrimmedSpec:
     """The row of `UNTRIMMED` called `name`."""
     if name not in UNTRIMMED:
-        raise UserError("tad_dataset", f"'{name}' is unknown", nearest(name, UNTRIMMED))
+        raise UserError("tad_dataset, ad_dataset", f"'{name}' is unknown", nearest(name, UNTRIMMED))
     return UNTRIMMED[name]
 
 

@@ -6,6 +6,7 @@ names of a parameter module. All functions return a network on the CPU, in train
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from torch import nn
@@ -131,3 +132,16 @@ def load_model_tridet(
     from tridet.task import load_detector  # not needed where no videos are searched
 
     return load_detector(study.HERE / config, checkpoint, prefer=prefer)
+
+
+def load_model_mgfn(checkpoint: str | None = None, feature_size: int = 768, *, options: str = "") -> nn.Module:
+    """MGFN with the weights of a checkpoint, which tell its architecture; without one, at random.
+
+    Args:
+        checkpoint: Of MGFN, of co-training (`ft_model_ad_state_dict`), or bare weights.
+        feature_size: D.
+        options: As on MGFN's command line.
+    """
+    from mgfn.task import load_detector  # not needed where no anomalies are searched
+
+    return load_detector(shlex.split(options), feature_size, checkpoint)

@@ -1,6 +1,7 @@
 """Train the anonymizer (AAM) with its tasks and the privacy term on precomputed features.
 
-L = w_LC MSE(h, f_A(h)) + w_AR L_AR(f_A(h)) + w_TAD L_TAD(f_A(video)) - w_B NT-Xent(f_A(static 1), f_A(static 2))
+L = w_LC MSE(h, f_A(h)) + w_AR L_AR(f_A(h)) + w_TAD L_TAD(f_A(video)) + w_AD L_AD(f_A(video))
+    - w_B NT-Xent(f_A(static clip 1), f_A(static clip 2))
 
 A term of weight 0 is never built, and nothing of it is read. Without AR and privacy the data set of clips isn't read
 either; consistency is then asked of what the other tasks anonymize.
@@ -8,6 +9,7 @@ either; consistency is then asked of what the other tasks anonymize.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -46,6 +48,11 @@ class AnonymizerParams:
     num_classes: int | None = None
     """Looked up from ar_dataset; may be stated, must agree."""
 
+    ad_dataset: str = "ucf_crime"
+    """Long videos, labelled normal or abnormal as a whole; a row of feature_dl.UNTRIMMED."""
+    ad_options: str = ""
+    """MGFN's options as on its command line: network, loss, share kept for validation."""
+
     fa_arch: Literal["transformer", "mlp"] = "transformer"
     num_layers_fa: int = 3
     num_heads: int = 8
@@ -57,9 +64,13 @@ class AnonymizerParams:
     """Checkpoint of the action head to start from."""
     saved_ft_tad_model: str | None = None
     """Checkpoint of TriDet to start from; the paper starts from the one trained on raw features."""
+    saved_ft_ad_model: str | None = None
+    """Checkpoint of MGFN to start from, likewise."""
 
     num_epochs: int = 100
     batch_size_ar: int = 512
+    batch_size_ad: int = 8
+    """Normal videos, and as many abnormal ones. (TAD's batch is in tad_config.)"""
     v_batch_size: int = 512
     val_split: str = "val"
     val_freq: int = 2
@@ -72,6 +83,7 @@ class AnonymizerParams:
 
     learning_rate_fa: float = 1e-4
     learning_rate_ft: float = 1e-4
+    learning_rate_ft_ad: float = 1e-3
     weight_decay: float = 0.01
 
     fa_loss_weight: float = 100.0
@@ -97,23 +109,22 @@ class AnonymizerParams:
         ):
             if getattr(self, name) < 0:
                 raise UserError(name, f"{getattr(self, name)} is negative", "weights are 0 or more")
-        if self.ft_ad_loss_weight:
-            raise UserError("ft_ad_loss_weight", "anomaly detection can't join yet", "set 0")
-        tasks = self.ft_ar_loss_weight or self.ft_tad_loss_weight
+        tasks = self.ft_ar_loss_weight or self.ft_tad_loss_weight or self.ft_ad_loss_weight
         if not (self.fa_loss_weight or self.fb_loss_weight or tasks):
             raise UserError("fa_loss_weight", "every loss weight is 0", "give at least one term a weight")
         if self.needs_clips and self.ar_dataset is None:
             raise UserError("ar_dataset", "is missing, and AR, privacy or consistency alone need it", "name a data set")
         if self.fb_frame_sample != 2:
             raise UserError("fb_frame_sample", f"{self.fb_frame_sample}, but NT-Xent compares two", "set 2")
-        for name in ("num_epochs", "batch_size_ar", "v_batch_size", "val_freq", "num_modes"):
+        for name in ("num_epochs", "batch_size_ar", "batch_size_ad", "v_batch_size", "val_freq", "num_modes"):
             if getattr(self, name) < 1:
                 raise UserError(name, f"{getattr(self, name)} is less than 1", "give at least 1")
 
     @property
     def needs_clips(self) -> bool:
         """Whether any term reads the data set of clips."""
-        return bool(self.ft_ar_loss_weight or self.fb_loss_weight or not self.ft_tad_loss_weight)
+        without = self.ft_tad_loss_weight or self.ft_ad_loss_weight
+        return bool(self.ft_ar_loss_weight or self.fb_loss_weight or not without)
 
 
 def build(p: AnonymizerParams, device: torch.device) -> MultitaskTrainer:
@@ -129,6 +140,8 @@ def build(p: AnonymizerParams, device: torch.device) -> MultitaskTrainer:
         tasks.append((action, p.ft_ar_loss_weight))
     if p.ft_tad_loss_weight:
         tasks.append((_temporal_action_detection(p, device), p.ft_tad_loss_weight))
+    if p.ft_ad_loss_weight:
+        tasks.append((_anomaly_detection(p, device), p.ft_ad_loss_weight))
     optimizer = torch.optim.AdamW(anonymizer.parameters(), lr=p.learning_rate_fa, weight_decay=p.weight_decay)
     trainer = MultitaskTrainer(
         Learner("fa", anonymizer, optimizer),
@@ -193,6 +206,23 @@ def _temporal_action_detection(p: AnonymizerParams, device: torch.device) -> Tas
         seed=p.seed,
         device=device,
         saved_model=p.saved_ft_tad_model,
+    )
+
+
+def _anomaly_detection(p: AnonymizerParams, device: torch.device) -> Task:
+    from mgfn.task import anomaly_detection
+
+    train_list, feat_folder = untrimmed_spec(p.ad_dataset).paths(p.ft_arch, p.data_root)
+    return anomaly_detection(
+        shlex.split(p.ad_options),
+        train_list=train_list,
+        feat_folder=feat_folder,
+        feature_dim=feature_dim(p),
+        batch_size=p.batch_size_ad,
+        learning_rate=p.learning_rate_ft_ad,
+        seed=p.seed,
+        device=device,
+        saved_model=p.saved_ft_ad_model,
     )
 
 
