@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -72,7 +73,7 @@ def overrides(assignments: Sequence[str]) -> dict[str, Any]:
     """`["opt.epochs=3"]` -> `{"opt": {"epochs": 3}}`; values are read as YAML.
 
     Raises:
-        InputError: No '=' in an assignment, or a value that is no YAML.
+        InputError: No '=' in an assignment, a value that is no YAML, or a key below one that has a value.
     """
     nested: dict[str, Any] = {}
     for assignment in assignments:
@@ -83,6 +84,8 @@ def overrides(assignments: Sequence[str]) -> dict[str, Any]:
         place = nested
         for section in sections:
             place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise InputError(f"--set {assignment}", f"'{section}' was given a value before", "drop one of the two")
         try:
             place[name] = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -119,4 +122,7 @@ def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted; run the same command to go on", file=sys.stderr)
         code = 130
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     sys.exit(code)
