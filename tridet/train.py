@@ -17,6 +17,7 @@ import pprint
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ def train(
     anonymizer: Callable[[Tensor], Tensor] | None = None,
     described: dict[str, Any] | None = None,
     resume: Path | None = None,
+    restart: bool = False,
     print_freq: int = 10,
     ckpt_freq: int = 5,
     eval_freq: int = 0,
@@ -87,12 +89,13 @@ def train(
         anonymizer: `[T, D] -> [T, D]`, applied to the features as they are read.
         described: What the run reads beside the configuration, kept in params.json; a run isn't continued on another.
         resume: Checkpoint to go on from; None takes the newest in `folder`, if there is one.
+        restart: Begin anew although there is one; the folder's checkpoints go once the input is found to be sound.
         print_freq: Iterations between two records of the losses.
         ckpt_freq: Epochs between two checkpoints; the last epoch always gives one.
         eval_freq: Epochs between two evaluations on the test split; for curves, nothing is chosen by them. 0 is never.
 
     Raises:
-        InputError: Anything wrong with configuration, data or checkpoint; a loss that isn't finite.
+        InputError: Anything wrong with configuration, data or checkpoint; a loss or a weight that isn't finite.
     """
     seed_everything(config.init_rand_seed)
     dataset = ThumosDataset(
@@ -101,37 +104,40 @@ def train(
     batches = Batches(dataset, config.loader.batch_size, config.loader.num_workers)
     training = Training(config, TriDet(config).to(device), len(batches))
     _describe(training, dataset)
+    monitor = None
+    if eval_freq:
+        shown = ThumosDataset(
+            config.dataset, config.val_split[:1], training=False, anonymizer=anonymizer, annotations=dataset.annotations
+        )
+        monitor = Batches(shown), ground_truth(dataset.annotations, config.val_split[0])
     params = {**to_dict(config), **(described or {})}
-    resume = resume or checkpoints.newest(folder)
+    if resume is None and not restart:
+        resume = checkpoints.newest(folder)
     first_epoch = 0
     if resume is not None:
         _refuse_other(folder, params)
         first_epoch = checkpoints.resume(resume, training) + 1
         logger.info("%s: going on at epoch %d", resume, first_epoch)
+    if restart:
+        checkpoints.remove_all(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "params.json", params)
     write_json(folder / "versions.json", checkpoints.versions())
     with checkpoints.written(folder / "config.txt") as file:
         file.write((pprint.pformat(to_dict(config)) + "\n").encode())
 
-    monitor = None
-    if eval_freq:
-        shown = ThumosDataset(
-            config.dataset, config.val_split, training=False, anonymizer=anonymizer, annotations=dataset.annotations
-        )
-        monitor = Batches(shown), ground_truth(dataset.annotations, config.val_split[0])
-    log = Log(folder, first_epoch * len(batches))
     last = config.opt.num_epochs - 1
     checkpoint = resume
-    for epoch in range(first_epoch, last + 1):
-        seed_everything(config.init_rand_seed, epoch)
-        _train_epoch(training, batches, epoch, log, print_freq)
-        if monitor is not None and ((epoch + 1) % eval_freq == 0 or epoch == last):
-            result = evaluate(training.average.network, *monitor, device=device)
-            log.write((epoch + 1) * len(batches), {"test/average_map": result.average})
-        if epoch == last or (ckpt_freq > 0 and epoch > 0 and epoch % ckpt_freq == 0):
-            checkpoint = checkpoints.save(folder / f"epoch_{epoch:03d}.pth.tar", training, epoch)
-    log.close()
+    with closing(Log(folder, first_epoch * len(batches))) as log:
+        for epoch in range(first_epoch, last + 1):
+            seed_everything(config.init_rand_seed, epoch)
+            _train_epoch(training, batches, epoch, log, print_freq)
+            if monitor is not None and ((epoch + 1) % eval_freq == 0 or epoch == last):
+                result = evaluate(training.average.network, *monitor, device=device)
+                log.write((epoch + 1) * len(batches), {"test/average_map": result.average})
+            if epoch == last or (ckpt_freq > 0 and epoch > 0 and epoch % ckpt_freq == 0):
+                _refuse_non_finite(_extremes(training.network), epoch)
+                checkpoint = checkpoints.save(folder / f"epoch_{epoch:03d}.pth.tar", training, epoch)
     if checkpoint is None:
         raise InputError("opt.epochs", "leaves nothing to train", "give at least 1")
     return checkpoint
@@ -207,11 +213,16 @@ def _describe(training: Training, dataset: ThumosDataset) -> None:
     logger.info("%s", assignment_report(dataset, training.config))
 
 
-def _refuse_non_finite(means: dict[str, float], epoch: int) -> None:
-    for name, value in means.items():
+def _extremes(network: TriDet) -> dict[str, float]:
+    """The largest absolute value of each weight: a step may spoil them after the last loss that was still finite."""
+    return {name: float(value.detach().abs().max()) for name, value in network.named_parameters()}
+
+
+def _refuse_non_finite(values: dict[str, float], epoch: int) -> None:
+    for name, value in values.items():
         if not np.isfinite(value):
             raise InputError(
-                name, f"is {value} in epoch {epoch + 1}", "lower opt.learning_rate; go on from the last checkpoint"
+                name, f"is {value} in epoch {epoch + 1}", "lower opt.learning_rate and train anew with --restart"
             )
 
 
@@ -259,16 +270,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("-p", "--print-freq", type=int, default=10, help="iterations between records (default 10)")
     made.add_argument("-c", "--ckpt-freq", type=int, default=5, help="epochs between checkpoints (default 5)")
     made.add_argument("--output", default="", metavar="NAME", help="names the run folder (default: the time)")
-    made.add_argument("--resume", type=Path, metavar="PATH", help="checkpoint to go on from (default: the newest)")
-    made.add_argument("--restart", action="store_true", help="train anew although the run folder has a checkpoint")
+    begin = made.add_mutually_exclusive_group()
+    begin.add_argument("--resume", type=Path, metavar="PATH", help="checkpoint to go on from (default: the newest)")
+    begin.add_argument("--restart", action="store_true", help="train anew although the run folder has a checkpoint")
     made.add_argument(
         "--eval-freq", type=int, default=0, help="epochs between mAP curves on the test split (default: none)"
     )
     args = made.parse_args(argv)
     config, device, anonymizer = cli.start(args)
     folder = run_folder(config, args.config, args.output)
-    if args.restart:
-        checkpoints.remove_all(folder)
     last = train(
         config,
         folder,
@@ -276,6 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         anonymizer=anonymizer,
         described=_described(args),
         resume=args.resume,
+        restart=args.restart,
         print_freq=args.print_freq,
         ckpt_freq=args.ckpt_freq,
         eval_freq=args.eval_freq,
