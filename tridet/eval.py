@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tridet import cli
+from tridet.annotations import ENDLESS, Video
 from tridet.average_precision import THUMOS_TIOUS, AveragePrecision, Segments, mean_average_precision
 from tridet.checkpoints import find, load_weights, write_json, written
 from tridet.config import Config
@@ -109,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _one_video(model, config, checkpoint, anonymizer, args, device)
 
     dataset = ThumosDataset(config.dataset, config.val_split[:1], training=False, anonymizer=anonymizer)
+    pictured = _pictured(dataset, args)
     found = detect(model, Batches(dataset, args.batch_size), device=device)
     detections = as_segments(found)
     if config.test_cfg.ext_score_file is not None:
@@ -122,7 +124,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     truth = ground_truth(dataset.annotations, config.val_split[0])
     result = mean_average_precision(truth, detections)
     folder = checkpoint.parent
-    _draw(found, dataset, args, folder / "timelines")
     summary = {
         "checkpoint": checkpoint.name,
         "split": config.val_split[0],
@@ -138,6 +139,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         },
     }
     write_json(folder / "results.json", {"tad": summary})
+    for index in pictured:
+        print(_draw(found[index], dataset, index, args.videos, folder / "timelines"))
     print(report(result))
     return 0
 
@@ -173,26 +176,40 @@ def _published_layout(found: Segments) -> dict[str, Any]:
     }
 
 
-def _draw(found: Sequence[Mapping[str, Any]], dataset: ThumosDataset, args: argparse.Namespace, folder: Path) -> None:
-    names = {label: name for name, label in dataset.annotations.classes.items()}
-    spread = np.linspace(0, len(found) - 1, min(args.pictures, len(found))).astype(int).tolist()
-    for index in spread:
-        video, result = dataset.videos[index], found[index]
-        frames = []
-        if args.videos is not None:
-            from tridet.from_video import thumbnails  # needs feature_extraction
+def _pictured(dataset: ThumosDataset, args: argparse.Namespace) -> list[int]:
+    """The videos to draw, spread over the data set; their files are looked for before anything is computed."""
+    count = min(max(args.pictures, 0), len(dataset))
+    indices = np.linspace(0, len(dataset) - 1, count).astype(int).tolist()
+    if args.videos is not None:
+        for index in indices:
+            path = _video_file(args.videos, dataset.videos[index])
+            if not path.is_file():
+                raise InputError(path, "is needed for a picture and isn't there", "correct --videos, or leave it out")
+    return indices
 
-            frames = thumbnails(args.videos / f"{video.name}.mp4", fps=video.fps)
-        drawn = draw_timeline(
-            folder / f"{video.name}.png",
-            title=video.name,
-            duration=video.duration,
-            detections=Intervals(*(np.asarray(result[key]) for key in ("segments", "labels", "scores"))),
-            truth=Intervals(video.segments, video.labels),
-            class_names=names,
-            frames=frames,
-        )
-        print(drawn)
+
+def _video_file(folder: Path, video: Video) -> Path:
+    return folder / f"{video.name}.mp4"
+
+
+def _draw(found: Mapping[str, Any], dataset: ThumosDataset, index: int, videos: Path | None, folder: Path) -> Path:
+    video, data = dataset.videos[index], dataset.config
+    frames = []
+    if videos is not None:
+        from tridet.from_video import thumbnails  # needs feature_extraction
+
+        frames = thumbnails(_video_file(videos, video), fps=video.fps)
+    steps = dataset.lengths[index] * data.downsample_rate
+    seconds = ((steps - 1) * data.feat_stride + data.num_frames) / video.fps
+    return draw_timeline(
+        folder / f"{video.name}.png",
+        title=video.name,
+        duration=seconds if video.duration == ENDLESS else video.duration,
+        detections=Intervals(*(np.asarray(found[key]) for key in ("segments", "labels", "scores"))),
+        truth=Intervals(video.segments, video.labels),
+        class_names={label: name for name, label in dataset.annotations.classes.items()},
+        frames=frames,
+    )
 
 
 def _one_video(
@@ -207,12 +224,13 @@ def _one_video(
 
     data = config.dataset
     features, fps, duration = features_of(
-        args.video, encoder=args.encoder, weights=args.weights, stride=data.feat_stride, device=device
+        args.video,
+        encoder=args.encoder,
+        weights=args.weights,
+        feature_dim=data.input_dim,
+        stride=data.feat_stride,
+        device=device,
     )
-    if features.shape[1] != data.input_dim:
-        raise InputError(
-            "--encoder", f"{args.encoder} gives width {features.shape[1]}, the model takes {data.input_dim}"
-        )
     feats = torch.from_numpy(features)
     if anonymizer is not None:
         feats = anonymizer(feats)

@@ -26,15 +26,21 @@ def _as_input_errors() -> Iterator[None]:
 
 
 def features_of(
-    path: str | Path, *, encoder: str, weights: str | None, stride: int, device: torch.device
+    path: str | Path, *, encoder: str, weights: str | None, feature_dim: int, stride: int, device: torch.device
 ) -> tuple[NDArray, float, float]:
     """A video's features `[T, D]` float32, its frames per second and its seconds.
 
     Raises:
-        InputError: The video can't be read, or the encoder is unknown or can't be loaded.
+        InputError: The video can't be read, or the encoder is unknown, can't be loaded or has another width than
+            `feature_dim`.
     """
     with _as_input_errors():
-        return video_features(path, load_encoder(encoder, weights).to(device), stride=stride)
+        network = load_encoder(encoder, weights).to(device)
+        if (width := network.spec.feature_dim) != feature_dim:
+            raise InputError(
+                "--encoder", f"{encoder} gives width {width}, the model takes {feature_dim}", "use the model's encoder"
+            )
+        return video_features(path, network, stride=stride)
 
 
 def thumbnails(path: str | Path, *, fps: float, count: int = 9) -> list[tuple[float, NDArray]]:
