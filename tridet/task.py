@@ -21,7 +21,7 @@ from splavu.errors import UserError
 from splavu.stores import FeatureFolder
 from splavu.tasks import Learner
 from tridet.average_precision import Segments
-from tridet.checkpoints import load_weights
+from tridet.checkpoints import find, load_weights
 from tridet.config import load
 from tridet.detector import TriDet
 from tridet.errors import InputError
@@ -82,7 +82,7 @@ def load_detector(
     with as_user_errors():
         network = TriDet(load(config_file))
         if checkpoint is not None:
-            load_weights(network, checkpoint, prefer=prefer)
+            load_weights(network, find(checkpoint), prefer=prefer)
         return network
 
 
@@ -121,7 +121,9 @@ class DetectorLearner(Learner):
         opt = self.network.config.opt
         warmup = opt.warmup_epochs if opt.warmup else 0
         warmup = round(num_epochs * warmup / (warmup + opt.epochs))
-        stretched = replace(opt, warmup_epochs=warmup, epochs=max(num_epochs - warmup, 1))
+        epochs = max(num_epochs - warmup, 1)
+        steps = tuple(round(step * epochs / opt.epochs) for step in opt.schedule_steps)
+        stretched = replace(opt, warmup_epochs=warmup, epochs=epochs, schedule_steps=steps)
         self.schedule = LearningRate(self.optimizer, stretched, iters_per_epoch=steps_per_epoch)
 
     def state(self) -> dict[str, Any]:
@@ -148,18 +150,20 @@ class TemporalActionDetection:
 
     def loss(self, anonymizer: nn.Module, batch: VideoBatch) -> Tensor:
         videos = [{**video, "feats": _anonymized(anonymizer, video["feats"])} for video in batch]
-        return self.learner.network(videos)["final_loss"]
+        with as_user_errors():
+            return self.learner.network(videos)["final_loss"]
 
     @torch.no_grad()
     def evaluate(self, anonymizer: Anonymizer) -> dict[str, float]:
         anonymizer.eval()
-        result = evaluate(
-            self.learner.evaluated,
-            self.validation,
-            self.truth,
-            device=self.device,
-            transform=lambda feats: _anonymized(anonymizer, feats),
-        )
+        with as_user_errors():
+            result = evaluate(
+                self.learner.evaluated,
+                self.validation,
+                self.truth,
+                device=self.device,
+                transform=lambda feats: _anonymized(anonymizer, feats),
+            )
         at = {f"map@{tiou:.1f}": float(value) for tiou, value in zip(result.tious, result.per_tiou, strict=True)}
         return {"average_map": float(result.average), **at}
 
@@ -186,7 +190,8 @@ def temporal_action_detection(
         feat_folder: Features, in place of the configuration's.
         feature_dim: D of the study's encoder; the configuration must agree.
         seed: Of windows and batches.
-        saved_model: A TriDet checkpoint to start from; the paper starts from the raw-feature baseline.
+        saved_model: A TriDet checkpoint to start from, or a run folder, whose last epoch is taken; the paper starts
+            from the raw-feature baseline.
 
     Raises:
         UserError: Anything wrong with the configuration, the data or the checkpoint.
@@ -201,10 +206,12 @@ def temporal_action_detection(
                 "correct it",
             )
         training = ThumosDataset(config.dataset, config.train_split, training=True, seed=seed)
-        validation = ThumosDataset(config.dataset, config.val_split, training=False, annotations=training.annotations)
+        validation = ThumosDataset(
+            config.dataset, config.val_split[:1], training=False, annotations=training.annotations
+        )
         network = TriDet(config)
         if saved_model is not None:
-            load_weights(network, saved_model)
+            load_weights(network, find(saved_model))
         network.to(device)
         norm = config.train_cfg.clip_grad_l2norm
         learner = DetectorLearner(
