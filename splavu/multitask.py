@@ -128,22 +128,21 @@ class MultitaskTrainer:
         return total / len(self.validation)
 
     def weights(self) -> dict[str, Any]:
-        return {
-            "fa_model_state_dict": self.anonymizer.network.state_dict(),
-            "fa_architecture": self.anonymizer.network.architecture,
-            **{task.checkpoint_key: task.learner.network.state_dict() for task in self.tasks},
-            **{
-                f"{task.checkpoint_key}_ema": task.learner.average.network.state_dict()
-                for task in self.tasks
-                if task.learner.average is not None
-            },
-        }
+        states = {key: network.state_dict() for key, network in self._networks().items()}
+        return {"fa_architecture": self.anonymizer.network.architecture, **states}
 
     def load_weights(self, content: Mapping[str, Any]) -> None:
-        networks = {"fa_model_state_dict": self.anonymizer.network}
-        networks |= {task.checkpoint_key: task.learner.network for task in self.tasks}
-        for key, network in networks.items():
+        for key, network in self._networks().items():
             load_into(network, state_of(content, key, "checkpoint"), "checkpoint")
+
+    def _networks(self) -> dict[str, nn.Module]:
+        """Every network by the key of its weights in a checkpoint; averages too, for they are what is validated."""
+        networks = {"fa_model_state_dict": self.anonymizer.network}
+        for task in self.tasks:
+            networks[task.checkpoint_key] = task.learner.network
+            if task.learner.average is not None:
+                networks[f"{task.checkpoint_key}_ema"] = task.learner.average.network
+        return networks
 
 
 def steps_per_epoch(sources: Mapping[str, Any], length: EpochLength) -> int:
