@@ -9,28 +9,41 @@ DATA=data/demo
 RUNS="${SPLAVU_RUNS:-saved_models}"
 SECONDS=0
 step() { printf '\n[%3d s] %s\n' "$SECONDS" "$*"; "$@"; }
+detector() { # NAME [--aam CHECKPOINT ...]: a fresh TriDet, trained and tested
+  local name="$1" options=("${@:2}" --set "output_folder=$RUNS/demo" --quiet)
+  step python tridet/train.py tridet/thumos_demo.yaml --output "$name" "${options[@]}"
+  step python tridet/eval.py tridet/thumos_demo.yaml "$RUNS/demo/thumos_demo_$name" "${options[@]}"
+}
 train_head() { step python train_ft.py --params params/params_demo_ft.py --quiet "$@"; }
 attack() { step python privacy_eval.py --params params/params_demo_fb.py --quiet "$@"; }
 
-# 1. Videos of acting people, in HMDB51's and VISPR's own layouts.
-step python -m splavu synthesize --out "$DATA" --seed 0 --size small
+# 1. Videos of acting people, in HMDB51's, VISPR's and THUMOS14's own layouts.
+step python -m splavu synthesize --out "$DATA" --sets hmdb51,vispr,thumos14 --seed 0 --size small
 
 # 2. Frozen features: clips, and ten static clips a video.
 EXTRACT="python feature_extraction/feature_extraction_action.py --encoder demo --data $DATA --features $DATA/features"
 step $EXTRACT --dataset hmdb51 --split train,val,test --static 10
 step $EXTRACT --dataset vispr --split train,test
+step python feature_extraction/long_videos.py --encoder demo --data $DATA --features $DATA/features --dataset thumos14
 
-# 3. The anonymizer; and once more as the reference trains it, a batch being one sequence.
-step python multitask_train_fa.py --params params/params_demo.py --quiet
+# 3. TriDet on raw features, from which the anonymizer's co-training starts; then the anonymizer. And another as the
+#    reference trains it, a batch of clips being one sequence, with action recognition alone.
+detector raw
 step python multitask_train_fa.py --params params/params_demo.py --quiet \
-  --set run_id=demo/aam_batch --set batch_as_sequence=True
+  --set "saved_ft_tad_model=$RUNS/demo/thumos_demo_raw"
+step python multitask_train_fa.py --params params/params_demo.py --quiet --set run_id=demo/aam_batch \
+  --set batch_as_sequence=True --set ft_tad_loss_weight=0 --set num_epochs=100
 
-# 4. Utility: fresh heads, tested on unseen subjects.
+# 4. Utility: fresh heads and detectors, tested on unseen subjects.
 BATCH="saved_fa_model=$RUNS/demo/aam_batch/model_temp.pth"
 train_head --set run_id=demo/ft_raw --set anon=False
 train_head --set "saved_fa_model=$RUNS/demo/aam/model_temp.pth"
 train_head --set run_id=demo/ft_batch_in_batch --set "$BATCH" --set serving=batch
 train_head --set run_id=demo/ft_batch_alone --set "$BATCH"
+
+AAM="$RUNS/demo/aam/model_temp.pth"
+detector aam_alone --aam "$AAM" --aam-serving alone
+detector aam_video --aam "$AAM"
 
 # 5. Privacy: fresh attackers on what is released; then the same checkpoint judged in its batch and alone.
 attack --set "saved_fa_model=$RUNS/demo/aam/model_temp.pth"

@@ -1,7 +1,5 @@
-# What the demo trains: an anonymizer on the synthetic world's features.
-#   python -m splavu synthesize --out data/demo --seed 0 --size small
-#   python feature_extraction/feature_extraction_action.py --encoder demo --data data/demo \
-#       --features data/demo/features --dataset hmdb51 --split train,val,test --static 10
+# What the demo trains: an anonymizer on the synthetic world's features, with action recognition, temporal action
+# detection and the privacy term. run_demo.sh makes what it reads; with the feature stores in place:
 #   python multitask_train_fa.py --params params/params_demo.py
 
 # run
@@ -13,6 +11,8 @@ ar_dataset = "hmdb51"
 ft_arch = "demo"
 data_root = "data/demo"  # the synthetic world, apart from real data in data/
 val_split = "val"
+tad_dataset = "thumos14"
+tad_config = "tridet/thumos_demo.yaml"
 
 # model
 fa_arch = "transformer"
@@ -21,7 +21,7 @@ num_heads = 8
 batch_as_sequence = False
 
 # optimisation
-num_epochs = 100
+num_epochs = 20  # of 30 steps: the longest source, here TAD's, sets the length
 batch_size_ar = 128  # the data set is small: more steps an epoch
 v_batch_size = 512
 val_freq = 5
@@ -31,6 +31,7 @@ learning_rate_ft = 1e-3
 # losses
 fa_loss_weight = 10  # 100 hardly moves these features (variance 0.8), 1 costs accuracy
 ft_ar_loss_weight = 1
+ft_tad_loss_weight = 1
 fb_loss_weight = 1
 
 # evaluation
