@@ -91,6 +91,28 @@ def test_detection_joins_the_row_of_its_features(runs):
     assert "| tad_raw | detector | 7 |" in text
 
 
+def test_anomaly_detection_joins_the_row_of_its_features(runs):
+    for name, aam, serving, auc in (
+        ("ad_raw", None, None, 0.9),
+        ("ad_alone", "saved_models/study/aam/model_temp.pth", "alone", 0.8),
+    ):
+        found = {
+            "aam": aam,
+            "aam_serving": serving,
+            "roc_auc": auc,
+            "pr_auc": 0.5,
+            "best_test_epoch": {"roc_auc": 0.95},
+        }
+        (runs / name).mkdir()
+        (runs / name / "options.json").write_text(json.dumps({"seed": 3}))
+        (runs / name / "results.json").write_text(json.dumps({"ad": found}))
+    text = unpadded(write_report(runs).path)
+    assert "| raw features | 87.5 | 90.0 | 80.0 [78.0, 82.0] | 1.00 |" in text
+    assert "| aam, served alone | 80.0 | 50.0 | 95.0 |" in text  # the section's own table
+    assert "| chance | | 50.0 | 40.0 | 0.00 |" in text
+    assert "| ad_raw | detector | 3 |" in text
+
+
 def test_a_failed_gate_is_told_at_the_top(runs):
     path = runs / "privacy/metrics.json"
     result = json.loads(path.read_text())
