@@ -16,13 +16,13 @@ import numpy as np
 
 from .gestures import IDLE
 from .layouts import write_bytes, write_csv
-from .motions import ACTIONS, MOTIONS
+from .motions import ACTIONS, MOTIONS, rest
 from .plans import Plan, Split, Stage, generator, sample_splits, stage
 from .recording import chunks, write_mp4
 from .render import ATTRIBUTES, FPS, Person
 from .scenes import KINDS
 from .subjects import sample_outfit, sample_subject
-from .timelines import Span, Timeline, drift, movement, per_frame, pose_per_frame, sample_background
+from .timelines import Span, Timeline, follow, sample_background
 
 NAME = "thumos14"
 VERSION = "Thumos14-30fps"
@@ -119,37 +119,10 @@ def set_stage(video: Untrimmed, rng: np.random.Generator) -> Stage:
     shot = stage(video.plan, rng)
     *others, main = shot.people
     reach = 0.0 if video.plan.companion else float(rng.uniform(0.04, 0.08))
-    main = follow(main, video.timeline, rng, reach=reach)
+    main = follow(main, video.timeline, BEHAVIOURS, rng, reach=reach)
     if not video.plan.group and rng.random() < BYSTANDER:
         others.insert(0, _bystander(rng, main, video.timeline.num_frames))
     return replace(shot, people=(*others, main), seconds_offset=0.0)
-
-
-def follow(person: Person, timeline: Timeline, rng: np.random.Generator, *, reach: float) -> Person:
-    """The person, acting by a timeline: strolling within `reach` of their place, the heading wandering by 8 degrees.
-
-    Args:
-        person: Identity, clothes, place and mean heading.
-        timeline: What they do, from second 0 on.
-        rng: For the wandering.
-        reach: Share of the frame's width.
-    """
-    gait = person.subject.gait
-    seconds = np.arange(timeline.num_frames) / FPS
-    start = person.place(np.zeros(1))[0]
-    rates, phases = rng.uniform(0.03, 0.12, 2), rng.uniform(0, 2 * math.pi, 2)
-    wander = np.sin(2 * math.pi * rates * seconds[:, None] + phases).mean(axis=1)
-    azimuth = float(person.azimuth) + math.radians(8) * wander
-    places = np.tile(start, (timeline.num_frames, 1))
-    if reach:
-        walked = drift(timeline, BEHAVIOURS, gait=gait) * abs(math.sin(float(person.azimuth)))
-        places[:, 0] += reach * np.sin(rng.uniform(0, 2 * math.pi) + walked / reach)
-    return replace(
-        person,
-        pose=pose_per_frame(movement(timeline, BEHAVIOURS, gait=gait)),
-        place=per_frame(places),
-        azimuth=per_frame(azimuth),
-    )
 
 
 def _bystander(rng: np.random.Generator, main: Person, num_frames: int) -> Person:
@@ -161,14 +134,14 @@ def _bystander(rng: np.random.Generator, main: Person, num_frames: int) -> Perso
     person = Person(
         subject=subject,
         outfit=sample_outfit(rng, subject, bare=False),
-        pose=main.pose,
+        pose=lambda seconds: rest(len(seconds)),
         place=lambda seconds: np.repeat(at, len(seconds), axis=0),
         azimuth=float(rng.uniform(-math.pi, math.pi)),
         height=0.68 * main.height,
         role="bystander",
     )
     timeline = Timeline(num_frames, sample_background(rng, num_frames, BACKGROUND))
-    return follow(person, timeline, rng, reach=0.05)
+    return follow(person, timeline, BEHAVIOURS, rng, reach=0.05)
 
 
 def write_video(video: Untrimmed, seed: int, folder: Path) -> None:

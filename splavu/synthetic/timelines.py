@@ -9,14 +9,15 @@ Letters: T frames.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
 import numpy as np
 
 from .motions import Gait, Motion, Pose, assume
-from .render import FPS
+from .render import FPS, Person
 
 CROSSFADE = 12
 """Frames that one background behaviour takes to become the next."""
@@ -37,6 +38,8 @@ class Span:
     """Cycles relative to the person's own cadence."""
     ramp: int = CROSSFADE
     """Frames in which an action sets in, and in which it passes."""
+    release: int | None = None
+    """Frames in which it passes, if they are others."""
 
     def seconds(self) -> tuple[float, float]:
         return round(self.start / FPS, 6), round(self.stop / FPS, 6)
@@ -106,7 +109,8 @@ def movement(timeline: Timeline, motions: Mapping[str, Motion], *, gait: Gait) -
 def presence(span: Span, num_frames: int) -> np.ndarray:  # -> [T] in 0..1
     """How much of an action is there: above 0 from its first frame to its last, 0 elsewhere."""
     frames = np.arange(num_frames)
-    return _smooth(np.minimum(frames - span.start + 1, span.stop - frames) / span.ramp)
+    rising, falling = (frames - span.start + 1) / span.ramp, (span.stop - frames) / (span.release or span.ramp)
+    return smooth(np.minimum(rising, falling))
 
 
 def drift(timeline: Timeline, motions: Mapping[str, Motion], *, gait: Gait) -> np.ndarray:  # -> [T]
@@ -122,6 +126,36 @@ def drift(timeline: Timeline, motions: Mapping[str, Motion], *, gait: Gait) -> n
     return np.cumsum(speed) / FPS
 
 
+def follow(
+    person: Person, timeline: Timeline, motions: Mapping[str, Motion], rng: np.random.Generator, *, reach: float
+) -> Person:
+    """The person, acting by a timeline: strolling within `reach` of their place, the heading wandering by 8 degrees.
+
+    Args:
+        person: Identity, clothes, place at second 0 and mean heading.
+        timeline: What they do, from second 0 on.
+        motions: What the names in the timeline mean.
+        rng: For the wandering.
+        reach: Share of the frame's width.
+    """
+    gait = person.subject.gait
+    seconds = np.arange(timeline.num_frames) / FPS
+    start = person.place(np.zeros(1))[0]
+    rates, phases = rng.uniform(0.03, 0.12, 2), rng.uniform(0, 2 * math.pi, 2)
+    wander = np.sin(2 * math.pi * rates * seconds[:, None] + phases).mean(axis=1)
+    azimuth = float(person.azimuth) + math.radians(8) * wander
+    places = np.tile(start, (timeline.num_frames, 1))
+    if reach:
+        walked = drift(timeline, motions, gait=gait) * abs(math.sin(float(person.azimuth)))
+        places[:, 0] += reach * np.sin(rng.uniform(0, 2 * math.pi) + walked / reach)
+    return replace(
+        person,
+        pose=pose_per_frame(movement(timeline, motions, gait=gait)),
+        place=per_frame(places),
+        azimuth=per_frame(azimuth),
+    )
+
+
 def per_frame(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:  # [T, ...] -> (seconds [n] -> [n, ...])
     """A table of frames as the function of time that `render` asks for."""
     return lambda seconds: values[np.rint(seconds * FPS).astype(int)]
@@ -133,14 +167,15 @@ def pose_per_frame(pose: Pose) -> Callable[[np.ndarray], Pose]:
     return lambda seconds: Pose(**{name: table(seconds) for name, table in tables.items()})
 
 
-def _smooth(share: np.ndarray) -> np.ndarray:
+def smooth(share: np.ndarray) -> np.ndarray:
+    """0 up to 0, 1 from 1 on, and without a kink between."""
     return 0.5 - 0.5 * np.cos(np.pi * np.clip(share, 0.0, 1.0))
 
 
 def _shares(timeline: Timeline) -> Sequence[np.ndarray]:
     """The background's weights, one array [T] per span; they add up to 1 on every frame."""
     frames = np.arange(timeline.num_frames)
-    arrived = [_smooth((frames - span.start) / CROSSFADE + 0.5) for span in timeline.background[1:]]
+    arrived = [smooth((frames - span.start) / CROSSFADE + 0.5) for span in timeline.background[1:]]
     arrived = [np.ones(timeline.num_frames), *arrived, np.zeros(timeline.num_frames)]
     return [first - second for first, second in pairwise(arrived)]
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from splavu.errors import UserError, nearest
 
-from . import layouts, thumos14
+from . import layouts, thumos14, ucf_crime
 from .motions import ACTIONS
 from .plans import Split, sample_splits
 
@@ -41,11 +41,15 @@ class Size:
     hmdb51: dict[str, Split]
     vispr: dict[str, Split]
     thumos14: dict[str, Split]
+    ucf_crime: dict[str, Split]
     actions: tuple[str, ...] = ACTIONS
     lengths: tuple[int, int] = (34, 90)
     """Fewest and most frames of a trimmed video."""
     thumos14_seconds: tuple[float, float] = (20.0, 65.0)
     """Shortest and longest video."""
+    ucf_crime_seconds: tuple[float, float] = (30.0, 62.0)
+    ucf_crime_abnormal: float = 0.45
+    """Share of abnormal videos."""
 
 
 SIZES: dict[str, Size] = {
@@ -53,19 +57,24 @@ SIZES: dict[str, Size] = {
         hmdb51={"train": Split(4, 3), "val": Split(2, 3), "test": Split(2, 3)},
         vispr={"train": Split(8, 3), "test": Split(6, 2)},
         thumos14={"validation": Split(2, 2), "test": Split(2, 1)},
+        ucf_crime={"train": Split(3, 2), "test": Split(2, 2)},
         actions=("jumping_jack", "walk", "wave"),
         lengths=(34, 50),
         thumos14_seconds=(6.0, 9.0),
+        ucf_crime_seconds=(9.0, 11.0),
+        ucf_crime_abnormal=0.5,
     ),
     "small": Size(
         hmdb51={"train": Split(50, 12), "val": Split(16, 10), "test": Split(34, 9)},
         vispr={"train": Split(100, 4), "test": Split(50, 4)},
         thumos14={"validation": Split(30, 2), "test": Split(15, 2)},
+        ucf_crime={"train": Split(18, 2), "test": Split(9, 2)},
     ),
     "full": Size(
         hmdb51={"train": Split(200, 12), "val": Split(60, 12), "test": Split(120, 12)},
         vispr={"train": Split(400, 5), "test": Split(200, 5)},
         thumos14={"validation": Split(100, 2), "test": Split(106, 2)},
+        ucf_crime={"train": Split(200, 2), "test": Split(70, 2)},
     ),
 }
 
@@ -112,6 +121,12 @@ def _plan_thumos14(seed: int, size: Size, scene_bias: float) -> Videos:
     )
 
 
+def _plan_ucf_crime(seed: int, size: Size, scene_bias: float) -> Videos:
+    return ucf_crime.sample_videos(
+        seed, size.ucf_crime, seconds=size.ucf_crime_seconds, abnormal=size.ucf_crime_abnormal, scene_bias=scene_bias
+    )
+
+
 SETS: Mapping[str, DataSet] = MappingProxyType(
     {
         "hmdb51": DataSet(
@@ -138,6 +153,17 @@ split and private attributes of each video.""",
 then perform one of the actions (all but `walk`, which is background here). `thumos14.json` has the published file's
 format, `Validation` trains, and `private_labels.csv` is as above. A segment begins at the first frame in which the pose
 moves towards the action and ends after the last in which it still returns from it.""",
+        ),
+        "ucf_crime": DataSet(
+            plan=_plan_ucf_crime,
+            draw=lambda video, seed, split, folder: ucf_crime.write_video(video, seed, folder),
+            label=lambda folder, videos, size: ucf_crime.write_labels(folder, videos),
+            modules=("gestures", "mishaps", "surveillance", "timelines", "ucf_crime"),
+            card="""`ucf_crime/` has the layout of UCF-Crime: long videos of calm scenes, some with a fight, a fall or
+somebody fleeing. `ucf-i3d.list` (training, abnormal first) and `ucf-i3d-test.list` name them, `gt-ucf.npy` holds the
+truth of the test videos in the order of the list, frame by frame, and
+`Temporal_Anomaly_Annotation_for_Testing_Videos.txt` the same in UCF-Crime's own format (last frames count in).
+`private_labels.csv` is as above; personal_relationship does not occur.""",
         ),
     }
 )
