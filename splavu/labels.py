@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from splavu.errors import UserError
+from splavu.splits import ntu_name
 
 try:
     from numpy._core import multiarray as _multiarray
@@ -41,32 +42,34 @@ def without_extension(file_name: str) -> str:
     return name.rsplit(".", 1)[0] if re.search(r"\.[A-Za-z0-9]{2,4}$", name) else name
 
 
-def read_csv_labels(path: str | Path, *, column: str = "label", base: int = 0) -> dict[str, int]:
+def read_csv_labels(
+    path: str | Path, *, column: str = "label", base: int = 0, num_classes: int | None = None
+) -> dict[str, int]:
     """Columns `filename,label` (HMDB51: `hmdb51_{train,test}_labels.csv`) -> {file name without extension: class}.
 
     Args:
         path: The CSV file, with a header.
         column: The column that holds the class.
         base: The number of the first class in the file.
+        num_classes: Refuse classes beyond so many.
     """
     return {
-        without_extension(row["filename"]): _class_index(row[column], base, path, row["filename"])
-        for row in read_rows(path, ("filename", column))
+        key: class_index(row[column], path, row["filename"], base=base, num_classes=num_classes)
+        for key, row in by_key(read_rows(path, ("filename", column)), path).items()
     }
 
 
 def read_json_labels(path: str | Path, *, base: int = 1) -> dict[str, int]:
     """`{key: class}` counting from `base` (Kinetics-400: `k400_{split}_labels.json`)."""
-    loaded = _read_json(path)
-    if not isinstance(loaded, dict):
-        raise UserError(path, f"holds a {type(loaded).__name__}, expected an object of key to class")
-    return {key: _class_index(label, base, path, key) for key, label in loaded.items()}
+    return {key: class_index(label, path, key, base=base) for key, label in read_json(path).items()}
 
 
 def read_ucf_labels(split_path: str | Path, classes_path: str | Path) -> dict[str, int]:
     """UCF101: lines `Class/v_Class_g01_c01.avi [1]` and `{"classes": {name: 1-based}}` -> {video name: class}."""
-    classes = _read_json(classes_path).get("classes", {})
-    labels = {}
+    classes = read_json(classes_path).get("classes")
+    if not isinstance(classes, dict):
+        raise UserError(classes_path, "has no object 'classes'", "use the published label file")
+    labels: dict[str, int] = {}
     for line in _read_text(split_path).splitlines():
         if not line.strip():
             continue
@@ -74,7 +77,9 @@ def read_ucf_labels(split_path: str | Path, classes_path: str | Path) -> dict[st
         class_name = file_name.split("/")[0]
         if class_name not in classes:
             raise UserError(split_path, f"class '{class_name}' is not in {classes_path}", "use the matching class list")
-        labels[without_extension(file_name)] = int(classes[class_name]) - 1
+        if (key := without_extension(file_name)) in labels:
+            raise UserError(split_path, f"'{key}' stands there twice", "keep one line a video")
+        labels[key] = class_index(classes[class_name], classes_path, class_name, base=1)
     return _filled(labels, split_path)
 
 
@@ -99,35 +104,26 @@ def read_vector_csv(path: str | Path, *, num_attributes: int = 5) -> dict[str, n
     """VP-HMDB51 and VP-UCF101: `filename,label` with label text such as "[0. 1. 0. 1. 1.]" -> {file name: [A]}."""
     labels = {}
     for row in read_rows(path, ("filename", "label")):
-        numbers = re.findall(r"[-+]?\d*\.?\d+", row["label"])
+        numbers = row["label"].strip().removeprefix("[").removesuffix("]").replace(",", " ").split()
         labels[row["filename"]] = _attribute_vector(numbers, num_attributes, path, row["filename"])
     return labels
 
 
 def read_ntu_actions(names: Iterable[str]) -> dict[str, int]:
     """NTU RGB+D names `SsssCcccPpppRrrrAaaa...` -> {name: action, 0-based}."""
-    return {name: ntu_part(name, "A") - 1 for name in names}
-
-
-def ntu_part(name: str, letter: str) -> int:
-    """The number behind `letter` (S setup, C camera, P person, R repetition, A action) in an NTU RGB+D file name."""
-    match = re.match(r"S(?P<S>\d{3})C(?P<C>\d{3})P(?P<P>\d{3})R(?P<R>\d{3})A(?P<A>\d{3})", name)
-    if match is None:
-        raise UserError(name, "is no NTU RGB+D name of the form SsssCcccPpppRrrrAaaa", "check the store's keys")
-    return int(match[letter])
+    return {name: ntu_name(name).action - 1 for name in names}
 
 
 def read_private_labels(
     path: str | Path, *, attributes: tuple[str, ...] = VISPR_ATTRIBUTES
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """A side file `filename,subject,...,<attributes>` -> ({key: float32 [A]}, {key: subject})."""
-    rows = read_rows(path, ("filename", "subject", *attributes))
-    values = {}
-    for row in rows:
-        values[without_extension(row["filename"])] = _attribute_vector(
-            [row[name] for name in attributes], len(attributes), path, row["filename"]
-        )
-    return values, {without_extension(row["filename"]): row["subject"] for row in rows}
+    rows = by_key(read_rows(path, ("filename", "subject", *attributes)), path)
+    values = {
+        key: _attribute_vector([row[name] for name in attributes], len(attributes), path, row["filename"])
+        for key, row in rows.items()
+    }
+    return values, {key: row["subject"] for key, row in rows.items()}
 
 
 def read_rows(path: str | Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
@@ -140,12 +136,26 @@ def read_rows(path: str | Path, columns: tuple[str, ...]) -> list[dict[str, str]
     if not rows:
         raise UserError(path, "has a header but no row", "write at least one label")
     seen: set[str] = set()
-    for row in rows:
+    for number, row in enumerate(rows, start=1):
         name = row[columns[0]]
+        if None in row or None in row.values():
+            problem = f"row {number} ('{name}') has not the header's {len(header)} cells"
+            raise UserError(path, problem, 'mend the row; a text with commas stands in quotes "..."')
         if name in seen:
             raise UserError(path, f"'{name}' stands there twice", "keep one row a file")
         seen.add(name)
     return rows
+
+
+def by_key(rows: Iterable[dict[str, str]], path: str | Path) -> dict[str, dict[str, str]]:
+    """Rows with a column `filename` by the key of their store; two files that would share a key are refused."""
+    keyed: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if (key := without_extension(row["filename"])) in keyed:
+            problem = f"'{keyed[key]['filename']}' and '{row['filename']}' have the same key '{key}'"
+            raise UserError(path, problem, "rename one of the files")
+        keyed[key] = row
+    return keyed
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -163,13 +173,19 @@ class _ArrayUnpickler(pickle.Unpickler):
         return self._ALLOWED[module, name]
 
 
-def _class_index(value: object, base: int, path: object, key: str) -> int:
+def class_index(value: object, path: object, key: str, *, base: int, num_classes: int | None = None) -> int:
+    """The 0-based class that `value` means in a file that counts from `base`."""
     try:
-        index = int(float(value)) - base  # some files write the class as 3.0
-    except (TypeError, ValueError):
+        index = int(number := float(value)) - base  # some files write the class as 3.0
+    except (TypeError, ValueError, OverflowError):
         raise UserError(path, f"'{key}' has label {value!r}, expected a whole number") from None
+    if not number.is_integer():
+        raise UserError(path, f"'{key}' has label {value!r}, expected a whole number")
     if index < 0:
         raise UserError(path, f"'{key}' has label {value}, but this file counts from {base}", "check the label file")
+    if num_classes is not None and index >= num_classes:
+        problem = f"'{key}' has label {value}, but there are {num_classes} classes counted from {base}"
+        raise UserError(path, problem, "check the label file")
     return index
 
 
@@ -199,10 +215,23 @@ def _read_text(path: str | Path) -> str:
         raise UserError(path, "is no text file", "use the published label file") from error
 
 
-def _read_json(path: str | Path) -> dict:
+def read_json(path: str | Path) -> dict:
+    """The object in a JSON file; a key that stands there twice, anywhere in it, is refused."""
+
+    def unique(pairs: list[tuple[str, object]]) -> dict:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            seen: set[str] = set()
+            twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+            raise UserError(path, f"'{twice}' stands there twice", "keep one of the two")
+        return found
+
     try:
-        return json.loads(_read_text(path))
+        loaded = json.loads(_read_text(path), object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         raise UserError(
             path, f"is no JSON (line {error.lineno}: {error.msg})", "use the published label file"
         ) from error
+    if not isinstance(loaded, dict):
+        raise UserError(path, f"holds a {type(loaded).__name__}, expected an object", "use the published label file")
+    return loaded

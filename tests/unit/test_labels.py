@@ -21,13 +21,57 @@ def test_csv_labels_drop_extension_and_base(tmp_path):
         ("filename,label\na.avi,x\n", "'a.avi' has label 'x'"),
         ("filename,label\na.avi,-1\n", "counts from 0"),
         ("filename,label\na.avi,1\na.avi,2\n", "stands there twice"),
+        ("filename,label\nx/a.avi,1\ny/a.mp4,2\n", "'x/a.avi' and 'y/a.mp4' have the same key 'a'"),
+        ("filename,label\na.avi,51\n", "there are 51 classes counted from 0"),
+        ("filename,label\na.avi,1.5\n", "expected a whole number"),
+        ("filename,label\na.avi,inf\n", "expected a whole number"),
+        ("filename,label\na.avi\n", "row 1 .'a.avi'. has not the header's 2 cells"),
+        ("filename,label\na.avi,1,2\n", "row 1 .'a.avi'. has not the header's 2 cells"),
     ],
 )
 def test_bad_csv_is_named(tmp_path, text, message):
     path = tmp_path / "labels.csv"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-        labels.read_csv_labels(path)
+        labels.read_csv_labels(path, num_classes=51)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("[0. 1. 0. 1.]", "'a.avi' has label .0.0, 1.0, 0.0, 1.0., expected 5 values"),
+        ("[0. 1. 0. 1. 1. 1.]", "expected 5 values"),
+        ("[0. 1. 0. 2. 1.]", "expected 5 values 0 or 1"),
+        ("[0. 1. 0. nan 1.]", "expected 5 values 0 or 1"),
+        ("[0. 1. zero 1. 1.]", "expected 5 numbers"),
+        ("", "expected 5 values"),
+    ],
+)
+def test_bad_attribute_text_is_named(tmp_path, label, message):
+    path = tmp_path / "vp.csv"
+    path.write_text(f'filename,label\na.avi,"{label}"\n')
+    with pytest.raises(UserError, match=message):
+        labels.read_vector_csv(path)
+
+
+def test_repeated_keys_are_refused(tmp_path):
+    (tmp_path / "k.json").write_text('{"v1": 1, "v2": 2, "v1": 3}')
+    with pytest.raises(UserError, match="'v1' stands there twice"):
+        labels.read_json_labels(tmp_path / "k.json")
+    (tmp_path / "classes.json").write_text('{"classes": {"Archery": 3}}')
+    (tmp_path / "list.txt").write_text("Archery/v_g01.avi 3\nArchery/v_g01.avi 3\n")
+    with pytest.raises(UserError, match="'v_g01' stands there twice"):
+        labels.read_ucf_labels(tmp_path / "list.txt", tmp_path / "classes.json")
+
+
+def test_json_of_another_shape_is_named(tmp_path):
+    (tmp_path / "k.json").write_text('["v1"]')
+    with pytest.raises(UserError, match="holds a list, expected an object"):
+        labels.read_json_labels(tmp_path / "k.json")
+    (tmp_path / "classes.json").write_text('{"Archery": 3}')
+    (tmp_path / "list.txt").write_text("Archery/v_g01.avi 3\n")
+    with pytest.raises(UserError, match="has no object 'classes'"):
+        labels.read_ucf_labels(tmp_path / "list.txt", tmp_path / "classes.json")
 
 
 def test_kinetics_and_ucf_count_from_one(tmp_path):
@@ -47,6 +91,12 @@ def test_attribute_pickle_round_trip_and_real_counts(tmp_path, shared):
     assert len(found) == 10_000
     positives = np.stack(list(found.values())).sum(axis=0)
     assert positives.tolist() == [4710, 4625, 3484, 2789, 588, 334, 694]  # annotations/README.md
+    tested = labels.read_attribute_pickle(shared / "annotations/vispr_labels/test_labels.pkl")
+    assert len(tested) == 8_000
+    assert not tested.keys() & found.keys()
+    vectors = np.stack(list(tested.values()))
+    assert vectors.sum(axis=0).tolist() == [3781, 3715, 2792, 2326, 438, 253, 569]
+    assert (vectors.sum(axis=1) == 0).sum() == 4112
 
 
 class Payload:
@@ -75,9 +125,8 @@ def test_vector_csv_and_names(tmp_path):
     assert labels.read_vector_csv(tmp_path / "vp.csv")["wave/a.avi"].tolist() == [0, 1, 0, 1, 1]
     name = "S001C002P003R002A013_rgb"
     assert labels.read_ntu_actions([name]) == {name: 12}
-    assert labels.ntu_part(name, "P") == 3
     with pytest.raises(UserError, match="no NTU RGB"):
-        labels.ntu_part("clip7", "P")
+        labels.read_ntu_actions(["clip7"])
 
 
 def test_private_labels_name_the_subject(tmp_path):
