@@ -10,7 +10,7 @@ from conftest import REPOSITORY
 
 LAYERS = (
     ("errors", "encoders"),
-    ("params", "runtime", "labels", "splits", "stores"),
+    ("params", "runtime", "labels", "labels_private", "splits", "stores"),
     ("datasets", "metrics", "groups"),
     ("anonymizers", "objectives"),
     ("heads", "critics", "attackers"),
