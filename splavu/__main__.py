@@ -32,10 +32,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     synthesize.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
     cli.add_common(synthesize)
 
-    anonymize = commands.add_parser("anonymize", help="raw feature store -> released feature store")
-    anonymize.add_argument("store", type=Path, help="HDF5 store of raw features")
+    anonymize = commands.add_parser("anonymize", help="raw features -> released features")
+    anonymize.add_argument("store", type=Path, help="HDF5 store of raw features, or a folder of .npy, one a long video")
     anonymize.add_argument("--aam", type=Path, required=True, help="checkpoint of a trained anonymizer")
-    anonymize.add_argument("--out", type=Path, required=True, help="HDF5 store to write")
+    anonymize.add_argument("--out", type=Path, required=True, help="HDF5 store or folder to write")
+    anonymize.add_argument(
+        "--unit",
+        choices=("alone", "video"),
+        default="alone",
+        help="each feature alone (default), or each long video as one sequence, as detectors were co-trained",
+    )
     anonymize.add_argument("--num-heads", type=int, default=8, help="of a published checkpoint, which doesn't say")
     cli.add_common(anonymize)
 
@@ -64,8 +70,9 @@ def _anonymize(args: argparse.Namespace) -> int:
     from splavu.anonymize import anonymize_store, load_anonymizer
 
     anonymizer = load_anonymizer(args.aam, num_heads=args.num_heads)
-    count = anonymize_store(args.store, args.out, anonymizer, device=pick_device(args.device))
-    print(f"{args.out}: {count} keys, anonymized one feature at a time")
+    count = anonymize_store(args.store, args.out, anonymizer, unit=args.unit, device=pick_device(args.device))
+    how = "one feature at a time" if args.unit == "alone" else "each video as one sequence"
+    print(f"{args.out}: {count} keys, anonymized {how}")
     return 0
 
 
