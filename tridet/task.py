@@ -130,8 +130,11 @@ class DetectorLearner(Learner):
         return super().state() | {f"loss_normaliser_{self.name}": self.network.loss_normaliser}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        with as_user_errors():
+        try:
             super().load_state(state)
+        except InputError as error:
+            problem = f"the detector's learning rate was planned for another length ({error.problem})"
+            raise UserError("num_epochs", problem, "keep it and the videos, or start anew with --restart") from error
         self.network.loss_normaliser = state[f"loss_normaliser_{self.name}"]
 
 
