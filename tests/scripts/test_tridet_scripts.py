@@ -226,22 +226,44 @@ def test_killed_at_a_random_moment_and_started_again_equals_uninterrupted(traine
     world, _ = trained
     run, whole = world.run("killed"), world.run("raw")
     args = [world.config, "--output", "killed", "-c", "2", "-p", "2", "--device", "cpu", "--quiet"]
-    line = [sys.executable, str(REPOSITORY / "tridet/train.py"), *map(str, args)]
-    for awaited in ("metrics.jsonl", "epoch_002.pth.tar"):  # before there is a checkpoint, and after
-        process = subprocess.Popen(
-            line, env=Study(world.root).environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        while process.poll() is None and not (run / awaited).is_file():
-            time.sleep(0.005)
-        time.sleep(random.uniform(0, 0.1))
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "it finished before it could be killed"
-    assert newest(run) is not None
+    process = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "tridet/train.py"), *map(str, args)],
+        env=Study(world.root).environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None and not (run / "metrics.jsonl").is_file():
+        time.sleep(0.005)
+    time.sleep(random.uniform(0, 0.3))
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it finished before it could be killed"
     done = script(world, "train.py", *args)
     assert (done.returncode, done.stdout) == (0, f"{run / LAST}\n")
     assert same_training(read(run / LAST), read(whole / LAST))
     assert records(run) == records(whole)
     assert {path.name for path in run.glob("epoch*")} == {path.name for path in whole.glob("epoch*")}
+
+
+@pytest.mark.parametrize("steps", [3, 30])
+def test_interrupted_before_and_after_a_checkpoint_it_says_how_to_go_on(trained, train, monkeypatch, steps):
+    world, _ = trained
+    args = [world.config, "--output", f"interrupted{steps}", "-c", "2", "-p", "2", "--quiet"]
+    step, left = train_script.Training.step, iter(range(steps))
+
+    def impatient(training, videos):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return step(training, videos)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_script.Training, "step", impatient)
+        done = train(*args)
+    assert (done.returncode, done.stderr) == (130, "interrupted; run the same command to go on\n")
+    run = world.run(f"interrupted{steps}")
+    assert (newest(run) is None) is (steps == 3)
+    assert train(*args).returncode == 0
+    assert same_training(read(run / LAST), read(world.run("raw") / LAST))
+    assert records(run) == records(world.run("raw"))
 
 
 def test_a_finished_run_is_not_trained_again_and_resume_goes_back(trained, train):
