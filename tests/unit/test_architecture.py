@@ -11,7 +11,7 @@ from conftest import REPOSITORY
 LAYERS = (
     ("errors", "encoders"),
     ("params", "runtime", "labels", "labels_private", "splits", "stores"),
-    ("datasets", "metrics", "groups"),
+    ("datasets", "metrics", "groups", "retrieval", "tradeoff"),
     ("anonymizers", "objectives"),
     ("heads", "critics", "attackers"),
     ("tasks", "checkpoints", "runs"),
@@ -77,7 +77,7 @@ def test_importing_does_nothing_and_needs_no_optional_package():
     ]
     program = f"""
 import random, sys
-for name in ("transformers", "decord", "av", "cv2", "matplotlib", "nvidia"):
+for name in ("transformers", "decord", "av", "cv2", "matplotlib", "nvidia", "fairlearn"):
     sys.modules[name] = None
 import numpy, torch, logging, os
 before = (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
