@@ -30,24 +30,24 @@ def brawl(phase: np.ndarray, gait: Gait) -> Pose:
 
 
 def lie(phase: np.ndarray, gait: Gait, *, forward: float) -> Pose:
-    """Flat on the ground along the heading, stirring a little; `forward` is 1 on the belly, -1 on the back."""
-    pose, stir = rest(len(phase)), np.sin(phase)
+    """Flat on the ground along the heading, in pain; `forward` is 1 on the belly, -1 on the back."""
+    pose = rest(len(phase))
     pose.lean[:] = 1.42 * forward
     pose.nod[:] = -0.15 * forward
-    pose.hip[..., FLEX] = -1.4 * forward
-    pose.knee[:] = 0.12
-    pose.knee[:, 0] += 0.25 * (0.5 + 0.5 * stir)
     pose.shoulder[..., FLEX] = 1.3 * forward
-    pose.shoulder[..., SIDE] = 0.55
-    pose.shoulder[:, 1, SIDE] += 0.15 * stir
+    for side, sign in ((0, 1.0), (1, -1.0)):
+        drawn = np.maximum(sign * np.sin(phase), 0.0) * gait.amplitude
+        pose.hip[:, side, FLEX] = -1.4 * forward + 0.5 * drawn
+        pose.knee[:, side] = 0.12 + 1.1 * drawn
+        pose.shoulder[:, side, SIDE] = 0.5 + 0.5 * drawn
     return pose
 
 
 MISHAPS: Mapping[str, Motion] = MappingProxyType(
     {
         "brawl": Motion(brawl, 0.55),
-        "fall_back": Motion(lambda phase, gait: lie(phase, gait, forward=-1.0), 1.5),
-        "fall_forward": Motion(lambda phase, gait: lie(phase, gait, forward=1.0), 1.5),
+        "fall_back": Motion(lambda phase, gait: lie(phase, gait, forward=-1.0), 1.1),
+        "fall_forward": Motion(lambda phase, gait: lie(phase, gait, forward=1.0), 1.1),
     }
 )
 """Behaviours that make a video abnormal."""

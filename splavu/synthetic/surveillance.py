@@ -21,18 +21,18 @@ from .subjects import sample_outfit, sample_subject
 from .timelines import Span, Timeline, follow, movement, per_frame, pose_per_frame, presence
 
 BEHAVIOURS = MOTIONS | IDLE | MISHAPS
-_EDGE = 0.15
-"""Half the width of somebody in motion, frame widths: beyond it nothing of them is seen."""
-_TURN = 0.1
-"""How far out of sight somebody who comes back turns round, frame widths."""
+_EDGE = 0.25
+"""Half the width of somebody in full stride, frame widths: further out nothing of them is seen."""
+_TURN = 0.15
+"""How far from the picture's edge somebody who stays turns round, frame widths."""
 
 
 @dataclass(frozen=True)
 class Crossing:
-    """Somebody who passes through the picture, once or to and fro."""
+    """Somebody who passes close to the camera, once or to and fro."""
 
     motion: str
-    times: int
+    sweeps: int
     speed: float
     """Frame widths a second."""
     rightwards: bool
@@ -41,14 +41,14 @@ class Crossing:
     """First frame in which something of them may be seen."""
 
     @property
-    def num_frames(self) -> int:
-        """From coming into sight to leaving it for good."""
-        return math.ceil(FPS * self.way / self.speed)
+    def waypoints(self) -> np.ndarray:  # [sweeps + 1] columns of one who starts rightwards
+        turns = [1 - _TURN if sweep % 2 == 0 else _TURN for sweep in range(self.sweeps - 1)]
+        return np.array([-_EDGE, *turns, 1 + _EDGE if self.sweeps % 2 else -_EDGE])
 
     @property
-    def way(self) -> float:
-        """The same in frame widths."""
-        return self.times * (1 + 2 * _EDGE) + (self.times - 1) * 2 * _TURN
+    def num_frames(self) -> int:
+        """From coming into sight to leaving it."""
+        return math.ceil(FPS * np.abs(np.diff(self.waypoints)).sum() / self.speed)
 
 
 @dataclass(frozen=True)
@@ -87,16 +87,16 @@ def set_stage(video: Footage, rng: np.random.Generator) -> Stage:
     column, row = main.place(np.zeros(1))[0]
     main = replace(main, place=_at(column - 0.12 * beside, row))
     other = _other(rng, _at(column + 0.13 * beside, row - 0.01), 0.96 * main.height)
-    front = []
-    for person, timeline, toward in ((main, video.main, beside), (other, video.other, -beside)):
-        followed = follow(person, timeline, BEHAVIOURS, rng, reach=0.03)
-        front.append(_meet(followed, video.encounters, toward, video.num_frames))
-    passing = [
-        _passer_by(rng, crossing, row - 0.07, 0.84 * main.height, video.num_frames) for crossing in video.crossings
-    ]
+    main = follow(main, video.main, BEHAVIOURS, rng, reach=0.03)
+    other = follow(other, video.other, BEHAVIOURS, rng, reach=0.03)
+    falls = [span for span in video.main.actions if span.motion in ("fall_back", "fall_forward")]
+    main = _turned(main, [(span, beside) for span in video.encounters], video.num_frames)
+    main = _turned(main, [(s, beside if s.motion == "fall_forward" else -beside) for s in falls], video.num_frames)
+    other = _turned(other, [(span, -beside) for span in video.encounters], video.num_frames)
+    passing = [_passer_by(rng, crossing, row, main.height, video.num_frames) for crossing in video.crossings]
     return Stage(
         scene=replace(shot.scene, shake=min(shot.scene.shake, 0.4)),
-        people=(*group, *passing, front[1], front[0]),
+        people=(*group, other, main, *passing),
         seconds_offset=0.0,
     )
 
@@ -119,17 +119,14 @@ def _other(rng: np.random.Generator, place: Callable[[np.ndarray], np.ndarray], 
     )
 
 
-def _meet(person: Person, encounters: Sequence[Span], toward: float, num_frames: int) -> Person:
-    """The person turning to whoever stands on the side `toward` (1 is right), and in a brawl stepping closer."""
+def _turned(person: Person, turns: Sequence[tuple[Span, float]], num_frames: int) -> Person:
+    """The person in profile during each span, looking to the side that goes with it (1 is right)."""
     seconds = np.arange(num_frames) / FPS
-    azimuth, places = person.azimuth(seconds), person.place(seconds)
-    for span in encounters:
-        share = presence(span, num_frames)
-        away = (azimuth - toward * 1.4 + np.pi) % (2 * np.pi) - np.pi
-        azimuth = azimuth - share * away
-        if span.motion == "brawl":
-            places[:, 0] += 0.015 * toward * share
-    return replace(person, azimuth=per_frame(azimuth), place=per_frame(places))
+    azimuth = person.azimuth(seconds)
+    for span, side in turns:
+        away = (azimuth - side * 1.4 + np.pi) % (2 * np.pi) - np.pi
+        azimuth = azimuth - presence(span, num_frames) * away
+    return replace(person, azimuth=per_frame(azimuth))
 
 
 def _passer_by(rng: np.random.Generator, crossing: Crossing, row: float, height: float, num_frames: int) -> Person:
@@ -149,11 +146,13 @@ def _passer_by(rng: np.random.Generator, crossing: Crossing, row: float, height:
 
 def path(crossing: Crossing, num_frames: int) -> tuple[np.ndarray, np.ndarray]:  # -> [T], [T]
     """Column and heading of somebody who crosses, frame by frame; out of sight before and after."""
-    length = 1 + 2 * (_EDGE + _TURN)
-    walked = crossing.speed * (np.arange(num_frames) - crossing.start) / FPS + _TURN
-    walked = np.clip(walked, 0.0, crossing.way + 2 * _TURN)
-    forth = walked // length % 2 == 0
-    column = np.where(forth, walked % length, length - walked % length) - (_EDGE + _TURN)
+    steps = np.diff(crossing.waypoints)
+    reached = np.concatenate(([0.0], np.cumsum(np.abs(steps))))
+    walked = crossing.speed * (np.arange(num_frames) - crossing.start) / FPS
+    column = np.interp(walked, reached, crossing.waypoints)
+    sweep = np.clip(np.searchsorted(reached, walked, side="right") - 1, 0, len(steps) - 1)
+    around = np.hanning(15)[1:-1]  # a turn takes some 13 frames
+    side = np.convolve(np.pad(np.sign(steps)[sweep], 6, mode="edge"), around / around.sum(), mode="valid")
     if not crossing.rightwards:
-        column, forth = 1 - column, ~forth
-    return column, np.where(forth, np.pi / 2, -np.pi / 2)
+        column, side = 1 - column, -side
+    return column, 0.5 * np.pi * side

@@ -26,7 +26,7 @@ from .timelines import Span, Timeline, sample_background
 
 NAME = "ucf_crime"
 ANOMALIES = ("Falling", "Fighting", "Fleeing")
-SECONDS = {"Falling": (4.0, 9.0), "Fighting": (4.0, 10.0), "talk": (3.0, 7.0)}
+SECONDS = {"Falling": (4.0, 8.0), "Fighting": (4.0, 9.0), "talk": (2.5, 5.0)}
 """Shortest and longest time of what happens; a flight's follows from its speed."""
 BACKGROUND = {
     "stand": 3.0, "stroll": 2.0, "fidget": 1.0, "look_about": 1.0, "read_phone": 1.0, "rub_hands": 1.0, "scratch": 1.0,
@@ -110,11 +110,11 @@ def _script(rng: np.random.Generator, name: str, plan: Plan, anomaly: str | None
                 spans.append(_act(rng, "brawl", start, stop, ramp=10))
         elif event.kind == "Falling":
             motion = str(rng.choice(["fall_back", "fall_forward"]))
-            acts[int(rng.integers(2))].append(_act(rng, motion, start, stop, ramp=15, release=36))
+            acts[0].append(_act(rng, motion, start, stop, ramp=15, release=36))
         else:
             crossings.append(replace(event.flight, start=start))
     if rng.random() < PASSER_BY:
-        stroller = _crossing(rng, "walk", 1, (0.1, 0.16))
+        stroller = _crossing(rng, "walk", int(rng.integers(1, 3)), (0.18, 0.28))
         latest = max(1, plan.num_frames - stroller.num_frames)
         crossings.append(replace(stroller, start=int(rng.integers(latest))))
     main, other = (
@@ -127,7 +127,7 @@ def _event(rng: np.random.Generator, kind: str, most: int) -> _Event:
     """An event of at most so many frames."""
     while True:
         if kind == "Fleeing":
-            flight = _crossing(rng, "run", int(rng.integers(2, 5)), (0.42, 0.6))
+            flight = _crossing(rng, "run", int(rng.integers(2, 5)), (0.36, 0.5))
             event = _Event(kind, flight.num_frames, flight)
         else:
             event = _Event(kind, round(FPS * rng.uniform(*SECONDS[kind])))
@@ -148,8 +148,8 @@ def _schedule(rng: np.random.Generator, num_frames: int, events: Sequence[_Event
     return list(zip(starts.tolist(), events, strict=True))
 
 
-def _crossing(rng: np.random.Generator, motion: str, times: int, speeds: tuple[float, float]) -> Crossing:
-    return Crossing(motion, times, float(rng.uniform(*speeds)), bool(rng.integers(2)))
+def _crossing(rng: np.random.Generator, motion: str, sweeps: int, speeds: tuple[float, float]) -> Crossing:
+    return Crossing(motion, sweeps, float(rng.uniform(*speeds)), bool(rng.integers(2)))
 
 
 def _act(

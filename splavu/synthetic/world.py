@@ -47,7 +47,7 @@ class Size:
     """Fewest and most frames of a trimmed video."""
     thumos14_seconds: tuple[float, float] = (20.0, 65.0)
     """Shortest and longest video."""
-    ucf_crime_seconds: tuple[float, float] = (30.0, 62.0)
+    ucf_crime_seconds: tuple[float, float] = (14.5, 26.0)
     ucf_crime_abnormal: float = 0.45
     """Share of abnormal videos."""
 
@@ -68,7 +68,7 @@ SIZES: dict[str, Size] = {
         hmdb51={"train": Split(50, 12), "val": Split(16, 10), "test": Split(34, 9)},
         vispr={"train": Split(100, 4), "test": Split(50, 4)},
         thumos14={"validation": Split(30, 2), "test": Split(15, 2)},
-        ucf_crime={"train": Split(18, 2), "test": Split(9, 2)},
+        ucf_crime={"train": Split(40, 2), "test": Split(17, 2)},
     ),
     "full": Size(
         hmdb51={"train": Split(200, 12), "val": Split(60, 12), "test": Split(120, 12)},
@@ -159,10 +159,10 @@ moves towards the action and ends after the last in which it still returns from 
             draw=lambda video, seed, split, folder: ucf_crime.write_video(video, seed, folder),
             label=lambda folder, videos, size: ucf_crime.write_labels(folder, videos),
             modules=("gestures", "mishaps", "surveillance", "timelines", "ucf_crime"),
-            card="""`ucf_crime/` has the layout of UCF-Crime: long videos of calm scenes, some with a fight, a fall or
-somebody fleeing. `ucf-i3d.list` (training, abnormal first) and `ucf-i3d-test.list` name them, `gt-ucf.npy` holds the
-truth of the test videos in the order of the list, frame by frame, and
-`Temporal_Anomaly_Annotation_for_Testing_Videos.txt` the same in UCF-Crime's own format (last frames count in).
+            card="""`ucf_crime/` has the layout of UCF-Crime: videos of calm scenes, some with a fight, a fall or somebody
+fleeing. There are fewer and shorter ones than in UCF-Crime. `ucf-i3d.list` (training, abnormal first) and
+`ucf-i3d-test.list` name them, `gt-ucf.npy` holds the truth of the test videos in the order of the list, frame by frame,
+and `Temporal_Anomaly_Annotation_for_Testing_Videos.txt` the same in UCF-Crime's own format (last frames count in).
 `private_labels.csv` is as above; personal_relationship does not occur.""",
         ),
     }
