@@ -5,7 +5,7 @@
 
 Each frame is decoded and resized once, also where clips overlap, and only a few seconds of a video are in memory at any
 time. A run that was interrupted goes on where it stopped; one bad video is reported at the end and stops nothing.
-From code: `video_features(path, encoder)`.
+From code: `feature_extraction.video_features`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 import config
-from feature_extraction.clips import cut_clips
 from feature_extraction.encoders import FrozenEncoder, load_encoder
-from feature_extraction.extraction import Job, Pieces, Result, extract
-from feature_extraction.preprocessing import CROPS, crop_views
+from feature_extraction.extraction import Job, Pieces, extract
+from feature_extraction.preprocessing import CROPS
 from feature_extraction.provenance import provenance
 from feature_extraction.sources import folder_files, thumos_files, ucf_crime_files
-from feature_extraction.videos import VideoReader, backend_version, open_video, pick_backend
+from feature_extraction.video_features import NO_OVERLAP, check_clips, stacked, video_pieces
+from feature_extraction.videos import backend_version, open_video, pick_backend
 from splavu import cli, params
 from splavu.encoders import ENCODERS
 from splavu.errors import UserError
@@ -38,59 +37,6 @@ from splavu.stores import FolderWriter
 
 DATASETS: dict[str, Callable[[Path], dict[str, Path]]] = {"thumos14": thumos_files, "ucf_crime": ucf_crime_files}
 """Data set, also the name of its folder -> what finds its videos there."""
-NO_OVERLAP = 16
-
-
-class VideoFeatures(NamedTuple):
-    """A video as a detector wants it."""
-
-    features: np.ndarray  # [T, D], or [T, N, D] of N crops, float32
-    fps: float
-    duration: float
-    """Seconds."""
-
-
-def video_features(
-    path: str | Path,
-    encoder: FrozenEncoder,
-    *,
-    stride: int = NO_OVERLAP,
-    crops: int = 1,
-    backend: str | None = None,
-    batch_size: int = 32,
-    precision: str = "fp32",
-) -> VideoFeatures:
-    """Features of one video, computed where the encoder is. Row t covers the frames from `stride * t` on.
-
-    Args:
-        path: The video file.
-        encoder: From `feature_extraction.encoders.load_encoder`; its table row says how frames are prepared.
-        stride: Frames from one clip's start to the next, 1 to the length of a clip.
-        crops: Views of each clip: 1, 5 or 10.
-        backend: 'pyav', 'decord', or None for the first that is installed.
-        batch_size: Clips in one pass through the encoder.
-        precision: 'fp32' or 'bf16'.
-
-    Raises:
-        UserError: The video is missing or damaged, doesn't say its frame rate, or an argument is out of range.
-    """
-    _check_clips(stride, crops, encoder.spec.num_frames)
-    with open_video(path, backend) as video:
-        job = Job(str(path), lambda: _pieces(video, encoder, stride=stride, crops=crops))
-        (result,) = extract(
-            [job],
-            encoder,
-            preprocessing=encoder.spec.preprocessing,
-            device=next(encoder.parameters()).device,
-            batch_size=batch_size,
-            num_workers=1,
-            precision=precision,
-        )
-        if result.error is not None:
-            raise result.error
-        if video.fps <= 0:
-            raise UserError(path, "doesn't say how many frames a second it has", "convert it to .mp4")
-        return VideoFeatures(_stacked(result), video.fps, len(video) / video.fps)
 
 
 @dataclass(frozen=True)
@@ -125,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     backend = pick_backend(settings.backend)
     encoder = load_encoder(settings.encoder, settings.weights)
     spec = encoder.spec
-    _check_clips(settings.stride, settings.crops, spec.num_frames)
+    check_clips(settings.stride, settings.crops, spec.num_frames)
     files, out = _files_and_folder(args, settings, encoder)
     print(f"encoder {spec.name}, {spec.feature_dim} wide, weights {encoder.weights_hash[:12]}, on {device}")
     if spec.name == "demo":
@@ -174,13 +120,6 @@ def _settings(args: argparse.Namespace) -> LongVideoParams:
     return params.build(LongVideoParams, values, source=args.params)
 
 
-def _check_clips(stride: int, crops: int, num_frames: int) -> None:
-    if not 1 <= stride <= num_frames:
-        raise UserError("stride", f"is {stride}, expected 1 to {num_frames} (a clip's length), or frames would be lost")
-    if crops not in CROPS:
-        raise UserError("crops", f"is {crops}, expected one of {', '.join(map(str, CROPS))}")
-
-
 def _files_and_folder(
     args: argparse.Namespace, settings: LongVideoParams, encoder: FrozenEncoder
 ) -> tuple[dict[str, Path], Path]:
@@ -221,7 +160,7 @@ def _run(
 
     def pieces(path: Path) -> Pieces:
         with open_video(path, backend) as video:
-            yield from _pieces(video, encoder, stride=settings.stride, crops=settings.crops)
+            yield from video_pieces(video, encoder, stride=settings.stride, crops=settings.crops)
 
     jobs = [Job(key, functools.partial(pieces, path)) for key, path in files.items() if not writer.done(key)]
     results = extract(
@@ -239,7 +178,7 @@ def _run(
         try:
             if result.error is not None:
                 raise result.error
-            features = _stacked(result)
+            features = stacked(result)
             writer.add(result.key, features)
             num_clips += len(features) * settings.crops
         except UserError as error:
@@ -251,22 +190,6 @@ def _run(
         f"{len(failures)} failed"
     )
     return failures
-
-
-def _pieces(video: VideoReader, encoder: FrozenEncoder, *, stride: int, crops: int) -> Pieces:
-    """The clips of an open video, one output per crop."""
-    num_frames, preprocessing = encoder.spec.num_frames, encoder.spec.preprocessing
-    views = (
-        crop_views(torch.from_numpy(frames), preprocessing, crops) for frames in video.frames(batch_size=4 * num_frames)
-    )  # [n, N, crop, crop, 3]
-    for clips in cut_clips(views, num_frames, stride=stride):  # [k, T, N, crop, crop, 3]
-        for crop in range(crops):
-            yield str(crop), clips[:, :, crop]
-
-
-def _stacked(result: Result) -> np.ndarray:  # N outputs of [T, D] -> [T, D] or [T, N, D]
-    rows = [result.features[str(crop)] for crop in range(len(result.features))]
-    return rows[0] if len(rows) == 1 else np.stack(rows, axis=1)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,8 @@ def read_annotations(
 
     Raises:
         InputError: No such file, no JSON, a key missing, no fps, a segment that doesn't end after it starts, a class
-            with two ids, an id outside 0 .. num_classes - 1, another number of classes. Names the file and the video.
+            with two ids, two classes with one, an id outside 0 .. num_classes - 1, another number of classes. Names the
+            file and the video.
     """
     if json_file is None:
         raise InputError("dataset.json_file", "is not set", "give the path of thumos14.json")
@@ -104,6 +105,9 @@ def read_annotations(
         _video(record, name, classes, source=f"{json_file}: {name}", default_fps=default_fps)
         for name, record in database.items()
     )
+    for name, label in classes.items():
+        if twins := [other for other in classes if classes[other] == label and other != name]:
+            raise InputError(json_file, f"gives label_id {label} to '{name}' and to '{twins[0]}'", "number them apart")
     if num_classes is not None:
         for name, label in classes.items():
             if label >= num_classes:

@@ -8,6 +8,7 @@ python tridet/eval.py CONFIG CHECKPOINT --video FILE.mp4 --encoder videoMAE    f
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import pickle
 from collections.abc import Callable, Mapping, Sequence
@@ -138,7 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             for column, name in enumerate(_names(dataset.annotations.classes, result.classes))
         },
     }
-    write_json(folder / "results.json", {"tad": summary})
+    # A detector judged on features that it wasn't trained on doesn't take the place of its own result.
+    own = _trained_on(folder) in (None, (summary["aam"], summary["aam_serving"]))
+    write_json(folder / ("results.json" if own else "results_other_features.json"), {"tad": summary})
     for index in pictured:
         print(_draw(found[index], dataset, index, args.videos, folder / "timelines"))
     print(report(result))
@@ -159,6 +162,15 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--weights", help="of the encoder: a hub name or a folder")
     made.add_argument("--out", type=Path, help="PNG of --video (default: FILE's name beside the checkpoint)")
     return made
+
+
+def _trained_on(folder: Path) -> tuple[str | None, str | None] | None:
+    """The anonymizer that a run folder's training applied, and how; None where that isn't recorded."""
+    recorded = folder / "params.json"
+    if not recorded.is_file():
+        return None
+    params = json.loads(recorded.read_text())
+    return params.get("aam"), params.get("aam_serving")
 
 
 def _names(classes: Mapping[str, int], labels: Sequence[int]) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from feature_extraction.encoders import load_encoder
-from feature_extraction.long_videos import video_features
+from feature_extraction.video_features import video_features
 from feature_extraction.videos import open_video
 from splavu.errors import UserError
 from tridet.errors import InputError

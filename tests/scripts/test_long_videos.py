@@ -21,7 +21,8 @@ transformers = pytest.importorskip("transformers")
 
 from feature_extraction import feature_extraction_action  # noqa: E402  needs the above
 from feature_extraction.encoders import load_encoder  # noqa: E402
-from feature_extraction.long_videos import main, video_features  # noqa: E402
+from feature_extraction.long_videos import main  # noqa: E402
+from feature_extraction.video_features import video_features  # noqa: E402
 from splavu.errors import UserError  # noqa: E402
 from splavu.stores import FeatureFolder, FeatureStore  # noqa: E402
 
@@ -154,14 +155,14 @@ def test_each_frame_is_decoded_once_also_where_clips_overlap(videos, weights, mo
 
 def test_frames_are_not_kept_however_long_the_video(tmp_path, weights):
     """Ten times as long a video leads to the same peak of frames alive at once."""
-    from feature_extraction.long_videos import _pieces
+    from feature_extraction.video_features import video_pieces
     from feature_extraction.videos import open_video
 
     encoder, peaks = load_encoder("demo", weights), []
     for length in (320, 3200):
         write_video(tmp_path / f"{length}.mp4", length)
         with open_video(tmp_path / f"{length}.mp4") as video:
-            pieces = _pieces(video, encoder, stride=4, crops=1)
+            pieces = video_pieces(video, encoder, stride=4, crops=1)
             peaks.append(max(clips.untyped_storage().nbytes() for _, clips in pieces))
     assert peaks[0] == peaks[1]
 

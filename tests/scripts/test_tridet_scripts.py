@@ -360,8 +360,10 @@ def test_an_anonymizer_that_does_something_is_named_with_its_result(trained, eva
     safe = detections(evaluated, world, world.run("raw"), "--aam", path)
     assert len(raw["score"]) != len(safe["score"]) or (raw["score"] != safe["score"]).any()
     assert evaluated(world.config, world.run("raw"), "--aam", path, "--aam-serving", "alone").returncode == 0
-    judged = json.loads((world.run("raw") / "results.json").read_text())["tad"]
+    judged = json.loads((world.run("raw") / "results_other_features.json").read_text())["tad"]
     assert (judged["aam"], judged["aam_serving"]) == (str(path), "alone")
+    own = json.loads((world.run("raw") / "results.json").read_text())["tad"]
+    assert (own["aam"], own["aam_serving"]) == (None, None)  # the detector's own result stays
 
 
 def test_a_released_folder_is_read_as_serving_alone_would_make_it(trained, evaluated, train, aam, tmp_path):

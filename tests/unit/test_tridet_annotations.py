@@ -113,6 +113,12 @@ def test_a_fault_names_the_file_and_the_video(written, changes, problem):
     assert "\n" not in line
 
 
+def test_two_classes_of_one_number(written):
+    path = written(a=record(annotations=[annotation(), annotation(label="Jump")]))
+    with pytest.raises(InputError, match="gives label_id 0 to 'Run' and to 'Jump'"):
+        read_annotations(path)
+
+
 def test_another_number_of_classes(written):
     path = written(a=record())
     with pytest.raises(InputError, match=r"names 1 classes, dataset.num_classes is 20.*set dataset.num_classes to 1"):
