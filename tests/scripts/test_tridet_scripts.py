@@ -362,8 +362,9 @@ def test_an_anonymizer_that_does_something_is_named_with_its_result(trained, eva
     assert evaluated(world.config, world.run("raw"), "--aam", path, "--aam-serving", "alone").returncode == 0
     judged = json.loads((world.run("raw") / "results_other_features.json").read_text())["tad"]
     assert (judged["aam"], judged["aam_serving"]) == (str(path), "alone")
+    assert evaluated(world.config, world.run("raw")).returncode == 0
     own = json.loads((world.run("raw") / "results.json").read_text())["tad"]
-    assert (own["aam"], own["aam_serving"]) == (None, None)  # the detector's own result stays
+    assert (own["aam"], own["aam_serving"]) == (None, None)
 
 
 def test_a_released_folder_is_read_as_serving_alone_would_make_it(trained, evaluated, train, aam, tmp_path):
