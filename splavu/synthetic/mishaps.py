@@ -37,17 +37,17 @@ def lie(phase: np.ndarray, gait: Gait, *, forward: float) -> Pose:
     pose.shoulder[..., FLEX] = 1.3 * forward
     for side, sign in ((0, 1.0), (1, -1.0)):
         drawn = np.maximum(sign * np.sin(phase), 0.0) * gait.amplitude
-        pose.hip[:, side, FLEX] = -1.4 * forward + 0.5 * drawn
-        pose.knee[:, side] = 0.12 + 1.1 * drawn
-        pose.shoulder[:, side, SIDE] = 0.5 + 0.5 * drawn
+        pose.hip[:, side, FLEX] = -1.4 * forward + (0.7 * drawn if forward < 0 else 0.0)
+        pose.knee[:, side] = 0.12 + 1.5 * drawn
+        pose.shoulder[:, side, SIDE] = 0.5 + 0.9 * drawn
     return pose
 
 
 MISHAPS: Mapping[str, Motion] = MappingProxyType(
     {
         "brawl": Motion(brawl, 0.55),
-        "fall_back": Motion(lambda phase, gait: lie(phase, gait, forward=-1.0), 1.1),
-        "fall_forward": Motion(lambda phase, gait: lie(phase, gait, forward=1.0), 1.1),
+        "fall_back": Motion(lambda phase, gait: lie(phase, gait, forward=-1.0), 0.9),
+        "fall_forward": Motion(lambda phase, gait: lie(phase, gait, forward=1.0), 0.9),
     }
 )
 """Behaviours that make a video abnormal."""

@@ -30,7 +30,7 @@ SECONDS = {"Falling": (4.0, 8.0), "Fighting": (4.0, 9.0), "talk": (2.5, 5.0)}
 """Shortest and longest time of what happens; a flight's follows from its speed."""
 BACKGROUND = {
     "stand": 3.0, "stroll": 2.0, "fidget": 1.0, "look_about": 1.0, "read_phone": 1.0, "rub_hands": 1.0, "scratch": 1.0,
-    "stoop": 1.5, "stretch": 0.5, "swing_leg": 0.5,
+    "stoop": 0.5, "stretch": 0.5, "swing_leg": 0.5,
 }  # fmt: skip
 """How often each idle behaviour is chosen."""
 GESTURES = ("bow", "clap", "rub_hands", "scratch", "wave")

@@ -159,8 +159,8 @@ moves towards the action and ends after the last in which it still returns from 
             draw=lambda video, seed, split, folder: ucf_crime.write_video(video, seed, folder),
             label=lambda folder, videos, size: ucf_crime.write_labels(folder, videos),
             modules=("gestures", "mishaps", "surveillance", "timelines", "ucf_crime"),
-            card="""`ucf_crime/` has the layout of UCF-Crime: videos of calm scenes, some with a fight, a fall or somebody
-fleeing. There are fewer and shorter ones than in UCF-Crime. `ucf-i3d.list` (training, abnormal first) and
+            card="""`ucf_crime/` has the layout of UCF-Crime: videos of calm scenes, some with a fight, a fall or
+somebody fleeing. There are fewer and shorter ones than in UCF-Crime. `ucf-i3d.list` (training, abnormal first) and
 `ucf-i3d-test.list` name them, `gt-ucf.npy` holds the truth of the test videos in the order of the list, frame by frame,
 and `Temporal_Anomaly_Annotation_for_Testing_Videos.txt` the same in UCF-Crime's own format (last frames count in).
 `private_labels.csv` is as above; personal_relationship does not occur.""",
