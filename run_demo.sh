@@ -9,12 +9,13 @@ DATA=data/demo
 RUNS="${SPLAVU_RUNS:-saved_models}"
 SECONDS=0
 step() { printf '\n[%3d s] %s\n' "$SECONDS" "$*"; "$@"; }
+small() { OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" step "$@"; } # more threads would wait for each other
 detector() { # NAME [--aam CHECKPOINT ...]: a fresh TriDet, trained and tested
   local name="$1" options=("${@:2}" --set "output_folder=$RUNS/demo" --quiet)
-  step python tridet/train.py tridet/thumos_demo.yaml --output "$name" "${options[@]}"
-  step python tridet/eval.py tridet/thumos_demo.yaml "$RUNS/demo/thumos_demo_$name" "${options[@]}"
+  small python tridet/train.py tridet/thumos_demo.yaml --output "$name" "${options[@]}"
+  small python tridet/eval.py tridet/thumos_demo.yaml "$RUNS/demo/thumos_demo_$name" "${options[@]}"
 }
-train_head() { step python train_ft.py --params params/params_demo_ft.py --quiet "$@"; }
+train_head() { small python train_ft.py --params params/params_demo_ft.py --quiet "$@"; }
 attack() { step python privacy_eval.py --params params/params_demo_fb.py --quiet "$@"; }
 
 # 1. Videos of acting people, in HMDB51's, VISPR's and THUMOS14's own layouts.
@@ -29,9 +30,9 @@ step python feature_extraction/long_videos.py --encoder demo --data $DATA --feat
 # 3. TriDet on raw features, from which the anonymizer's co-training starts; then the anonymizer. And another as the
 #    reference trains it, a batch of clips being one sequence, with action recognition alone.
 detector raw
-step python multitask_train_fa.py --params params/params_demo.py --quiet \
+small python multitask_train_fa.py --params params/params_demo.py --quiet \
   --set "saved_ft_tad_model=$RUNS/demo/thumos_demo_raw"
-step python multitask_train_fa.py --params params/params_demo.py --quiet --set run_id=demo/aam_batch \
+small python multitask_train_fa.py --params params/params_demo.py --quiet --set run_id=demo/aam_batch \
   --set batch_as_sequence=True --set ft_tad_loss_weight=0 --set num_epochs=100
 
 # 4. Utility: fresh heads and detectors, tested on unseen subjects.

@@ -21,6 +21,7 @@ if [[ "$CONFIG" == tridet/thumos_demo.yaml ]]; then
   step python feature_extraction/long_videos.py --dataset thumos14 --encoder demo --data "$DATA" --features "$DATA/features"
   OPTIONS+=(--set "output_folder=$RUNS/demo")
   PICTURES=(--pictures 4 --videos "$DATA/thumos14/videos")
+  export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # for so small a network more threads wait for each other
 fi
 
 [[ -t 2 ]] || OPTIONS+=(--quiet) # progress bars are for terminals
