@@ -53,11 +53,35 @@ class Result:
 _Piece = tuple[str, str, Tensor]  # key, output, clips [k, T, H, W, 3]
 
 
+class _Rows:
+    """Features as they come, in one array that doubles when it is full.
+
+    A list of small arrays would do, were they not born among large ones: each keeps the memory of a freed batch from
+    being used again, and an hour of video would grow the process by hundreds of megabytes.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._rows = np.empty((256, width), np.float32)
+        self._count = 0
+
+    def extend(self, rows: np.ndarray) -> None:  # [k, D]
+        stop = self._count + len(rows)
+        if stop > len(self._rows):
+            grown = np.empty((2 * stop, self._rows.shape[1]), np.float32)
+            grown[: self._count] = self._rows[: self._count]
+            self._rows = grown
+        self._rows[self._count : stop] = rows
+        self._count = stop
+
+    def array(self) -> np.ndarray:  # -> [K, D]
+        return self._rows[: self._count].copy()
+
+
 class _Open:
     """A job whose clips are on their way through the encoder."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, list[np.ndarray]] = {}
+        self.rows: dict[str, _Rows] = {}
         self.pending = 0
         self.is_decoded = False
 
@@ -110,7 +134,9 @@ def extract(
             ends = np.cumsum([len(clips) for *_, clips in taken])
             for (key, output, clips), rows in zip(taken, np.split(features, ends[:-1]), strict=True):
                 if (job := open_jobs.get(key)) is not None:  # else it failed in the meantime
-                    job.rows.setdefault(output, []).append(rows)
+                    if output not in job.rows:
+                        job.rows[output] = _Rows(rows.shape[1])
+                    job.rows[output].extend(rows)
                     job.pending -= len(clips)
             for key in dict.fromkeys(key for key, *_ in taken):
                 yield from finished(key)
@@ -119,7 +145,7 @@ def extract(
         job = open_jobs.get(key)
         if job is not None and job.is_decoded and not job.pending:
             del open_jobs[key]
-            yield Result(key, {output: np.concatenate(rows) for output, rows in job.rows.items()})
+            yield Result(key, {output: rows.array() for output, rows in job.rows.items()})
 
     with ThreadPoolExecutor(
         num_streams, "encode", initializer=_on_one_core if device.type == "cpu" else None

@@ -21,6 +21,7 @@ transformers = pytest.importorskip("transformers")
 
 from feature_extraction import feature_extraction_action  # noqa: E402  needs the above
 from feature_extraction.encoders import load_encoder  # noqa: E402
+from feature_extraction.extraction import Job, extract  # noqa: E402
 from feature_extraction.long_videos import main  # noqa: E402
 from feature_extraction.video_features import video_features  # noqa: E402
 from splavu.errors import UserError  # noqa: E402
@@ -165,6 +166,33 @@ def test_frames_are_not_kept_however_long_the_video(tmp_path, weights):
             pieces = video_pieces(video, encoder, stride=4, crops=1)
             peaks.append(max(clips.untyped_storage().nbytes() for _, clips in pieces))
     assert peaks[0] == peaks[1]
+
+
+def test_memory_does_not_grow_with_the_video(weights):
+    """Half an hour at stride 16 instead of three minutes: features of small clips, frames made up on the spot."""
+    encoder = load_encoder("demo", weights)
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("needs /proc to see the process's memory")
+    encoder.forward = lambda clips: clips.mean(dim=(1, 3, 4)).repeat(1, 64)  # only memory matters here
+    used = []
+
+    def pieces():
+        clips = torch.randint(0, 255, (4, 16, 80, 80, 3), dtype=torch.uint8)
+        for index in range(840):
+            if index % 84 == 0:
+                used.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20)
+            yield "0", clips.clone()
+
+    (result,) = extract(
+        [Job("v", pieces)],
+        encoder,
+        preprocessing=encoder.spec.preprocessing,
+        device=torch.device("cpu"),
+        batch_size=16,
+        num_workers=1,
+    )
+    assert result.features["0"].shape == (3360, 192)
+    assert used[-1] - used[1] < 100, f"MB: {used}"
 
 
 def test_one_bad_video_is_reported_and_a_second_run_extracts_only_what_is_missing(videos, tmp_path, weights, capsys):
