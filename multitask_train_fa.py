@@ -51,7 +51,8 @@ class AnonymizerParams:
     ad_dataset: str = "ucf_crime"
     """Long videos, labelled normal or abnormal as a whole; a row of feature_dl.UNTRIMMED."""
     ad_options: str = ""
-    """MGFN's options as on its command line: network, loss, share kept for validation."""
+    """MGFN's options as on its command line: network, loss, share kept for validation. @FILE is named from the
+    repository's folder."""
 
     fa_arch: Literal["transformer", "mlp"] = "transformer"
     num_layers_fa: int = 3
@@ -214,7 +215,7 @@ def _anomaly_detection(p: AnonymizerParams, device: torch.device) -> Task:
 
     train_list, feat_folder = untrimmed_spec(p.ad_dataset).paths(p.ft_arch, p.data_root)
     return anomaly_detection(
-        shlex.split(p.ad_options),
+        [f"@{config.HERE / word[1:]}" if word.startswith("@") else word for word in shlex.split(p.ad_options)],
         train_list=train_list,
         feat_folder=feat_folder,
         feature_dim=feature_dim(p),

@@ -15,25 +15,34 @@ detector() { # NAME [--aam CHECKPOINT ...]: a fresh TriDet, trained and tested
   small python tridet/train.py tridet/thumos_demo.yaml --output "$name" "${options[@]}"
   small python tridet/eval.py tridet/thumos_demo.yaml "$RUNS/demo/thumos_demo_$name" "${options[@]}"
 }
+anomalies() { # NAME [--aam CHECKPOINT ...]: a fresh MGFN, trained and tested
+  local lists="$DATA/ucf_crime"
+  small python mgfn/main.py @mgfn/demo.txt --rgb-list "$lists/ucf-i3d.list" --test-rgb-list "$lists/ucf-i3d-test.list" \
+    --gt "$lists/gt-ucf.npy" --features "$DATA/features/ucf_crime_demo" --output "$RUNS/demo" --model-name "mgfn_$1" \
+    "${@:2}" --quiet
+}
 train_head() { small python train_ft.py --params params/params_demo_ft.py --quiet "$@"; }
 attack() { step python privacy_eval.py --params params/params_demo_fb.py --quiet "$@"; }
 
-# 1. Videos of acting people, in HMDB51's, VISPR's and THUMOS14's own layouts.
-step python -m splavu synthesize --out "$DATA" --sets hmdb51,vispr,thumos14 --seed 0 --size small
+# 1. Videos of acting people, in the own layouts of HMDB51, VISPR, THUMOS14 and UCF-Crime.
+step python -m splavu synthesize --out "$DATA" --sets hmdb51,vispr,thumos14,ucf_crime --seed 0 --size small
 
 # 2. Frozen features: clips, and ten static clips a video.
 EXTRACT="python feature_extraction/feature_extraction_action.py --encoder demo --data $DATA --features $DATA/features"
 step $EXTRACT --dataset hmdb51 --split train,val,test --static 10
 step $EXTRACT --dataset vispr --split train,test
-step python feature_extraction/long_videos.py --encoder demo --data $DATA --features $DATA/features --dataset thumos14
+LONG="python feature_extraction/long_videos.py --encoder demo --data $DATA --features $DATA/features"
+step $LONG --dataset thumos14
+step $LONG --dataset ucf_crime
 
-# 3. TriDet on raw features, from which the anonymizer's co-training starts; then the anonymizer. And another as the
-#    reference trains it, a batch of clips being one sequence, with action recognition alone.
+# 3. TriDet and MGFN on raw features, from which the anonymizer's co-training starts; then the anonymizer. And another
+#    as the reference trains it, a batch of clips being one sequence, with action recognition alone.
 detector raw
+anomalies raw
 small python multitask_train_fa.py --params params/params_demo.py --quiet \
-  --set "saved_ft_tad_model=$RUNS/demo/thumos_demo_raw"
+  --set "saved_ft_tad_model=$RUNS/demo/thumos_demo_raw" --set "saved_ft_ad_model=$RUNS/demo/mgfn_raw/model_temp.pth"
 small python multitask_train_fa.py --params params/params_demo.py --quiet --set run_id=demo/aam_batch \
-  --set batch_as_sequence=True --set ft_tad_loss_weight=0 --set num_epochs=100
+  --set batch_as_sequence=True --set ft_tad_loss_weight=0 --set ft_ad_loss_weight=0 --set num_epochs=100
 
 # 4. Utility: fresh heads and detectors, tested on unseen subjects.
 BATCH="saved_fa_model=$RUNS/demo/aam_batch/model_temp.pth"
@@ -45,6 +54,8 @@ train_head --set run_id=demo/ft_batch_alone --set "$BATCH"
 AAM="$RUNS/demo/aam/model_temp.pth"
 detector aam_alone --aam "$AAM" --aam-serving alone
 detector aam_video --aam "$AAM"
+anomalies aam_alone --aam "$AAM" --aam-serving alone
+anomalies aam_video --aam "$AAM"
 
 # 5. Privacy: fresh attackers on what is released; then the same checkpoint judged in its batch and alone.
 attack --set "saved_fa_model=$RUNS/demo/aam/model_temp.pth"

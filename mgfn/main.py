@@ -8,6 +8,7 @@ epoch's, which is what the literature reports and is too high, since the test se
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from mgfn.errors import leave
@@ -25,7 +26,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     trained, test_set = run_training(options)
     run = Run(options)
     rows = test(trained.model, test_set, run, options)
-    run.write_json("results.json", {"chosen": trained.chosen, "best_test_epoch": trained.best_test})
+    result = {
+        "aam": options.aam,
+        "aam_serving": options.aam_serving if options.aam else None,
+        "chosen": trained.chosen,
+        "best_test_epoch": trained.best_test,
+        **dataclasses.asdict(rows["overall"]),
+    }
+    run.write_json("results.json", {"ad": result})
     print(table(rows))
     print(f"\nrun: {run.path}")
     name, label = HEADLINES[options.datasetname]

@@ -76,6 +76,9 @@ class Options:
     comment: str = _option("mgfn", "a note that is recorded")
     output: str = _option("saved_models", "folder of the runs (ours)")
     aam: str | None = _option(None, "anonymizer checkpoint; features pass through it first (ours)")
+    aam_serving: str = _option(
+        "video", "the anonymizer sees a video as one sequence, or each snippet alone (ours)", choices=("video", "alone")
+    )
     plots: bool = _option(
         False, "draw score, ground truth and key frames of every test video (ours)", action="store_true"
     )
@@ -144,7 +147,12 @@ def parse(argv: Sequence[str] | None, *, description: str) -> Options:
     Raises:
         InputError: An option's value is out of range.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        fromfile_prefix_chars="@",
+        epilog="@FILE stands for the words in a file, one a line.",
+    )
     for item in dataclasses.fields(Options):
         kwargs = dict(item.metadata)
         if "action" not in kwargs:

@@ -1,5 +1,5 @@
 # What the demo trains: an anonymizer on the synthetic world's features, with action recognition, temporal action
-# detection and the privacy term. run_demo.sh makes what it reads; with the feature stores in place:
+# detection, anomaly detection and the privacy term. run_demo.sh makes what it reads; with the feature stores in place:
 #   python multitask_train_fa.py --params params/params_demo.py
 
 # run
@@ -13,6 +13,8 @@ data_root = "data/demo"  # the synthetic world, apart from real data in data/
 val_split = "val"
 tad_dataset = "thumos14"
 tad_config = "tridet/thumos_demo.yaml"
+ad_dataset = "ucf_crime"
+ad_options = "@mgfn/demo.txt"
 
 # model
 fa_arch = "transformer"
@@ -27,11 +29,13 @@ v_batch_size = 512
 val_freq = 5
 learning_rate_fa = 1e-3
 learning_rate_ft = 1e-3
+learning_rate_ft_ad = 3e-4
 
 # losses
 fa_loss_weight = 10  # 100 hardly moves these features (variance 0.8), 1 costs accuracy
 ft_ar_loss_weight = 1
 ft_tad_loss_weight = 1
+ft_ad_loss_weight = 1
 fb_loss_weight = 1
 
 # evaluation

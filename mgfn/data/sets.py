@@ -104,4 +104,4 @@ def anonymizer_of(options: Options, device: torch.device) -> Callable[[Tensor], 
     # The only bridge to the rest of the study; without --aam this package needs nothing of it.
     from mgfn.task import anonymizing
 
-    return anonymizing(options.aam, device)
+    return anonymizing(options.aam, device, serving=options.aam_serving)
