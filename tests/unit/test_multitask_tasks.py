@@ -227,7 +227,7 @@ def test_a_co_trained_detector_learns_and_is_loaded_and_evaluated_again(everythi
     flags = [part for name, path in data.items() for part in ("--set", f"dataset.{name}={path}")]
     arguments = [str(study.root / "small.yaml"), best["checkpoint"], "--aam", best["checkpoint"], *flags]
     assert evaluation.main([*arguments, "--device", "cpu"]) == 0
-    judged = json.loads((run.path / "results.json").read_text())["tad"]
+    judged = json.loads((run.path / "results_other_features.json").read_text())["tad"]
     assert judged["average_map"] == best["score"]
     assert trainer.validate()["tad/average_map"] == best["score"]
 
