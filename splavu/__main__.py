@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _synthesize(args: argparse.Namespace) -> int:
     from splavu.synthetic.world import synthesize  # needs OpenCV and PyAV
 
-    sets = tuple(args.sets.split(",")) if args.sets else None
+    sets = tuple(name.strip() for name in args.sets.split(",")) if args.sets else None
     where = synthesize(
         args.out, seed=args.seed, size=args.size, scene_bias=args.scene_bias, **_given(sets=sets, workers=args.workers)
     )
