@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The whole idea on a synthetic world: videos -> frozen features -> anonymizer -> utility, privacy, report.
-# Sets itself up (a .venv here, or the active virtual environment). Run again, it skips whatever is done.
+# Sets itself up (a .venv here, or the active virtual environment). Run again, it skips whatever is done. Trainings of small
+# networks run in pairs, a core each.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./setup_env.sh
@@ -9,6 +10,11 @@ DATA=data/demo
 RUNS="${SPLAVU_RUNS:-saved_models}"
 SECONDS=0
 step() { printf '\n[%3d s] %s\n' "$SECONDS" "$*"; "$@"; }
+join() { # wait for what was started with &; fail if any of it did
+  local job failed=0
+  for job in $(jobs -p); do wait "$job" || failed=$?; done
+  return "$failed"
+}
 small() { OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" step "$@"; } # more threads would wait for each other
 detector() { # NAME [--aam CHECKPOINT ...]: a fresh TriDet, trained and tested
   local name="$1" options=("${@:2}" --set "output_folder=$RUNS/demo" --quiet)
@@ -37,12 +43,14 @@ step $LONG --dataset ucf_crime
 
 # 3. TriDet and MGFN on raw features, from which the anonymizer's co-training starts; then the anonymizer. And another
 #    as the reference trains it, a batch of clips being one sequence, with action recognition alone.
-detector raw
-anomalies raw
+detector raw &
+anomalies raw &
+join
 small python multitask_train_fa.py --params params/params_demo.py --quiet \
-  --set "saved_ft_tad_model=$RUNS/demo/thumos_demo_raw" --set "saved_ft_ad_model=$RUNS/demo/mgfn_raw/model_temp.pth"
+  --set "saved_ft_tad_model=$RUNS/demo/thumos_demo_raw" --set "saved_ft_ad_model=$RUNS/demo/mgfn_raw/model_temp.pth" &
 small python multitask_train_fa.py --params params/params_demo.py --quiet --set run_id=demo/aam_batch \
-  --set batch_as_sequence=True --set ft_tad_loss_weight=0 --set ft_ad_loss_weight=0 --set num_epochs=100
+  --set batch_as_sequence=True --set ft_tad_loss_weight=0 --set ft_ad_loss_weight=0 --set num_epochs=100 &
+join
 
 # 4. Utility: fresh heads and detectors, tested on unseen subjects.
 BATCH="saved_fa_model=$RUNS/demo/aam_batch/model_temp.pth"
@@ -52,10 +60,12 @@ train_head --set run_id=demo/ft_batch_in_batch --set "$BATCH" --set serving=batc
 train_head --set run_id=demo/ft_batch_alone --set "$BATCH"
 
 AAM="$RUNS/demo/aam/model_temp.pth"
-detector aam_alone --aam "$AAM" --aam-serving alone
-detector aam_video --aam "$AAM"
-anomalies aam_alone --aam "$AAM" --aam-serving alone
-anomalies aam_video --aam "$AAM"
+detector aam_alone --aam "$AAM" --aam-serving alone &
+detector aam_video --aam "$AAM" &
+join
+anomalies aam_alone --aam "$AAM" --aam-serving alone &
+anomalies aam_video --aam "$AAM" &
+join
 
 # 5. Privacy: fresh attackers on what is released; then the same checkpoint judged in its batch and alone.
 attack --set "saved_fa_model=$RUNS/demo/aam/model_temp.pth"

@@ -205,6 +205,8 @@ def anomaly_detection(
     """
     with as_user_errors():
         options: Options = parse(arguments, description="MGFN's options")
+        if options.validation_share == 0:
+            raise InputError("--validation-share", "0 leaves no video to validate on", "add --validation-share 0.2")
         entries = read_list(train_list, options.datasetname)
         require_both_kinds(entries, train_list)
         videos = FeatureVideos(entries, feat_folder, feature_size=feature_dim)

@@ -14,7 +14,7 @@ val_split = "val"
 tad_dataset = "thumos14"
 tad_config = "tridet/thumos_demo.yaml"
 ad_dataset = "ucf_crime"
-ad_options = "@mgfn/demo.txt"
+ad_options = "@mgfn/demo.txt --validation-share 0.2"
 
 # model
 fa_arch = "transformer"
@@ -23,13 +23,13 @@ num_heads = 8
 batch_as_sequence = False
 
 # optimisation
-num_epochs = 20  # of 30 steps: the longest source, here TAD's, sets the length
+num_epochs = 15  # of 30 steps: the longest source, here TAD, sets the length
 batch_size_ar = 128  # the data set is small: more steps an epoch
 v_batch_size = 512
 val_freq = 5
 learning_rate_fa = 1e-3
 learning_rate_ft = 1e-3
-learning_rate_ft_ad = 3e-4
+learning_rate_ft_ad = 1e-3
 
 # losses
 fa_loss_weight = 10  # 100 hardly moves these features (variance 0.8), 1 costs accuracy
