@@ -98,7 +98,7 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -
     """Every loss term by epoch, a panel a term, a line a run."""
     terms = sorted({name for history in histories.values() for record in history for name in record if "loss/" in name})
     terms = [name for name in terms if name.startswith("loss/")]
-    figure, axes = _canvas(3.4 * len(terms), 3.0, len(terms))
+    figure, axes = _canvas(2.8 * len(terms), 3.0, len(terms))
     colours = (RAW, ALONE, BATCH, CHANCE)
     for axis, term in zip(axes, terms, strict=True):
         for place, (name, history) in enumerate(histories.items()):
@@ -106,7 +106,8 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -
             axis.plot(*zip(*points, strict=True), color=colours[place % 4], label=name) if points else None
         axis.set_title(term.removeprefix("loss/"))
         axis.set_xlabel("epoch")
-    axes[0].legend(fontsize=8, frameon=False)
+    fullest = max(axes, key=lambda axis: len(axis.lines))
+    fullest.legend(fontsize=8, frameon=False)
     return _saved(figure, path)
 
 

@@ -108,7 +108,8 @@ def test_anomaly_detection_joins_the_row_of_its_features(runs):
         (runs / name / "results.json").write_text(json.dumps({"ad": found}))
     text = unpadded(write_report(runs).path)
     assert "| raw features | 87.5 | 90.0 | 80.0 [78.0, 82.0] | 1.00 |" in text
-    assert "| aam, served alone | 80.0 | 50.0 | 95.0 |" in text  # the section's own table
+    assert "| raw features | 90.0 | 50.0 | 4, chosen on validation videos | 95.0 |" in text  # the section's own table
+    assert "| aam, served alone | 80.0 | 50.0 | 7, the last | 95.0 |" in text
     assert "| chance | | 50.0 | 40.0 | 0.00 |" in text
     assert "| ad_raw | detector | 3 |" in text
 
