@@ -44,7 +44,8 @@ def test_main_trains_and_tests_and_says_what_chose_the_epoch(world, capsys):
     chosen = max(history, key=lambda record: (record["val/auc"], -record["val/bce"]))
     assert chosen["step"] + 1 == int(last[2])
     assert f"{100 * chosen['test/roc_auc']:.1f}" == last[1]
-    results = json.loads((run / "results.json").read_text())
+    results = json.loads((run / "results.json").read_text())["ad"]
+    assert f"{100 * results['roc_auc']:.1f}" == last[1]
     assert results["best_test_epoch"]["roc_auc"] == max(record["test/roc_auc"] for record in history)
     tested = json.loads((run / "test.json").read_text())
     assert {"overall", "abnormal videos", "Fighting", "Robbery"} == tested.keys()
@@ -123,8 +124,8 @@ def test_features_pass_through_the_anonymizer_first(world, monkeypatch):
     """An anonymizer that blanks everything leaves nothing to tell frames apart by."""
     seen = []
 
-    def anonymizing(checkpoint, device):
-        assert (checkpoint, device.type) == ("some.pth", "cpu")
+    def anonymizing(checkpoint, device, *, serving):
+        assert (checkpoint, device.type, serving) == ("some.pth", "cpu", "video")
 
         def blank(sequence):
             seen.append(sequence.shape)
