@@ -237,7 +237,7 @@ def detection_table(configurations: Iterable[Configuration]) -> str:
 
 _ANOMALY_SECTION = """A fresh MGFN, trained on videos of which only "normal" or "abnormal" is known, and tested by
 frame. "Best test epoch" is what the literature reports: chosen on the test set and therefore too high. One training
-each; another seed moves such figures by several points, so differences of that size mean nothing.
+each: another seed moves such figures by several points, and differences of that size mean nothing.
 """
 
 
