@@ -7,7 +7,6 @@ will for features that were released. Only a training video longer than `MAX_SNI
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +28,7 @@ from mgfn.scoring import video_figures
 from mgfn.snippets import crops_first, pooled, with_magnitude
 from splavu.anonymize import load_anonymizer
 from splavu.anonymizers import Anonymizer, one_by_one
-from splavu.errors import UserError
+from splavu.errors import UserError, as_user_errors
 from splavu.stores import FeatureFolder
 from splavu.tasks import Learner
 
@@ -39,15 +38,6 @@ CACHED_BYTES = 2 * 2**30
 """Features that take less than this are kept in memory."""
 _FAR = 1_000_003
 """More epochs than a training has: the order of a second lap is no other epoch's first."""
-
-
-@contextmanager
-def as_user_errors() -> Iterator[None]:
-    """Bad input found by MGFN, told as the rest of the study tells it."""
-    try:
-        yield
-    except InputError as error:
-        raise UserError(error.culprit, error.problem, error.remedy) from error
 
 
 def anonymizing(
@@ -135,7 +125,7 @@ class WeakVideos:
     def _video(self, place: int) -> Tensor:  # -> [N, T, D]
         if self._cache is not None and place in self._cache:
             return self._cache[place]
-        with as_user_errors():
+        with as_user_errors(InputError):
             video = crops_first(self.videos[int(self.indices[place])])
         if video.shape[1] > MAX_SNIPPETS:
             video = video[:, np.linspace(0, video.shape[1] - 1, MAX_SNIPPETS).astype(int)]
@@ -172,7 +162,7 @@ class AnomalyDetection:
         def whole(index: int) -> Tensor:  # -> [1, N, T, D + 1]
             return with_magnitude(anonymizer(crops_first(self.source.videos[index]).to(self.device)))[None]
 
-        with as_user_errors():
+        with as_user_errors(InputError):
             return video_figures(self.learner.network, map(whole, self.validation), self.validation_is_abnormal)
 
 
@@ -203,7 +193,7 @@ def anomaly_detection(
     Raises:
         UserError: Anything wrong with the options, the data or the checkpoint.
     """
-    with as_user_errors():
+    with as_user_errors(InputError):
         options: Options = parse(arguments, description="MGFN's options")
         if options.validation_share == 0:
             raise InputError("--validation-share", "0 leaves no video to validate on", "add --validation-share 0.2")
@@ -231,7 +221,7 @@ def load_detector(arguments: Sequence[str], feature_dim: int, checkpoint: str | 
     Raises:
         UserError: No such checkpoint, or one for another width.
     """
-    with as_user_errors():
+    with as_user_errors(InputError):
         return load_network(parse(arguments, description="MGFN's options"), feature_dim, checkpoint)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -26,3 +27,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean '{match[0]}'?" if match else f"known: {', '.join(known)}"
+
+
+@contextmanager
+def as_user_errors(kind: type[Exception]) -> Iterator[None]:
+    """Errors of a package that stands alone (`kind`, with culprit, problem and remedy), told as `UserError`."""
+    try:
+        yield
+    except kind as error:
+        raise UserError(error.culprit, error.problem, error.remedy) from error

@@ -7,7 +7,6 @@ for videos released whole. For features that are served alone, `serving='alone'`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from splavu.anonymize import load_anonymizer
 from splavu.anonymizers import Anonymizer, one_by_one
-from splavu.errors import UserError
+from splavu.errors import UserError, as_user_errors
 from splavu.stores import FeatureFolder
 from splavu.tasks import Learner
 from tridet.average_precision import Segments
@@ -28,15 +27,6 @@ from tridet.errors import InputError
 from tridet.eval import evaluate
 from tridet.optim import LearningRate, MovingAverage, build_optimizer
 from tridet.thumos14 import Batches, ThumosDataset, ground_truth
-
-
-@contextmanager
-def as_user_errors() -> Iterator[None]:
-    """Bad input found by TriDet, told as the rest of the study tells it."""
-    try:
-        yield
-    except InputError as error:
-        raise UserError(error.culprit, error.problem, error.remedy) from error
 
 
 def anonymizing(
@@ -79,7 +69,7 @@ def load_detector(
     Raises:
         UserError: A fault in the file, or a checkpoint of another configuration.
     """
-    with as_user_errors():
+    with as_user_errors(InputError):
         network = TriDet(load(config_file))
         if checkpoint is not None:
             load_weights(network, find(checkpoint), prefer=prefer)
@@ -109,7 +99,7 @@ class Videos:
 
     def epoch(self, epoch: int, *, num_steps: int | None = None) -> Iterator[VideoBatch]:
         """`num_steps` batches (one pass if None); a data set too short for them starts over in a new order."""
-        with as_user_errors():
+        with as_user_errors(InputError):
             yield from map(VideoBatch, self.batches.epoch(epoch, num_steps=num_steps))
 
 
@@ -153,13 +143,13 @@ class TemporalActionDetection:
 
     def loss(self, anonymizer: nn.Module, batch: VideoBatch) -> Tensor:
         videos = [{**video, "feats": _anonymized(anonymizer, video["feats"])} for video in batch]
-        with as_user_errors():
+        with as_user_errors(InputError):
             return self.learner.network(videos)["final_loss"]
 
     @torch.no_grad()
     def evaluate(self, anonymizer: Anonymizer) -> dict[str, float]:
         anonymizer.eval()
-        with as_user_errors():
+        with as_user_errors(InputError):
             result = evaluate(
                 self.learner.evaluated,
                 self.validation,
@@ -199,7 +189,7 @@ def temporal_action_detection(
     Raises:
         UserError: Anything wrong with the configuration, the data or the checkpoint.
     """
-    with as_user_errors():
+    with as_user_errors(InputError):
         paths = {"json_file": str(json_file), "feat_folder": str(feat_folder)}
         config = load(config_file, {"dataset": paths})
         if config.dataset.input_dim != feature_dim:
