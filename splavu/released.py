@@ -13,8 +13,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +21,9 @@ from tqdm import tqdm
 
 from splavu import metrics
 from splavu.attackers import ATTACKERS
+from splavu.attacks import Attack, Campaign, Level, draws, judged
 from splavu.errors import UserError, nearest
-from splavu.protocols import PROTOCOLS, AttackData, Rows, Serving, json_values, shown, shuffled_labels
-
-Level = Literal["row", "video"]
+from splavu.protocols import PROTOCOLS, AttackData, Serving, json_values, shown, shuffled_labels
 
 LUCK = 0.005
 """Share of swaps of the test people's labels that may do as well before a cMAP counts as chance. Smaller than usual:
@@ -93,26 +91,26 @@ def evaluate_released(
         if data.test.labels.shape[1] != len(attributes):
             raise UserError(view, f"has {data.test.labels.shape[1]} attributes, named are {len(attributes)}")
         if anonymize is not None and served == "alone":
-            _check_served_alone(anonymize, data.test.features)
+            check_served_alone(anonymize, data.test.features)
 
     runs = (2 if anonymize is None else 3) * len(raw) * len(seeds) * len(attackers)
     views, gates = {}, []
     with tqdm(total=runs, desc="attacks", unit="fit", dynamic_ncols=True) as progress:
         for view, data in raw.items():
-            campaign = _Campaign(tuple(attackers), tuple(seeds), max_train_rows, level, device, progress)
+            campaign = Campaign(tuple(attackers), tuple(seeds), max_train_rows, level, device, progress)
             attacks = {"raw": campaign.run([data] * len(seeds))}
             if anonymize is not None:
-                attacks["anonymized"] = campaign.run([data.mapped(_finite(anonymize))] * len(seeds))
+                attacks["anonymized"] = campaign.run([data.mapped(finite(anonymize))] * len(seeds))
             swapped = campaign.run([shuffled_labels(data, seed=seed) for seed in seeds])
             views[view] = {
-                **_judged(attacks, attributes, num_resamples),
+                **judged(attacks, attributes, num_resamples),
                 "rows": {name: len(rows) for name, rows in data.splits.items()},
                 "subjects": {name: len(np.unique(rows.clusters)) for name, rows in data.splits.items()},
                 "train_rows_used": min(len(data.train), max_train_rows),
                 "attacker_table": {name: attack.table() for name, attack in attacks.items()},
             }
-            gates.append(_gate(view, "raw features are attacked above chance", attacks["raw"], True, num_resamples))
-            gates.append(_gate(view, "swapped labels are not", swapped, False, num_resamples))
+            gates.append(gate(view, "raw features are attacked above chance", attacks["raw"], True, num_resamples))
+            gates.append(gate(view, "swapped labels are not", swapped, False, num_resamples))
     return json_values(
         {
             "protocol": dataclasses.asdict(protocol),
@@ -131,136 +129,7 @@ def evaluate_released(
     )
 
 
-@dataclass(frozen=True)
-class _Attack:
-    """All attackers on one representation of one view. S seeds, M attackers, n judged rows (features or videos)."""
-
-    attackers: tuple[str, ...]
-    labels: np.ndarray
-    """[n, A] of the test."""
-    clusters: np.ndarray
-    videos: np.ndarray
-    scores: np.ndarray
-    """[S, M, n, A] on the test."""
-    validation: np.ndarray
-    """[S, M, A] average precision, what the choice is made on."""
-
-    @property
-    def strongest(self) -> np.ndarray:  # [A]
-        """Index of the attacker with the best validation average precision; the first where none could be judged."""
-        return np.argmax(np.nan_to_num(metrics.mean_known(np.moveaxis(self.validation, 0, -1)), nan=-1.0), axis=0)
-
-    @property
-    def chosen_scores(self) -> np.ndarray:  # [S, n, A]
-        return np.stack([self.scores[:, m, :, a] for a, m in enumerate(self.strongest)], axis=-1)
-
-    @property
-    def precision(self) -> np.ndarray:  # [A]
-        """Test average precision of the strongest attackers, mean over seeds."""
-        return np.mean([metrics.average_precisions(self.labels, scores) for scores in self.chosen_scores], axis=0)
-
-    def resampled(self, resamples: metrics.Resamples, seed_weights: np.ndarray) -> np.ndarray:  # [R, S] -> [R, A]
-        """Test average precision on draws of people and seeds."""
-        of_seed = [metrics.resampled_average_precisions(self.labels, s, resamples) for s in self.chosen_scores]
-        return np.einsum("rs,sra->ra", seed_weights, np.stack(of_seed))
-
-    def table(self) -> dict[str, Any]:
-        """Every attacker's average precision for each attribute. The test column is for diagnosis, not for choosing."""
-        test = np.array([[metrics.average_precisions(self.labels, s) for s in of_seed] for of_seed in self.scores])
-        means = {"validation": self.validation.mean(axis=0), "test_diagnostic": test.mean(axis=0)}
-        return {
-            name: {column: values[place].tolist() for column, values in means.items()}
-            for place, name in enumerate(self.attackers)
-        }
-
-
-@dataclass(frozen=True)
-class _Campaign:
-    """The options that all attacks of an evaluation share."""
-
-    attackers: tuple[str, ...]
-    seeds: tuple[int, ...]
-    max_train_rows: int
-    level: Level
-    device: torch.device | str
-    progress: tqdm
-
-    def run(self, data_of_seed: Sequence[AttackData]) -> _Attack:
-        """Train every attacker for every seed, on that seed's data."""
-        scores, validation, done = [], [], {}
-        for seed, data in zip(self.seeds, data_of_seed, strict=True):
-            thinned = len(data.train) > self.max_train_rows
-            of_seed = []
-            for name in self.attackers:
-                repeatable = not (ATTACKERS[name].stochastic or thinned)
-                key = (name, id(data)) if repeatable else (name, seed)
-                if key not in done:
-                    done[key] = self._fit(name, data, seed)
-                of_seed.append(done[key])
-                self.progress.update()
-            scores.append([attack[0] for attack in of_seed])
-            validation.append([attack[1] for attack in of_seed])
-        labels, clusters, videos = _judged_units(data_of_seed[0].test, self.level)
-        return _Attack(self.attackers, labels, clusters, videos, np.array(scores), np.array(validation))
-
-    def _fit(self, name: str, data: AttackData, seed: int) -> tuple[np.ndarray, np.ndarray]:  # -> [n, A], [A]
-        train = data.train
-        if len(train) > self.max_train_rows:
-            train = train.take(np.random.default_rng(seed).permutation(len(train))[: self.max_train_rows])
-        validation = data.validation
-        attacker = ATTACKERS[name].build(seed=seed, device=self.device)
-        attacker.fit(train.features, train.labels, (validation.features, validation.labels))
-        tuned = _judged_scores(attacker.scores(validation.features), validation, self.level)
-        precisions = metrics.average_precisions(_judged_units(validation, self.level)[0], tuned)
-        return _judged_scores(attacker.scores(data.test.features), data.test, self.level), precisions
-
-
-def _judged_units(rows: Rows, level: Level) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # -> [n, A], [n], [n]
-    """Labels, clusters and videos of what is judged. A video whose rows disagree gets the label of most of them."""
-    if level == "row":
-        return rows.labels, rows.clusters, rows.videos
-    labels = np.stack(list(metrics.video_scores(rows.labels, rows.videos.tolist()).values()))
-    labels = np.where(np.isnan(labels), np.nan, labels >= 0.5)
-    videos, first = np.unique(rows.videos, return_index=True)
-    cluster_of = dict(zip(videos.tolist(), rows.clusters[first].tolist(), strict=True))
-    order = list(dict.fromkeys(rows.videos.tolist()))
-    return labels, np.array([cluster_of[video] for video in order]), np.array(order)
-
-
-def _judged_scores(scores: np.ndarray, rows: Rows, level: Level) -> np.ndarray:  # [N, A] -> [n, A]
-    if level == "row":
-        return scores
-    return np.stack(list(metrics.video_scores(scores, rows.videos.tolist()).values()))
-
-
-def _judged(attacks: Mapping[str, _Attack], attributes: Sequence[str], num_resamples: int) -> dict[str, Any]:
-    """Average precision, chance and leakage of each attribute and of their mean, all on the same resamples."""
-    raw = attacks["raw"]
-    share = np.where(np.isnan(raw.precision), np.nan, metrics.prevalences(raw.labels))
-    resamples, seed_weights = _draws(raw, num_resamples)
-    drawn = {name: attack.resampled(resamples, seed_weights) for name, attack in attacks.items()}  # [R, A]
-    drawn_share = np.where(np.isnan(drawn["raw"]), np.nan, metrics.resampled_prevalences(raw.labels, resamples))
-
-    def entry(pick: Callable[[np.ndarray], np.ndarray], attribute: int | None) -> dict[str, Any]:
-        result: dict[str, Any] = {"chance": float(pick(share))}
-        for name, attack in attacks.items():
-            result[name] = {
-                "ap": float(pick(attack.precision)),
-                "interval": metrics.percentile_interval(pick(drawn[name])).tolist(),
-            }
-            if attribute is not None:
-                result[name]["attacker"] = attack.attackers[attack.strongest[attribute]]
-        released = "anonymized" if "anonymized" in attacks else "raw"
-        point = metrics.normalised_leakage(result[released]["ap"], result["raw"]["ap"], result["chance"])
-        draws = metrics.normalised_leakage(pick(drawn[released]), pick(drawn["raw"]), pick(drawn_share))
-        return result | {"leakage": float(point), "leakage_interval": metrics.percentile_interval(draws).tolist()}
-
-    columns = {name: entry(lambda v, a=a: v[..., a], a) for a, name in enumerate(attributes)}
-    left_out = [name for a, name in enumerate(attributes) if np.isnan(raw.precision[a])]
-    return {"attributes": columns, "mean": entry(metrics.mean_known, None), "left_out": left_out}
-
-
-def _gate(view: str, claim: str, attack: _Attack, expected: bool, num_resamples: int) -> dict[str, Any]:
+def gate(view: str, claim: str, attack: Attack, expected: bool, num_resamples: int) -> dict[str, Any]:
     """Whether the strongest attackers beat chance, and whether they were meant to.
 
     They do when the lower end of the 95% interval of cMAP - prevalence is above 0 and at most a share LUCK of the ways
@@ -268,7 +137,7 @@ def _gate(view: str, claim: str, attack: _Attack, expected: bool, num_resamples:
     """
     share = np.where(np.isnan(attack.precision), np.nan, metrics.prevalences(attack.labels))
     observed = float(metrics.mean_known(attack.precision))
-    resamples, seed_weights = _draws(attack, num_resamples)
+    resamples, seed_weights = draws(attack, num_resamples)
     drawn = attack.resampled(resamples, seed_weights)
     drawn_share = np.where(np.isnan(drawn), np.nan, metrics.resampled_prevalences(attack.labels, resamples))
     interval = metrics.percentile_interval(metrics.mean_known(drawn) - metrics.mean_known(drawn_share))
@@ -291,15 +160,7 @@ def _gate(view: str, claim: str, attack: _Attack, expected: bool, num_resamples:
     }
 
 
-def _draws(attack: _Attack, num_resamples: int) -> tuple[metrics.Resamples, np.ndarray]:  # -> R draws, [R, S]
-    """Draws of test people, and of seeds as weights that sum to 1."""
-    num_seeds = len(attack.scores)
-    resamples = metrics.cluster_resamples(attack.clusters, num_resamples=num_resamples, seed=0)
-    counts = np.random.default_rng(1).multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=num_resamples)
-    return resamples, counts / num_seeds
-
-
-def _finite(anonymize: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+def finite(anonymize: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
     """`anonymize`, which may not break down: an attacker that fails on NaN would pass for privacy."""
 
     def checked(features: np.ndarray) -> np.ndarray:
@@ -311,7 +172,7 @@ def _finite(anonymize: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarr
     return checked
 
 
-def _check_served_alone(anonymize: Callable[[np.ndarray], np.ndarray], features: np.ndarray) -> None:
+def check_served_alone(anonymize: Callable[[np.ndarray], np.ndarray], features: np.ndarray) -> None:
     """Refuse an anonymizer whose output for a row depends on the rest of the batch."""
     batch = features[:4]
     alone = np.concatenate([anonymize(row[None]) for row in batch])

@@ -15,7 +15,7 @@ LAYERS = (
     ("anonymizers", "objectives"),
     ("heads", "critics", "attackers"),
     ("tasks", "checkpoints", "runs"),
-    ("probes", "loop", "multitask", "protocols", "published", "released"),
+    ("probes", "loop", "multitask", "protocols", "attacks", "crossfit", "published", "released"),
     ("anonymize", "audit", "figures", "reports", "cli"),
     ("__main__",),
 )
