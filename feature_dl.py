@@ -6,20 +6,57 @@ The public names (`HMDBFeaturesDataset`, ...) are that class with a row. An item
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 import config
 from splavu import labels as read
-from splavu.datasets import DatasetSpec, EvenClips, FeatureDataset, RandomClip, matched, open_split
+from splavu.datasets import DatasetSpec, EvenClips, FeatureDataset, RandomClip, open_split
 from splavu.encoders import encoder_spec
 from splavu.errors import UserError, nearest
+from splavu.labels import VISPR_ATTRIBUTES
+from splavu.labels_private import (
+    PAHMDB51_VALUES,
+    Person,
+    PrivateLabels,
+    gender_labels,
+    read_ntu_genders,
+    read_smarthome,
+)
+from splavu.protocols import Rows
+from splavu.splits import (
+    CASIA_B_REPETITIONS,
+    NTU_BIAS,
+    NTU_NUM_ACTIONS,
+    casia_name,
+    ntu_bias_side,
+    ntu_name,
+    ntu_split,
+)
 from splavu.stores import FeatureStore
+
+logger = logging.getLogger(__name__)
+
+Label = TypeVar("Label")
+ReadLabels = Callable[[Path, str, Sequence[str]], Mapping[str, Any]]
+"""(label folder, split, the store's keys) -> {key: label}."""
+
+
+CASIA_B_TRAIN_SUBJECTS = 74
+"""Casia-B's subjects 001 to 074 are its training half, by convention; recognising them is never trained here."""
+
+
+def _stored_as(known: Mapping[str, Label], keys: Sequence[str]) -> dict[str, Label]:
+    """Labels by file name without extension -> by the store's keys, which may carry one."""
+    key_of_name = {read.without_extension(key): key for key in keys}
+    return {key_of_name.get(name, name): label for name, label in known.items()}
 
 
 def _ucf(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, int]:
@@ -27,30 +64,109 @@ def _ucf(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, int]:
 
 
 def _smarthome(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, int]:
-    path = folder / "tsh_labels.csv"
-    rows = read.read_rows(path, ("filename", "split", "label"))
-    of_split = {row["filename"] for row in rows if row["split"] == split}
-    everything = read.read_csv_labels(path, base=1)
-    return {read.without_extension(name): everything[read.without_extension(name)] for name in of_split}
+    videos = read_smarthome(folder / "tsh_labels.csv")
+    return _stored_as({name: video.label for name, video in videos.items() if video.split == split}, keys)
 
 
-def _of_vectors(file_name: str) -> Callable[[Path, str, Sequence[str]], Mapping[str, NDArray]]:
-    """VP label files don't name a split: a split is what its store holds."""
+def _smarthome_people(folder: Path, keys: Sequence[str]) -> Mapping[str, Person]:
+    people = {n: Person(v.subject, v.gender) for n, v in read_smarthome(folder / "tsh_labels.csv").items()}
+    return _those_of(_stored_as(people, keys), keys, folder / "tsh_labels.csv")
+
+
+def _ntu_people(folder: Path, keys: Sequence[str]) -> Mapping[str, Person]:
+    path = folder / "ntu_subject_gender_labels.json"
+    genders = read_ntu_genders(path)
+    subjects = {key: ntu_name(key).subject for key in keys}
+    if strangers := sorted(set(subjects.values()) - set(genders)):
+        raise UserError(path, f"has no gender of {strangers[0]} ({len(strangers)} subjects have none)", "add it")
+    return {key: Person(subject, genders[subject]) for key, subject in subjects.items()}
+
+
+def _ntu_side(folder: Path, split: str, keys: Sequence[str]) -> Sequence[str]:
+    return getattr(ntu_split(keys), split)
+
+
+def _ntu_bias_side(variant: str) -> Callable[[Path, str, Sequence[str]], Sequence[str]]:
+    def side(folder: Path, split: str, keys: Sequence[str]) -> Sequence[str]:
+        genders = read_ntu_genders(folder / "ntu_subject_gender_labels.json")
+        return ntu_bias_side(variant, keys, genders, split)
+
+    return side
+
+
+def _casia_side(folder: Path, split: str, keys: Sequence[str]) -> Sequence[str]:
+    return [k for k in keys if (int(casia_name(k).subject) <= CASIA_B_TRAIN_SUBJECTS) == (split == "train")]
+
+
+def _casia_walks(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, int]:
+    return {key: list(CASIA_B_REPETITIONS).index(casia_name(key).walk) for key in keys}
+
+
+def _vp_rows(
+    name: str, file_name: str, splits: tuple[str, ...], actions: ReadLabels, num_actions: int
+) -> tuple[DatasetSpec, DatasetSpec]:
+    """The private attributes and the actions of the same videos. Label files don't name a split, stores do."""
 
     def vectors(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, NDArray]:
-        known = read.read_vector_csv(folder / file_name)
-        if absent := [key for key in keys if key not in known]:
-            raise UserError(folder / file_name, f"has no label for '{absent[0]}' ({len(absent)} have none)", "label it")
-        return {key: known[key] for key in keys}
+        return _those_of(read.read_vector_csv(folder / file_name), keys, folder / file_name)
 
-    return vectors
+    def private(folder: Path, split: str, keys: Sequence[str]) -> PrivateLabels:
+        films = {key: film_of(key) for key in keys}
+        return PrivateLabels(tuple(PAHMDB51_VALUES), vectors(folder, split, keys), films)
+
+    options = {"splits": splits, "read_private": private}
+    return (
+        DatasetSpec(name, f"features_{name}", "vp", len(PAHMDB51_VALUES), vectors, multi_label=True, **options),
+        DatasetSpec(f"{name}_actions", f"features_{name}", "vp", num_actions, actions, **options),
+    )
+
+
+def _vp_hmdb_actions(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, int]:
+    path = folder.parent / f"hmdb51/hmdb51_{split}_labels.csv"
+    known = read.read_csv_labels(path)
+    names = {key: read.without_extension(key) for key in keys}
+    if absent := [key for key, name in names.items() if name not in known]:
+        raise UserError(path, f"has no label for '{absent[0]}' ({len(absent)} have none)", "label it")
+    return {key: known[name] for key, name in names.items()}
+
+
+def _vp_ucf_actions(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, int]:
+    return dict(zip(keys, read.read_ucf_classes(folder.parent / "ucf101/action_classes.json", keys), strict=True))
+
+
+def _those_of(known: Mapping[str, Label], keys: Sequence[str], path: Path) -> dict[str, Label]:
+    if absent := [key for key in keys if key not in known]:
+        raise UserError(path, f"has no label for '{absent[0]}' ({len(absent)} have none)", "label it")
+    return {key: known[key] for key in keys}
+
+
+def film_of(key: str) -> str:
+    """The source of an HMDB51 or UCF101 clip, told by its name: clips of one film or group show the same people."""
+    folder, _, name = key.rpartition("/")
+    if group := re.match(r"(v_.+_g\d+)_c\d+", name):
+        return group[1]
+    return name.split(f"_{folder}_")[0] if folder else name
 
 
 def _vispr(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, NDArray]:
-    """Stores carry image file names, label files carry ids; the store says with which extension."""
-    known = read.read_attribute_pickle(folder / f"{split}_labels.pkl")
-    key_of_id = {read.without_extension(key): key for key in keys}
-    return {key_of_id.get(name, name): vector for name, vector in known.items()}
+    return _stored_as(read.read_attribute_pickle(folder / f"{split}_labels.pkl"), keys)
+
+
+def _vispr_private(folder: Path, split: str, keys: Sequence[str]) -> PrivateLabels:
+    labels = _vispr(folder, split, keys)
+    return PrivateLabels(VISPR_ATTRIBUTES, labels, {key: key for key in labels})
+
+
+def _ntu_row(name: str, keep: Callable[[Path, str, Sequence[str]], Sequence[str]]) -> DatasetSpec:
+    return DatasetSpec(
+        name,
+        "features_ntu",
+        "ntu",
+        NTU_NUM_ACTIONS,
+        lambda folder, split, keys: read.read_ntu_actions(keys),
+        keep=keep,
+        read_private=lambda folder, split, keys: gender_labels(_ntu_people(folder, keys)),
+    )
 
 
 CATALOGUE: Mapping[str, DatasetSpec] = {
@@ -72,14 +188,39 @@ CATALOGUE: Mapping[str, DatasetSpec] = {
             splits=("train", "val", "test"),
         ),
         DatasetSpec("ucf101", "features_ucf101", "ucf101", 101, _ucf),
-        DatasetSpec("ntu", "features_ntu", "ntu", 60, lambda folder, split, keys: read.read_ntu_actions(keys)),
-        DatasetSpec("tsh", "features_tsh", "tsh", 31, _smarthome),
-        DatasetSpec("vispr", "features_vispr", "vispr", 7, _vispr, multi_label=True),
-        DatasetSpec("vp_hmdb", "features_vp_hmdb", "vp", 5, _of_vectors("vphmdb51_labels_num.csv"), multi_label=True),
-        DatasetSpec("vp_ucf", "features_vp_ucf", "vp", 5, _of_vectors("vpucf101_labels_num.csv"), multi_label=True),
+        _ntu_row("ntu", _ntu_side),
+        *(_ntu_row(variant, _ntu_bias_side(variant)) for variant in NTU_BIAS),
+        DatasetSpec(
+            "tsh",
+            "features_tsh",
+            "tsh",
+            31,
+            _smarthome,
+            read_private=lambda folder, split, keys: gender_labels(_smarthome_people(folder, keys)),
+        ),
+        DatasetSpec("casia_b", "features_casia_b", "casia_b", len(CASIA_B_REPETITIONS), _casia_walks, keep=_casia_side),
+        DatasetSpec(
+            "vispr",
+            "features_vispr",
+            "vispr",
+            7,
+            _vispr,
+            multi_label=True,
+            is_images=True,
+            read_private=_vispr_private,
+        ),
+        *_vp_rows("vp_hmdb", "vphmdb51_labels_num.csv", ("train", "val", "test"), _vp_hmdb_actions, 51),
+        *_vp_rows("vp_ucf", "vpucf101_labels_num.csv", ("train", "test"), _vp_ucf_actions, 101),
     )
 }
-"""`ar_dataset` or `dataset` in params -> row."""
+"""`ar_dataset` or `dataset` in params -> row. Labels of `vp_hmdb` and `vp_ucf` are private attributes, those of
+`vp_*_actions` the actions in the same features."""
+
+PEOPLE: Mapping[str, Callable[[Path, Sequence[str]], Mapping[str, Person]]] = {
+    **dict.fromkeys(("ntu", *NTU_BIAS), _ntu_people),
+    "tsh": _smarthome_people,
+}
+"""Data sets that say who is in a video: (label folder, keys) -> {key: person}."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +270,17 @@ def open_dataset(
     """`splavu.datasets.open_split` for the row called `name`, at the roots of config.py or below `data_root`."""
     data, features = config.roots(data_root)
     return open_split(dataset_spec(name), split, features_root=features, labels_root=data, encoder=encoder, **options)
+
+
+def people(name: str, keys: Sequence[str], *, data_root: str | None = None) -> Mapping[str, Person]:
+    """Subject and perceived gender of each video of the row called `name`.
+
+    Raises:
+        UserError: The data set doesn't say, or not of one of the videos.
+    """
+    if name not in PEOPLE:
+        raise UserError("dataset", f"'{name}' doesn't tell women from men", f"known: {', '.join(PEOPLE)}")
+    return PEOPLE[name](config.roots(data_root)[0] / dataset_spec(name).folder, keys)
 
 
 class CatalogueDataset(FeatureDataset):
@@ -199,11 +351,12 @@ class VPUCFFeaturesDataset(CatalogueDataset):
 
 def privacy_rows(
     dataset: str, split: str, view: str, *, encoder: str, static_frames: int = 10, data_root: str | None = None
-) -> tuple[NDArray, NDArray, NDArray, NDArray]:  # [N, D], [N, A], [N], [N]
-    """Every served feature of a split with its private attributes.
+) -> tuple[Rows, tuple[str, ...]]:
+    """Every served feature of those videos of a split whose private attributes are known.
 
     Args:
-        dataset: A row whose folder holds `private_labels.csv` (filename, subject, attributes), or 'vispr'.
+        dataset: A row of the catalogue; one without private labels of its own needs `private_labels.csv` (filename,
+            subject, VISPR's attributes) in its folder, of some of its videos at least.
         split: As in the catalogue.
         view: 'temporal' are the released clips, 'static' the static clips (for images: the stored views).
         encoder: As `ft_arch` in params.
@@ -211,32 +364,33 @@ def privacy_rows(
         data_root: Another root than config.DATA.
 
     Returns:
-        Features float32, attributes float32, the cluster (subject; for images the image) and the video of each row.
+        A row a feature, whose cluster is the person; and the names of the attributes.
     """
     spec = dataset_spec(dataset)
     data, features = config.roots(data_root)
-    width = encoder_spec(encoder).feature_dim
-    is_images = spec.name == "vispr"
-    if is_images and view != "static":
+    if spec.is_images and view != "static":
         raise UserError(
             "views", f"'{view}' of {dataset}: still images have no clips in time", "use views = ('static',)"
         )
-    frames = static_frames if view == "static" and not is_images else 0
-    store = FeatureStore(spec.store_path(features, split, encoder, static_frames=frames), feature_dim=width)
-    store.verify()
-    if is_images:
-        attributes = _vispr(data / spec.folder, split, store.keys())
-        person_of_key = {key: key for key in attributes}
-    else:
-        known, person_of_key = read.read_private_labels(data / spec.folder / "private_labels.csv")
-        attributes = {key: known[key] for key in store if key in known}
-    keys = matched(attributes, store.keys(), label_source=f"the private labels of {dataset}", store_source=store.path)
-    rows = [np.atleast_2d(store[key]) for key in keys]
-    counts = [len(block) for block in rows]
-    videos = np.repeat(np.array(keys), counts)
-    return (
-        np.concatenate(rows),
-        np.repeat(np.stack([attributes[key] for key in keys]), counts, axis=0),
-        np.repeat(np.array([person_of_key[key] for key in keys]), counts),
-        videos,
+    frames = static_frames if view == "static" and not spec.is_images else 0
+    path = spec.store_path(features, split, encoder, static_frames=frames)
+    store = FeatureStore(path, feature_dim=encoder_spec(encoder).feature_dim)
+    stored = spec.keys(data, split, store.keys())
+    private = spec.read_private(data / spec.folder, split, stored)
+    keys = [key for key in stored if key in private.values]
+    if not keys:
+        raise UserError(
+            path, f"none of its {len(stored)} videos is in the private labels of {dataset}", "label some of them"
+        )
+    if len(keys) < len(stored):
+        logger.info("%s: %d of %d videos have private labels", path, len(keys), len(stored))
+    store.verify(keys)
+    blocks = [np.atleast_2d(store[key]) for key in keys]
+    counts = [len(block) for block in blocks]
+    rows = Rows(
+        np.concatenate(blocks),
+        np.repeat(np.stack([private.values[key] for key in keys]), counts, axis=0),
+        np.repeat(np.array([private.people[key] for key in keys]), counts),
+        np.repeat(np.array(keys), counts),
     )
+    return rows, private.attributes

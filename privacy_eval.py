@@ -23,7 +23,7 @@ from splavu.anonymize import load_anonymizer, weights_hash
 from splavu.anonymizers import Anonymizer
 from splavu.attackers import ATTACKERS
 from splavu.errors import UserError, nearest
-from splavu.labels import VISPR_ATTRIBUTES
+from splavu.params import agreed
 from splavu.probes import Served
 from splavu.protocols import AttackData, Rows, Serving, hold_out
 
@@ -34,7 +34,8 @@ class PrivacyEvalParams:
 
     run_id: str
     dataset: str
-    """Train, validation and test people come from its splits; without a 'val' split some training people validate."""
+    """A row of feature_dl.CATALOGUE; one without private labels of its own takes `private_labels.csv`. Without a split
+    'val' some training people validate."""
     ft_arch: str
     """The encoder of the feature stores."""
     protocol: Literal["released", "published"] = "released"
@@ -43,8 +44,8 @@ class PrivacyEvalParams:
     data_root: str | None = None
     """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
     feature_dim: int | None = None
-    num_pa: int = 7
-    """Private attributes A."""
+    num_pa: int | None = None
+    """Private attributes A; looked up, may be stated, must agree."""
     fb_frame_pool: int = 10
     """Static clips a video in the store."""
     anon: bool = True
@@ -96,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = params.load(args.params, PrivacyEvalParams, args.set)
     device = runtime.pick_device(args.device)
     anonymizer = load_adapter(p)
-    data = {view: read_view(p, view) for view in (p.views if p.protocol == "released" else p.views[:1])}
-    attributes = name_attributes(p, data)
+    read = {view: read_view(p, view) for view in (p.views if p.protocol == "released" else p.views[:1])}
+    data, attributes = {view: found for view, (found, _) in read.items()}, read[p.views[0]][1]
 
     run = runs.RunFolder(config.RUNS, p.run_id)
     inputs = {"params": params.as_dict(p), "anonymizer": anonymizer and weights_hash(anonymizer), "data": digest(data)}
@@ -174,30 +175,23 @@ def load_adapter(p: PrivacyEvalParams) -> Anonymizer | None:
     return anonymizer
 
 
-def read_view(p: PrivacyEvalParams, view: str) -> AttackData:
-    """All features of a view, split by people."""
-    known = dataset_spec(p.dataset).splits
+def read_view(p: PrivacyEvalParams, view: str) -> tuple[AttackData, tuple[str, ...]]:
+    """All features of a view, split by people, and the names of their attributes."""
+    names: tuple[str, ...] = ()
 
     def rows(split: str) -> Rows:
+        nonlocal names
         options = {"encoder": p.ft_arch, "static_frames": p.fb_frame_pool, "data_root": p.data_root}
-        return Rows(*privacy_rows(p.dataset, split, view, **options))
+        found, names = privacy_rows(p.dataset, split, view, **options)
+        return found
 
-    if "val" in known:
-        return AttackData(rows("train"), rows("val"), rows("test"))
+    train, test = rows("train"), rows("test")
+    agreed("num_pa", p.num_pa, len(names), because=f"dataset = '{p.dataset}'")
+    if "val" in dataset_spec(p.dataset).splits:
+        return AttackData(train, rows("val"), test), names
     if p.protocol == "published":
-        everyone = rows("train")
-        return AttackData(everyone, everyone.take(np.arange(0)), rows("test"))
-    return AttackData(*hold_out(rows("train"), share=p.val_share), rows("test"))
-
-
-def name_attributes(p: PrivacyEvalParams, data: dict[str, AttackData]) -> tuple[str, ...]:
-    """The names of the label columns, whose number params may not contradict."""
-    for view, found in data.items():
-        if (width := found.test.labels.shape[1]) != p.num_pa:
-            raise UserError("num_pa", f"is {p.num_pa}, but {view} labels have {width} attributes", f"set {width}")
-    if p.num_pa == len(VISPR_ATTRIBUTES):
-        return VISPR_ATTRIBUTES
-    return tuple(f"attribute_{number}" for number in range(1, p.num_pa + 1))
+        return AttackData(train, train.take(np.arange(0)), test), names
+    return AttackData(*hold_out(train, share=p.val_share), test), names
 
 
 def in_batches(served: Served, batch_size: int, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:

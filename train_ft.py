@@ -1,17 +1,19 @@
-"""Train a fresh utility head on raw or anonymized features and report its accuracy on the test split, once.
+"""Train a fresh head on raw or anonymized features and report its figure on the test split, once.
 
-The epoch is chosen on the validation split; the test split is read after that.
+The figure is top-1 accuracy, or cMAP where labels are attributes (VISPR, VP). The epoch is chosen on the validation
+split, and the test split is read after that; val_split = None trains a fixed number of epochs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 import config
-from feature_dl import open_dataset
+from feature_dl import dataset_spec, open_dataset
 from model_loaders import load_ft
 from splavu import cli, loop, params, runs, runtime
 from splavu.anonymize import load_anonymizer, weights_hash
@@ -19,7 +21,7 @@ from splavu.anonymizers import IdentityAnonymizer
 from splavu.datasets import EvenClips, Stream
 from splavu.errors import UserError
 from splavu.probes import ProbeTrainer, Served, Serving
-from splavu.tasks import ActionRecognition, Learner
+from splavu.tasks import ActionRecognition, AttributeRecognition, Learner
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class HeadParams:
     num_epochs: int = 250
     batch_size: int = 1024
     v_batch_size: int = 512
-    val_split: str = "val"
+    val_split: str | None = "val"
+    """Chooses the epoch; None takes the last one, for data sets without a split of their own for it."""
     test_split: str = "test"
     val_freq: int = 2
     num_modes: int = 5
@@ -58,9 +61,16 @@ class HeadParams:
             raise UserError("saved_fa_model", "is None, but anon = True", "name the checkpoint, or set anon = False")
 
 
-def build(p: HeadParams, device: torch.device) -> tuple[ProbeTrainer, ActionRecognition]:
+HeadTask = ActionRecognition | AttributeRecognition
+
+
+def build(p: HeadParams, device: torch.device) -> tuple[ProbeTrainer, HeadTask]:
     """The trainer, and the same task on the test split."""
     runtime.seed_everything(p.seed)
+    if p.val_split is not None:
+        dataset_spec(p.dataset).check_split(
+            p.val_split, name="val_split", remedy="val_split = None takes the last epoch"
+        )
     head = load_ft(p, p.saved_ft_model).to(device)
     anonymizer = (
         load_anonymizer(p.saved_fa_model, num_heads=p.num_heads) if p.anon else IdentityAnonymizer(head.in_features)
@@ -72,17 +82,33 @@ def build(p: HeadParams, device: torch.device) -> tuple[ProbeTrainer, ActionReco
             "name the encoder that the anonymizer was trained for",
         )
     optimizer = torch.optim.AdamW(head.parameters(), lr=p.learning_rate, weight_decay=p.weight_decay)
+    kind = AttributeRecognition if dataset_spec(p.dataset).multi_label else ActionRecognition
     learner = Learner("ft_ar", head, optimizer)
     clips = open_dataset(p.dataset, "train", encoder=p.ft_arch, data_root=p.data_root, seed=p.seed)
     source = Stream(clips, batch_size=p.batch_size, seed=p.seed, num_workers=p.num_workers)
 
-    def task(split: str) -> ActionRecognition:
+    def task(split: str) -> HeadTask:
         videos = open_dataset(p.dataset, split, encoder=p.ft_arch, data_root=p.data_root, draw=EvenClips(p.num_modes))
         held_out = Stream(videos, batch_size=p.v_batch_size, shuffle=False)
-        return ActionRecognition(learner, source, held_out, device, checkpoint_key="ft_model_state_dict")
+        return kind(learner, source, held_out, device, checkpoint_key="ft_model_state_dict")
 
-    served = Served(anonymizer.to(device), p.serving)
-    return ProbeTrainer(served, task(p.val_split)), task(p.test_split)
+    served, test = Served(anonymizer.to(device), p.serving), task(p.test_split)
+    if p.val_split is None:
+        return ProbeTrainer(served, test, chooses=False), test
+    return ProbeTrainer(served, task(p.val_split)), test
+
+
+def train(
+    p: HeadParams, *, device: torch.device, restart: bool = False
+) -> tuple[dict[str, Any], ProbeTrainer, HeadTask]:
+    """Train (or go on training) the head in its run folder and test it: the result, which is written there too."""
+    run = runs.RunFolder(config.RUNS, p.run_id)
+    trainer, test = build(p, device)
+    inputs = {**test.source.dataset.provenance, "anonymizer": weights_hash(trainer.served.anonymizer)}
+    best = loop.fit(trainer, run, p, inputs=inputs, restart=restart)
+    result = {**best, "features": described(p), "test": test.evaluate(trainer.served)}
+    run.write_json("results.json", result)
+    return result, trainer, test
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,17 +117,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     cli.start(args)
     p = params.load(args.params, HeadParams, args.set)
-    run = runs.RunFolder(config.RUNS, p.run_id)
-    trainer, test = build(p, runtime.pick_device(args.device))
-    inputs = {**test.source.dataset.provenance, "anonymizer": weights_hash(trainer.served.anonymizer)}
-    best = loop.fit(trainer, run, p, inputs=inputs, restart=args.restart)
-    tested = test.evaluate(trainer.served)
-    run.write_json("results.json", {**best, "features": _features(p), "test": tested})
-    print(f"{_features(p)}: test top-1 {100 * tested['top1']:.2f} % (epoch {best['epoch']}, chosen on {p.val_split})")
+    result, _, test = train(p, device=runtime.pick_device(args.device), restart=args.restart)
+    figure = f"test {SHOWN[test.score]} {100 * result['test'][test.score]:.2f} %"
+    how = "fixed" if p.val_split is None else f"chosen on {p.val_split}"
+    print(f"{described(p)}: {figure} (epoch {result['epoch']}, {how})")
     return 0
 
 
-def _features(p: HeadParams) -> str:
+SHOWN = {"top1": "top-1", "cmap": "cMAP"}
+
+
+def described(p: HeadParams) -> str:
+    """Which features a head read, in words."""
     return f"anonymized, served {'alone' if p.serving == 'alone' else 'in batches'}" if p.anon else "raw"
 
 

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from splavu.encoders import encoder_spec
 from splavu.errors import UserError
+from splavu.labels_private import PrivateLabels, read_side_table
 from splavu.runtime import derived_seed
 from splavu.stores import FeatureReader, FeatureStore
 
@@ -42,11 +43,35 @@ class DatasetSpec:
     """(label folder, split, the store's keys) -> {key: class or attribute vector}."""
     splits: tuple[str, ...] = ("train", "test")
     multi_label: bool = False
+    is_images: bool = False
+    """Stores hold views of still images instead of clips."""
+    keep: Callable[[Path, str, Sequence[str]], Sequence[str]] | None = None
+    """(label folder, split, the store's keys) -> those that belong to the split; None keeps all."""
+    read_private: Callable[[Path, str, Sequence[str]], PrivateLabels] = (
+        lambda folder, split, keys: read_side_table(folder / "private_labels.csv")
+    )  # fmt: skip
+    """(label folder, split, the store's keys) -> what an attacker is after, of some of the keys at least."""
+
+    def keys(self, labels_root: str | Path, split: str, stored: Sequence[str]) -> list[str]:
+        """The keys of a store that belong to the split.
+
+        Raises:
+            UserError: None does.
+        """
+        kept = list(stored) if self.keep is None else list(self.keep(Path(labels_root) / self.folder, split, stored))
+        if not kept:
+            raise UserError(self.name, f"no video of the split '{split}' among {len(stored)} features", "extract it")
+        return kept
+
+    def check_split(self, split: str, *, name: str = "split", remedy: str = "") -> None:
+        """Refuse what is no split of this data set, under the name of the parameter that asks for it."""
+        if split not in self.splits:
+            known = f"known: {', '.join(self.splits)}"
+            raise UserError(name, f"'{split}' is no split of {self.name}", "; ".join(filter(None, (known, remedy))))
 
     def store_path(self, root: str | Path, split: str, encoder: str, *, static_frames: int = 0) -> Path:
         """The store of a split; `static_frames` asks for the one of so many static clips a video."""
-        if split not in self.splits:
-            raise UserError("split", f"'{split}' is no split of {self.name}", f"known: {', '.join(self.splits)}")
+        self.check_split(split)
         suffix = f"_fb{static_frames}" if static_frames else ""
         return Path(root) / f"{self.store_stem}_{split}_{encoder_spec(encoder).file_tag}{suffix}.h5"
 
@@ -262,10 +287,14 @@ def open_split(
     if static_frames:
         path = spec.store_path(features_root, split, encoder, static_frames=static_frames)
         static = FeatureStore(path, feature_dim=width)
-    keys, labels = store.keys(), None
+    keys, labels = spec.keys(labels_root, split, store.keys()), None
     if with_labels:
         labels = spec.read_labels(Path(labels_root) / spec.folder, split, keys)
-        keys = matched(labels, keys, label_source=f"the {split} labels of {spec.name}", store_source=store.path)
+        source = f"the {split} labels of {spec.name}"
+        keys = matched(labels, keys, label_source=source, store_source=store.path)
+        if not spec.multi_label and (beyond := [key for key in keys if labels[key] >= spec.num_classes]):
+            problem = f"'{beyond[0]}' has class {labels[beyond[0]]}, but there are {spec.num_classes}, counted from 0"
+            raise UserError(source, problem, "check the label file")
     if static is not None:
         for key in keys:
             if key not in static:

@@ -11,7 +11,7 @@ import io
 import json
 import pickle
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,21 +66,32 @@ def read_json_labels(path: str | Path, *, base: int = 1) -> dict[str, int]:
 
 def read_ucf_labels(split_path: str | Path, classes_path: str | Path) -> dict[str, int]:
     """UCF101: lines `Class/v_Class_g01_c01.avi [1]` and `{"classes": {name: 1-based}}` -> {video name: class}."""
-    classes = read_json(classes_path).get("classes")
-    if not isinstance(classes, dict):
-        raise UserError(classes_path, "has no object 'classes'", "use the published label file")
+    lines = [line.split()[0] for line in _read_text(split_path).splitlines() if line.strip()]
     labels: dict[str, int] = {}
-    for line in _read_text(split_path).splitlines():
-        if not line.strip():
-            continue
-        file_name = line.split()[0]
-        class_name = file_name.split("/")[0]
-        if class_name not in classes:
-            raise UserError(split_path, f"class '{class_name}' is not in {classes_path}", "use the matching class list")
+    for file_name, label in zip(lines, read_ucf_classes(classes_path, lines, source=split_path), strict=True):
         if (key := without_extension(file_name)) in labels:
             raise UserError(split_path, f"'{key}' stands there twice", "keep one line a video")
-        labels[key] = class_index(classes[class_name], classes_path, class_name, base=1)
+        labels[key] = label
     return _filled(labels, split_path)
+
+
+def read_ucf_classes(path: str | Path, file_names: Sequence[str], *, source: object = "a video") -> list[int]:
+    """The classes of videos `Class/v_Class_g01_c01.avi` by `{"classes": {name: 1-based}}` (action_classes.json).
+
+    Args:
+        path: The class list.
+        file_names: With the folder, which is the class.
+        source: Where they are named, for the error.
+    """
+    classes = read_json(path).get("classes")
+    if not isinstance(classes, dict):
+        raise UserError(path, "has no object 'classes'", "use the published label file")
+    labels = []
+    for file_name in file_names:
+        if (name := file_name.split("/")[0]) not in classes:
+            raise UserError(source, f"class '{name}' is not in {path}", "use the matching class list")
+        labels.append(class_index(classes[name], path, name, base=1))
+    return labels
 
 
 def read_attribute_pickle(path: str | Path, *, num_attributes: int = 7) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Who is seen, and what of them: readers of gender and of PA-HMDB51's attributes of every frame.
+"""Who is seen, and what of them: readers of side tables, of gender and of PA-HMDB51's attributes of every frame.
 
 What a reader would get wrong: a frame without a label is unknown (NaN), not negative. And "gender" is what annotators
 perceived; nobody in these files was asked.
@@ -15,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splavu.errors import UserError, nearest
-from splavu.labels import by_key, class_index, read_json, read_rows, without_extension
+from splavu.labels import (
+    VISPR_ATTRIBUTES,
+    by_key,
+    class_index,
+    read_json,
+    read_private_labels,
+    read_rows,
+    without_extension,
+)
 
 GENDERS = ("female", "male")
 
@@ -27,6 +35,43 @@ PAHMDB51_VALUES: Mapping[str, tuple[str, ...]] = {
     "relationship": ("unidentifiable", "identifiable"),
 }
 """Attribute -> what the values 0, 1, ... in its ranges mean."""
+
+
+@dataclass(frozen=True)
+class PrivateLabels:
+    """What an attacker wants to know of the videos of a data set, and of whom each is."""
+
+    attributes: tuple[str, ...]
+    """Names of the A columns."""
+    values: Mapping[str, NDArray[np.float32]]
+    """Key -> [A] of 0 and 1."""
+    people: Mapping[str, str]
+    """Key -> the person (or the film, where people have no names): what a split may not cut through."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody as a fairness evaluation groups them."""
+
+    subject: str
+    gender: str
+    """As annotators perceived it: 'female' or 'male'."""
+
+
+def gender_labels(people: Mapping[str, Person]) -> PrivateLabels:  # key -> person
+    """Gender as the one private attribute, 1 for 'female'."""
+    values = {key: np.array([person.gender == "female"], dtype=np.float32) for key, person in people.items()}
+    return PrivateLabels(("gender",), values, {key: person.subject for key, person in people.items()})
+
+
+def read_side_table(path: str | Path) -> PrivateLabels:
+    """`private_labels.csv`: filename, subject, then one column an attribute of VISPR's seven, by file name.
+
+    Raises:
+        UserError: A column is missing, a value is neither 0 nor 1, or a file is named twice.
+    """
+    values, people = read_private_labels(path)
+    return PrivateLabels(VISPR_ATTRIBUTES, values, people)
 
 
 def read_ntu_genders(path: str | Path) -> dict[str, str]:

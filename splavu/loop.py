@@ -35,8 +35,8 @@ class Trainer(Protocol):
     """What differs from script to script."""
 
     learners: Sequence[Learner]
-    score: str
-    """The validation metric by which checkpoints are chosen; higher is better."""
+    score: str | None
+    """The validation metric by which checkpoints are chosen, higher is better; None trains a fixed number of epochs."""
 
     def batches(self, epoch: int) -> Iterable[Any]: ...
 
@@ -75,7 +75,7 @@ def fit(
         restart: Begin anew although there is a checkpoint.
 
     Returns:
-        `{"epoch", "score", "checkpoint"}` of the best validation.
+        `{"epoch", "score", "checkpoint"}` of the best validation; without validation of the last epoch, score None.
 
     Raises:
         UserError: A loss isn't finite, or the run folder belongs to other parameters.
@@ -103,7 +103,8 @@ def fit(
             metrics = {f"loss/{name}": value for name, value in _train_epoch(trainer, epoch, params.num_epochs).items()}
             for learner in trainer.learners:
                 learner.end_epoch()
-            if (epoch + 1) % params.val_freq == 0 or epoch + 1 == params.num_epochs:
+            due = (epoch + 1) % params.val_freq == 0 or epoch + 1 == params.num_epochs
+            if due and trainer.score is not None:
                 seed_everything(params.seed, epoch, 1)
                 validated = dict(trainer.validate())
                 metrics |= {f"val/{name}": value for name, value in validated.items()}
@@ -123,7 +124,9 @@ def fit(
             _remove_superseded(run, progress)  # only now does nothing need them any more
 
     best = progress["best"]
-    if best is None:
+    if trainer.score is None:
+        best = {"epoch": progress["next_epoch"], "score": None, "checkpoint": checkpoints.RESUMABLE}
+    if best is None or not best["epoch"]:
         raise UserError("num_epochs", f"{params.num_epochs} leaves nothing to train", "give at least 1")
     trainer.load_weights(checkpoints.read(run.path / best["checkpoint"]))
     return {**best, "checkpoint": str(run.path / best["checkpoint"])}

@@ -1,4 +1,4 @@
-"""The terms of the SPLAVU objective that are no task: the privacy budget and latent consistency.
+"""The terms of the SPLAVU objective that are no task: the privacy budget, latent consistency, a reversed gradient.
 
 The anonymizer *maximises* NT-Xent: two static clips of one video must not be told from those of other videos. The bound
 holds only because the similarities are cosines; with a plain dot product the game diverges.
@@ -51,3 +51,21 @@ def latent_consistency(anonymized: Tensor, raw: Tensor) -> Tensor:  # [B, D], [B
     It scales with the variance of the features, so one weight doesn't mean the same for two encoders.
     """
     return F.mse_loss(anonymized, raw)
+
+
+def reverse_gradient(features: Tensor) -> Tensor:  # any shape -> the same values
+    """The identity, whose gradient changes its sign: what follows learns a loss that what comes before increases.
+
+    Source: the gradient reversal layer of Ganin and Lempitsky 2015, strength 1.
+    """
+    return _Reversed.apply(features)
+
+
+class _Reversed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, features: Tensor) -> Tensor:
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return -gradient

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from splavu.anonymizers import Anonymizer, one_by_one
 from splavu.checkpoints import load_into, state_of
 from splavu.datasets import ClipBatch
-from splavu.tasks import ActionRecognition
+from splavu.tasks import Task
 
 Serving = Literal["alone", "batch"]
 
@@ -44,12 +44,18 @@ class Served(nn.Module):
 
 
 class ProbeTrainer:
-    """Trains the head of one task on served features; a `splavu.loop.Trainer`."""
+    """Trains the head of one task on served features; a `splavu.loop.Trainer`.
 
-    def __init__(self, served: Served, task: ActionRecognition) -> None:
+    Args:
+        served: The features.
+        task: The head and its data.
+        chooses: Whether the epoch is chosen by validation; False trains a fixed time, for data without a split for it.
+    """
+
+    def __init__(self, served: Served, task: Task, *, chooses: bool = True) -> None:
         self.served, self.task = served, task
         self.learners = [task.learner]
-        self.score = task.score
+        self.score = task.score if chooses else None
 
     def batches(self, epoch: int) -> _Pass:
         return _Pass(self.task.source, epoch)

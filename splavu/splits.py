@@ -10,7 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,8 +26,9 @@ NTU_LEFT_OUT_SUBJECTS = frozenset(f"P{number:03d}" for number in (3, 4, 9, 19, 2
 NTU_NUM_ACTIONS = 60
 """Later actions belong to NTU RGB+D 120 and to no split here."""
 
-NTU_BIAS: Mapping[str, str] = {"ntu_bias_f": "male", "ntu_bias_m": "female"}
-"""Name -> gender of the majority in training. The letter names those at a disadvantage."""
+NTU_BIAS: Mapping[str, str | None] = {"ntu_bias_f": "male", "ntu_bias_m": "female", "ntu_balanced": None}
+"""Name -> gender of the majority in training. The letter names those at a disadvantage; the last one is the control: as
+many training videos, half of women and half of men for every action."""
 INVERTED_ACTION = 4
 """A004, brush hair: in training the other gender has the majority (Fioresi et al. 2026, appendix A)."""
 
@@ -71,26 +72,35 @@ def ntu_split(names: Iterable[str]) -> Split:
     return Split(train, tuple(n for n, part in parts.items() if part.subject in NTU_TEST_SUBJECTS))
 
 
-def ntu_bias_split(
+def ntu_bias_split(variant: str, names: Iterable[str], genders: Mapping[str, str], **options: Any) -> Split:
+    """Both sides of NTU-Bias-F, NTU-Bias-M or their control; `options` as `ntu_bias_side` takes them."""
+    names = list(names)
+    return Split(*(ntu_bias_side(variant, names, genders, side, **options) for side in ("train", "test")))
+
+
+def ntu_bias_side(
     variant: str,
     names: Iterable[str],
     genders: Mapping[str, str],
+    side: str,
     *,
     minority_share: float = 0.05,
     inverted_action: int = INVERTED_ACTION,
     seed: int = 0,
-) -> Split:
+) -> tuple[str, ...]:
     """NTU-Bias-F or NTU-Bias-M: of each action's training videos 95% show one gender, for one action the other.
 
     Both sides start from a pool with as many subjects of each gender and, for every action, as many videos of each;
     what is too much is drawn out by `seed`. The test side is its pool. The training side keeps the majority's pool and
     of the minority's as many videos as bring its share closest to `minority_share`, but at least one, dealt evenly
-    among its subjects. Equal seeds give both variants the same pools, so one is the mirror image of the other.
+    among its subjects; the control has as many videos an action, half of each gender (one less where that is odd).
+    Equal seeds give all variants the same pools, so one bias is the mirror image of the other.
 
     Args:
         variant: A name in `NTU_BIAS`.
-        names: Every video there is, as in the feature store.
+        names: Videos; those of the other side and of actions beyond 60 are left out.
         genders: Subject -> 'male' or 'female' (`labels_private.read_ntu_genders`).
+        side: 'train' or 'test'. One doesn't depend on the other, so a store that holds one is enough.
         minority_share: 0 < share < 0.5.
         inverted_action: Counted from 1, as in the file names.
         seed: Of all draws; the order of `names` does not matter to them.
@@ -98,26 +108,32 @@ def ntu_bias_split(
     Raises:
         UserError: An unknown variant, a subject without a gender, a side without one of the genders.
 
-    Source: Fioresi et al. 2026, appendix A. What it leaves open is settled here: the equal pools and the rounding.
+    Source: Fioresi et al. 2026, appendix A. What it leaves open is settled here: the equal pools, the rounding and the
+    control.
     """
     if variant not in NTU_BIAS:
         raise UserError("dataset", f"'{variant}' is no biased subset of NTU RGB+D", nearest(variant, NTU_BIAS))
     if not 0 < minority_share < 0.5:
         raise UserError("minority_share", f"is {minority_share}, expected between 0 and 0.5", "the paper has 0.05")
-    names = list(names)
-    sides = ntu_split(names)
-    generator = np.random.default_rng(seed)
-    pools = {side: _equal_pool(getattr(sides, side), genders, side, generator) for side in ("train", "test")}
+    of_side = getattr(ntu_split(names), side)
+    generator = np.random.default_rng((seed, ("train", "test").index(side)))
+    pool = _equal_pool(of_side, genders, side, generator)
+    if side == "test":
+        chosen = {video for cell in pool.values() for video in cell}
+        return tuple(name for name in of_side if name in chosen)
 
-    chosen = {video for cell in pools["test"].values() for video in cell}
+    chosen = set()
     dealt: Counter[str] = Counter()
-    for (action, gender), cell in pools["train"].items():
-        if (gender == NTU_BIAS[variant]) != (action == inverted_action):
+    majority = NTU_BIAS[variant]
+    for (action, gender), cell in pool.items():
+        minority_count = max(1, round(len(cell) * minority_share / (1 - minority_share)))
+        if majority is None:
+            chosen.update(_dealt(cell, (len(cell) + minority_count) // 2, dealt, generator))
+        elif (gender == majority) != (action == inverted_action):
             chosen.update(cell)
         else:
-            count = max(1, round(len(cell) * minority_share / (1 - minority_share)))
-            chosen.update(_dealt(cell, count, dealt, generator))
-    return Split(tuple(n for n in sides.train if n in chosen), tuple(n for n in sides.test if n in chosen))
+            chosen.update(_dealt(cell, minority_count, dealt, generator))
+    return tuple(name for name in of_side if name in chosen)
 
 
 @dataclass(frozen=True)

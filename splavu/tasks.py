@@ -5,7 +5,7 @@ A task is built only if its weight isn't 0, so the data of an unused task need n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from splavu.anonymizers import Anonymizer
 from splavu.datasets import ClipBatch, Stream
-from splavu.metrics import top1
+from splavu.metrics import cmap, top1
+from splavu.objectives import reverse_gradient
 
 
 class Stateful(Protocol):
@@ -116,7 +117,7 @@ class Task(Protocol):
     """What the multitask trainer asks of a task."""
 
     name: str
-    """Names the loss term and the metrics: 'ar', 'tad', 'ad'."""
+    """Names the loss term and the metrics: 'ar', 'tad', 'ad', 'fb'."""
     learner: Learner
     checkpoint_key: str
     """Where the head's weights lie in a checkpoint."""
@@ -161,16 +162,73 @@ class ActionRecognition:
             "loss": float(F.nll_loss(log_likelihood, labels)),
         }
 
-    @torch.no_grad()
     def video_probabilities(self, anonymizer: Anonymizer) -> tuple[Tensor, Tensor]:  # -> [V, C], [V]
         """Class probabilities and classes of the validation videos, in file order."""
-        anonymizer.eval()
-        head = self.learner.network.eval()
-        probabilities, labels = [], []
-        for batch in self.validation.epoch(0):
-            batch = batch.to(self.device)
-            # One pass for each mode: an anonymizer that attends over the batch sees one clip of each video at a time.
-            modes = [head(anonymizer(clips)).softmax(dim=-1) for clips in batch.clips.unbind(dim=1)]
-            probabilities.append(torch.stack(modes).mean(dim=0).cpu())
-            labels.append(batch.labels.cpu())
-        return torch.cat(probabilities), torch.cat(labels)
+        return _video_means(self, anonymizer, lambda logits: logits.softmax(dim=-1))
+
+
+@dataclass
+class AttributeRecognition:
+    """A head that tells the private attributes of a clip; validation is the cMAP of videos, 0 to 1.
+
+    Source: the privacy head f_B of Fioresi et al. 2026, logistic loss.
+    """
+
+    learner: Learner
+    source: Stream
+    """Labels are attributes, [B, A]."""
+    validation: Stream
+    """In file order, `EvenClips`."""
+    device: torch.device
+    name: str = "fb"
+    checkpoint_key: str = "fb_model_state_dict"
+    score: str = field(default="cmap", init=False)
+
+    def loss(self, anonymizer: nn.Module, batch: ClipBatch) -> Tensor:
+        return F.binary_cross_entropy_with_logits(self.learner.network(anonymizer(batch.clips)), batch.labels)
+
+    def evaluate(self, anonymizer: Anonymizer) -> dict[str, float]:
+        probabilities, labels = self.video_probabilities(anonymizer)
+        return {
+            "cmap": cmap(labels.numpy(), probabilities.numpy()).value,
+            "loss": float(F.binary_cross_entropy(probabilities, labels)),
+        }
+
+    def video_probabilities(self, anonymizer: Anonymizer) -> tuple[Tensor, Tensor]:  # -> [V, A], [V, A]
+        """Probability of each attribute and the attributes of the validation videos, in file order."""
+        return _video_means(self, anonymizer, torch.sigmoid)
+
+
+@dataclass
+class AdversarialAttributes(AttributeRecognition):
+    """The same head as an adversary: it learns to tell the attributes, and the anonymizer learns that it can't.
+
+    One loss serves both, because the gradient changes its sign between head and anonymizer (Ganin and Lempitsky 2015).
+    What a reader would get wrong: the head that plays this game is no judge of privacy, a fresh attacker is.
+    """
+
+    score: str = field(default="privacy", init=False)
+
+    def loss(self, anonymizer: nn.Module, batch: ClipBatch) -> Tensor:
+        return super().loss(lambda clips: reverse_gradient(anonymizer(clips)), batch)
+
+    def evaluate(self, anonymizer: Anonymizer) -> dict[str, float]:
+        metrics = super().evaluate(anonymizer)
+        return {**metrics, "privacy": 1 - metrics["cmap"]}
+
+
+@torch.no_grad()
+def _video_means(
+    task: ActionRecognition | AttributeRecognition, anonymizer: Anonymizer, activation: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:  # -> [V, C], [V] or [V, A]
+    """Activated outputs of the head, averaged over each video's clips, and the videos' labels."""
+    anonymizer.eval()
+    head = task.learner.network.eval()
+    means, labels = [], []
+    for batch in task.validation.epoch(0):
+        batch = batch.to(task.device)
+        # One pass for each mode: an anonymizer that attends over the batch sees one clip of each video at a time.
+        modes = [activation(head(anonymizer(clips))) for clips in batch.clips.unbind(dim=1)]
+        means.append(torch.stack(modes).mean(dim=0).cpu())
+        labels.append(batch.labels.cpu())
+    return torch.cat(means), torch.cat(labels)

@@ -138,7 +138,7 @@ def test_one_checkpoint_in_its_batch_and_alone(study, capsys):
         ("attackers=('logistc',)", "attackers: 'logistc' is unknown; did you mean 'logistic'?"),
         ("views=('statik',)", "views: 'statik' is unknown; did you mean 'static'?"),
         ("seeds=()", "seeds: is empty"),
-        ("num_pa=5", "num_pa: is 5, but temporal labels have 7 attributes"),
+        ("num_pa=5", "num_pa: 5 was given, but dataset = 'hmdb51' means 7"),
         ("protocol=publisched", "did you mean 'published'?"),
         ("dataset=hmdb15", "did you mean 'hmdb51'?"),
         ("saved_fa_model=nowhere.pth", "nowhere.pth"),

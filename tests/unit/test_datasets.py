@@ -10,6 +10,7 @@ from feature_dl import CATALOGUE, HMDBFeaturesDataset, dataset_spec, open_datase
 from splavu import datasets
 from splavu.datasets import EvenClips, FeatureDataset, RandomClip, Stream, matched, uniform
 from splavu.errors import UserError
+from splavu.labels import VISPR_ATTRIBUTES
 from splavu.stores import FeatureStore, StoreWriter
 
 
@@ -150,9 +151,20 @@ def test_unknown_names_are_answered_with_the_nearest():
 
 
 def test_privacy_rows_join_features_attributes_and_subjects(study):
-    features, attributes, subjects, videos = privacy_rows("hmdb51", "test", "static", encoder="demo")
-    assert features.shape == (8 * 6 * 10, WIDTH)
-    assert attributes.shape == (480, 7)
-    assert len(set(subjects)) == 8
-    assert len(set(videos)) == 48
-    assert features.dtype == attributes.dtype == np.float32
+    rows, attributes = privacy_rows("hmdb51", "test", "static", encoder="demo")
+    assert attributes == VISPR_ATTRIBUTES
+    assert rows.features.shape == (8 * 6 * 10, WIDTH)
+    assert rows.labels.shape == (480, 7)
+    assert len(set(rows.clusters)) == 8
+    assert len(set(rows.videos)) == 48
+    assert rows.features.dtype == rows.labels.dtype == np.float32
+
+
+def test_private_labels_of_some_videos_are_enough_and_of_none_are_not(study):
+    path = study.data / "hmdb51/private_labels.csv"
+    header, *lines = path.read_text().splitlines(keepends=True)
+    path.write_text(header + "".join(line for line in lines if "subject19" in line or "subject20" in line))
+    rows, _ = privacy_rows("hmdb51", "test", "temporal", encoder="demo")
+    assert set(rows.clusters) == {"p19", "p20"}
+    with pytest.raises(UserError, match="none of its 72 videos is in the private labels of hmdb51"):
+        privacy_rows("hmdb51", "train", "temporal", encoder="demo")

@@ -185,3 +185,23 @@ def test_casia_rule_holds_for_six_of_each_walk_and_for_a_part_of_the_set():
 def test_bad_casia_names_are_named(bad):
     with pytest.raises(UserError, match=f"{bad}: (is no Casia-B name|has the unknown walk)"):
         splits.casia_name(bad)
+
+
+def test_the_control_has_as_many_videos_half_of_each_gender():
+    names = ntu_names()
+    control = cells(splits.ntu_bias_split("ntu_balanced", names, GENDERS).train)
+    biased = cells(splits.ntu_bias_split("ntu_bias_f", names, GENDERS).train)
+    for action in range(1, 8):
+        women, men = control[action, "female"], control[action, "male"]
+        assert women == men
+        assert 0 <= biased[action, "female"] + biased[action, "male"] - women - men <= 1
+
+
+@pytest.mark.parametrize("variant", splits.NTU_BIAS)
+def test_a_side_is_the_same_from_its_own_store(variant):
+    names = ntu_names()
+    whole = splits.ntu_bias_split(variant, names, GENDERS)
+    of_store = splits.ntu_split(names)
+    for side in ("train", "test"):
+        alone = splits.ntu_bias_side(variant, getattr(of_store, side), GENDERS, side)
+        assert alone == getattr(whole, side)
