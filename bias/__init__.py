@@ -1,0 +1,1 @@
+"""Whether action recognition is as good for one group of people as for another."""
