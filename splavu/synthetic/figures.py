@@ -15,7 +15,7 @@ import numpy as np
 
 from .canvas import Canvas, Colour, Point, blend, shade
 from .skeleton import HEAD_WIDTH, Joints, on_screen
-from .subjects import Outfit, Subject
+from .subjects import Bag, Outfit, Subject
 
 _LIMB_PARTS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle", "toe")
 
@@ -78,13 +78,17 @@ class _Figure:
         for side in (0, 1):
             legs = 0.5 * (self.depth["knee"][side] + self.depth["ankle"][side])
             arms = 0.5 * (self.depth["elbow"][side] + self.depth["wrist"][side])
-            parts.append((legs - 0.16, lambda side=side: self._leg(side)))
+            under = min(legs - 0.16, trunk - 0.001) if self.outfit.coat else legs - 0.16
+            parts.append((under, lambda side=side: self._leg(side)))
             parts.append((arms + 0.015, lambda side=side: self._arm(side)))
         head = max(self.depth["head"], trunk + 0.001) if self.pitch < 0.6 else self.depth["head"]
         parts.append((head, self._head))
         if self.subject.hair_length > 0.5 and self.outfit.cover != "helmet":
             behind = head - 0.12 * math.cos(self.gaze) - (0.02 if math.cos(self.gaze) > -0.3 else -0.02)
             parts.append((behind, self._long_hair))
+        if (bag := self.outfit.bag) is not None:
+            held = self.depth["wrist"][bag.side] if bag.in_hand else trunk + self._beside(self.depth["hip"], bag.side)
+            parts.append((held + 0.005, lambda: self._bag(bag)))
         for _, paint in sorted(parts, key=lambda part: part[0]):
             paint()
 
@@ -182,9 +186,15 @@ class _Figure:
                 (0.2, 1.02 * (hips + waist) / 2, 0.06, 0),
             )
         )
-        self.canvas.polygon(belt, outfit.bottom)
-        if outfit.skirt:
-            self._skirt(outline)
+        self.canvas.polygon(belt, top if outfit.coat else outfit.bottom)
+        if outfit.coat:
+            self._skirt(outline, top, reach=1.5)
+            if front > 0.2:
+                (x, y), (other_x, other_y) = (self._hem(side, 1.5) for side in (0, 1))
+                hem = (0.5 * (x + other_x), 0.5 * (y + other_y))
+                self.canvas.stroke(self._along(0.9), hem, 0.014 * pelvis[2], shade(top, 0.6))
+        elif outfit.skirt:
+            self._skirt(outline, outfit.bottom, reach=0.88)
 
     @staticmethod
     def _width_at(stations: Sequence[tuple[float, float, float, float]], height: float) -> float:
@@ -224,16 +234,17 @@ class _Figure:
         shift = 0.03 * math.sin(self.facing) * self.at["pelvis"][2]
         return (x + shift + reach, y), (x + shift - reach, y)
 
-    def _skirt(self, outline: Callable) -> None:
-        body, colour = self.subject.body, self.outfit.bottom
+    def _hem(self, side: int, reach: float) -> Point:
+        """A point on the line of the thigh, `reach` of its length below the hip."""
+        hip, knee = self.at["hip"][side], self.at["knee"][side]
+        return hip[0] + reach * (knee[0] - hip[0]), hip[1] + reach * (knee[1] - hip[1])
+
+    def _skirt(self, outline: Callable, colour: Colour, *, reach: float) -> None:
+        body = self.subject.body
         waist = outline(((0.24, 1.04 * body.waist, 0.06, 0.0), (0.3, 1.0 * body.waist, 0.056, 0.0)))
         scale = self.at["pelvis"][2]
         flare = 0.045 * scale
-        hems = []
-        for side in (0, 1):
-            hip, knee = self.at["hip"][side], self.at["knee"][side]
-            hems.append((hip[0] + 0.88 * (knee[0] - hip[0]), hip[1] + 0.88 * (knee[1] - hip[1])))
-        hems.sort()
+        hems = sorted(self._hem(side, reach) for side in (0, 1))
         left, right = (hems[0][0] - flare, hems[0][1]), (hems[1][0] + flare, hems[1][1])
         hips = outline(((0.0, 1.1 * body.hips, 0.075, 0.0),))
         self.canvas.polygon([waist[0], hips[0], right, left, hips[1], waist[3]], shade(colour, 0.93))
@@ -242,6 +253,34 @@ class _Figure:
             hem = (left[0] + share * (right[0] - left[0]), left[1] + share * (right[1] - left[1]))
             crease = (0.5 * (hips[0][0] + hips[1][0]) + 0.3 * (hem[0] - middle[0]), hips[0][1])
             self.canvas.stroke(crease, hem, 0.01 * scale, shade(colour, 0.75))
+
+    def _beside(self, of_hips: Sequence[float], side: int) -> float:
+        """How far a point beside the hips lies from between them, given one coordinate of both hip joints."""
+        return (of_hips[side] - of_hips[1 - side]) * (0.9 + 0.018 / self.subject.body.hips)
+
+    def _bag(self, bag: Bag) -> None:
+        """A flat box with its length along the heading: beside the hip on a strap, or hanging from the hand."""
+        pelvis, wrist, elbow = self.at["pelvis"], self.at["wrist"][bag.side], self.at["elbow"][bag.side]
+        scale = pelvis[2]
+        length, height = (0.085, 0.13) if bag.in_hand else (0.095, 0.15)
+        half = scale * math.hypot(0.032 * math.cos(self.facing), length * math.sin(self.facing))
+        if bag.in_hand:
+            grip = (wrist[0] + 0.15 * (wrist[0] - elbow[0]), wrist[1] + 0.15 * (wrist[1] - elbow[1]))
+            x, top, width = grip[0], grip[1] + 0.045 * scale, 0.014
+        else:
+            columns = [hip[0] for hip in self.at["hip"]]
+            shoulder, neck = self.at["shoulder"][bag.side], self.at["neck"]
+            grip = (0.7 * shoulder[0] + 0.3 * neck[0], 0.7 * shoulder[1] + 0.3 * neck[1])
+            x, top, width = pelvis[0] + self._beside(columns, bag.side), pelvis[1] - 0.05 * scale, 0.02
+        bottom = top + height * scale
+        for corner in (-0.7 * half, 0.7 * half):
+            self.canvas.stroke(grip, (x + corner, top), width * scale, shade(bag.colour, 0.7))
+        corners = [(x - 0.88 * half, top), (x + 0.88 * half, top), (x + half, bottom), (x - half, bottom)]
+        self.canvas.polygon(corners, bag.colour)
+        flap = top + 0.4 * (bottom - top)
+        self.canvas.polygon(
+            [corners[0], corners[1], (x + 0.93 * half, flap), (x - 0.93 * half, flap)], shade(bag.colour, 0.75)
+        )
 
     def _long_hair(self) -> None:
         x, y, scale = self.at["head"]

@@ -68,7 +68,7 @@ def render(
     wide, high = width * _OVERSAMPLING, height * _OVERSAMPLING
     plate = backdrop(scene, wide, high)
     camera = _camera(scene, seconds)
-    skeletons = [joints(p.pose(seconds), p.subject.body, azimuth=_azimuth(p, seconds)) for p in people]
+    skeletons = [_skeleton(person, seconds) for person in people]
     places = [_placed(person, seconds, camera, wide, high) for person in people]
     tracks = [track(skeleton, **place) for skeleton, place in zip(skeletons, places, strict=True)]
     main = next(index for index, person in enumerate(people) if person.role == "main")
@@ -84,9 +84,37 @@ def render(
         frames[frame] = grain.apply(cv2.LUT(small, table), seconds[frame])
     return Rendered(
         frames=frames,
-        visible=_visible(people, skeletons),
+        visible=visible_attributes(people, seconds),
         keypoints=keypoints(skeletons[main], **places[main]) / _OVERSAMPLING,
     )
+
+
+def visible_attributes(people: Sequence[Person], seconds: np.ndarray) -> np.ndarray:  # [T] -> [T, A] uint8
+    """What `render` shows of the main person at each moment (`ATTRIBUTES`); nothing is drawn."""
+    person = next(person for person in people if person.role == "main")
+    roles = {other.role for other in people}
+    complete, partial = face_visibility(person, seconds)
+    columns = {
+        "skin_color": person.subject.dark_skin,
+        "gender": person.subject.female,
+        "complete_face": complete,
+        "partial_face": partial,
+        "semi_nudity": person.outfit.bare,
+        "personal_relationship": "companion" in roles,
+        "social_relationship": "group" in roles,
+    }
+    return np.stack([np.broadcast_to(columns[name], len(seconds)).astype(np.uint8) for name in ATTRIBUTES], axis=1)
+
+
+def face_visibility(person: Person, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # [T] -> [T], [T] bool
+    """Whether somebody's face is seen completely, and whether only in part; never both."""
+    skeleton = _skeleton(person, seconds)
+    turned = np.abs((skeleton.gaze + np.pi) % (2 * np.pi) - np.pi)
+    bowed = skeleton.pitch > 0.9
+    open_face = (turned < np.radians(45)) & ~bowed
+    some_face = (turned < np.radians(115)) & ~(bowed & (turned < np.radians(45)))
+    complete = open_face & (person.outfit.cover == "none")
+    return complete, some_face & ~complete & (person.outfit.cover != "helmet")
 
 
 def locate(
@@ -96,7 +124,7 @@ def locate(
 
     Nothing is drawn. Occlusion by other people and by one's own arms isn't considered.
     """
-    skeleton = joints(person.pose(seconds), person.subject.body, azimuth=_azimuth(person, seconds))
+    skeleton = _skeleton(person, seconds)
     wide, high = (_OVERSAMPLING * side for side in size)
     place = _placed(person, seconds, _camera(scene, seconds), wide, high)
     face = face_points(skeleton, person.subject.body, **place)
@@ -117,8 +145,9 @@ def _placed(person: Person, seconds: np.ndarray, camera: np.ndarray, wide: int, 
     return {"ground": ground, "scale": person.height * person.subject.stature * high}
 
 
-def _azimuth(person: Person, seconds: np.ndarray) -> np.ndarray | float:
-    return person.azimuth(seconds) if callable(person.azimuth) else person.azimuth
+def _skeleton(person: Person, seconds: np.ndarray) -> Joints:
+    azimuth = person.azimuth(seconds) if callable(person.azimuth) else person.azimuth
+    return joints(person.pose(seconds), person.subject.body, azimuth=azimuth)
 
 
 def _light_table(scene: Scene) -> np.ndarray:  # [256, 1, 3] uint8
@@ -145,26 +174,3 @@ class _Grain:
             column = (tick * (salt + 2) + self.seed // 3) % self.width
             frame = operation(frame, self.field[row : row + self.height, column : column + self.width])
         return frame
-
-
-def _visible(people: Sequence[Person], skeletons: Sequence[Joints]) -> np.ndarray:  # -> [T, A]
-    index = next(i for i, person in enumerate(people) if person.role == "main")
-    person, skeleton = people[index], skeletons[index]
-    roles = {other.role for other in people}
-    turned = np.abs((skeleton.gaze + np.pi) % (2 * np.pi) - np.pi)
-    bowed = skeleton.pitch > 0.9
-    open_face = (turned < np.radians(45)) & ~bowed
-    some_face = (turned < np.radians(115)) & ~(bowed & (turned < np.radians(45)))
-    covered = person.outfit.cover != "none"
-    hidden = person.outfit.cover == "helmet"
-    columns = {
-        "skin_color": person.subject.dark_skin,
-        "gender": person.subject.female,
-        "complete_face": open_face & (not covered),
-        "partial_face": some_face & ~(open_face & (not covered)) & (not hidden),
-        "semi_nudity": person.outfit.bare,
-        "personal_relationship": "companion" in roles,
-        "social_relationship": "group" in roles,
-    }
-    num_frames = len(turned)
-    return np.stack([np.broadcast_to(columns[name], num_frames).astype(np.uint8) for name in ATTRIBUTES], axis=1)

@@ -50,6 +50,16 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Bag:
+    """A flat bag at the hip, its strap over the shoulder, or in the hand."""
+
+    colour: Colour
+    in_hand: bool
+    side: int
+    """`motions.LEFT` or `motions.RIGHT`."""
+
+
+@dataclass(frozen=True)
 class Outfit:
     """What the subject wears in one video."""
 
@@ -66,6 +76,9 @@ class Outfit:
     stripes: bool
     cover: str = "none"
     cap: Colour | None = None
+    coat: bool = False
+    """The top is a coat that hangs to below the knees."""
+    bag: Bag | None = None
 
 
 def _mix(tones: tuple[Colour, ...], position: float) -> Colour:

@@ -21,7 +21,7 @@ from typing import Any
 
 from splavu.errors import UserError, nearest
 
-from . import layouts, thumos14, ucf_crime
+from . import casia_b, layouts, thumos14, ucf_crime
 from .motions import ACTIONS
 from .plans import Split, sample_splits
 
@@ -42,6 +42,7 @@ class Size:
     vispr: dict[str, Split]
     thumos14: dict[str, Split]
     ucf_crime: dict[str, Split]
+    casia_b_subjects: dict[str, int]
     actions: tuple[str, ...] = ACTIONS
     lengths: tuple[int, int] = (34, 90)
     """Fewest and most frames of a trimmed video."""
@@ -50,6 +51,13 @@ class Size:
     ucf_crime_seconds: tuple[float, float] = (14.5, 26.0)
     ucf_crime_abnormal: float = 0.45
     """Share of abnormal videos."""
+    casia_b_views: tuple[int, ...] = casia_b.VIEWS
+    casia_b_lengths: tuple[int, int] = (34, 50)
+
+    @property
+    def casia_b(self) -> dict[str, Split]:
+        videos = casia_b.WALKS * len(self.casia_b_views)
+        return {split: Split(subjects, videos) for split, subjects in self.casia_b_subjects.items()}
 
 
 SIZES: dict[str, Size] = {
@@ -58,23 +66,28 @@ SIZES: dict[str, Size] = {
         vispr={"train": Split(8, 3), "test": Split(6, 2)},
         thumos14={"validation": Split(2, 2), "test": Split(2, 1)},
         ucf_crime={"train": Split(3, 2), "test": Split(2, 2)},
+        casia_b_subjects={"train": 2, "test": 2},
         actions=("jumping_jack", "walk", "wave"),
         lengths=(34, 50),
         thumos14_seconds=(6.0, 9.0),
         ucf_crime_seconds=(9.0, 11.0),
         ucf_crime_abnormal=0.5,
+        casia_b_views=(0, 90),
     ),
     "small": Size(
         hmdb51={"train": Split(50, 12), "val": Split(16, 10), "test": Split(34, 9)},
         vispr={"train": Split(100, 4), "test": Split(50, 4)},
         thumos14={"validation": Split(30, 2), "test": Split(15, 2)},
         ucf_crime={"train": Split(40, 2), "test": Split(17, 2)},
+        casia_b_subjects={"train": 6, "test": 14},
+        casia_b_views=(0, 54, 90, 126),
     ),
     "full": Size(
         hmdb51={"train": Split(200, 12), "val": Split(60, 12), "test": Split(120, 12)},
         vispr={"train": Split(400, 5), "test": Split(200, 5)},
         thumos14={"validation": Split(100, 2), "test": Split(106, 2)},
         ucf_crime={"train": Split(200, 2), "test": Split(70, 2)},
+        casia_b_subjects={"train": 40, "test": 40},
     ),
 }
 
@@ -127,6 +140,10 @@ def _plan_ucf_crime(seed: int, size: Size, scene_bias: float) -> Videos:
     )
 
 
+def _plan_casia_b(seed: int, size: Size, scene_bias: float) -> Videos:  # everybody walks in the same room
+    return casia_b.sample_videos(seed, size.casia_b_subjects, views=size.casia_b_views, lengths=size.casia_b_lengths)
+
+
 SETS: Mapping[str, DataSet] = MappingProxyType(
     {
         "hmdb51": DataSet(
@@ -164,6 +181,17 @@ somebody fleeing. There are fewer and shorter ones than in UCF-Crime. `ucf-i3d.l
 `ucf-i3d-test.list` name them, `gt-ucf.npy` holds the truth of the test videos in the order of the list, frame by frame,
 and `Temporal_Anomaly_Annotation_for_Testing_Videos.txt` the same in UCF-Crime's own format (last frames count in).
 `private_labels.csv` is as above; personal_relationship does not occur.""",
+        ),
+        "casia_b": DataSet(
+            plan=_plan_casia_b,
+            draw=lambda walk, seed, split, folder: casia_b.write_video(walk, seed, folder),
+            label=lambda folder, videos, size: casia_b.write_labels(folder, videos),
+            modules=("casia_b",),
+            card="""`casia_b/` has the layout of Casia-B: `videos/SSS-TT-NN-VVV.avi`, subject, walk (`nm` normal, `bg`
+with a bag, `cl` in a long coat), repetition and view in degrees (000 towards the camera, 090 to the right). Subjects
+001 and up train, 075 and up are tested. A subject's clothes are the same in all walks, under the coat too; cameras and
+backdrops are the same for all subjects. In `private_labels.csv` the faces follow from the view, and semi_nudity and the
+relationships don't occur.""",
         ),
     }
 )
