@@ -3,6 +3,9 @@
 L = w_LC MSE(h, f_A(h)) + w_AR L_AR(f_A(h)) + w_TAD L_TAD(f_A(video)) + w_AD L_AD(f_A(video))
     - w_B NT-Xent(f_A(static clip 1), f_A(static clip 2))
 
+With ssl = False the privacy term is supervised: a head learns to tell the private attributes of pa_dataset from
+anonymized clips, and the adapter learns to prevent it, - w_B BCE(f_B(f_A(h)), attributes).
+
 A term of weight 0 is never built, and nothing of it is read. Without AR and privacy the data set of clips isn't read
 either; consistency is then asked of what the other tasks anonymize.
 """
@@ -12,18 +15,18 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 import config
-from feature_dl import open_dataset, untrimmed_spec
-from model_loaders import feature_dim, load_fa, load_ft
+from feature_dl import dataset_spec, open_dataset, untrimmed_spec
+from model_loaders import feature_dim, load_fa, load_fb, load_ft
 from splavu import cli, loop, params, runs, runtime
 from splavu.datasets import EvenClips, Stream
 from splavu.errors import UserError
 from splavu.multitask import EpochLength, MultitaskTrainer, steps_per_epoch
-from splavu.tasks import ActionRecognition, Learner, Task
+from splavu.tasks import ActionRecognition, AdversarialAttributes, Learner, Task
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,15 @@ class AnonymizerParams:
     ft_ad_loss_weight: float = 0.0
     fb_loss_weight: float = 1.0
     """w_B, privacy budget; 0 opens no static-clip store."""
+    ssl: bool = True
+    """The privacy term: self-supervised on pairs of static clips (SPLAVU), or False: against a head that is trained on
+    the private attributes of pa_dataset."""
+    pa_dataset: str | None = None
+    """Only for ssl = False: a row of feature_dl.CATALOGUE whose labels are attributes (vispr, vp_hmdb, vp_ucf)."""
+    saved_fb_model: str | None = None
+    """Checkpoint of that head to start from."""
+    learning_rate_fb: float = 1e-3
+    """Of that head."""
     fb_frame_pool: int = 10
     """Static clips a video in the store."""
     fb_frame_sample: int = 2
@@ -115,6 +127,10 @@ class AnonymizerParams:
             raise UserError("fa_loss_weight", "every loss weight is 0", "give at least one term a weight")
         if self.needs_clips and self.ar_dataset is None:
             raise UserError("ar_dataset", "is missing, and AR, privacy or consistency alone need it", "name a data set")
+        if self.supervises_privacy and self.pa_dataset is None:
+            raise UserError(
+                "pa_dataset", "is missing, and ssl = False learns from private attributes", "name a data set"
+            )
         if self.fb_frame_sample != 2:
             raise UserError("fb_frame_sample", f"{self.fb_frame_sample}, but NT-Xent compares two", "set 2")
         for name in ("num_epochs", "batch_size_ar", "batch_size_ad", "v_batch_size", "val_freq", "num_modes"):
@@ -122,10 +138,20 @@ class AnonymizerParams:
                 raise UserError(name, f"{getattr(self, name)} is less than 1", "give at least 1")
 
     @property
+    def supervises_privacy(self) -> bool:
+        """Whether the privacy term learns from labels."""
+        return bool(self.fb_loss_weight and not self.ssl)
+
+    @property
+    def static_frames(self) -> int:
+        """Static clips a video that the privacy term needs in the store."""
+        return self.fb_frame_pool if self.fb_loss_weight and self.ssl else 0
+
+    @property
     def needs_clips(self) -> bool:
         """Whether any term reads the data set of clips."""
-        without = self.ft_tad_loss_weight or self.ft_ad_loss_weight
-        return bool(self.ft_ar_loss_weight or self.fb_loss_weight or not without)
+        without = self.ft_tad_loss_weight or self.ft_ad_loss_weight or self.supervises_privacy
+        return bool(self.ft_ar_loss_weight or self.static_frames or not without)
 
 
 def build(p: AnonymizerParams, device: torch.device) -> MultitaskTrainer:
@@ -143,6 +169,8 @@ def build(p: AnonymizerParams, device: torch.device) -> MultitaskTrainer:
         tasks.append((_temporal_action_detection(p, device), p.ft_tad_loss_weight))
     if p.ft_ad_loss_weight:
         tasks.append((_anomaly_detection(p, device), p.ft_ad_loss_weight))
+    if p.supervises_privacy:
+        tasks.append((_attribute_adversary(p, device), p.fb_loss_weight))
     optimizer = torch.optim.AdamW(anonymizer.parameters(), lr=p.learning_rate_fa, weight_decay=p.weight_decay)
     trainer = MultitaskTrainer(
         Learner("fa", anonymizer, optimizer),
@@ -150,7 +178,7 @@ def build(p: AnonymizerParams, device: torch.device) -> MultitaskTrainer:
         source,
         validation=validation,
         consistency_weight=p.fa_loss_weight,
-        privacy_weight=p.fb_loss_weight,
+        privacy_weight=p.fb_loss_weight if p.ssl else 0,
         temperature=p.temperature,
         epoch_length=p.epoch_length,
         device=device,
@@ -164,7 +192,6 @@ def build(p: AnonymizerParams, device: torch.device) -> MultitaskTrainer:
 
 def _clips(p: AnonymizerParams) -> tuple[Stream, Stream]:
     """Clips of the training and the validation split, with what the terms that have a weight need of them."""
-    static_frames = p.fb_frame_pool if p.fb_loss_weight else 0
     source = Stream(
         open_dataset(
             p.ar_dataset,
@@ -172,7 +199,7 @@ def _clips(p: AnonymizerParams) -> tuple[Stream, Stream]:
             encoder=p.ft_arch,
             data_root=p.data_root,
             with_labels=bool(p.ft_ar_loss_weight),
-            static_frames=static_frames,
+            static_frames=p.static_frames,
             seed=p.seed,
         ),
         batch_size=p.batch_size_ar,
@@ -187,7 +214,7 @@ def _clips(p: AnonymizerParams) -> tuple[Stream, Stream]:
             data_root=p.data_root,
             with_labels=bool(p.ft_ar_loss_weight),
             draw=EvenClips(p.num_modes if p.ft_ar_loss_weight else 1),
-            static_frames=0 if p.ft_ar_loss_weight else static_frames,
+            static_frames=0 if p.ft_ar_loss_weight else p.static_frames,
         ),
         batch_size=p.v_batch_size,
         shuffle=False,
@@ -227,18 +254,40 @@ def _anomaly_detection(p: AnonymizerParams, device: torch.device) -> Task:
     )
 
 
+def _attribute_adversary(p: AnonymizerParams, device: torch.device) -> Task:
+    spec = dataset_spec(p.pa_dataset)
+    if not spec.multi_label:
+        raise UserError("pa_dataset", f"labels of '{p.pa_dataset}' are no attributes", "take vispr, vp_hmdb or vp_ucf")
+    head = load_fb(p.saved_fb_model, "mlp", feature_dim(p), spec.num_classes, normalise=False).to(device)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=p.learning_rate_fb, weight_decay=p.weight_decay)
+
+    def stream(split: str, *, batch_size: int, shuffle: bool, **options: Any) -> Stream:
+        clips = open_dataset(spec.name, split, encoder=p.ft_arch, data_root=p.data_root, seed=p.seed, **options)
+        return Stream(clips, batch_size=batch_size, seed=p.seed, shuffle=shuffle)
+
+    source = stream("train", batch_size=p.batch_size_ar, shuffle=True)
+    validation = stream(p.val_split, batch_size=p.v_batch_size, shuffle=False, draw=EvenClips(p.num_modes))
+    return AdversarialAttributes(Learner("fb", head, optimizer), source, validation, device)
+
+
+def train(p: AnonymizerParams, *, device: torch.device, restart: bool = False) -> dict[str, Any]:
+    """Train (or go on training) the anonymizer in its run folder; the result, which is written there too."""
+    if p.batch_as_sequence:
+        print("batch_as_sequence: every feature is mixed with its batch, as in the reference. Not for release.")
+    run = runs.RunFolder(config.RUNS, p.run_id)
+    trainer = build(p, device)
+    best = loop.fit(trainer, run, p, inputs=trainer.provenance, restart=restart)
+    run.write_json("results.json", best)
+    return best
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, default_params="params/params_fa.py")
     parser.add_argument("--restart", action="store_true", help="train anew although the run folder has a checkpoint")
     args = parser.parse_args(argv)
     cli.start(args)
     p = params.load(args.params, AnonymizerParams, args.set)
-    if p.batch_as_sequence:
-        print("batch_as_sequence: every feature is mixed with its batch, as in the reference. Not for release.")
-    run = runs.RunFolder(config.RUNS, p.run_id)
-    trainer = build(p, runtime.pick_device(args.device))
-    best = loop.fit(trainer, run, p, inputs=trainer.provenance, restart=args.restart)
-    run.write_json("results.json", best)
+    best = train(p, device=runtime.pick_device(args.device), restart=args.restart)
     print(f"best epoch {best['epoch']} ({best['score']:.4f}): {best['checkpoint']}")
     return 0
 

@@ -6,15 +6,15 @@ split, and the test split is read after that; val_split = None trains a fixed nu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 import config
 from feature_dl import dataset_spec, open_dataset
-from model_loaders import load_ft
+from model_loaders import feature_dim, load_fb, load_ft, num_classes
 from splavu import cli, loop, params, runs, runtime
 from splavu.anonymize import load_anonymizer, weights_hash
 from splavu.anonymizers import IdentityAnonymizer
@@ -43,6 +43,8 @@ class HeadParams:
     """Of a published checkpoint, which doesn't record it."""
     serving: Serving = "alone"
     """How the anonymizer meets features: 'alone' as released, 'batch' as the published numbers were made."""
+    head: Literal["linear", "mlp"] = "linear"
+    """'linear', as the paper's utility head; 'mlp' is its privacy head Linear-ReLU-Linear, its outputs unbounded."""
     saved_ft_model: str | None = None
     num_epochs: int = 250
     batch_size: int = 1024
@@ -67,30 +69,32 @@ HeadTask = ActionRecognition | AttributeRecognition
 def build(p: HeadParams, device: torch.device) -> tuple[ProbeTrainer, HeadTask]:
     """The trainer, and the same task on the test split."""
     runtime.seed_everything(p.seed)
+    spec = dataset_spec(p.dataset)
     if p.val_split is not None:
-        dataset_spec(p.dataset).check_split(
-            p.val_split, name="val_split", remedy="val_split = None takes the last epoch"
-        )
-    head = load_ft(p, p.saved_ft_model).to(device)
-    anonymizer = (
-        load_anonymizer(p.saved_fa_model, num_heads=p.num_heads) if p.anon else IdentityAnonymizer(head.in_features)
-    )
-    if anonymizer.architecture["feature_dim"] != head.in_features:
+        spec.check_split(p.val_split, name="val_split", remedy="val_split = None takes the last epoch")
+    width = feature_dim(p)
+    if p.head == "linear":
+        head = load_ft(p, p.saved_ft_model).to(device)
+    else:
+        head = load_fb(p.saved_ft_model, "mlp", width, num_classes(p, p.dataset), normalise=False).to(device)
+    anonymizer = load_anonymizer(p.saved_fa_model, num_heads=p.num_heads) if p.anon else IdentityAnonymizer(width)
+    if anonymizer.architecture["feature_dim"] != width:
         raise UserError(
             p.saved_fa_model,
-            f"anonymizes features {anonymizer.architecture['feature_dim']} wide, {p.ft_arch} gives {head.in_features}",
+            f"anonymizes features {anonymizer.architecture['feature_dim']} wide, {p.ft_arch} gives {width}",
             "name the encoder that the anonymizer was trained for",
         )
     optimizer = torch.optim.AdamW(head.parameters(), lr=p.learning_rate, weight_decay=p.weight_decay)
-    kind = AttributeRecognition if dataset_spec(p.dataset).multi_label else ActionRecognition
-    learner = Learner("ft_ar", head, optimizer)
+    kind = AttributeRecognition if spec.multi_label else ActionRecognition
+    checkpoint_key = "ft_model_state_dict" if p.head == "linear" else "fb_model_state_dict"
+    learner = Learner("ft_ar" if p.head == "linear" else "fb", head, optimizer)
     clips = open_dataset(p.dataset, "train", encoder=p.ft_arch, data_root=p.data_root, seed=p.seed)
     source = Stream(clips, batch_size=p.batch_size, seed=p.seed, num_workers=p.num_workers)
 
     def task(split: str) -> HeadTask:
         videos = open_dataset(p.dataset, split, encoder=p.ft_arch, data_root=p.data_root, draw=EvenClips(p.num_modes))
         held_out = Stream(videos, batch_size=p.v_batch_size, shuffle=False)
-        return kind(learner, source, held_out, device, checkpoint_key="ft_model_state_dict")
+        return kind(learner, source, held_out, device, checkpoint_key=checkpoint_key)
 
     served, test = Served(anonymizer.to(device), p.serving), task(p.test_split)
     if p.val_split is None:
@@ -117,14 +121,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     cli.start(args)
     p = params.load(args.params, HeadParams, args.set)
-    result, _, test = train(p, device=runtime.pick_device(args.device), restart=args.restart)
-    figure = f"test {SHOWN[test.score]} {100 * result['test'][test.score]:.2f} %"
-    how = "fixed" if p.val_split is None else f"chosen on {p.val_split}"
-    print(f"{described(p)}: {figure} (epoch {result['epoch']}, {how})")
+    result, _, _ = train(p, device=runtime.pick_device(args.device), restart=args.restart)
+    print(sentence(p, result))
     return 0
 
 
 SHOWN = {"top1": "top-1", "cmap": "cMAP"}
+
+
+def sentence(p: HeadParams, result: Mapping[str, Any]) -> str:
+    """The result on one line."""
+    metric = next(name for name in SHOWN if name in result["test"])
+    figure = f"test {SHOWN[metric]} {100 * result['test'][metric]:.2f} %"
+    how = "fixed" if p.val_split is None else f"chosen on {p.val_split}"
+    return f"{described(p)}: {figure} (epoch {result['epoch']}, {how})"
 
 
 def described(p: HeadParams) -> str:

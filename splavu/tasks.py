@@ -190,7 +190,7 @@ class AttributeRecognition:
     def evaluate(self, anonymizer: Anonymizer) -> dict[str, float]:
         probabilities, labels = self.video_probabilities(anonymizer)
         return {
-            "cmap": cmap(labels.numpy(), probabilities.numpy()).value,
+            "cmap": cmap(labels.numpy(), probabilities.numpy()).mean,
             "loss": float(F.binary_cross_entropy(probabilities, labels)),
         }
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from splavu.objectives import latent_consistency, nt_xent
+from splavu.objectives import latent_consistency, nt_xent, reverse_gradient
 
 
 def slow_nt_xent(z0, z1, temperature):
@@ -53,3 +53,25 @@ def test_nt_xent_refuses_views_that_do_not_pair_up():
 
 def test_latent_consistency_is_the_mean_over_all_elements():
     assert float(latent_consistency(torch.full((2, 3), 2.0), torch.zeros(2, 3))) == 4.0
+
+
+def test_a_reversed_gradient_changes_its_sign_and_no_value():
+    features = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    reversed_ = reverse_gradient(features)
+    assert torch.equal(reversed_, features)
+    (3 * reversed_).sum().backward()
+    assert torch.equal(features.grad, torch.full((4, 3), -3.0))
+
+
+def test_an_adversary_descends_while_what_feeds_it_climbs():
+    """One loss, two players: both gradients are those of the plain loss, one with its sign changed."""
+    generator = torch.Generator().manual_seed(0)
+    raw, labels = torch.randn(8, 3, generator=generator), torch.randint(0, 2, (8, 2), generator=generator).float()
+    gradients = {}
+    for name, wrap in (("plain", lambda z: z), ("reversed", reverse_gradient)):
+        torch.manual_seed(0)
+        adapter, head = torch.nn.Linear(3, 3), torch.nn.Linear(3, 2)
+        torch.nn.functional.binary_cross_entropy_with_logits(head(wrap(adapter(raw))), labels).backward()
+        gradients[name] = (adapter.weight.grad, head.weight.grad)
+    assert torch.allclose(gradients["reversed"][0], -gradients["plain"][0])
+    assert torch.equal(gradients["reversed"][1], gradients["plain"][1])

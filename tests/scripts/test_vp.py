@@ -1,0 +1,122 @@
+"""The scripts of vp/ as a user runs them, on made-up videos that have an action and five private attributes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from conftest import WIDTH
+
+from splavu.stores import StoreWriter
+from vp import train_vp_fa, train_vp_fb, train_vp_ft
+
+ACTIONS = ("clap", "run", "wave")
+SMALL = (
+    "ft_arch=demo", "num_epochs=6", "num_epochs_ft=30", "num_epochs_fb=30", "batch_size=32", "learning_rate_fa=1e-3",
+    "learning_rate_ft=1e-2", "learning_rate_fb=3e-3", "num_layers_fa=1", "fa_loss_weight=1",
+)  # fmt: skip
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """VP-HMDB51's layout: 20 films to learn from and 10 to test on, features a sum of action, attributes and noise."""
+    import config
+
+    rng = np.random.default_rng(0)
+    actions, attributes = rng.normal(size=(len(ACTIONS), WIDTH)), rng.normal(size=(5, WIDTH))
+    labels: list[str] = ["filename,label"]
+    for split, films in (("train", range(20)), ("test", range(20, 30))):
+        classes = ["filename,label"]
+        stores = [tmp_path / f"features/features_vp_hmdb_{split}_demo{tail}.h5" for tail in ("", "_fb10")]
+        with (
+            StoreWriter(stores[0], attributes={"encoder": "made up"}) as clips,
+            StoreWriter(stores[1], attributes={"encoder": "made up"}) as static,
+        ):
+            for film in films:
+                for action, name in enumerate(ACTIONS):
+                    path = f"{name}/film{film}_{name}_f_cm_np1_fr_med_0.avi"
+                    bits = rng.integers(0, 2, 5)
+                    appearance = bits @ attributes
+                    clips.add(path, actions[action] + appearance + rng.normal(size=(3, WIDTH)) * 0.3)
+                    static.add(path, appearance + rng.normal(size=(10, WIDTH)) * 0.3)
+                    labels.append(f'{path},"[{" ".join(f"{bit}." for bit in bits)}]"')
+                    classes.append(f"{path.split('/')[1]},{action}")
+        (tmp_path / "data/hmdb51").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"data/hmdb51/hmdb51_{split}_labels.csv").write_text("\n".join(classes) + "\n")
+    (tmp_path / "data/vp").mkdir()
+    (tmp_path / "data/vp/vphmdb51_labels_num.csv").write_text("\n".join(labels) + "\n")
+    for name in ("data", "features", "runs"):
+        monkeypatch.setattr(config, name.upper(), tmp_path / name)
+    return tmp_path
+
+
+def arguments(*overrides: str) -> list[str]:
+    return ["--device", "cpu", "--quiet", *(part for text in (*SMALL, *overrides) for part in ("--set", text))]
+
+
+def figures(study, run: str) -> dict:
+    return json.loads((study / f"runs/{run}/results.json").read_text())["test"]
+
+
+@pytest.mark.parametrize("ssl", [False, True])
+def test_heads_before_and_after_an_anonymizer(study, ssl, capsys):
+    how, adapter = f"ssl={ssl}", "fa_ssl" if ssl else "fa_labels"
+    if not ssl:
+        (study / "features/features_vp_hmdb_train_demo_fb10.h5").unlink()  # nothing supervised needs static clips
+    assert train_vp_ft.main(arguments("anon=False")) == 0
+    assert train_vp_fb.main(arguments("anon=False")) == 0
+    assert figures(study, "vp_hmdb_ft_raw")["top1"] > 0.9
+    assert figures(study, "vp_hmdb_fb_raw")["cmap"] > 0.9
+    assert train_vp_fa.main(arguments(how)) == 0
+    assert (study / f"runs/vp_hmdb_{adapter}/model_temp.pth").is_file()
+    assert train_vp_ft.main(arguments(how)) == 0
+    assert train_vp_fb.main(arguments(how)) == 0
+    assert 0 <= figures(study, f"vp_hmdb_ft_{adapter}")["top1"] <= 1
+    assert 0 <= figures(study, f"vp_hmdb_fb_{adapter}")["cmap"] <= 1
+    shown = capsys.readouterr().out
+    assert "raw: test top-1" in shown
+    assert "anonymized, served alone: test cMAP" in shown
+
+
+def test_the_labelled_adversary_learns_and_moves_the_anonymizer(study):
+    """Weight 0 leaves the anonymizer to the other terms; any other weight gives other weights and an adversary."""
+    import torch
+
+    assert train_vp_fa.main(arguments("fb_loss_weight=0", "run_id=without")) == 0
+    assert train_vp_fa.main(arguments("run_id=with")) == 0
+    without, with_ = (
+        torch.load(study / f"runs/{name}_fa_labels/model_temp.pth", weights_only=True) for name in ("without", "with")
+    )
+    assert "fb_model_state_dict" in with_
+    assert "fb_model_state_dict" not in without
+    states = [content["fa_model_state_dict"] for content in (without, with_)]
+    assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_one_row_of_attributes_too_short_is_named(study, capsys):
+    from splavu.errors import UserError
+
+    path = study / "data/vp/vphmdb51_labels_num.csv"
+    lines = path.read_text().splitlines()
+    lines[3] = lines[3].replace("[1. ", "[").replace("[0. ", "[")
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=r"vphmdb51_labels_num.csv: 'wave/film0_.*expected 5 values 0 or 1"):
+        train_vp_fb.main(arguments("anon=False"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataset=vp_hmbd", "did you mean 'vp_hmdb'"),
+        ("num_pa=7", "num_pa: 7, but VP label files have 5 attributes"),
+        ("saved_fa_model=nowhere.pth", "nowhere.pth: no such checkpoint"),
+        ("anon=False val_split=val", "features_vp_hmdb_val_demo.h5"),
+        ("num_epochs_ftt=3", "unknown parameter 'num_epochs_ftt'"),
+    ],
+)
+def test_bad_input_is_named(study, override, message):
+    from splavu.errors import UserError
+
+    with pytest.raises(UserError, match=message):
+        train_vp_ft.main(arguments(*override.split()))

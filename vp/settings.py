@@ -1,0 +1,119 @@
+"""The parameters that the three scripts of this folder share, and what each takes from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import config
+from multitask_train_fa import AnonymizerParams
+from splavu.errors import UserError
+from splavu.probes import Serving
+from train_ft import HeadParams
+
+
+@dataclass(frozen=True)
+class VpParams:
+    """Parameters of the VP protocol; see vp/params_vp.py for a commented example."""
+
+    run_id: str
+    """Run folders are called `{run_id}_fa_labels` or `_fa_ssl`, and `_ft_raw`, `_fb_raw`, `_ft_fa_ssl` and so on."""
+    dataset: Literal["vp_hmdb", "vp_ucf"]
+    ft_arch: str
+    """The encoder of the feature stores."""
+    seed: int = 0
+    data_root: str | None = None
+    """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
+    feature_dim: int | None = None
+    num_pa: int = 5
+    val_split: str | None = None
+    """Chooses the heads' epoch; None takes the last one. (The anonymizer's last checkpoint is used in any case.)"""
+    test_split: str = "test"
+
+    anon: bool = True
+    """Heads read anonymized features; False reads raw ones."""
+    saved_fa_model: str | None = None
+    """The anonymizer's checkpoint; None is what train_vp_fa.py wrote with these parameters."""
+    serving: Serving = "alone"
+    fa_arch: Literal["transformer", "mlp"] = "transformer"
+    num_layers_fa: int = 3
+    num_heads: int = 8
+    ssl: bool = False
+    """How the anonymizer learns what is private: from the five attributes, or self-supervised from static clips."""
+
+    num_epochs: int = 100
+    """Of the anonymizer."""
+    num_epochs_ft: int = 250
+    num_epochs_fb: int = 100
+    batch_size: int = 512
+    v_batch_size: int = 512
+    val_freq: int = 10
+    num_modes: int = 5
+    num_workers: int = 0
+    learning_rate_fa: float = 1e-4
+    learning_rate_ft: float = 1e-3
+    learning_rate_fb: float = 1e-3
+    weight_decay: float = 0.01
+
+    fa_loss_weight: float = 100.0
+    """w_LC, latent consistency."""
+    ft_ar_loss_weight: float = 1.0
+    fb_loss_weight: float = 1.0
+    """w_B, privacy budget."""
+    fb_frame_pool: int = 10
+    """Static clips a video in the store; only ssl = True reads them."""
+
+    def __post_init__(self) -> None:
+        if self.num_pa != 5:
+            raise UserError("num_pa", f"{self.num_pa}, but VP label files have 5 attributes", "remove it")
+
+    @property
+    def anonymizer_run(self) -> str:
+        """Run folder of train_vp_fa.py."""
+        return f"{self.run_id}_fa_{'ssl' if self.ssl else 'labels'}"
+
+    def anonymizer(self) -> AnonymizerParams:
+        """What train_vp_fa.py trains."""
+        return AnonymizerParams(
+            run_id=self.anonymizer_run,
+            ar_dataset=f"{self.dataset}_actions",
+            pa_dataset=None if self.ssl else self.dataset,
+            val_split=self.val_split or self.test_split,
+            batch_size_ar=self.batch_size,
+            saved_fa_model=None,
+            **self._shared(
+                "ft_arch", "seed", "data_root", "feature_dim", "fa_arch", "num_layers_fa", "num_heads", "ssl",
+                "num_epochs", "v_batch_size", "val_freq", "num_modes", "num_workers", "learning_rate_fa",
+                "learning_rate_ft", "learning_rate_fb", "weight_decay", "fa_loss_weight", "ft_ar_loss_weight",
+                "fb_loss_weight", "fb_frame_pool",
+            ),
+        )  # fmt: skip
+
+    def utility_head(self) -> HeadParams:
+        """What train_vp_ft.py trains: a linear head for the actions."""
+        return self._head("ft", f"{self.dataset}_actions", "linear", self.num_epochs_ft, self.learning_rate_ft)
+
+    def privacy_head(self) -> HeadParams:
+        """What train_vp_fb.py trains: the paper's privacy head for the five attributes, its logits unbounded."""
+        return self._head("fb", self.dataset, "mlp", self.num_epochs_fb, self.learning_rate_fb)
+
+    def _head(
+        self, kind: str, dataset: str, head: Literal["linear", "mlp"], num_epochs: int, learning_rate: float
+    ) -> HeadParams:
+        checkpoint = self.saved_fa_model or str(config.RUNS / self.anonymizer_run / "model_temp.pth")
+        features = self.anonymizer_run.removeprefix(f"{self.run_id}_") if self.saved_fa_model is None else "anonymized"
+        return HeadParams(
+            run_id=f"{self.run_id}_{kind}_{features if self.anon else 'raw'}",
+            dataset=dataset,
+            head=head,
+            num_epochs=num_epochs,
+            learning_rate=learning_rate,
+            saved_fa_model=checkpoint if self.anon else None,
+            **self._shared(
+                "ft_arch", "seed", "data_root", "feature_dim", "anon", "num_heads", "serving", "batch_size",
+                "v_batch_size", "val_split", "test_split", "val_freq", "num_modes", "num_workers", "weight_decay",
+            ),
+        )  # fmt: skip
+
+    def _shared(self, *names: str) -> dict[str, object]:
+        return {name: getattr(self, name) for name in names}
