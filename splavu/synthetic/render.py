@@ -68,7 +68,7 @@ def render(
     wide, high = width * _OVERSAMPLING, height * _OVERSAMPLING
     plate = backdrop(scene, wide, high)
     camera = _camera(scene, seconds)
-    skeletons = [_skeleton(person, seconds) for person in people]
+    skeletons = [skeleton_at(person, seconds) for person in people]
     places = [_placed(person, seconds, camera, wide, high) for person in people]
     tracks = [track(skeleton, **place) for skeleton, place in zip(skeletons, places, strict=True)]
     main = next(index for index, person in enumerate(people) if person.role == "main")
@@ -108,13 +108,19 @@ def visible_attributes(people: Sequence[Person], seconds: np.ndarray) -> np.ndar
 
 def face_visibility(person: Person, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # [T] -> [T], [T] bool
     """Whether somebody's face is seen completely, and whether only in part; never both."""
-    skeleton = _skeleton(person, seconds)
+    skeleton = skeleton_at(person, seconds)
     turned = np.abs((skeleton.gaze + np.pi) % (2 * np.pi) - np.pi)
     bowed = skeleton.pitch > 0.9
     open_face = (turned < np.radians(45)) & ~bowed
     some_face = (turned < np.radians(115)) & ~(bowed & (turned < np.radians(45)))
     complete = open_face & (person.outfit.cover == "none")
     return complete, some_face & ~complete & (person.outfit.cover != "helmet")
+
+
+def skeleton_at(person: Person, seconds: np.ndarray) -> Joints:
+    """Somebody's joints and heading at each moment [T]."""
+    azimuth = person.azimuth(seconds) if callable(person.azimuth) else person.azimuth
+    return joints(person.pose(seconds), person.subject.body, azimuth=azimuth)
 
 
 def locate(
@@ -124,7 +130,7 @@ def locate(
 
     Nothing is drawn. Occlusion by other people and by one's own arms isn't considered.
     """
-    skeleton = _skeleton(person, seconds)
+    skeleton = skeleton_at(person, seconds)
     wide, high = (_OVERSAMPLING * side for side in size)
     place = _placed(person, seconds, _camera(scene, seconds), wide, high)
     face = face_points(skeleton, person.subject.body, **place)
@@ -143,11 +149,6 @@ def _placed(person: Person, seconds: np.ndarray, camera: np.ndarray, wide: int, 
     """Where the person stands on the canvas and how many pixels a body height has, as keyword arguments."""
     ground = person.place(seconds) * (wide, high) - camera
     return {"ground": ground, "scale": person.height * person.subject.stature * high}
-
-
-def _skeleton(person: Person, seconds: np.ndarray) -> Joints:
-    azimuth = person.azimuth(seconds) if callable(person.azimuth) else person.azimuth
-    return joints(person.pose(seconds), person.subject.body, azimuth=azimuth)
 
 
 def _light_table(scene: Scene) -> np.ndarray:  # [256, 1, 3] uint8

@@ -21,7 +21,7 @@ from typing import Any
 
 from splavu.errors import UserError, nearest
 
-from . import casia_b, layouts, thumos14, ucf_crime
+from . import casia_b, layouts, pahmdb51, thumos14, ucf_crime, vp
 from .motions import ACTIONS
 from .plans import Split, sample_splits
 
@@ -101,8 +101,8 @@ class DataSet:
 
     plan: Callable[[int, Size, float], Videos]
     """(seed, size, scene bias) -> what each split shows. No person appears in two splits or two sets."""
-    draw: Callable[[Any, int, str, Path], None]
-    """(plan, seed, split, the set's folder): write one video or picture, if it isn't there."""
+    draw: Callable[[Any, int, str, Path], None] | None
+    """(plan, seed, split, the set's folder): write one video or picture, if it isn't there; None: labels only."""
     label: Callable[[Path, Videos, Size], None]
     """(the set's folder, plans, size): write the tables."""
     modules: tuple[str, ...]
@@ -142,6 +142,15 @@ def _plan_ucf_crime(seed: int, size: Size, scene_bias: float) -> Videos:
 
 def _plan_casia_b(seed: int, size: Size, scene_bias: float) -> Videos:  # everybody walks in the same room
     return casia_b.sample_videos(seed, size.casia_b_subjects, views=size.casia_b_views, lengths=size.casia_b_lengths)
+
+
+def _plan_pa_hmdb51(seed: int, size: Size, scene_bias: float) -> Videos:
+    videos = _plan_hmdb51(seed, size, scene_bias)
+    return {split: [pahmdb51.Take(plan, seed, split) for plan in videos[split]] for split in pahmdb51.SPLITS}
+
+
+def _plan_vp(seed: int, size: Size, scene_bias: float) -> Videos:
+    return {"hmdb51": vp.of_hmdb51(_plan_hmdb51(seed, size, scene_bias))}
 
 
 SETS: Mapping[str, DataSet] = MappingProxyType(
@@ -192,6 +201,28 @@ with a bag, `cl` in a long coat), repetition and view in degrees (000 towards th
 001 and up train, 075 and up are tested. A subject's clothes are the same in all walks, under the coat too; cameras and
 backdrops are the same for all subjects. In `private_labels.csv` the faces follow from the view, and semi_nudity and the
 relationships don't occur.""",
+        ),
+        "pa_hmdb51": DataSet(
+            plan=_plan_pa_hmdb51,
+            draw=None,
+            label=lambda folder, videos, size: pahmdb51.write_labels(folder, videos),
+            modules=("pahmdb51",),
+            card="""`pa_hmdb51/` has the format of PA-HMDB51: `PrivacyAttributes/<action>.json` gives ranges of frames
+(the last counts in) with what is seen in the validation and test videos of `hmdb51`; it has no videos of its own. Face
+(0 none, 1 partial, 2 complete) and nudity (0 none, 1 short sleeves, shorts or a skirt, 2 bare) are the main person's.
+skin_color is 1 for light, 2 or 3 for dark skin, and 0 where neither a face nor bare arms, legs or torso are seen;
+gender is 1 male, 2 female, and 0 where a helmet hides the head and neither a chest turned to the camera, a skirt nor a
+bare torso tells it; both are lists where the companion's differ. relationship is 1 with a companion. As in the
+published files a few videos have no label for their first frames, and one frame stands in two ranges.""",
+        ),
+        "vp": DataSet(
+            plan=_plan_vp,
+            draw=None,
+            label=lambda folder, videos, size: vp.write_labels(folder, videos),
+            modules=("vp",),
+            card="""`vp/` has the format of VP-HMDB51: a label such as "[0. 1. 0. 1. 1.]" for every video of
+`hmdb51`, named by its path below `videos`. In this order 1 means: dark skin, a complete or partial face, presents as
+female, bare, a companion. It has no videos of its own.""",
         ),
     }
 )
@@ -251,6 +282,7 @@ def synthesize(
     jobs = [
         partial(_draw, name, plan, seed, split, out / name)
         for name, splits in world.items()
+        if SETS[name].draw is not None
         for split, plans in splits.items()
         for plan in plans
     ]
@@ -259,7 +291,7 @@ def synthesize(
         SETS[name].label(out / name, splits, SIZES[size])
         finished[name] = under_way.pop(name) | {
             "counts": {split: len(plans) for split, plans in splits.items()},
-            "splits": {split: asdict(row) for split, row in getattr(SIZES[size], name).items()},
+            "splits": {split: asdict(row) for split, row in getattr(SIZES[size], name, {}).items()},
         }
     finished = {name: finished[name] for name in SETS if name in finished}
     layouts.write_bytes(out / "README.md", _card(identity, finished).encode())

@@ -1,0 +1,57 @@
+"""VP-HMDB51 and VP-UCF101 of the synthetic world: the label files' format and what the five attributes mean."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from splavu.labels import VISPR_ATTRIBUTES, read_private_labels, read_vector_csv
+from splavu.synthetic.world import synthesize
+
+pytest.importorskip("cv2")
+
+SEED = 3
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthesize(tmp_path_factory.mktemp("world"), seed=SEED, size="tiny", sets=("hmdb51", "vp"), workers=1)
+
+
+def as_five(seven: np.ndarray) -> list[float]:
+    of = dict(zip(VISPR_ATTRIBUTES, seven, strict=True))
+    face = float(of["complete_face"] or of["partial_face"])
+    return [of["skin_color"], face, of["gender"], of["semi_nudity"], of["personal_relationship"]]
+
+
+def test_every_video_of_every_split_is_named_by_its_path(world: Path) -> None:
+    videos = world / "hmdb51" / "videos"
+    labels = read_vector_csv(world / "vp" / "vphmdb51_labels_num.csv")
+    assert sorted(labels) == sorted(path.relative_to(videos).as_posix() for path in videos.rglob("*.avi"))
+
+
+def test_labels_follow_from_the_private_labels_of_the_videos(world: Path) -> None:
+    seven, _ = read_private_labels(world / "hmdb51" / "private_labels.csv")
+    for path, five in read_vector_csv(world / "vp" / "vphmdb51_labels_num.csv").items():
+        assert five.tolist() == as_five(seven[Path(path).stem])
+
+
+def test_label_text_is_that_of_a_printed_float_array(world: Path) -> None:
+    with (world / "vp" / "vphmdb51_labels_num.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["filename", "label"]
+    for row in rows:
+        assert row["label"] == str(np.array([float(n) for n in re.findall(r"[01]", row["label"])]))
+        assert len(row["label"]) == len("[0. 1. 0. 1. 1.]")
+
+
+def test_the_same_world_gives_the_same_labels_without_the_videos(world: Path, tmp_path: Path) -> None:
+    alone = synthesize(tmp_path, seed=SEED, size="tiny", sets=("vp",), workers=2)
+    name = "vp/vphmdb51_labels_num.csv"
+    assert (alone / name).read_bytes() == (world / name).read_bytes()
+    assert "dark skin, a complete or partial face, presents as" in (alone / "README.md").read_text()
+    assert not (alone / "hmdb51").exists()
