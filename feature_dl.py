@@ -102,10 +102,15 @@ def _casia_walks(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, 
     return {key: list(CASIA_B_REPETITIONS).index(casia_name(key).walk) for key in keys}
 
 
+VP_LABELS = {"vp_hmdb": ("vphmdb51_labels_num.csv", "hmdb51"), "vp_ucf": ("vpucf101_labels_num.csv", "ucf101")}
+"""VP set -> its label file, and the set whose videos it labels."""
+
+
 def _vp_rows(
-    name: str, file_name: str, splits: tuple[str, ...], actions: ReadLabels, num_actions: int
+    name: str, splits: tuple[str, ...], actions: ReadLabels, num_actions: int
 ) -> tuple[DatasetSpec, DatasetSpec]:
     """The private attributes and the actions of the same videos. Label files don't name a split, stores do."""
+    file_name, _ = VP_LABELS[name]
 
     def vectors(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, NDArray]:
         return _those_of(read.read_vector_csv(folder / file_name), keys, folder / file_name)
@@ -209,12 +214,15 @@ CATALOGUE: Mapping[str, DatasetSpec] = {
             is_images=True,
             read_private=_vispr_private,
         ),
-        *_vp_rows("vp_hmdb", "vphmdb51_labels_num.csv", ("train", "val", "test"), _vp_hmdb_actions, 51),
-        *_vp_rows("vp_ucf", "vpucf101_labels_num.csv", ("train", "test"), _vp_ucf_actions, 101),
+        *_vp_rows("vp_hmdb", ("train", "val", "test"), _vp_hmdb_actions, 51),
+        *_vp_rows("vp_ucf", ("train", "test"), _vp_ucf_actions, 101),
     )
 }
 """`ar_dataset` or `dataset` in params -> row. Labels of `vp_hmdb` and `vp_ucf` are private attributes, those of
 `vp_*_actions` the actions in the same features."""
+
+STORED = tuple({spec.store_stem: spec.name for spec in reversed(CATALOGUE.values())}.values())
+"""The rows that have feature stores of their own: of those that share some, the first."""
 
 PEOPLE: Mapping[str, Callable[[Path, Sequence[str]], Mapping[str, Person]]] = {
     **dict.fromkeys(("ntu", *NTU_BIAS), _ntu_people),

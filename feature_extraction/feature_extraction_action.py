@@ -1,4 +1,4 @@
-"""Extract clip features: from a folder of videos, or from the splits of HMDB51 and VISPR.
+"""Extract clip features: from a folder of videos, or from the splits of a data set.
 
     python feature_extraction/feature_extraction_action.py --videos FOLDER --out store.h5 --encoder videoMAE
     python feature_extraction/feature_extraction_action.py --dataset hmdb51 --split train,val,test --static 10
@@ -21,19 +21,28 @@ import torch
 from tqdm import tqdm
 
 import config
+from feature_dl import STORED, VP_LABELS, dataset_spec
 from feature_extraction.encoders import FrozenEncoder, load_encoder
 from feature_extraction.extraction import Job, extract
 from feature_extraction.preprocessing import protocol_preprocessing
 from feature_extraction.provenance import provenance
-from feature_extraction.sources import CLIPS, STATIC, VIEWS, Source, folder_files, hmdb_files, video_stores, vispr_files
+from feature_extraction.sources import (
+    CLIPS,
+    STATIC,
+    VIEWS,
+    Source,
+    folder_files,
+    split_files,
+    video_stores,
+    vispr_files,
+    vp_files,
+)
 from feature_extraction.videos import backend_version, pick_backend
 from splavu import cli, params
 from splavu.encoders import ENCODERS
 from splavu.errors import UserError, nearest
 from splavu.runtime import pick_device
 from splavu.stores import StoreWriter
-
-SPLITS = {"hmdb51": ("train", "val", "test"), "vispr": ("train", "test")}
 
 
 @dataclass(frozen=True)
@@ -88,9 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_argument_group("what to extract: --videos and --out, or --dataset")
     what.add_argument("--videos", metavar="FOLDER", type=Path, help="videos, also in folders below; key = file name")
     what.add_argument("--out", metavar="FILE.h5", type=Path, help="store to write; static clips go to FILE_fbN.h5")
-    what.add_argument("--dataset", choices=sorted(SPLITS))
-    what.add_argument("--split", metavar="NAME[,NAME]", help="train, val, test (VISPR: train, test); default all")
-    what.add_argument("--data", metavar="ROOT", type=Path, help="holds hmdb51/ and vispr/ (default: config.py)")
+    what.add_argument("--dataset", choices=sorted(STORED))
+    what.add_argument("--split", metavar="NAME[,NAME]", help="train, test, for some val; default all")
+    what.add_argument("--data", metavar="ROOT", type=Path, help="holds a folder for each data set (default: config.py)")
     what.add_argument("--features", metavar="ROOT", type=Path, help="where the stores go (default: config.py)")
     how = parser.add_argument_group("how; the defaults are in the params file")
     how.add_argument("--encoder", metavar="NAME", help=f"one of {', '.join(ENCODERS)}")
@@ -137,7 +146,7 @@ def _check_arguments(args: argparse.Namespace) -> None:
 def _sources(args: argparse.Namespace, settings: ExtractionParams, encoder: FrozenEncoder) -> list[Source]:
     """One source per split, or the plain folder."""
     preprocessing = protocol_preprocessing(encoder.spec.preprocessing, protocol=settings.protocol, dataset=args.dataset)
-    augment, num_static, tag = settings.static_augment, settings.fb_frame_pool, encoder.spec.file_tag
+    augment, num_static = settings.static_augment, settings.fb_frame_pool
 
     def videos(files: dict[str, Path], out: Path, *, is_train: bool) -> Source:
         is_augmented = augment == "always" or (augment == "train" and is_train)
@@ -146,22 +155,26 @@ def _sources(args: argparse.Namespace, settings: ExtractionParams, encoder: Froz
     if args.dataset is None:
         return [videos(folder_files(args.videos), args.out, is_train=True)]
     data, features = args.data or Path(config.DATA), args.features or Path(config.FEATURES)
-    sources = []
+    spec, sources = dataset_spec(args.dataset), []
     for split in _splits(args):
-        if args.dataset == "hmdb51":
-            out = features / f"features_hmdb_{split}_{tag}.h5"
-            sources.append(videos(hmdb_files(data / "hmdb51", split), out, is_train=split == "train"))
-        else:
-            stores = {VIEWS: features / f"features_vispr_{split}_{tag}.h5"}
-            is_train = split == "train"  # the format: 20 views of a training image, the central one of a test image
+        is_train, out = split == "train", spec.store_path(features, split, encoder.spec.name)
+        if spec.is_images:  # the format: 20 views of a training image, the central one of a test image
             num_views = settings.num_views if is_train else 1
-            files = vispr_files(data / "vispr", split)
-            sources.append(Source(files, stores, preprocessing, is_train, num_views=num_views, seed=settings.seed))
+            files = vispr_files(data / spec.folder, split)
+            sources.append(
+                Source(files, {VIEWS: out}, preprocessing, is_train, num_views=num_views, seed=settings.seed)
+            )
+        elif spec.name in VP_LABELS:
+            labels, origin = VP_LABELS[spec.name]
+            files = vp_files(data / spec.folder / labels, dataset_spec(origin), data, split)
+            sources.append(videos(files, out, is_train=is_train))
+        else:
+            sources.append(videos(split_files(spec, data, split), out, is_train=is_train))
     return sources
 
 
 def _splits(args: argparse.Namespace) -> list[str]:
-    known = SPLITS[args.dataset]
+    known = dataset_spec(args.dataset).splits
     splits = list(dict.fromkeys(args.split.split(","))) if args.split else list(known)
     for split in splits:
         if split not in known:

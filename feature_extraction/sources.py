@@ -18,9 +18,10 @@ from feature_extraction.extraction import Pieces
 from feature_extraction.images import list_images, read_image
 from feature_extraction.preprocessing import centre_view, random_view
 from feature_extraction.videos import list_videos, open_video
+from splavu.datasets import DatasetSpec
 from splavu.encoders import Preprocessing
 from splavu.errors import UserError
-from splavu.labels import read_attribute_pickle, read_csv_labels
+from splavu.labels import read_attribute_pickle, read_vector_csv, without_extension
 
 CLIPS, STATIC, VIEWS = "clips", "static", "views"
 """Outputs, each with a store of its own: clips of a video, its static clips, views of an image."""
@@ -99,12 +100,28 @@ def folder_files(folder: Path) -> dict[str, Path]:
     return _by_name(list_videos(folder))
 
 
-def hmdb_files(root: Path, split: str) -> dict[str, Path]:
-    """The videos that `hmdb51_{split}_labels.csv` names, below `root/videos`."""
-    labels = read_csv_labels(root / f"hmdb51_{split}_labels.csv")
-    files = _by_name(path for path in list_videos(root / "videos") if path.stem in labels)
-    # A video that is missing keeps a path, so that it is reported among the failures.
-    return {key: files.get(key, root / "videos" / f"{key}.avi") for key in labels}
+def split_files(spec: DatasetSpec, data: Path, split: str) -> dict[str, Path]:
+    """The videos of a split, below `data/{folder}/videos`: those that its label file names, or whose names say so."""
+    spec.check_split(split)
+    folder = data / spec.folder
+    paths = list_videos(folder / "videos")
+    names = spec.read_labels(folder, split, spec.keys(data, split, sorted({path.stem for path in paths})))
+    return _named(names, folder / "videos", paths, suffix=".avi")
+
+
+def vp_files(labels: Path, spec: DatasetSpec, data: Path, split: str) -> dict[str, Path]:
+    """The videos that a VP label file names by their path below `data/{folder}/videos` of the set they are from.
+
+    Args:
+        labels: The label file, which names no split.
+        spec: The set that the videos are from, and whose split counts.
+        data: Data root.
+        split: A split of that set.
+    """
+    spec.check_split(split)
+    folder = data / spec.folder
+    of_split = spec.read_labels(folder, split, ())
+    return {key: folder / "videos" / key for key in read_vector_csv(labels) if without_extension(key) in of_split}
 
 
 def thumos_files(root: Path) -> dict[str, Path]:
@@ -118,7 +135,7 @@ def thumos_files(root: Path) -> dict[str, Path]:
         raise UserError(
             path, "is no THUMOS14 annotation file (JSON with a 'database')", "use the published one"
         ) from error
-    return _named(names, root / "videos")
+    return _named(names, root / "videos", list_videos(root / "videos"))
 
 
 def ucf_crime_files(root: Path) -> dict[str, Path]:
@@ -131,7 +148,7 @@ def ucf_crime_files(root: Path) -> dict[str, Path]:
         if not path.is_file():
             raise UserError(path, "no such list", "it names the videos to extract; see the README")
         names += [Path(line).stem for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return _named(dict.fromkeys(names), root / "videos")
+    return _named(names, root / "videos", list_videos(root / "videos"))
 
 
 def vispr_files(root: Path, split: str) -> dict[str, Path]:
@@ -143,11 +160,11 @@ def vispr_files(root: Path, split: str) -> dict[str, Path]:
     return {path.name: path for path in paths}
 
 
-def _named(names: Iterable[str], folder: Path) -> dict[str, Path]:
+def _named(names: Iterable[str], folder: Path, paths: Iterable[Path], *, suffix: str = ".mp4") -> dict[str, Path]:
     """The files of these names; one that is missing keeps a path, so that it is reported among the failures."""
     wanted = dict.fromkeys(names)
-    files = _by_name(path for path in list_videos(folder) if path.stem in wanted)
-    return {name: files.get(name, folder / f"{name}.mp4") for name in wanted}
+    files = _by_name(path for path in paths if path.stem in wanted)
+    return {name: files.get(name, folder / f"{name}{suffix}") for name in wanted}
 
 
 def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
