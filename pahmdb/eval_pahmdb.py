@@ -1,0 +1,266 @@
+"""Measure the privacy-utility trade-off of anonymizers on PA-HMDB51, next to raw features and to chance.
+
+Attackers of the people in a video learnt from other films (out of fold) or from VISPR's images; a fresh head for action
+recognition learnt from HMDB51's videos without annotations. Each anonymizer is a point of the curve. Raw features must
+be attacked above chance, and no longer once films have swapped labels, or the exit code is 3. The same command with the
+same inputs prints the stored result again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import config
+from feature_dl import privacy_rows
+from model_loaders import feature_dim
+from pahmdb.dl_pahmdb import ATTRIBUTES, LabelSet, PaHmdb51, read_dataset
+from pahmdb.report import draw_curve, markdown
+from pahmdb.utility import HeadRecipe, Utility, head_hits, trade_off
+from privacy_eval import in_batches
+from splavu import cli, metrics, params, runs, runtime
+from splavu.anonymize import load_anonymizer, weights_hash
+from splavu.anonymizers import Anonymizer, IdentityAnonymizer
+from splavu.attackers import ATTACKERS
+from splavu.attacks import Attack, Campaign, judged
+from splavu.crossfit import CrossFitted, crossfit
+from splavu.errors import UserError, nearest
+from splavu.probes import Served, Serving
+from splavu.protocols import AttackData, Rows, hold_out, json_values
+from splavu.released import finite, gate
+
+
+@dataclass(frozen=True)
+class PaHmdbParams:
+    """Parameters of the evaluation; see params_pahmdb.py."""
+
+    run_id: str
+    ft_arch: str
+    data_root: str | None = None
+    """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
+    feature_dim: int | None = None
+    labels: LabelSet = "values"
+    saved_fa_models: tuple[str, ...] = ()
+    """Checkpoints of anonymizers; none evaluates raw features only."""
+    saved_fa_model: str | None = None
+    """One more."""
+    num_heads: int = 8
+    """Of a published checkpoint, which doesn't record it."""
+    serving: Serving = "alone"
+    v_batch_size: int = 1024
+    attackers: tuple[str, ...] = ("logistic", "mlp")
+    seeds: tuple[int, ...] = (0,)
+    folds: int = 5
+    transfer: bool = True
+    """Also attackers that learnt from VISPR."""
+    val_share: float = 0.2
+    """Share of VISPR's training images that validate."""
+    max_train_rows: int = 20_000
+    num_resamples: int = 1000
+    num_epochs: int = 250
+    """Of the head for action recognition, as are the next five."""
+    batch_size: int = 1024
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    num_modes: int = 5
+    seed: int = 0
+    """Also of how films are dealt into folds."""
+
+    def __post_init__(self) -> None:
+        for name in self.attackers:
+            if name not in ATTACKERS:
+                raise UserError("attackers", f"'{name}' is unknown", nearest(name, ATTACKERS))
+        for name in ("attackers", "seeds"):
+            if not getattr(self, name):
+                raise UserError(name, "is empty", "name at least one")
+        for name in ("num_resamples", "batch_size", "v_batch_size", "num_epochs", "num_modes", "max_train_rows"):
+            if getattr(self, name) < 1:
+                raise UserError(name, f"is {getattr(self, name)}, expected at least 1")
+        if self.folds < 3:
+            raise UserError("folds", f"is {self.folds}, but one is held out and one tuned on", "give at least 3")
+        if not 0 < self.val_share < 1:
+            raise UserError("val_share", f"is {self.val_share}, expected a share between 0 and 1")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__, default_params=Path(__file__).with_name("params_pahmdb.py"))
+    parser.add_argument("--force", action="store_true", help="evaluate again although this result is stored")
+    args = parser.parse_args(argv)
+    cli.start(args)
+    p = params.load(args.params, PaHmdbParams, args.set)
+    device = runtime.pick_device(args.device)
+    width = feature_dim(p)
+    points = load_points(p, width)
+    data = read_dataset(encoder=p.ft_arch, feature_dim=width, data_root=p.data_root)
+    rows = data.rows(p.labels)
+    transfer = read_transfer(p, data) if p.transfer else None
+
+    run = runs.RunFolder(config.RUNS, p.run_id)
+    hashes = {name: weights_hash(anonymizer) for name, anonymizer in points.items()}
+    inputs = {"params": params.as_dict(p), "anonymizers": hashes, "data": digest(data, rows, transfer)}
+    result = (run.read_json("results.json") or {}).get("pahmdb", {})
+    if args.force or result.get("inputs") != inputs:
+        result = {**evaluate(p, data, rows, transfer, points, run, device), "inputs": inputs}
+        run.record(p)
+        draw_curve(result, run.path / "curve.png")
+        run.write_json("results.json", {"pahmdb": result})
+    else:
+        print(f"stored result of {run.path} (--force evaluates again)\n")
+
+    print(markdown(result))
+    if not result["valid"]:
+        failed = "; ".join(found["claim"] for found in result["gates"] if not found["passed"])
+        print(f"not valid, a gate failed ({failed}): don't rely on these numbers")
+        return 3
+    return 0
+
+
+def evaluate(
+    p: PaHmdbParams,
+    data: PaHmdb51,
+    rows: Rows,
+    transfer: AttackData | None,
+    points: Mapping[str, Anonymizer],
+    run: runs.RunFolder,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Attack raw features and each operating point's, train heads on them, and put both together."""
+    started = time.perf_counter()
+    anonymizers = {"raw": IdentityAnonymizer(data.features.feature_dim), **points}
+    served = {name: Served(anonymizer.to(device), p.serving) for name, anonymizer in anonymizers.items()}
+    serve = {name: finite(in_batches(s, p.v_batch_size, device)) for name, s in served.items()}
+
+    fits = p.folds * (len(serve) + 1) + (len(serve) if transfer else 0)
+    with tqdm(total=fits * len(p.seeds) * len(p.attackers), desc="attacks", unit="fit", dynamic_ncols=True) as progress:
+        campaign = Campaign(p.attackers, p.seeds, p.max_train_rows, "row", device, progress)
+
+        def attack(some: Rows) -> CrossFitted:
+            return crossfit(some, campaign, num_folds=p.folds, seed=p.seed)
+
+        fitted = {name: attack(replace(rows, features=f(rows.features))) for name, f in serve.items()}
+        swapped = attack(replace(rows, labels=swapped_labels(rows, seed=p.seed)))
+        carried = {n: campaign.run([transfer.mapped(f)] * len(p.seeds)) for n, f in serve.items()} if transfer else {}
+
+    attacks = {name: found.attack for name, found in fitted.items()}
+    gates = [
+        gate("other films", "raw features are attacked above chance", attacks["raw"], True, p.num_resamples),
+        gate("other films", "swapped labels are not", swapped.attack, False, p.num_resamples),
+    ]
+    recipe = HeadRecipe(p.seed, p.num_epochs, p.batch_size, p.learning_rate, p.weight_decay, p.num_modes)
+    hits = {
+        name: head_hits(data, s, recipe, runs.RunFolder(run.path, f"head_{name}"), device) for name, s in served.items()
+    }
+    utility = Utility.of(data, hits, attacks["raw"], p.num_resamples)
+    names = ATTRIBUTES[p.labels]
+    return json_values(
+        {
+            "valid": all(found["passed"] for found in gates),
+            "gates": gates,
+            "served": p.serving,
+            "labels": p.labels,
+            "attributes": list(names),
+            "attackers": list(p.attackers),
+            "seeds": list(p.seeds),
+            "folds": p.folds,
+            "num_resamples": p.num_resamples,
+            "clips": len(rows),
+            "videos": len(data.annotated),
+            "films": len(np.unique(rows.clusters)),
+            "other_videos": len(data.others),
+            "checkpoints": dict(zip(points, checkpoints(p), strict=True)),
+            "cross_fitted": beside_raw(attacks, names, p.num_resamples),
+            "strongest": {
+                name: {column: [of_fold[a] for of_fold in found.strongest] for a, column in enumerate(names)}
+                for name, found in fitted.items()
+            },
+            "transfer": beside_raw(carried, ATTRIBUTES["vispr"], p.num_resamples),
+            "transfer_rows": {name: len(part) for name, part in transfer.splits.items()} if transfer else None,
+            "action": {"num_modes": p.num_modes, **utility.judged()},
+            "curve": trade_off(attacks, utility, p.num_resamples),
+            "seconds": round(time.perf_counter() - started, 1),
+        }
+    )
+
+
+def beside_raw(attacks: Mapping[str, Attack], attributes: Sequence[str], num_resamples: int) -> dict[str, Any]:
+    """Each representation's average precisions and leakage, next to those of raw features."""
+    released = {name: {"anonymized": attack} for name, attack in attacks.items() if name != "raw"}
+    every = {"raw": {}, **released} if attacks else {}
+    return {name: judged({"raw": attacks["raw"], **other}, attributes, num_resamples) for name, other in every.items()}
+
+
+def swapped_labels(rows: Rows, *, seed: int) -> np.ndarray:  # -> [N, A]
+    """Labels that films have lent each other, whole: nothing is left to learn but who is who."""
+    lenders = metrics.random_lenders(rows.clusters, num_permutations=1, seed=seed)
+    return rows.labels[metrics.lent_rows(rows.clusters, rows.videos, lenders)[0]]
+
+
+def checkpoints(p: PaHmdbParams) -> tuple[str, ...]:
+    """The operating points' files, in the order of params."""
+    return p.saved_fa_models + ((p.saved_fa_model,) if p.saved_fa_model is not None else ())
+
+
+def load_points(p: PaHmdbParams, width: int) -> dict[str, Anonymizer]:
+    """The anonymizers by the names of their run folders, with the file's name where two would be called alike.
+
+    Raises:
+        UserError: A file is no checkpoint, is of another width, or holds the same weights as another.
+    """
+    paths = [Path(path) for path in checkpoints(p)]
+    folders = [path.parent.name for path in paths]
+    points: dict[str, Anonymizer] = {}
+    path_of_hash: dict[str, Path] = {}
+    for path in paths:
+        anonymizer = load_anonymizer(path, num_heads=p.num_heads)
+        if (found := anonymizer.architecture["feature_dim"]) != width:
+            problem = f"anonymizes features {found} wide, {p.ft_arch} gives {width}"
+            raise UserError(path, problem, "name the encoder that the anonymizer was trained for")
+        if (same := path_of_hash.setdefault(weights_hash(anonymizer), path)) is not path:
+            problem = f"holds the same weights as {same}: one operating point twice"
+            raise UserError(path, problem, "name each checkpoint once")
+        alone = path.parent.name and folders.count(path.parent.name) == 1 and path.parent.name != "raw"
+        name = path.parent.name if alone else f"{path.parent.name}_{path.stem}".lstrip("_")
+        points[name if name not in points else f"{name}_{len(points) + 1}"] = anonymizer
+    return points
+
+
+def read_transfer(p: PaHmdbParams, data: PaHmdb51) -> AttackData:
+    """Images of VISPR to learn from and to be tuned on, and the clips to be judged, with the attributes of both."""
+    images, names = privacy_rows("vispr", "train", "static", encoder=p.ft_arch, data_root=p.data_root)
+    columns = [names.index(name) for name in ATTRIBUTES["vispr"]]
+    images = replace(images, labels=images.labels[:, columns])
+    learn, tune = hold_out(images, share=p.val_share, seed=p.seed)
+    thinned = (_thinned(learn, p.max_train_rows, p.seed), _thinned(tune, p.max_train_rows // 4, p.seed))
+    return AttackData(*thinned, data.rows("vispr"))
+
+
+def digest(data: PaHmdb51, rows: Rows, transfer: AttackData | None) -> str:
+    """SHA-256 of everything the evaluation reads."""
+    found = hashlib.sha256()
+    for part in (rows, *(transfer.splits.values() if transfer else ())):
+        for array in (part.features, part.labels):
+            found.update(f"{array.shape}".encode())
+            found.update(np.ascontiguousarray(array).tobytes())
+        found.update("\n".join([*map(str, part.clusters), *map(str, part.videos)]).encode())
+    for video in data.others:
+        found.update(f"{video} {data.actions[video]}".encode())
+        found.update(data.features[video].tobytes())
+    found.update(" ".join(str(data.actions[video]) for video in data.annotated).encode())
+    return found.hexdigest()
+
+
+def _thinned(rows: Rows, count: int, seed: int) -> Rows:
+    """At most `count` rows, drawn at random."""
+    return rows.take(np.sort(np.random.default_rng(seed).permutation(len(rows))[:count]))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,179 @@
+"""A result of PA-HMDB51 for people: tables in Markdown that line up in a terminal too, and a picture of the curve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from splavu.figures import ALONE, CHANCE, RAW
+from splavu.protocols import shown
+
+LABELS = {
+    "values": "every value of each attribute, as one class against the rest",
+    "binary": "the five attributes, positive unless their value is 0",
+    "vispr": "the attributes that VISPR knows too",
+}
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """Summary, attributes, transfer and gates; per cent but for leakage, p and u; 95 % intervals in brackets."""
+    served = "served alone" if result["served"] == "alone" else "SERVED IN BATCHES, unlike any released feature"
+    parts = [
+        f"PA-HMDB51: {result['clips']} clips of {result['videos']} videos of {result['films']} films; {served}. "
+        f"Labels: {LABELS[result['labels']]}; present in a clip if in one of its frames, unknown where no frame has "
+        "a label.\n",
+        _summary(result),
+        "cMAP: mean average precision of the strongest attackers, who learnt from other films (each film is held out "
+        f"once, {result['folds']} folds). Leakage: 0 no better than chance, 1 as much as raw features. Top-1: a fresh "
+        f"linear head, trained on the {result['other_videos']} videos without annotations. Intervals draw films.\n",
+    ]
+    if result["curve"]:
+        area = result["curve"]["hypervolume"]
+        parts.append(
+            f"Normalised hypervolume {_number(area['value'])} {_bracket(area['interval'], 1, 2)}; "
+            f"{result['curve']['definition']}.\n"
+        )
+    for name in _points(result) or ["raw"]:
+        parts.append(f"**{name}: attackers who learnt from other films**\n")
+        parts.append(_attributes(result["cross_fitted"][name]))
+    if result["transfer"]:
+        rows = result["transfer_rows"]
+        parts.append(
+            f"Attackers who learnt from VISPR: {rows['train']} views of images to learn from, {rows['validation']} to "
+            "be tuned on. Leakage is undefined for attributes that they don't tell above chance on raw clips.\n"
+        )
+        for name in _points(result) or ["raw"]:
+            parts.append(f"**{name}: attackers who learnt from VISPR**\n")
+            parts.append(_attributes(result["transfer"][name]))
+    parts.append(
+        "\n".join(
+            f"- {'passed' if gate['passed'] else '**FAILED**'}: {gate['claim']} "
+            f"(cMAP {_percent(gate['cmap'])}, chance {_percent(gate['chance'])})"
+            for gate in result["gates"]
+        )
+        + "\n"
+    )
+    count = len(result["seeds"])
+    parts.append(
+        f"{', '.join(result['attackers'])}; {count} seed{'s' * (count > 1)}, {result['num_resamples']} resamples, "
+        f"{result['seconds']:.0f} s\n"
+    )
+    return "\n".join(parts)
+
+
+def draw_curve(result: Mapping[str, Any], path: Path) -> Path | None:
+    """The operating points, the area that they conquer, raw features and chance; nothing without a defined point."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    points = {
+        name: point
+        for name, point in ((result["curve"] or {}).get("points") or {}).items()
+        if point["privacy"] is not None and point["utility"] is not None
+    }
+    path.unlink(missing_ok=True)  # of another evaluation
+    if not points:
+        return None
+    figure = Figure(figsize=(5.6, 5.0), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_axisbelow(True)
+    axis.grid(color="#e5e5e5", linewidth=0.8)
+    outline = _staircase([(point["privacy"], point["utility"]) for point in points.values()])
+    axis.fill_between(*zip(*outline, strict=True), color=ALONE, alpha=0.18, linewidth=0)
+    for place, (name, point) in enumerate(points.items()):
+        p, u = point["privacy"], point["utility"]
+        whiskers = {f"{a}err": _whiskers(point, axis_name) for a, axis_name in (("x", "privacy"), ("y", "utility"))}
+        axis.errorbar(p, u, **whiskers, fmt="os^Dv"[place % 5], markersize=8, color=ALONE, capsize=3)
+        axis.annotate(name, (p, u), xytext=(7, 7), textcoords="offset points", fontsize=8)
+    for name, spot, colour in (("raw features", (0, 1), RAW), ("chance", (1, 0), CHANCE)):
+        axis.plot(*spot, "X", color=colour, markersize=9, clip_on=False)
+        axis.annotate(name, spot, xytext=(-5, 9) if spot[0] else (9, -3), textcoords="offset points", fontsize=8,
+                      ha="right" if spot[0] else "left")  # fmt: skip
+    value = result["curve"]["hypervolume"]["value"]
+    axis.set_title(f"PA-HMDB51: normalised hypervolume {_number(value)}", fontsize=10)
+    axis.set_xlabel("privacy p: share of what raw features leak that is gone")
+    axis.set_ylabel("utility u: share of raw features' top-1 above chance that is kept")
+    axis.set_xlim(-0.02, 1.04)
+    axis.set_ylim(-0.02, 1.08)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+    return path
+
+
+def _staircase(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The upper edge of the union of the rectangles from the origin to each point, from left to right."""
+    edge, height = [], 0.0
+    for p, u in sorted(points, reverse=True):
+        if u > height:
+            edge += [(p, height), (p, u)]
+            height = u
+    return [(0.0, height), *edge[::-1]]
+
+
+def _whiskers(point: Mapping[str, Any], name: str) -> list[list[float]]:
+    """How far the interval reaches below and above; 0 where it's undefined."""
+    value, ends = point[name], [point[name] if end is None else end for end in point[f"{name}_interval"]]
+    return [[max(0.0, value - ends[0])], [max(0.0, ends[1] - value)]]
+
+
+def _points(result: Mapping[str, Any]) -> list[str]:
+    return list(result["checkpoints"])
+
+
+def _summary(result: Mapping[str, Any]) -> str:
+    """A representation a row."""
+    chance = result["cross_fitted"]["raw"]["mean"]["chance"]
+    rows = []
+    for name, judged in result["cross_fitted"].items():
+        mean, kept = judged["mean"], result["action"]["of"][name]
+        found = mean.get("anonymized", mean["raw"])
+        point = ((result["curve"] or {}).get("points") or {}).get(name)
+        rows.append(
+            [
+                name,
+                f"{_percent(found['ap'])} {_bracket(found['interval'], 100, 1)}",
+                f"{_number(mean['leakage'])} {_bracket(mean['leakage_interval'], 1, 2)}",
+                f"{_percent(kept['top1'])} {_bracket(kept['interval'], 100, 1)}",
+                *([_number(point["privacy"]), _number(point["utility"])] if point else ["0.00", "1.00"]),
+            ]
+        )
+    rows.append(["chance", _percent(chance), "0.00", _percent(result["action"]["chance"]), "1.00", "0.00"])
+    return _table(["features", "cMAP", "leakage", "action top-1", "p", "u"], rows)
+
+
+def _attributes(judged: Mapping[str, Any]) -> str:
+    rows = []
+    for name, entry in {**judged["attributes"], "**mean (cMAP)**": judged["mean"]}.items():
+        cells = [name, _percent(entry["chance"])]
+        for which in ("raw", "anonymized"):
+            if found := entry.get(which):
+                cells.append(f"{_percent(found['ap'])} {_bracket(found['interval'], 100, 1)}")
+        rows.append([*cells, f"{_number(entry['leakage'])} {_bracket(entry['leakage_interval'], 1, 2)}"])
+    header = ["attribute", "positives", "raw AP", "anonymized AP", "leakage"]
+    return _table(header if len(rows[0]) == len(header) else [*header[:3], header[4]], rows)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    padded = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    ]
+    padded.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(padded) + "\n"
+
+
+def _percent(value: float | None) -> str:
+    return shown(value, 100, 1)
+
+
+def _number(value: float | None) -> str:
+    return shown(value, 1, 2)
+
+
+def _bracket(interval: Sequence[float | None], factor: float, digits: int) -> str:
+    return "[" + ", ".join(shown(end, factor, digits) for end in interval) + "]"
