@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from splavu.reports import Configuration
+    from splavu.report_tables import Configuration
 
 RAW, ALONE, BATCH, CHANCE = "#3d5a80", "#ee6c4d", "#e9b44c", "#8d99ae"
 """One colour a meaning, in every figure: raw features, served alone, served in a batch, chance."""

@@ -12,6 +12,9 @@ from splavu.errors import UserError
 from splavu.params import as_dict
 from splavu.runtime import versions
 
+TABLE = "table.md"
+"""A run's own section for a report: a heading of second order, text, tables, pictures that lie beside it."""
+
 
 class RunFolder:
     """`root/run_id/`: params.json, versions.json, metrics.jsonl (a line a record), tensorboard/, checkpoints, results.

@@ -10,13 +10,13 @@ from conftest import REPOSITORY
 
 LAYERS = (
     ("errors", "encoders"),
-    ("params", "runtime", "labels", "labels_private", "splits", "stores"),
+    ("tables", "params", "runtime", "labels", "labels_private", "splits", "stores"),
     ("datasets", "metrics", "groups", "retrieval", "tradeoff"),
     ("anonymizers", "objectives"),
     ("heads", "critics", "attackers"),
     ("tasks", "checkpoints", "runs"),
     ("probes", "loop", "multitask", "protocols", "attacks", "crossfit", "published", "released"),
-    ("anonymize", "audit", "figures", "reports", "cli"),
+    ("anonymize", "audit", "figures", "report_tables", "reports", "cli"),
     ("__main__",),
 )
 """splavu's rooms, lowest first: a module imports from its own row or from rows above this one in the list."""

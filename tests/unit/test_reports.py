@@ -139,3 +139,39 @@ def test_a_report_is_reproducible_and_shows_frames(runs, tmp_path):
 def test_a_folder_without_results(tmp_path):
     with pytest.raises(UserError, match="holds no run with results"):
         write_report(tmp_path)
+
+
+def test_a_run_brings_its_own_section_and_its_pictures_are_found(runs):
+    written = write_report(runs)
+    assert "gait" not in written.table
+    (runs / "gait").mkdir()
+    (runs / "gait/params.json").write_text("{}")
+    (runs / "gait/table.md").write_text("## Gait\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n![curve](curve.png)\n")
+    (runs / "gait/curve.png").write_bytes(b"a picture")
+    report = write_report(runs)
+    text = report.path.read_text()
+    assert "## Gait\n\n| a | b |" in text
+    assert "![curve](gait/curve.png)" in text
+    assert "| gait | protocol |" in unpadded(report.path)
+    assert "| 1 | 2 |" in report.table
+
+
+def test_a_section_stands_without_any_head_or_attack(tmp_path):
+    (tmp_path / "gait").mkdir()
+    (tmp_path / "gait/params.json").write_text("{}")
+    (tmp_path / "gait/table.md").write_text("## Gait\n")
+    text = write_report(tmp_path).path.read_text()
+    assert "## Gait" in text
+    assert "cMAP" not in text
+
+
+def test_the_figure_of_a_head_for_attributes_has_a_column(runs):
+    saved = {"anon": True, "saved_fa_model": "saved_models/study/aam/model_temp.pth", "serving": "alone"}
+    for name, params, cmap in (("fb_raw", {"anon": False}, 0.625), ("fb_safe", saved, 0.5)):
+        (runs / name).mkdir()
+        (runs / name / "params.json").write_text(json.dumps(params))
+        (runs / name / "results.json").write_text(json.dumps({"features": "x", "test": {"cmap": cmap, "loss": 1.0}}))
+    text = unpadded(write_report(runs).path)
+    assert "| features | top-1 | head cMAP |" in text
+    assert "| raw features | 87.5 | 62.5 |" in text
+    assert "| aam, served alone | 75.0 | 50.0 |" in text
