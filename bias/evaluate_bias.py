@@ -1,0 +1,235 @@
+"""Is action recognition as good for women as for men, on raw and on anonymized features?
+
+Fresh linear heads learn from the training side of each data set, a few seeds each and a fixed number of epochs, and are
+judged once on its test side. NTU-Bias-F trains on 95% videos of men (of women for one action), NTU-Bias-M on the mirror
+image, ntu_balanced on as many of half and half, tsh is Toyota Smarthome as it is. The test sides of NTU hold as many
+videos of women as of men. Printed and kept in results.json: accuracy by gender, overall, of the worse recognised
+gender, the gap between both, the equalised-odds difference beside what luck gives, and what anonymizing changes, with
+95% intervals clustered by subject.
+
+Gender means as perceived by annotators; nobody in the videos was asked.
+
+A head is kept in a folder of its own below the run's, so a killed evaluation goes on where it stopped. The same command
+with the same inputs prints the stored result again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import config
+import feature_dl
+from bias.gender_gap import Seen, compare
+from bias.report import markdown
+from privacy_eval import load_adapter
+from splavu import checkpoints, cli, params, runs, runtime
+from splavu.anonymize import weights_hash
+from splavu.errors import UserError
+from splavu.labels_private import GENDERS, Person
+from splavu.probes import Serving
+from splavu.stores import FeatureStore
+from train_ft import HeadParams, train
+
+
+@dataclass(frozen=True)
+class BiasParams:
+    """Parameters of a bias evaluation; see bias/params_bias.py."""
+
+    run_id: str
+    ft_arch: str
+    """The encoder of the feature stores."""
+    datasets: tuple[str, ...] = ("ntu_bias_f", "ntu_bias_m", "ntu_balanced", "tsh")
+    """Rows of feature_dl.PEOPLE."""
+    data_root: str | None = None
+    """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
+    feature_dim: int | None = None
+    anon: bool = True
+    """Judge anonymized features beside raw ones; False judges raw features only."""
+    saved_fa_model: str | None = None
+    """The anonymizer's checkpoint."""
+    fa_arch: str | None = None
+    """A checkpoint records its architecture; given here too, the two must agree."""
+    num_heads: int = 8
+    """Of a published checkpoint, which doesn't record it."""
+    serving: Serving = "alone"
+    """How the anonymizer meets features: 'alone' as released, 'batch' as the published numbers were made."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """A head each; their hits are averaged."""
+    num_epochs: int = 60
+    """Fixed: none of the data sets has a validation split, and nothing is chosen on the test side."""
+    batch_size: int = 128
+    learning_rate: float = 1e-2
+    weight_decay: float = 0.01
+    num_modes: int = 5
+    """Evenly spaced clips of a test video, whose probabilities are averaged."""
+    num_resamples: int = 1000
+    """Draws of subjects for the intervals, and swaps of genders among them."""
+
+    def __post_init__(self) -> None:
+        for name in self.datasets:
+            if name not in feature_dl.PEOPLE:
+                raise UserError(
+                    "datasets", f"'{name}' doesn't tell women from men", f"known: {', '.join(feature_dl.PEOPLE)}"
+                )
+        for name in ("datasets", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise UserError(name, f"is {values}", "name at least one, and each once")
+        for name in ("num_epochs", "batch_size", "learning_rate", "num_modes", "num_resamples"):
+            if getattr(self, name) <= 0:
+                raise UserError(name, f"is {getattr(self, name)}, expected more than 0")
+        if self.anon and self.saved_fa_model is None:
+            raise UserError("saved_fa_model", "is None, but anon = True", "name the checkpoint, or set anon = False")
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What is judged."""
+        return ("raw", "anonymized") if self.anon else ("raw",)
+
+    def head(self, dataset: str, features: str, seed: int) -> HeadParams:
+        """One head, in a folder of its own below the run's."""
+        anon = features == "anonymized"
+        return HeadParams(
+            run_id=f"{self.run_id}/{dataset}_{features}_seed{seed}",
+            dataset=dataset,
+            ft_arch=self.ft_arch,
+            seed=seed,
+            data_root=self.data_root,
+            feature_dim=self.feature_dim,
+            anon=anon,
+            saved_fa_model=self.saved_fa_model if anon else None,
+            num_heads=self.num_heads,
+            serving=self.serving,
+            num_epochs=self.num_epochs,
+            batch_size=self.batch_size,
+            val_split=None,
+            num_modes=self.num_modes,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+        )
+
+
+@dataclass(frozen=True)
+class Videos:
+    """Who is seen on either side of a data set, and a hash of everything that a head reads of it."""
+
+    train: Mapping[str, Person]
+    test: Mapping[str, Person]
+    sha256: str
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__, default_params="bias/params_bias.py")
+    parser.add_argument("--force", action="store_true", help="train and evaluate again although this result is stored")
+    args = parser.parse_args(argv)
+    cli.start(args)
+    p = params.load(args.params, BiasParams, args.set)
+    device = runtime.pick_device(args.device)
+    anonymizer = load_adapter(p)
+    videos = {name: read_videos(p, name) for name in p.datasets}
+
+    run = runs.RunFolder(config.RUNS, p.run_id)
+    inputs = {
+        "params": params.as_dict(p),
+        "anonymizer": anonymizer and weights_hash(anonymizer),
+        "data": {name: found.sha256 for name, found in videos.items()},
+    }
+    result = (run.read_json("results.json") or {}).get("bias")
+    if args.force or result is None or result["inputs"] != inputs:
+        run.record(p)
+        result = {**evaluate(p, videos, inputs, device, restart=args.force), "inputs": inputs}
+        run.write_json("results.json", {"bias": result})
+    else:
+        print(f"stored result of {run.path} (--force evaluates again)\n")
+    print(markdown(result))
+    return 0
+
+
+def evaluate(
+    p: BiasParams, videos: Mapping[str, Videos], inputs: Mapping[str, Any], device: torch.device, *, restart: bool
+) -> dict[str, Any]:
+    """Train every head, and compare how well they do for women and for men."""
+    started = time.perf_counter()
+    datasets = {}
+    with tqdm(total=len(videos) * len(p.features) * len(p.seeds), desc="heads", unit="head") as progress:
+        for name, found in videos.items():
+            predictions: dict[str, np.ndarray] = {}
+            for features in p.features:
+                of_seeds = []
+                for seed in p.seeds:
+                    head = p.head(name, features, seed)
+                    reads = {"anonymizer": inputs["anonymizer"] if head.anon else None, "data": found.sha256}
+                    keys, targets, predicted = predict(head, reads, device, restart=restart)
+                    of_seeds.append(predicted)
+                    progress.update()
+                predictions[features] = np.stack(of_seeds)  # [S, V]
+            people = [found.test[key] for key in keys]
+            seen = Seen(
+                targets,
+                np.array([person.subject for person in people]),
+                np.array([person.gender for person in people]),
+                feature_dl.dataset_spec(name).num_classes,
+            )
+            learnt = [person.gender for person in found.train.values()]
+            datasets[name] = {
+                **compare(seen, predictions, num_resamples=p.num_resamples),
+                "train_videos": {gender: learnt.count(gender) for gender in GENDERS},
+            }
+    return {
+        "datasets": datasets,
+        "gender": "as perceived by annotators",
+        "seeds": list(p.seeds),
+        "num_resamples": p.num_resamples,
+        "served": p.serving if p.anon else None,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def predict(
+    head: HeadParams, reads: Mapping[str, Any], device: torch.device, *, restart: bool
+) -> tuple[list[str], np.ndarray, np.ndarray]:  # -> keys, [V], [V]
+    """Train a head, or go on training it, and predict: test videos, their classes, the predicted ones.
+
+    A head that was trained on other features or by other parameters is begun anew.
+    """
+    run = runs.RunFolder(config.RUNS, head.run_id)
+    reads = {**reads, "params": params.as_dict(head)}
+    if restart or run.read_json("reads.json") != reads:
+        (run.path / checkpoints.RESUMABLE).unlink(missing_ok=True)  # first: a kill in between begins anew too
+        run.write_json("reads.json", reads)
+    _, trainer, test = train(head, device=device)
+    probabilities, targets = test.video_probabilities(trainer.served)
+    return test.validation.dataset.keys, targets.numpy(), probabilities.argmax(dim=1).numpy()
+
+
+def read_videos(p: BiasParams, name: str) -> Videos:
+    """Both sides of a data set.
+
+    Raises:
+        UserError: A store or a label is missing or damaged, a subject has no gender, or nobody of one gender is tested.
+    """
+    sides, digest = {}, hashlib.sha256()
+    for split in ("train", "test"):
+        videos = feature_dl.open_dataset(name, split, encoder=p.ft_arch, data_root=p.data_root)
+        people = feature_dl.people(name, videos.keys, data_root=p.data_root)
+        path = feature_dl.dataset_spec(name).store_path(config.roots(p.data_root)[1], split, p.ft_arch)
+        store = FeatureStore(path, feature_dim=videos.feature_dim)
+        for key, label in zip(videos.keys, videos.labels, strict=True):
+            digest.update(f"{split}/{key}/{label}/{people[key].subject}/{people[key].gender}\n".encode())
+            digest.update(store[key].tobytes())
+        sides[split] = people
+    if absent := set(GENDERS) - {person.gender for person in sides["test"].values()}:
+        raise UserError(path, f"nobody perceived as {min(absent)} is in the test videos of {name}", "extract them")
+    return Videos(**sides, sha256=digest.hexdigest())
+
+
+if __name__ == "__main__":
+    cli.run(main)
