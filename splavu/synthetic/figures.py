@@ -262,8 +262,8 @@ class _Figure:
         """A flat box with its length along the heading: beside the hip on a strap, or hanging from the hand."""
         pelvis, wrist, elbow = self.at["pelvis"], self.at["wrist"][bag.side], self.at["elbow"][bag.side]
         scale = pelvis[2]
-        length, height = (0.085, 0.13) if bag.in_hand else (0.095, 0.15)
-        half = scale * math.hypot(0.032 * math.cos(self.facing), length * math.sin(self.facing))
+        length, height = (0.11, 0.16) if bag.in_hand else (0.12, 0.19)
+        half = scale * math.hypot(0.045 * math.cos(self.facing), length * math.sin(self.facing))
         if bag.in_hand:
             grip = (wrist[0] + 0.15 * (wrist[0] - elbow[0]), wrist[1] + 0.15 * (wrist[1] - elbow[1]))
             x, top, width = grip[0], grip[1] + 0.045 * scale, 0.014
