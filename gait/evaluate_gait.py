@@ -1,0 +1,154 @@
+"""Can a person be recognised by their walk, from raw and from anonymized features?
+
+Nothing is trained. Casia-B's normal walks 1 to 4 are the gallery of known people, all other walks are probes; a probe
+ranks the gallery of other views than its own by cosine similarity. Printed and kept in results.json: rank-1 (is the
+most similar one the same person?) and mean average precision, by walk (nm normal, bg with a bag, cl in a coat), by view
+and as the mean over all probes, with 95% intervals clustered by subject, beside chance. Three comparisons: raw probes
+with a raw gallery, anonymized with anonymized, and anonymized probes with a raw gallery, which is what an attacker with
+old features would try.
+
+A video's feature is the mean over its clips, each anonymized on its own. The same command with the same inputs prints
+the stored result again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import config
+from feature_dl import dataset_spec
+from gait.recognition import recognise
+from gait.report import markdown
+from model_loaders import feature_dim
+from privacy_eval import in_batches, load_adapter
+from splavu import cli, params, runs, runtime
+from splavu.anonymize import weights_hash
+from splavu.anonymizers import Anonymizer
+from splavu.errors import UserError
+from splavu.probes import Served
+from splavu.released import finite
+from splavu.stores import FeatureStore
+
+
+@dataclass(frozen=True)
+class GaitParams:
+    """Parameters of a gait evaluation; see gait/params_gait.py."""
+
+    run_id: str
+    ft_arch: str
+    """The encoder of the feature stores."""
+    splits: tuple[str, ...] = ("train", "test")
+    """Whose walkers take part; nothing is trained, so both halves of Casia-B may."""
+    data_root: str | None = None
+    """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
+    feature_dim: int | None = None
+    anon: bool = True
+    """Compare anonymized features beside raw ones; False compares raw features only."""
+    saved_fa_model: str | None = None
+    """The anonymizer's checkpoint."""
+    fa_arch: str | None = None
+    """A checkpoint records its architecture; given here too, the two must agree."""
+    num_heads: int = 8
+    """Of a published checkpoint, which doesn't record it."""
+    batch_size: int = 1024
+    """Clips anonymized at once; each as if it came alone."""
+    num_resamples: int = 1000
+
+    def __post_init__(self) -> None:
+        if not self.splits or len(set(self.splits)) < len(self.splits):
+            raise UserError("splits", f"is {self.splits}", "name at least one, and each once")
+        for split in self.splits:
+            dataset_spec("casia_b").check_split(split, name="splits")
+        for name in ("batch_size", "num_resamples"):
+            if getattr(self, name) <= 0:
+                raise UserError(name, f"is {getattr(self, name)}, expected more than 0")
+        if self.anon and self.saved_fa_model is None:
+            raise UserError("saved_fa_model", "is None, but anon = True", "name the checkpoint, or set anon = False")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__, default_params="gait/params_gait.py")
+    parser.add_argument("--force", action="store_true", help="evaluate again although this result is stored")
+    args = parser.parse_args(argv)
+    cli.start(args)
+    p = params.load(args.params, GaitParams, args.set)
+    device = runtime.pick_device(args.device)
+    anonymizer = load_adapter(p)
+    if anonymizer is not None and anonymizer.attends_over == "batch":
+        raise UserError(
+            p.saved_fa_model,
+            "was trained with batch_as_sequence: its output for a feature depends on the rest of the batch",
+            "name one that was trained with batch_as_sequence = False",
+        )
+    clips = read_clips(p)
+
+    run = runs.RunFolder(config.RUNS, p.run_id)
+    inputs = {
+        "params": params.as_dict(p),
+        "anonymizer": anonymizer and weights_hash(anonymizer),
+        "data": digest(clips),
+    }
+    result = (run.read_json("results.json") or {}).get("gait")
+    if args.force or result is None or result["inputs"] != inputs:
+        started = time.perf_counter()
+        features = video_features(clips, anonymizer, p.batch_size, device)
+        found = recognise(list(clips), features, num_resamples=p.num_resamples)
+        seconds = round(time.perf_counter() - started, 1)
+        result = {**found, "num_resamples": p.num_resamples, "seconds": seconds, "inputs": inputs}
+        run.record(p)
+        run.write_json("results.json", {"gait": result})
+    else:
+        print(f"stored result of {run.path} (--force evaluates again)\n")
+    print(markdown(result))
+    return 0
+
+
+def read_clips(p: GaitParams) -> dict[str, np.ndarray]:  # video -> [K, D]
+    """The raw features of every video of the splits.
+
+    Raises:
+        UserError: A store is missing or damaged, has another width, or holds names that are none of Casia-B's.
+    """
+    spec = dataset_spec("casia_b")
+    data, features = config.roots(p.data_root)
+    clips: dict[str, np.ndarray] = {}
+    for split in p.splits:
+        store = FeatureStore(spec.store_path(features, split, p.ft_arch), feature_dim=feature_dim(p))
+        keys = spec.keys(data, split, store.keys())
+        store.verify(keys)
+        clips |= {key: np.atleast_2d(store[key]) for key in tqdm(keys, desc=store.path.name, unit="video")}
+    return clips
+
+
+def video_features(
+    clips: Mapping[str, np.ndarray], anonymizer: Anonymizer | None, batch_size: int, device: torch.device
+) -> dict[str, np.ndarray]:  # -> name -> [V, D]
+    """One feature a video: the mean over its clips, raw and (with an anonymizer) as served alone."""
+    rows = np.concatenate(list(clips.values()))  # [sum K, D]
+    counts = np.array([len(of_video) for of_video in clips.values()])
+    served = {"raw": rows}
+    if anonymizer is not None:
+        served["anonymized"] = finite(in_batches(Served(anonymizer.to(device)), batch_size, device))(rows)
+    starts = np.cumsum(counts) - counts
+    sums = {name: np.add.reduceat(found, starts, axis=0, dtype=np.float64) for name, found in served.items()}
+    return {name: total / counts[:, None] for name, total in sums.items()}
+
+
+def digest(clips: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of everything the evaluation reads."""
+    found = hashlib.sha256()
+    for key, features in clips.items():
+        found.update(f"{key}/{features.shape}\n".encode())
+        found.update(features.tobytes())
+    return found.hexdigest()
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,56 @@
+"""The result of gait/evaluate_gait.py in Markdown, readable in a terminal too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from splavu.tables import interval, percent, table
+
+TITLES = {
+    "raw": "raw, gallery raw",
+    "anonymized": "anonymized, gallery anonymized",
+    "anonymized_vs_raw": "anonymized, gallery raw",
+}
+WALKS = {"nm": "normal", "bg": "with a bag", "cl": "in a coat"}
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """Rank-1 by walk with mean average precision, rank-1 by view, and how to read both."""
+    comparisons, chance = result["comparisons"], result["chance"]
+    walks, views = (list(chance[side]) for side in ("by_walk", "by_view"))
+    rows = [
+        [
+            TITLES[name],
+            _estimate(found["overall"]["rank1"]),
+            *(_estimate(found["by_walk"][walk]["rank1"]) for walk in walks),
+            _estimate(found["overall"]["map"]),
+            _moved(result["change"][name]["rank1"]) if name in result["change"] else "",
+        ]
+        for name, found in comparisons.items()
+    ]
+    rows.append(["chance", percent(chance["overall"]), *(percent(chance["by_walk"][walk]) for walk in walks), "", ""])
+    by_view = [
+        [TITLES[name], *(percent(found["by_view"][view]["rank1"]["value"]) for view in views)]
+        for name, found in comparisons.items()
+    ]
+    by_view.append(["chance", *(percent(chance["by_view"][view]) for view in views)])
+    return "\n".join(
+        (
+            table(["probes", "rank-1", *(WALKS[walk] for walk in walks), "mAP", "rank-1 less that of raw"], rows),
+            table(["rank-1 by view", *views], by_view),
+            f"{result['probes']} probes of {result['subjects']} subjects met {result['gallery']} gallery videos, each "
+            "those of other views than its own.\n"
+            "Means over probes in per cent; brackets hold 95% intervals, clustered by the probes' subjects. Chance: "
+            "rank-1 of a random ranking.\n"
+            "Anonymized probes against a raw gallery: an attacker who kept features from before.\n",
+        )
+    )
+
+
+def _estimate(entry: Mapping[str, Any]) -> str:
+    return f"{percent(entry['value'])} {interval(entry['interval'], 100, 1)}"
+
+
+def _moved(entry: Mapping[str, Any]) -> str:
+    return f"{100 * entry['value']:+.1f} {interval(entry['interval'], 100, 1)}"
