@@ -147,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run.record(p)
         result = {**evaluate(p, videos, inputs, device, restart=args.force), "inputs": inputs}
         run.write_json("results.json", {"bias": result})
+        runs.write_text(run.path / runs.TABLE, markdown(result))
     else:
         print(f"stored result of {run.path} (--force evaluates again)\n")
     print(markdown(result))

@@ -13,7 +13,7 @@ COLUMNS = ("female", "male", "overall", "gap")
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """The table of accuracies, the table of who was seen, and how to read both."""
+    """A section: the table of accuracies, the table of who was seen, and how to read both."""
     rows, people = [], []
     for name, found in result["datasets"].items():
         rows += [_features(name, features, entries) for features, entries in found["features"].items()]
@@ -29,6 +29,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     ]
     return "\n".join(
         (
+            "## Recognition of women and of men\n",
             table(header, rows),
             table(["data set", *counted, "classes compared"], people),
             f"Top-1 accuracy of fresh linear heads in per cent, mean of {len(result['seeds'])} seeds; brackets hold "

@@ -104,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = {**found, "num_resamples": p.num_resamples, "seconds": seconds, "inputs": inputs}
         run.record(p)
         run.write_json("results.json", {"gait": result})
+        runs.write_text(run.path / runs.TABLE, markdown(result))
     else:
         print(f"stored result of {run.path} (--force evaluates again)\n")
     print(markdown(result))

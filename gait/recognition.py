@@ -1,8 +1,8 @@
 """How well walkers are told by their features, by walk, view and overall, beside what a random ranking would give.
 
-What a reader would get wrong: a probe doesn't meet the gallery's walks of its own view, and intervals move the subjects
-of the probes only; the gallery stays as it is, so they say how far other walkers of the same kind would be recognised
-among the same people.
+What a reader would get wrong: intervals move the subjects of the probes and leave the gallery as it is, so they don't
+tell recognition from luck: of few people some resemble others, time and again. For that, the people of the gallery swap
+names (`swapped`): whoever is found beyond what that gives is recognised.
 
 Shapes: `V` videos, `P` probes, `N` gallery videos, `D` feature width, `R` resamples. Shares go from 0 to 1.
 """
@@ -61,13 +61,13 @@ def recognise(
     Args:
         keys: Casia-B names of the videos.
         features: 'raw' and perhaps 'anonymized': one feature a video.
-        num_resamples: Draws of the probes' subjects.
-        seed: Of the draws.
+        num_resamples: Draws of the probes' subjects, and swaps of the gallery's names.
+        seed: Of both.
 
     Returns:
         Plain values: counts; `chance`, the rank-1 of a random ranking; `comparisons` name -> overall (the mean over
-        probes), by_walk, by_view, each `{"rank1", "map"}` of `{"value", "interval"}`; `change` of the overall figures
-        from 'raw' to each other comparison, on the same resamples.
+        probes), by_walk, by_view, each `{"rank1", "map"}` of `{"value", "interval"}`, and swapped; `change` of the
+        overall figures from 'raw' to each other comparison, on the same resamples.
 
     Raises:
         UserError: A name is none of Casia-B's, there is no probe, or a probe's person is not in the gallery it meets.
@@ -96,7 +96,10 @@ def recognise(
                 gallery_views=gallery.views,
             )
             overall[name] = found
-            comparisons[name] = summary(found, probes, resamples)
+            comparisons[name] = {
+                **summary(found, probes, resamples),
+                "swapped": swapped_names(found, probes, gallery, num_swaps=num_resamples, seed=seed),
+            }
     return json_values(
         {
             "probes": len(split.probe),
@@ -140,6 +143,24 @@ def summary(found: Retrieval, probes: Walkers, resamples: metrics.Resamples) -> 
                 of_part[str(part)][name] = {"value": value, "interval": interval.tolist()}
         result[side] = of_part
     return result
+
+
+def swapped_names(
+    found: Retrieval, probes: Walkers, gallery: Walkers, *, num_swaps: int, seed: int = 0
+) -> dict[str, Any]:
+    """Overall rank-1 when the people of the gallery swap names whole: mean, 95% range, and the share of swaps with as
+    much as was found (p), where equal similarities count by their first."""
+    people, of_gallery = np.unique(gallery.subjects, return_inverse=True)
+    of_probe = np.searchsorted(people, probes.subjects)  # [P]
+    nearest = of_gallery[found.nearest]  # [P]
+    names = metrics.random_lenders(gallery.subjects, num_permutations=num_swaps, seed=seed)  # [R, people]
+    rank1 = (names[:, nearest] == of_probe).mean(axis=1)  # [R]
+    reached = (nearest == of_probe).mean()
+    return {
+        "value": float(rank1.mean()),
+        "interval": metrics.percentile_interval(rank1).tolist(),
+        "p": float((1 + np.sum(rank1 >= reached)) / (1 + num_swaps)),
+    }
 
 
 def _overall(values: np.ndarray, resamples: metrics.Resamples) -> dict[str, Any]:  # [P]

@@ -16,7 +16,7 @@ WALKS = {"nm": "normal", "bg": "with a bag", "cl": "in a coat"}
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """Rank-1 by walk with mean average precision, rank-1 by view, and how to read both."""
+    """A section: rank-1 by walk with mean average precision, rank-1 by view, and how to read both."""
     comparisons, chance = result["comparisons"], result["chance"]
     walks, views = (list(chance[side]) for side in ("by_walk", "by_view"))
     rows = [
@@ -25,24 +25,29 @@ def markdown(result: Mapping[str, Any]) -> str:
             _estimate(found["overall"]["rank1"]),
             *(_estimate(found["by_walk"][walk]["rank1"]) for walk in walks),
             _estimate(found["overall"]["map"]),
+            f"{interval(found['swapped']['interval'], 100, 1)} (p {found['swapped']['p']:.3f})",
             _moved(result["change"][name]["rank1"]) if name in result["change"] else "",
         ]
         for name, found in comparisons.items()
     ]
-    rows.append(["chance", percent(chance["overall"]), *(percent(chance["by_walk"][walk]) for walk in walks), "", ""])
+    rows.append(
+        ["chance", percent(chance["overall"]), *(percent(chance["by_walk"][walk]) for walk in walks), "", "", ""]
+    )
     by_view = [
         [TITLES[name], *(percent(found["by_view"][view]["rank1"]["value"]) for view in views)]
         for name, found in comparisons.items()
     ]
     by_view.append(["chance", *(percent(chance["by_view"][view]) for view in views)])
+    header = ["probes", "rank-1", *(WALKS[walk] for walk in walks), "mAP", "names swapped", "rank-1 less that of raw"]
     return "\n".join(
         (
-            table(["probes", "rank-1", *(WALKS[walk] for walk in walks), "mAP", "rank-1 less that of raw"], rows),
+            "## People recognised by their walk\n",
+            table(header, rows),
             table(["rank-1 by view", *views], by_view),
             f"{result['probes']} probes of {result['subjects']} subjects met {result['gallery']} gallery videos, each "
             "those of other views than its own.\n"
             "Means over probes in per cent; brackets hold 95% intervals, clustered by the probes' subjects. Chance: "
-            "rank-1 of a random ranking.\n"
+            "rank-1 of a random ranking; where the people of the gallery swap names, rank-1 lies in the range given.\n"
             "Anonymized probes against a raw gallery: an attacker who kept features from before.\n",
         )
     )

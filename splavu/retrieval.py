@@ -26,6 +26,8 @@ class Retrieval:
     """[P] 1 if the most similar gallery feature is of the same person; of several equally similar ones, their share."""
     average_precision: np.ndarray
     """[P] of the gallery ranked by similarity."""
+    nearest: np.ndarray
+    """[P] row of the most similar gallery feature, the first of several; -1 where a probe meets none."""
 
 
 def retrieve(
@@ -53,16 +55,19 @@ def retrieve(
     views = None if probe_views is None else (np.asarray(probe_views), np.asarray(gallery_views))
     probes, gallery = _normalised(probes), _normalised(gallery)
     rank1, precision = np.full(len(probes), np.nan), np.full(len(probes), np.nan)
+    nearest = np.full(len(probes), -1)
     for start in range(0, len(probes), BLOCK):
         # Rounded, so that equal features tie in whatever order a product was summed.
         similarities = np.round(probes[start : start + BLOCK] @ gallery.T, 12)
         for p, similarity in enumerate(similarities, start):
-            met = slice(None) if views is None else views[1] != views[0][p]
+            met = np.arange(len(gallery)) if views is None else np.flatnonzero(views[1] != views[0][p])
             same, similarity = gallery_people[met] == probe_people[p], similarity[met]
+            if len(met):
+                nearest[p] = met[np.argmax(similarity)]
             if same.any():
                 rank1[p] = same[similarity == similarity.max()].mean()
                 precision[p] = 1.0 if same.all() else metrics.average_precision(same, similarity)
-    return Retrieval(rank1, precision)
+    return Retrieval(rank1, precision, nearest)
 
 
 def _normalised(features: np.ndarray) -> np.ndarray:  # [N, D] -> [N, D]

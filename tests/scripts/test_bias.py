@@ -139,7 +139,9 @@ def test_a_planted_shortcut_is_found_and_gone_once_gender_is_erased(study, direc
     assert markdown(result) in table
     assert "perceived" in table
     run = study.runs / "demo/bias"
-    assert {"params.json", "versions.json", "results.json", "ntu_bias_f_raw_seed0"} <= {p.name for p in run.iterdir()}
+    assert {"params.json", "versions.json", "results.json", "table.md", "ntu_bias_f_raw_seed0"} <= {
+        p.name for p in run.iterdir()
+    }
 
 
 def test_the_catalogue_builds_the_biased_splits_as_described(study):

@@ -32,6 +32,7 @@ def test_retrieval_is_that_of_a_loop(walks, across_views, monkeypatch):
         similarity = cosine_similarity(probes[p : p + 1], gallery[met])[0]
         same = people["gallery_people"][met] == people["probe_people"][p]
         assert found.rank1[p] == same[np.argmax(similarity)]
+        assert found.nearest[p] == met[np.argmax(similarity)]
         assert found.average_precision[p] == pytest.approx(average_precision_score(same, similarity))
     assert 0 < found.rank1.mean() < 1
 
@@ -65,3 +66,12 @@ def test_a_person_who_is_not_in_the_gallery_has_no_score():
     )
     np.testing.assert_array_equal(alone.rank1, [1, np.nan])  # the second meets only b
     np.testing.assert_array_equal(alone.average_precision, [1, np.nan])
+    lost = retrieval.retrieve(
+        features[:1],
+        features[:1],
+        probe_people=["a"],
+        gallery_people=["a"],
+        probe_views=[0],
+        gallery_views=[0],
+    )
+    assert lost.nearest.tolist() == [-1]
