@@ -10,6 +10,7 @@ from splavu.tables import interval, percent, table
 
 COLUMNS = ("female", "male", "overall", "gap")
 """As in the paper's table on bias."""
+SERVED_IN_BATCHES = "Anonymized features were served IN BATCHES, as no released feature is.\n"
 
 
 def markdown(result: Mapping[str, Any]) -> str:
@@ -37,6 +38,7 @@ def markdown(result: Mapping[str, Any]) -> str:
             "Gender as perceived by annotators. Gap: the better recognised gender less the other.\n"
             "Equalised odds: mean over classes of the larger difference in right or false alarms, 0 is parity; luck "
             "alone gives about the value under 'permuted', where subjects swap genders.\n",
+            *([SERVED_IN_BATCHES] if result["served"] == "batch" else []),
         )
     )
 
