@@ -111,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = {**evaluate(p, data, rows, transfer, points, run, device), "inputs": inputs}
         run.record(p)
         draw_curve(result, run.path / "curve.png")
+        runs.write_text(run.path / runs.TABLE, markdown(result))
         run.write_json("results.json", {"pahmdb": result})
     else:
         print(f"stored result of {run.path} (--force evaluates again)\n")

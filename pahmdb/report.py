@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from splavu.figures import ALONE, CHANCE, RAW
-from splavu.protocols import shown
+from splavu.tables import interval, number, percent, table
 
 LABELS = {
     "values": "every value of each attribute, as one class against the rest",
@@ -20,7 +20,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     """Summary, attributes, transfer and gates; per cent but for leakage, p and u; 95 % intervals in brackets."""
     served = "served alone" if result["served"] == "alone" else "SERVED IN BATCHES, unlike any released feature"
     parts = [
-        f"PA-HMDB51: {result['clips']} clips of {result['videos']} videos of {result['films']} films; {served}. "
+        "## Privacy and utility on PA-HMDB51\n",
+        f"{result['clips']} clips of {result['videos']} videos of {result['films']} films; {served}. "
         f"Labels: {LABELS[result['labels']]}; present in a clip if in one of its frames, unknown where no frame has "
         "a label.\n",
         _summary(result),
@@ -31,9 +32,11 @@ def markdown(result: Mapping[str, Any]) -> str:
     if result["curve"]:
         area = result["curve"]["hypervolume"]
         parts.append(
-            f"Normalised hypervolume {_number(area['value'])} {_bracket(area['interval'], 1, 2)}; "
+            f"Normalised hypervolume {number(area['value'])} {interval(area['interval'], 1, 2)}; "
             f"{result['curve']['definition']}.\n"
         )
+        if _defined(result):
+            parts.append("![Utility over privacy](curve.png)\n")
     for name in _points(result) or ["raw"]:
         parts.append(f"**{name}: attackers who learnt from other films**\n")
         parts.append(_attributes(result["cross_fitted"][name]))
@@ -49,7 +52,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     parts.append(
         "\n".join(
             f"- {'passed' if gate['passed'] else '**FAILED**'}: {gate['claim']} "
-            f"(cMAP {_percent(gate['cmap'])}, chance {_percent(gate['chance'])})"
+            f"(cMAP {percent(gate['cmap'])}, chance {percent(gate['chance'])})"
             for gate in result["gates"]
         )
         + "\n"
@@ -67,11 +70,7 @@ def draw_curve(result: Mapping[str, Any], path: Path) -> Path | None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    points = {
-        name: point
-        for name, point in ((result["curve"] or {}).get("points") or {}).items()
-        if point["privacy"] is not None and point["utility"] is not None
-    }
+    points = _defined(result)
     path.unlink(missing_ok=True)  # of another evaluation
     if not points:
         return None
@@ -93,7 +92,7 @@ def draw_curve(result: Mapping[str, Any], path: Path) -> Path | None:
         axis.annotate(name, spot, xytext=(-5, 9) if spot[0] else (9, -3), textcoords="offset points", fontsize=8,
                       ha="right" if spot[0] else "left")  # fmt: skip
     value = result["curve"]["hypervolume"]["value"]
-    axis.set_title(f"PA-HMDB51: normalised hypervolume {_number(value)}", fontsize=10)
+    axis.set_title(f"PA-HMDB51: normalised hypervolume {number(value)}", fontsize=10)
     axis.set_xlabel("privacy p: share of what raw features leak that is gone")
     axis.set_ylabel("utility u: share of raw features' top-1 above chance that is kept")
     axis.set_xlim(-0.02, 1.04)
@@ -123,6 +122,12 @@ def _points(result: Mapping[str, Any]) -> list[str]:
     return list(result["checkpoints"])
 
 
+def _defined(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The operating points that have a place in the picture."""
+    points = result["curve"]["points"] if result["curve"] else {}
+    return {name: point for name, point in points.items() if None not in (point["privacy"], point["utility"])}
+
+
 def _summary(result: Mapping[str, Any]) -> str:
     """A representation a row."""
     chance = result["cross_fitted"]["raw"]["mean"]["chance"]
@@ -130,50 +135,27 @@ def _summary(result: Mapping[str, Any]) -> str:
     for name, judged in result["cross_fitted"].items():
         mean, kept = judged["mean"], result["action"]["of"][name]
         found = mean.get("anonymized", mean["raw"])
-        point = ((result["curve"] or {}).get("points") or {}).get(name)
+        point = result["curve"]["points"].get(name) if result["curve"] else None
         rows.append(
             [
                 name,
-                f"{_percent(found['ap'])} {_bracket(found['interval'], 100, 1)}",
-                f"{_number(mean['leakage'])} {_bracket(mean['leakage_interval'], 1, 2)}",
-                f"{_percent(kept['top1'])} {_bracket(kept['interval'], 100, 1)}",
-                *([_number(point["privacy"]), _number(point["utility"])] if point else ["0.00", "1.00"]),
+                f"{percent(found['ap'])} {interval(found['interval'], 100, 1)}",
+                f"{number(mean['leakage'])} {interval(mean['leakage_interval'], 1, 2)}",
+                f"{percent(kept['top1'])} {interval(kept['interval'], 100, 1)}",
+                *([number(point["privacy"]), number(point["utility"])] if point else ["0.00", "1.00"]),
             ]
         )
-    rows.append(["chance", _percent(chance), "0.00", _percent(result["action"]["chance"]), "1.00", "0.00"])
-    return _table(["features", "cMAP", "leakage", "action top-1", "p", "u"], rows)
+    rows.append(["chance", percent(chance), "0.00", percent(result["action"]["chance"]), "1.00", "0.00"])
+    return table(["features", "cMAP", "leakage", "action top-1", "p", "u"], rows)
 
 
 def _attributes(judged: Mapping[str, Any]) -> str:
     rows = []
     for name, entry in {**judged["attributes"], "**mean (cMAP)**": judged["mean"]}.items():
-        cells = [name, _percent(entry["chance"])]
+        cells = [name, percent(entry["chance"])]
         for which in ("raw", "anonymized"):
             if found := entry.get(which):
-                cells.append(f"{_percent(found['ap'])} {_bracket(found['interval'], 100, 1)}")
-        rows.append([*cells, f"{_number(entry['leakage'])} {_bracket(entry['leakage_interval'], 1, 2)}"])
+                cells.append(f"{percent(found['ap'])} {interval(found['interval'], 100, 1)}")
+        rows.append([*cells, f"{number(entry['leakage'])} {interval(entry['leakage_interval'], 1, 2)}"])
     header = ["attribute", "positives", "raw AP", "anonymized AP", "leakage"]
-    return _table(header if len(rows[0]) == len(header) else [*header[:3], header[4]], rows)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up."""
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    padded = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    ]
-    padded.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(padded) + "\n"
-
-
-def _percent(value: float | None) -> str:
-    return shown(value, 100, 1)
-
-
-def _number(value: float | None) -> str:
-    return shown(value, 1, 2)
-
-
-def _bracket(interval: Sequence[float | None], factor: float, digits: int) -> str:
-    return "[" + ", ".join(shown(end, factor, digits) for end in interval) + "]"
+    return table(header if len(rows[0]) == len(header) else [*header[:3], header[4]], rows)
