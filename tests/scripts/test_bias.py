@@ -103,7 +103,7 @@ def arguments(*overrides: str) -> list[str]:
 
 
 def result_of(study: Study) -> dict:
-    return json.loads((study.runs / "demo/bias/results.json").read_text())["bias"]
+    return json.loads((study.runs / "protocols/bias/results.json").read_text())["bias"]
 
 
 def test_a_planted_shortcut_is_found_and_gone_once_gender_is_erased(study, directions, capsys):
@@ -138,7 +138,7 @@ def test_a_planted_shortcut_is_found_and_gone_once_gender_is_erased(study, direc
     table = capsys.readouterr().out
     assert markdown(result) in table
     assert "perceived" in table
-    run = study.runs / "demo/bias"
+    run = study.runs / "protocols/bias"
     assert {"params.json", "versions.json", "results.json", "table.md", "ntu_bias_f_raw_seed0"} <= {
         p.name for p in run.iterdir()
     }
@@ -211,7 +211,7 @@ def test_a_killed_evaluation_goes_on_and_ends_the_same(study, monkeypatch):
     monkeypatch.setattr(evaluate_bias, "train", killed)
     with pytest.raises(KeyboardInterrupt):
         evaluate_bias.main([*run, "--force"])
-    (study.runs / "demo/bias/results.json").unlink()
+    (study.runs / "protocols/bias/results.json").unlink()
     assert evaluate_bias.main(run) == 0
     assert {**result_of(study), "seconds": 0} == {**whole, "seconds": 0}
 

@@ -69,7 +69,7 @@ def arguments(*overrides: str) -> list[str]:
 
 def evaluated(study: Study, *overrides: str) -> dict:
     assert evaluate_gait.main(arguments(*overrides)) == 0
-    return json.loads((study.runs / "demo/gait/results.json").read_text())["gait"]
+    return json.loads((study.runs / "protocols/gait/results.json").read_text())["gait"]
 
 
 def test_identity_in_the_features_is_found_by_every_comparison_an_identity_adapter_allows(study, capsys):
@@ -84,7 +84,7 @@ def test_identity_in_the_features_is_found_by_every_comparison_an_identity_adapt
     assert result["chance"]["overall"] == pytest.approx(CHANCE)
     assert result["change"]["anonymized"]["rank1"] == {"value": 0.0, "interval": [0.0, 0.0]}
     assert markdown(result) in capsys.readouterr().out
-    assert {p.name for p in (study.runs / "demo/gait").iterdir()} == {
+    assert {p.name for p in (study.runs / "protocols/gait").iterdir()} == {
         "params.json",
         "versions.json",
         "results.json",
