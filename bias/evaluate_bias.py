@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,10 +120,11 @@ class BiasParams:
 
 @dataclass(frozen=True)
 class Videos:
-    """Who is seen on either side of a data set, and a hash of everything that a head reads of it."""
+    """One data set: whose videos heads learn from, what they are judged on, a hash of everything that they read."""
 
-    train: Mapping[str, Person]
-    test: Mapping[str, Person]
+    train_videos: Mapping[str, int]
+    """Gender -> number."""
+    test: Seen
     sha256: str
 
 
@@ -145,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = (run.read_json("results.json") or {}).get("bias")
     if args.force or result is None or result["inputs"] != inputs:
         run.record(p)
-        result = {**evaluate(p, videos, inputs, device, restart=args.force), "inputs": inputs}
+        result = {**evaluate(p, videos, inputs["anonymizer"], device, restart=args.force), "inputs": inputs}
         run.write_json("results.json", {"bias": result})
         runs.write_text(run.path / runs.TABLE, markdown(result))
     else:
@@ -155,35 +157,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def evaluate(
-    p: BiasParams, videos: Mapping[str, Videos], inputs: Mapping[str, Any], device: torch.device, *, restart: bool
+    p: BiasParams, videos: Mapping[str, Videos], anonymizer: str | None, device: torch.device, *, restart: bool
 ) -> dict[str, Any]:
-    """Train every head, and compare how well they do for women and for men."""
+    """Train every head, and compare how well they do for women and for men; `anonymizer` is its weights' hash."""
     started = time.perf_counter()
     datasets = {}
     with tqdm(total=len(videos) * len(p.features) * len(p.seeds), desc="heads", unit="head") as progress:
         for name, found in videos.items():
-            predictions: dict[str, np.ndarray] = {}
+            predictions = {}
             for features in p.features:
+                reads = {"data": found.sha256, "anonymizer": anonymizer if features == "anonymized" else None}
                 of_seeds = []
                 for seed in p.seeds:
-                    head = p.head(name, features, seed)
-                    reads = {"anonymizer": inputs["anonymizer"] if head.anon else None, "data": found.sha256}
-                    keys, targets, predicted = predict(head, reads, device, restart=restart)
-                    of_seeds.append(predicted)
+                    of_seeds.append(predict(p.head(name, features, seed), reads, device, restart=restart))
                     progress.update()
                 predictions[features] = np.stack(of_seeds)  # [S, V]
-            people = [found.test[key] for key in keys]
-            seen = Seen(
-                targets,
-                np.array([person.subject for person in people]),
-                np.array([person.gender for person in people]),
-                feature_dl.dataset_spec(name).num_classes,
-            )
-            learnt = [person.gender for person in found.train.values()]
-            datasets[name] = {
-                **compare(seen, predictions, num_resamples=p.num_resamples),
-                "train_videos": {gender: learnt.count(gender) for gender in GENDERS},
-            }
+            compared = compare(found.test, predictions, num_resamples=p.num_resamples)
+            datasets[name] = {**compared, "train_videos": dict(found.train_videos)}
     return {
         "datasets": datasets,
         "gender": "as perceived by annotators",
@@ -194,10 +184,8 @@ def evaluate(
     }
 
 
-def predict(
-    head: HeadParams, reads: Mapping[str, Any], device: torch.device, *, restart: bool
-) -> tuple[list[str], np.ndarray, np.ndarray]:  # -> keys, [V], [V]
-    """Train a head, or go on training it, and predict: test videos, their classes, the predicted ones.
+def predict(head: HeadParams, reads: Mapping[str, Any], device: torch.device, *, restart: bool) -> np.ndarray:  # -> [V]
+    """Train a head, or go on training it, and predict the classes of the test videos, in the data set's order.
 
     A head that was trained on other features or by other parameters is begun anew.
     """
@@ -207,8 +195,8 @@ def predict(
         (run.path / checkpoints.RESUMABLE).unlink(missing_ok=True)  # first: a kill in between begins anew too
         run.write_json("reads.json", reads)
     _, trainer, test = train(head, device=device)
-    probabilities, targets = test.video_probabilities(trainer.served)
-    return test.validation.dataset.keys, targets.numpy(), probabilities.argmax(dim=1).numpy()
+    probabilities, _ = test.video_probabilities(trainer.served)
+    return probabilities.argmax(dim=1).numpy()
 
 
 def read_videos(p: BiasParams, name: str) -> Videos:
@@ -217,19 +205,26 @@ def read_videos(p: BiasParams, name: str) -> Videos:
     Raises:
         UserError: A store or a label is missing or damaged, a subject has no gender, or nobody of one gender is tested.
     """
-    sides, digest = {}, hashlib.sha256()
+    spec, digest = feature_dl.dataset_spec(name), hashlib.sha256()
+    people: dict[str, list[Person]] = {}
     for split in ("train", "test"):
         videos = feature_dl.open_dataset(name, split, encoder=p.ft_arch, data_root=p.data_root)
-        people = feature_dl.people(name, videos.keys, data_root=p.data_root)
-        path = feature_dl.dataset_spec(name).store_path(config.roots(p.data_root)[1], split, p.ft_arch)
+        person_of = feature_dl.people(name, videos.keys, data_root=p.data_root)
+        people[split] = [person_of[key] for key in videos.keys]
+        path = spec.store_path(config.roots(p.data_root)[1], split, p.ft_arch)
         store = FeatureStore(path, feature_dim=videos.feature_dim)
-        for key, label in zip(videos.keys, videos.labels, strict=True):
-            digest.update(f"{split}/{key}/{label}/{people[key].subject}/{people[key].gender}\n".encode())
+        for key, label, person in zip(videos.keys, videos.labels, people[split], strict=True):
+            digest.update(f"{split}/{key}/{label}/{person.subject}/{person.gender}\n".encode())
             digest.update(store[key].tobytes())
-        sides[split] = people
-    if absent := set(GENDERS) - {person.gender for person in sides["test"].values()}:
+    subjects, genders = (np.array([getattr(who, of) for who in people["test"]]) for of in ("subject", "gender"))
+    if absent := set(GENDERS) - set(genders):
         raise UserError(path, f"nobody perceived as {min(absent)} is in the test videos of {name}", "extract them")
-    return Videos(**sides, sha256=digest.hexdigest())
+    learnt = Counter(person.gender for person in people["train"])
+    return Videos(
+        {gender: learnt[gender] for gender in GENDERS},
+        Seen(videos.labels, subjects, genders, spec.num_classes),
+        digest.hexdigest(),
+    )
 
 
 if __name__ == "__main__":
