@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     synthesize.add_argument(
         "--sets",
         default=None,
-        help="comma list of hmdb51, vispr, thumos14, ucf_crime (default the first two)",
+        help="comma list of hmdb51, vispr, thumos14, ucf_crime, casia_b, pa_hmdb51, vp, ntu, tsh, ucf101 "
+        "(default the first two)",
     )
     synthesize.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
     cli.add_common(synthesize)

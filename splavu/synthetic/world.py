@@ -21,7 +21,7 @@ from typing import Any
 
 from splavu.errors import UserError, nearest
 
-from . import casia_b, layouts, pahmdb51, thumos14, ucf_crime, vp
+from . import casia_b, layouts, ntu, pahmdb51, smarthome, thumos14, ucf101, ucf_crime, vp
 from .motions import ACTIONS
 from .plans import Split, sample_splits
 
@@ -43,6 +43,9 @@ class Size:
     thumos14: dict[str, Split]
     ucf_crime: dict[str, Split]
     casia_b_subjects: dict[str, int]
+    ntu: dict[str, Split]
+    tsh: dict[str, Split]
+    ucf101: dict[str, Split]
     actions: tuple[str, ...] = ACTIONS
     lengths: tuple[int, int] = (34, 90)
     """Fewest and most frames of a trimmed video."""
@@ -53,6 +56,10 @@ class Size:
     """Share of abnormal videos."""
     casia_b_views: tuple[int, ...] = casia_b.VIEWS
     casia_b_lengths: tuple[int, int] = (34, 50)
+    ntu_actions: tuple[str, ...] = tuple(ntu.NUMBERS)
+    tsh_activities: tuple[str, ...] = tuple(smarthome.MOTION_OF)
+    short_lengths: tuple[int, int] = (34, 44)
+    """Fewest and most frames of a video of ntu, tsh or ucf101."""
 
     @property
     def casia_b(self) -> dict[str, Split]:
@@ -67,12 +74,17 @@ SIZES: dict[str, Size] = {
         thumos14={"validation": Split(2, 2), "test": Split(2, 1)},
         ucf_crime={"train": Split(3, 2), "test": Split(2, 2)},
         casia_b_subjects={"train": 2, "test": 2},
+        ntu={"train": Split(2, 6), "test": Split(2, 6)},
+        tsh={"train": Split(4, 3), "test": Split(2, 3)},
+        ucf101={"train": Split(2, 3), "test": Split(2, 3)},
         actions=("jumping_jack", "walk", "wave"),
         lengths=(34, 50),
         thumos14_seconds=(6.0, 9.0),
         ucf_crime_seconds=(9.0, 11.0),
         ucf_crime_abnormal=0.5,
         casia_b_views=(0, 90),
+        ntu_actions=("brush_hair", "drink", "wave"),
+        tsh_activities=("Drink.Frombottle", "Usetelephone", "Walk"),
     ),
     "small": Size(
         hmdb51={"train": Split(50, 12), "val": Split(16, 10), "test": Split(34, 9)},
@@ -80,6 +92,9 @@ SIZES: dict[str, Size] = {
         thumos14={"validation": Split(30, 2), "test": Split(15, 2)},
         ucf_crime={"train": Split(40, 2), "test": Split(17, 2)},
         casia_b_subjects={"train": 6, "test": 14},
+        ntu={"train": Split(14, 36), "test": Split(20, 48)},
+        tsh={"train": Split(11, 27), "test": Split(7, 29)},
+        ucf101={"train": Split(18, 12), "test": Split(7, 12)},
         casia_b_views=(0, 54, 90, 126),
     ),
     "full": Size(
@@ -88,6 +103,9 @@ SIZES: dict[str, Size] = {
         thumos14={"validation": Split(100, 2), "test": Split(106, 2)},
         ucf_crime={"train": Split(200, 2), "test": Split(70, 2)},
         casia_b_subjects={"train": 40, "test": 40},
+        ntu={"train": Split(14, 96), "test": Split(20, 60)},
+        tsh={"train": Split(11, 120), "test": Split(7, 120)},
+        ucf101={"train": Split(18, 60), "test": Split(7, 60)},
     ),
 }
 
@@ -151,6 +169,24 @@ def _plan_pa_hmdb51(seed: int, size: Size, scene_bias: float) -> Videos:
 
 def _plan_vp(seed: int, size: Size, scene_bias: float) -> Videos:
     return {"hmdb51": vp.of_hmdb51(_plan_hmdb51(seed, size, scene_bias))}
+
+
+def _plan_ntu(seed: int, size: Size, scene_bias: float) -> Videos:
+    return ntu.sample_videos(
+        seed, size.ntu, actions=size.ntu_actions, lengths=size.short_lengths, scene_bias=scene_bias
+    )
+
+
+def _plan_tsh(seed: int, size: Size, scene_bias: float) -> Videos:
+    return smarthome.sample_videos(
+        seed, size.tsh, activities=size.tsh_activities, lengths=size.short_lengths, scene_bias=scene_bias
+    )
+
+
+def _plan_ucf101(seed: int, size: Size, scene_bias: float) -> Videos:
+    return ucf101.sample_videos(
+        seed, size.ucf101, actions=size.actions, lengths=size.short_lengths, scene_bias=scene_bias
+    )
 
 
 SETS: Mapping[str, DataSet] = MappingProxyType(
@@ -223,6 +259,36 @@ published files a few videos have no label for their first frames, and one frame
             card="""`vp/` has the format of VP-HMDB51: a label such as "[0. 1. 0. 1. 1.]" for every video of
 `hmdb51`, named by its path below `videos`. In this order 1 means: dark skin, a complete or partial face, presents as
 female, bare, a companion. It has no videos of its own.""",
+        ),
+        "ntu": DataSet(
+            plan=_plan_ntu,
+            draw=lambda video, seed, split, folder: ntu.write_video(video, seed, split, folder),
+            label=lambda folder, videos, size: ntu.write_labels(folder, videos),
+            modules=("daily_actions", "ntu", "trimmed"),
+            card=f"""`ntu/` has the file names and subjects of NTU RGB+D (those the protocol leaves out are not
+there): daily gestures, filmed from closer ({", ".join(f"A{n:03d} {name}" for name, n in ntu.NUMBERS.items())}).
+`ntu_subject_gender_labels.json` tells the gender of each subject, `ntu_val_labels.csv` that of each test video, and
+`private_labels.csv` is as above. Everybody does everything equally often; hair is brushed in several ways, each of
+which resembles another action. NTU-Bias-F and NTU-Bias-M are drawn from it.""",
+        ),
+        "tsh": DataSet(
+            plan=_plan_tsh,
+            draw=lambda video, seed, split, folder: smarthome.write_video(video, seed, split, folder),
+            label=lambda folder, videos, size: smarthome.write_labels(folder, videos, size.tsh_activities),
+            modules=("daily_actions", "smarthome", "trimmed"),
+            card="""`tsh/` has the layout of Toyota Smarthome, with the subjects of its cross-subject split: three women
+and eight men train. `tsh_labels.csv` counts classes from 1, as `tsh_class_mapping.json` names them. Women and men are
+not filmed at the same activities equally often, so here gender does depend on the action. `private_labels.csv` is as
+above; its actions are those of the synthetic world.""",
+        ),
+        "ucf101": DataSet(
+            plan=_plan_ucf101,
+            draw=lambda video, seed, split, folder: ucf101.write_video(video, seed, split, folder),
+            label=lambda folder, videos, size: ucf101.write_labels(folder, videos, size.actions),
+            modules=("trimmed", "ucf101"),
+            card="""`ucf101/` has the layout of UCF101: a folder for each class, a group (`g01`) for each subject, and
+`ucfTrainTestlist/` with the first split, in which groups 1 to 7 are tested on. The actions are those of `hmdb51`.
+`private_labels.csv` is as above.""",
         ),
     }
 )
