@@ -14,6 +14,8 @@ from splavu.errors import UserError, nearest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+HALVES = (0.5, 0.5, 0.5)
+"""As mean and as standard deviation: 0..1 becomes -1..1."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,15 @@ ENCODERS: Mapping[str, EncoderSpec] = MappingProxyType(
         spec.name: spec
         for spec in (
             EncoderSpec("videoMAE", file_tag="mae", feature_dim=768),
-            EncoderSpec("i3d", file_tag="i3d", feature_dim=1024),
-            EncoderSpec("largei3d", file_tag="largei3d", feature_dim=2048),
+            # Fed as their official weights were trained, with -1..1 and with 0..1. A feature is the global mean of the
+            # last map, not normalised.
+            EncoderSpec("i3d", file_tag="i3d", feature_dim=1024, preprocessing=Preprocessing(mean=HALVES, std=HALVES)),
+            EncoderSpec(
+                "largei3d",
+                file_tag="largei3d",
+                feature_dim=2048,
+                preprocessing=Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+            ),
             EncoderSpec("vjepa", file_tag="vjepa", feature_dim=1280),
             EncoderSpec("maev2", file_tag="maev2", feature_dim=1408),
             # Its transformer is 1024 wide and its projection to the text space 768; stores of either kind exist.

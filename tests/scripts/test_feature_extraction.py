@@ -226,7 +226,7 @@ def test_data_sets_give_the_published_names_keys_and_shapes(tmp_path, weights, c
         (("--videos", "videos", "--out", "o.h5", "--set", "batch_sise=3"), "did you mean 'batch_size'"),
         (("--videos", "videos", "--out", "o.h5", "--batch-size", "0"), "batch_size: is 0"),
         (("--videos", "videos", "--out", "o.h5", "--encoder", "videomae"), "did you mean 'videoMAE'"),
-        (("--videos", "videos", "--out", "o.h5", "--encoder", "i3d"), "available: demo"),
+        (("--videos", "videos", "--out", "o.h5", "--encoder", "i3d"), "rgb_imagenet.pt"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(videos, tmp_path, weights, monkeypatch, args, problem):
