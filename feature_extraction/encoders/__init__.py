@@ -9,30 +9,14 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from feature_extraction.encoders.frozen import FrozenEncoder
-from feature_extraction.encoders.hub import load_any, load_vjepa2
 from feature_extraction.encoders.i3d import load_i3d
 from feature_extraction.encoders.i3d_resnet import load_i3d_resnet
 from feature_extraction.encoders.videomae import load_demo, load_videomae
-from feature_extraction.encoders.videomae_v2 import load_official
-from feature_extraction.encoders.vjepa import load_vjepa
 from splavu.encoders import EncoderSpec, encoder_spec
 from splavu.errors import UserError
 
 LOADERS: Mapping[str, Callable[[EncoderSpec, str | None], FrozenEncoder]] = MappingProxyType(
-    {
-        "demo": load_demo,
-        "hf": load_any,
-        "i3d": load_i3d,
-        "internvid": load_official,
-        "largei3d": load_i3d_resnet,
-        "maev2": load_official,
-        "videoMAE": load_videomae,
-        "videoMAE-huge": load_videomae,
-        "videoMAE-large": load_videomae,
-        "vjepa": load_vjepa,
-        "vjepa-large": load_vjepa,
-        "vjepa2": load_vjepa2,
-    }
+    {"demo": load_demo, "i3d": load_i3d, "largei3d": load_i3d_resnet, "videoMAE": load_videomae}
 )
 
 
