@@ -161,8 +161,8 @@ def evaluate_published(
     )
 
 
-def load_adapter(p: PrivacyEvalParams) -> Anonymizer | None:
-    """The anonymizer to judge, checked against params; None for raw features only."""
+def load_adapter(p: Any) -> Anonymizer | None:
+    """The anonymizer to judge, checked against params (of whichever evaluation); None for raw features only."""
     if not p.anon or p.saved_fa_model is None:
         return None
     anonymizer = load_anonymizer(p.saved_fa_model, num_heads=p.num_heads)

@@ -7,6 +7,7 @@ of an epoch therefore draws exactly what the uninterrupted run would have drawn.
 from __future__ import annotations
 
 import contextlib
+import functools
 import platform
 import random
 from importlib import metadata
@@ -67,9 +68,14 @@ def seed_everything(*parts: int) -> None:
 
 def versions() -> dict[str, str]:
     """What ran: this package, Python, the libraries that decide a number, and the processor or GPU."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu x {torch.get_num_threads()}"
+    return {**_software(), "device": device}
+
+
+@functools.cache  # each checkpoint asks, and reading package metadata takes 20 ms
+def _software() -> dict[str, str]:
     found = {"splavu": __version__, "python": platform.python_version(), "platform": platform.platform(terse=True)}
     for name in ("torch", "numpy", "h5py", "scikit-learn", "transformers", "av", "decord", "opencv-python-headless"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-    found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu x {torch.get_num_threads()}"
     return found
