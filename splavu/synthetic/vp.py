@@ -13,6 +13,8 @@ from pathlib import Path
 from .layouts import video_name, write_csv
 from .plans import Plan
 from .render import ATTRIBUTES
+from .trimmed import Trimmed
+from .ucf101 import class_name
 
 NAME = "vp"
 SOURCES: Mapping[str, tuple[str, ...]] = {
@@ -43,6 +45,10 @@ class Labelled:
 
 def of_hmdb51(splits: Mapping[str, Sequence[Plan]]) -> list[Labelled]:
     return [Labelled(f"{plan.action}/{video_name(plan)}", plan) for plans in splits.values() for plan in plans]
+
+
+def of_ucf101(splits: Mapping[str, Sequence[Trimmed]]) -> list[Labelled]:
+    return [Labelled(f"{class_name(v.plan.action)}/{v.name}", v.plan) for videos in splits.values() for v in videos]
 
 
 def write_labels(folder: Path, sets: Mapping[str, Sequence[Labelled]]) -> None:

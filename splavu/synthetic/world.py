@@ -168,7 +168,10 @@ def _plan_pa_hmdb51(seed: int, size: Size, scene_bias: float) -> Videos:
 
 
 def _plan_vp(seed: int, size: Size, scene_bias: float) -> Videos:
-    return {"hmdb51": vp.of_hmdb51(_plan_hmdb51(seed, size, scene_bias))}
+    return {
+        "hmdb51": vp.of_hmdb51(_plan_hmdb51(seed, size, scene_bias)),
+        "ucf101": vp.of_ucf101(_plan_ucf101(seed, size, scene_bias)),
+    }
 
 
 def _plan_ntu(seed: int, size: Size, scene_bias: float) -> Videos:
@@ -255,10 +258,10 @@ published files a few videos have no label for their first frames, and one frame
             plan=_plan_vp,
             draw=None,
             label=lambda folder, videos, size: vp.write_labels(folder, videos),
-            modules=("vp",),
-            card="""`vp/` has the format of VP-HMDB51: a label such as "[0. 1. 0. 1. 1.]" for every video of
-`hmdb51`, named by its path below `videos`. In this order 1 means: dark skin, a complete or partial face, presents as
-female, bare, a companion. It has no videos of its own.""",
+            modules=("trimmed", "ucf101", "vp"),
+            card="""`vp/` has the format of VP-HMDB51 and VP-UCF101: a label such as "[0. 1. 0. 1. 1.]" for every video
+of `hmdb51` and `ucf101`, named by its path below `videos`. In this order 1 means: dark skin, a complete or partial
+face, presents as female, bare, a companion. It has no videos of its own.""",
         ),
         "ntu": DataSet(
             plan=_plan_ntu,

@@ -15,11 +15,13 @@ from splavu.synthetic.world import synthesize
 pytest.importorskip("cv2")
 
 SEED = 3
+LABELLED = ("hmdb51", "ucf101")
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return synthesize(tmp_path_factory.mktemp("world"), seed=SEED, size="tiny", sets=("hmdb51", "vp"), workers=1)
+    folder = tmp_path_factory.mktemp("world")
+    return synthesize(folder, seed=SEED, size="tiny", sets=(*LABELLED, "vp"), workers=1)
 
 
 def as_five(seven: np.ndarray) -> list[float]:
@@ -28,15 +30,17 @@ def as_five(seven: np.ndarray) -> list[float]:
     return [of["skin_color"], face, of["gender"], of["semi_nudity"], of["personal_relationship"]]
 
 
-def test_every_video_of_every_split_is_named_by_its_path(world: Path) -> None:
-    videos = world / "hmdb51" / "videos"
-    labels = read_vector_csv(world / "vp" / "vphmdb51_labels_num.csv")
+@pytest.mark.parametrize("name", LABELLED)
+def test_every_video_of_every_split_is_named_by_its_path(world: Path, name: str) -> None:
+    videos = world / name / "videos"
+    labels = read_vector_csv(world / "vp" / f"vp{name}_labels_num.csv")
     assert sorted(labels) == sorted(path.relative_to(videos).as_posix() for path in videos.rglob("*.avi"))
 
 
-def test_labels_follow_from_the_private_labels_of_the_videos(world: Path) -> None:
-    seven, _ = read_private_labels(world / "hmdb51" / "private_labels.csv")
-    for path, five in read_vector_csv(world / "vp" / "vphmdb51_labels_num.csv").items():
+@pytest.mark.parametrize("name", LABELLED)
+def test_labels_follow_from_the_private_labels_of_the_videos(world: Path, name: str) -> None:
+    seven, _ = read_private_labels(world / name / "private_labels.csv")
+    for path, five in read_vector_csv(world / "vp" / f"vp{name}_labels_num.csv").items():
         assert five.tolist() == as_five(seven[Path(path).stem])
 
 
@@ -51,7 +55,9 @@ def test_label_text_is_that_of_a_printed_float_array(world: Path) -> None:
 
 def test_the_same_world_gives_the_same_labels_without_the_videos(world: Path, tmp_path: Path) -> None:
     alone = synthesize(tmp_path, seed=SEED, size="tiny", sets=("vp",), workers=2)
-    name = "vp/vphmdb51_labels_num.csv"
-    assert (alone / name).read_bytes() == (world / name).read_bytes()
-    assert "dark skin, a complete or partial face, presents as" in (alone / "README.md").read_text()
-    assert not (alone / "hmdb51").exists()
+    for name in LABELLED:
+        table = f"vp/vp{name}_labels_num.csv"
+        assert (alone / table).read_bytes() == (world / table).read_bytes()
+        assert not (alone / name).exists()
+    card = " ".join((alone / "README.md").read_text().split())
+    assert "1 means: dark skin, a complete or partial face, presents as female, bare, a companion" in card
