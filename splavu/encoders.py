@@ -56,6 +56,8 @@ ENCODERS: Mapping[str, EncoderSpec] = MappingProxyType(
         spec.name: spec
         for spec in (
             EncoderSpec("videoMAE", file_tag="mae", feature_dim=768),
+            EncoderSpec("videoMAE-large", file_tag="maelarge", feature_dim=1024),
+            EncoderSpec("videoMAE-huge", file_tag="maehuge", feature_dim=1280),
             # Fed as their official weights were trained, with -1..1 and with 0..1. A feature is the global mean of the
             # last map, not normalised.
             EncoderSpec("i3d", file_tag="i3d", feature_dim=1024, preprocessing=Preprocessing(mean=HALVES, std=HALVES)),
@@ -66,9 +68,16 @@ ENCODERS: Mapping[str, EncoderSpec] = MappingProxyType(
                 preprocessing=Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
             ),
             EncoderSpec("vjepa", file_tag="vjepa", feature_dim=1280),
+            EncoderSpec("vjepa-large", file_tag="vjepalarge", feature_dim=1024),
+            # L, H and g are 1024, 1280 and 1408 wide; trained on 64 frames of 256 pixels, and fed 16 like the others.
+            EncoderSpec(
+                "vjepa2", file_tag="vjepa2", feature_dim=None, preprocessing=Preprocessing(short_side=292, crop=256)
+            ),
             EncoderSpec("maev2", file_tag="maev2", feature_dim=1408),
             # Its transformer is 1024 wide and its projection to the text space 768; stores of either kind exist.
             EncoderSpec("internvid", file_tag="internvid", feature_dim=None),
+            # Any video model of the transformers library: everything is read from its configuration.
+            EncoderSpec("hf", file_tag="hf", feature_dim=None),
             EncoderSpec("demo", file_tag="demo", feature_dim=192, preprocessing=Preprocessing(short_side=80, crop=80)),
         )
     }
