@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 from abc import ABC, abstractmethod
@@ -9,7 +10,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from splavu.encoders import EncoderSpec
+from splavu.encoders import ENCODERS, EncoderSpec
+from splavu.errors import UserError
 
 
 class FrozenEncoder(nn.Module, ABC):
@@ -43,3 +45,28 @@ class FrozenEncoder(nn.Module, ABC):
             digest.update(f"{name}{tuple(weight.shape)}".encode())
             digest.update(weight.detach().to("cpu", torch.float32).contiguous().numpy().data)
         return digest.hexdigest()
+
+
+def fitted_spec(spec: EncoderSpec, *, width: int, num_frames: int, crop: int, source: str) -> EncoderSpec:
+    """`spec` with what the loaded weights give and take; the margin around the crop keeps its proportion.
+
+    Args:
+        crop: Side of the frames, in pixels.
+
+    Raises:
+        UserError: The row is of another width; the remedy names the row of this family that fits, if there is one.
+    """
+    if spec.feature_dim not in (None, width):
+        family = spec.name.partition("-")[0]
+        fitting = [
+            row.name for row in ENCODERS.values() if row.feature_dim == width and row.name.partition("-")[0] == family
+        ]
+        raise UserError(
+            source,
+            f"these weights give features {width} wide, {spec.name} is {spec.feature_dim}",
+            f"use --encoder {fitting[0]}" if fitting else "use the weights of that encoder",
+        )
+    table = spec.preprocessing
+    short_side = crop * table.short_side // table.crop
+    preprocessing = dataclasses.replace(table, short_side=short_side, crop=crop)
+    return dataclasses.replace(spec, feature_dim=width, num_frames=num_frames, preprocessing=preprocessing)

@@ -9,10 +9,7 @@ Source: Tong et al. 2022, Wang et al. 2023; the mapping of names was derived fro
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import logging
-import pickle
 import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
@@ -22,7 +19,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from feature_extraction.encoders.frozen import FrozenEncoder
+from feature_extraction.encoders import official
+from feature_extraction.encoders.frozen import FrozenEncoder, fitted_spec
+from feature_extraction.encoders.vit import HEADS_OF_WIDTH, LAYER_NORM_EPS
 from splavu.encoders import EncoderSpec
 from splavu.errors import UserError
 
@@ -32,11 +31,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HUB_NAME = "MCG-NJU/videomae-base-finetuned-kinetics"
-LAYER_NORM_EPS = 1e-6
-HEADS_OF_WIDTH = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
-"""Attention heads of the released sizes S, B, L, H and g; a checkpoint does not say."""
+HUB_NAMES = {
+    "videoMAE": HUB_NAME,
+    "videoMAE-large": "MCG-NJU/videomae-large-finetuned-kinetics",
+    "videoMAE-huge": "MCG-NJU/videomae-huge-finetuned-kinetics",
+}
+ENTRIES = ("model", "module")
+"""Where an official file keeps its weights: pre-training files under the first, fine-tuned ones under the second."""
 
-_PREFIXES = ("_orig_mod.", "module.", "backbone.")
 _BLOCK_PARTS = {
     "norm1": "layernorm_before",
     "norm2": "layernorm_after",
@@ -62,17 +64,17 @@ class VideoMAEEncoder(FrozenEncoder):
         config = model.config
         if not config.use_mean_pooling:
             raise UserError(source, "this VideoMAE has no fc_norm (no mean pooling)", "use a fine-tuned checkpoint")
-        if spec.feature_dim not in (None, config.hidden_size):
-            raise UserError(
-                source,
-                f"these weights give features {config.hidden_size} wide, {spec.name} is {spec.feature_dim}",
-                "use the weights of that encoder",
-            )
+        self.spec = fitted_spec(
+            spec,
+            width=config.hidden_size,
+            num_frames=config.num_frames,
+            crop=config.image_size,
+            source=source,
+        )
         self.backbone, self.fc_norm = model.videomae, model.fc_norm
         for module in self.modules():
             if isinstance(module, torch.nn.LayerNorm):
                 module.eps = LAYER_NORM_EPS
-        self.spec = _fitted_spec(spec, config)
         self.freeze()
 
     def forward(self, clips: Tensor) -> Tensor:  # [B, T, 3, H, W] -> [B, D]
@@ -81,8 +83,8 @@ class VideoMAEEncoder(FrozenEncoder):
 
 
 def load_videomae(spec: EncoderSpec, weights: str | None) -> VideoMAEEncoder:
-    """VideoMAE with `weights`: a hub name (default: the base model fine-tuned on Kinetics-400), a folder or a .pth."""
-    return _load(spec, weights or HUB_NAME)
+    """VideoMAE with `weights`: a hub name (default: the row's size fine-tuned on Kinetics-400), a folder or a .pth."""
+    return _load(spec, weights or HUB_NAMES[spec.name])
 
 
 def load_demo(spec: EncoderSpec, weights: str | None) -> VideoMAEEncoder:
@@ -116,28 +118,13 @@ def from_official(
     config = _official_config(state, num_heads=num_heads, image_size=image_size, num_frames=num_frames, source=source)
     model = VideoMAEForVideoClassification(config)
     mapped = dict(_mapped(state, config.hidden_size, source))
-    expected = model.state_dict().keys()
-    if mapped.keys() != expected:
-        missing, unknown = sorted(expected - mapped.keys()), sorted(mapped.keys() - expected)
-        raise UserError(
-            source, f"weights missing: {missing[:3]}, unknown: {unknown[:3]}", "use a fine-tuned checkpoint"
-        )
-    model.load_state_dict(mapped, strict=True)
+    official.load(model, mapped, source=source)
     return VideoMAEEncoder(model, spec, source=source)
 
 
 def official_state(checkpoint: Mapping[str, object], *, source: str) -> dict[str, Tensor]:
     """The encoder's weights in an official checkpoint, without wrappers' prefixes and without a decoder."""
-    for entry in ("model", "module"):
-        if isinstance(checkpoint.get(entry), Mapping):
-            checkpoint = checkpoint[entry]
-            break
-    state = {}
-    for name, weight in checkpoint.items():
-        while prefix := next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None):
-            name = name.removeprefix(prefix)
-        if isinstance(weight, Tensor):
-            state[name] = weight
+    state = official.named_weights(checkpoint, entries=ENTRIES)
     if any(name.startswith("encoder.") for name in state):
         raise UserError(
             source, "a pre-training checkpoint: its pooled features are undefined", "use a fine-tuned checkpoint"
@@ -217,15 +204,7 @@ def _load(spec: EncoderSpec, weights: str) -> VideoMAEEncoder:
 
 
 def _load_checkpoint(spec: EncoderSpec, path: Path) -> VideoMAEEncoder:
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # official files keep their command line
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(path, f"not a checkpoint of plain tensors ({reason})", "download it again") from error
-    if not isinstance(checkpoint, Mapping):
-        raise UserError(path, "no dictionary of weights", "use an official checkpoint")
-    return from_official(checkpoint, spec, source=str(path))
+    return from_official(official.read(path), spec, source=str(path))
 
 
 def _load_pretrained(spec: EncoderSpec, weights: str) -> VideoMAEEncoder:
@@ -258,15 +237,3 @@ def _load_pretrained(spec: EncoderSpec, weights: str) -> VideoMAEEncoder:
             "use a fine-tuned VideoMAE, and transformers 5.5 or later",
         )
     return VideoMAEEncoder(model, spec, source=weights)
-
-
-def _fitted_spec(spec: EncoderSpec, config: VideoMAEConfig) -> EncoderSpec:
-    """`spec` with the frames, width and size of the loaded model; the margin around the crop keeps its proportion."""
-    size, table = config.image_size, spec.preprocessing
-    short_side = size * table.short_side // table.crop
-    return dataclasses.replace(
-        spec,
-        feature_dim=config.hidden_size,
-        num_frames=config.num_frames,
-        preprocessing=dataclasses.replace(table, short_side=short_side, crop=size),
-    )
