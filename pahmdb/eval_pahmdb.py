@@ -8,7 +8,6 @@ same inputs prints the stored result again.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,9 +19,9 @@ import torch
 from tqdm import tqdm
 
 import config
-from feature_dl import privacy_rows
 from model_loaders import feature_dim
 from pahmdb.dl_pahmdb import ATTRIBUTES, LabelSet, PaHmdb51, read_dataset
+from pahmdb.judgeable import Judgeable, beside_vispr, digest, judgeable
 from pahmdb.report import draw_curve, markdown
 from pahmdb.utility import HeadRecipe, Utility, head_hits, trade_off
 from privacy_eval import in_batches
@@ -34,7 +33,7 @@ from splavu.attacks import Attack, Campaign, judged
 from splavu.crossfit import CrossFitted, crossfit
 from splavu.errors import UserError, nearest
 from splavu.probes import Served, Serving
-from splavu.protocols import AttackData, Rows, hold_out, json_values
+from splavu.protocols import AttackData, Rows, json_values
 from splavu.released import finite, gate
 
 
@@ -100,15 +99,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     width = feature_dim(p)
     points = load_points(p, width)
     data = read_dataset(encoder=p.ft_arch, feature_dim=width, data_root=p.data_root)
-    rows = data.rows(p.labels)
-    transfer = read_transfer(p, data) if p.transfer else None
+    films = judgeable(data.rows(p.labels), ATTRIBUTES[p.labels], p.folds)
+    vispr = None
+    if p.transfer:
+        clips = judgeable(data.rows("vispr"), ATTRIBUTES["vispr"], p.folds)
+        options = {"val_share": p.val_share, "max_rows": p.max_train_rows, "seed": p.seed}
+        vispr = beside_vispr(clips, encoder=p.ft_arch, data_root=p.data_root, **options)
 
     run = runs.RunFolder(config.RUNS, p.run_id)
     hashes = {name: weights_hash(anonymizer) for name, anonymizer in points.items()}
-    inputs = {"params": params.as_dict(p), "anonymizers": hashes, "data": digest(data, rows, transfer)}
+    inputs = {"params": params.as_dict(p), "anonymizers": hashes, "data": digest(data, films, vispr)}
     result = (run.read_json("results.json") or {}).get("pahmdb", {})
     if args.force or result.get("inputs") != inputs:
-        result = {**evaluate(p, data, rows, transfer, points, run, device), "inputs": inputs}
+        result = {**evaluate(p, data, films, vispr, points, run, device), "inputs": inputs}
         run.record(p)
         draw_curve(result, run.path / "curve.png")
         runs.write_text(run.path / runs.TABLE, markdown(result))
@@ -127,19 +130,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 def evaluate(
     p: PaHmdbParams,
     data: PaHmdb51,
-    rows: Rows,
-    transfer: AttackData | None,
+    films: Judgeable,
+    vispr: Judgeable | None,
     points: Mapping[str, Anonymizer],
     run: runs.RunFolder,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Attack raw features and each operating point's, train heads on them, and put both together."""
-    started = time.perf_counter()
+    """Attack raw features and each operating point's, train heads on them, and put both together.
+
+    Args:
+        films: What attackers who learn from other films are judged on.
+        vispr: What attackers who learnt from VISPR are judged on; None leaves them out.
+        points: The operating points by name.
+    """
+    started, rows = time.perf_counter(), films.rows
     anonymizers = {"raw": IdentityAnonymizer(data.features.feature_dim), **points}
     served = {name: Served(anonymizer.to(device), p.serving) for name, anonymizer in anonymizers.items()}
     serve = {name: finite(in_batches(s, p.v_batch_size, device)) for name, s in served.items()}
 
-    fits = p.folds * (len(serve) + 1) + (len(serve) if transfer else 0)
+    fits = p.folds * (len(serve) + 1) + (len(serve) if vispr else 0)
     with tqdm(total=fits * len(p.seeds) * len(p.attackers), desc="attacks", unit="fit", dynamic_ncols=True) as progress:
         campaign = Campaign(p.attackers, p.seeds, p.max_train_rows, "row", device, progress)
 
@@ -148,7 +157,10 @@ def evaluate(
 
         fitted = {name: attack(replace(rows, features=f(rows.features))) for name, f in serve.items()}
         swapped = attack(replace(rows, labels=swapped_labels(rows, seed=p.seed)))
-        carried = {n: campaign.run([transfer.mapped(f)] * len(p.seeds)) for n, f in serve.items()} if transfer else {}
+        carried = {}
+        if vispr:
+            images = AttackData(*vispr.elsewhere, vispr.rows)
+            carried = {name: campaign.run([images.mapped(f)] * len(p.seeds)) for name, f in serve.items()}
 
     attacks = {name: found.attack for name, found in fitted.items()}
     gates = [
@@ -160,14 +172,14 @@ def evaluate(
         name: head_hits(data, s, recipe, runs.RunFolder(run.path, f"head_{name}"), device) for name, s in served.items()
     }
     utility = Utility.of(data, hits, attacks["raw"], p.num_resamples)
-    names = ATTRIBUTES[p.labels]
     return json_values(
         {
             "valid": all(found["passed"] for found in gates),
             "gates": gates,
             "served": p.serving,
             "labels": p.labels,
-            "attributes": list(names),
+            "attributes": list(films.attributes),
+            "too_rare": {"cross_fitted": films.too_rare, "transfer": vispr.too_rare if vispr else ()},
             "attackers": list(p.attackers),
             "seeds": list(p.seeds),
             "folds": p.folds,
@@ -177,13 +189,13 @@ def evaluate(
             "films": len(np.unique(rows.clusters)),
             "other_videos": len(data.others),
             "checkpoints": dict(zip(points, checkpoints(p), strict=True)),
-            "cross_fitted": beside_raw(attacks, names, p.num_resamples),
+            "cross_fitted": beside_raw(attacks, films.attributes, p.num_resamples),
             "strongest": {
-                name: {column: [of_fold[a] for of_fold in found.strongest] for a, column in enumerate(names)}
+                name: {column: [of_fold[a] for of_fold in found.strongest] for a, column in enumerate(films.attributes)}
                 for name, found in fitted.items()
             },
-            "transfer": beside_raw(carried, ATTRIBUTES["vispr"], p.num_resamples),
-            "transfer_rows": {name: len(part) for name, part in transfer.splits.items()} if transfer else None,
+            "transfer": beside_raw(carried, vispr.attributes, p.num_resamples) if vispr else {},
+            "transfer_rows": [len(part) for part in vispr.elsewhere] if vispr else [],
             "action": {"num_modes": p.num_modes, **utility.judged()},
             "curve": trade_off(attacks, utility, p.num_resamples),
             "seconds": round(time.perf_counter() - started, 1),
@@ -231,36 +243,6 @@ def load_points(p: PaHmdbParams, width: int) -> dict[str, Anonymizer]:
         name = path.parent.name if alone else f"{path.parent.name}_{path.stem}".lstrip("_")
         points[name if name not in points else f"{name}_{len(points) + 1}"] = anonymizer
     return points
-
-
-def read_transfer(p: PaHmdbParams, data: PaHmdb51) -> AttackData:
-    """Images of VISPR to learn from and to be tuned on, and the clips to be judged, with the attributes of both."""
-    images, names = privacy_rows("vispr", "train", "static", encoder=p.ft_arch, data_root=p.data_root)
-    columns = [names.index(name) for name in ATTRIBUTES["vispr"]]
-    images = replace(images, labels=images.labels[:, columns])
-    learn, tune = hold_out(images, share=p.val_share, seed=p.seed)
-    thinned = (_thinned(learn, p.max_train_rows, p.seed), _thinned(tune, p.max_train_rows // 4, p.seed))
-    return AttackData(*thinned, data.rows("vispr"))
-
-
-def digest(data: PaHmdb51, rows: Rows, transfer: AttackData | None) -> str:
-    """SHA-256 of everything the evaluation reads."""
-    found = hashlib.sha256()
-    for part in (rows, *(transfer.splits.values() if transfer else ())):
-        for array in (part.features, part.labels):
-            found.update(f"{array.shape}".encode())
-            found.update(np.ascontiguousarray(array).tobytes())
-        found.update("\n".join([*map(str, part.clusters), *map(str, part.videos)]).encode())
-    for video in data.others:
-        found.update(f"{video} {data.actions[video]}".encode())
-        found.update(data.features[video].tobytes())
-    found.update(" ".join(str(data.actions[video]) for video in data.annotated).encode())
-    return found.hexdigest()
-
-
-def _thinned(rows: Rows, count: int, seed: int) -> Rows:
-    """At most `count` rows, drawn at random."""
-    return rows.take(np.sort(np.random.default_rng(seed).permutation(len(rows))[:count]))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         _summary(result),
         "cMAP: mean average precision of the strongest attackers, who learnt from other films (each film is held out "
         f"once, {result['folds']} folds). Leakage: 0 no better than chance, 1 as much as raw features. Top-1: a fresh "
-        f"linear head, trained on the {result['other_videos']} videos without annotations. Intervals draw films.\n",
+        f"linear head, trained on the {result['other_videos']} videos without annotations. Intervals draw films."
+        f"{_left_out(result, 'cross_fitted')}\n",
     ]
     if result["curve"]:
         area = result["curve"]["hypervolume"]
@@ -43,8 +44,9 @@ def markdown(result: Mapping[str, Any]) -> str:
     if result["transfer"]:
         rows = result["transfer_rows"]
         parts.append(
-            f"Attackers who learnt from VISPR: {rows['train']} views of images to learn from, {rows['validation']} to "
-            "be tuned on. Leakage is undefined for attributes that they don't tell above chance on raw clips.\n"
+            f"Attackers who learnt from VISPR: {rows[0]} views of images to learn from, {rows[1]} to be tuned on. "
+            "Leakage is undefined for attributes that they don't tell above chance on raw clips."
+            f"{_left_out(result, 'transfer')}\n"
         )
         for name in _points(result) or ["raw"]:
             parts.append(f"**{name}: attackers who learnt from VISPR**\n")
@@ -116,6 +118,11 @@ def _whiskers(point: Mapping[str, Any], name: str) -> list[list[float]]:
     """How far the interval reaches below and above; 0 where it's undefined."""
     value, ends = point[name], [point[name] if end is None else end for end in point[f"{name}_interval"]]
     return [[max(0.0, value - ends[0])], [max(0.0, ends[1] - value)]]
+
+
+def _left_out(result: Mapping[str, Any], part: str) -> str:
+    rare = ", ".join(result["too_rare"][part])
+    return f" Left out, shown by fewer than {result['folds']} films or by all but fewer: {rare}." if rare else ""
 
 
 def _points(result: Mapping[str, Any]) -> list[str]:

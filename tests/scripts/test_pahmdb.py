@@ -17,11 +17,13 @@ from conftest import NUM_ACTIONS, REPOSITORY, WIDTH, Study
 import config
 from pahmdb import eval_pahmdb
 from pahmdb.dl_pahmdb import ATTRIBUTES, read_dataset
+from pahmdb.judgeable import judgeable
 from pahmdb.report import _staircase, draw_curve, markdown
 from splavu import tradeoff
 from splavu.anonymizers import build_anonymizer
 from splavu.errors import UserError
 from splavu.labels_private import PAHMDB51_VALUES
+from splavu.protocols import Rows
 from splavu.stores import StoreWriter
 
 PARAMS = str(REPOSITORY / "pahmdb/params_pahmdb.py")
@@ -228,7 +230,7 @@ def test_people_that_the_features_do_not_show_give_exit_code_3(films, capsys):
         ("labels=valued", "parameter 'labels' is 'valued', expected 'values' or 'binary' or 'vispr'"),
         ("attackers=('logistc',)", "attackers: 'logistc' is unknown; did you mean 'logistic'?"),
         ("folds=2", "folds: is 2, but one is held out and one tuned on"),
-        ("folds=31", "folds: is 31, but there are 30 people or films"),
+        ("folds=31", "labels: no attribute is shown by 31 films and not shown by 31 others"),
         ("saved_fa_model=nowhere.pth", "nowhere.pth"),
         ("num_resamples=0", "num_resamples: is 0"),
         ("data_root=nowhere", "nowhere/pa_hmdb51/PrivacyAttributes: holds no annotation file"),
@@ -374,6 +376,32 @@ def test_every_published_annotation_can_be_read(shared, tmp_path, monkeypatch, l
         starts = np.cumsum([0, *(len(values) for values in PAHMDB51_VALUES.values())])
         for first, end in itertools.pairwise(starts):
             assert (known[:, first:end].sum(axis=1) >= 1).all()
+
+
+def test_attributes_that_too_few_films_show_are_left_out_by_name():
+    labels = np.zeros((40, 4), dtype=np.float32)
+    labels[:8, 0] = labels[:6, 1] = labels[8:, 2] = 1  # 4, 3, 16 and no films of 20, two clips each
+    labels[:2, 2] = np.nan
+    films = np.arange(40) // 2
+    rows = Rows(np.zeros((40, 1), dtype=np.float32), labels, films, films)
+    found = judgeable(rows, ("a", "b", "c", "d"), 4)
+    assert (found.attributes, found.too_rare) == (("a",), ("b", "c", "d"))  # 3 films are known not to show c
+    np.testing.assert_array_equal(found.rows.labels[:, 0], labels[:, 0])
+    assert judgeable(rows, ("a", "b", "c", "d"), 3).too_rare == ("d",)
+    with pytest.raises(UserError, match="no attribute is shown by 5 films and not shown by 5 others"):
+        judgeable(rows, ("a", "b", "c", "d"), 5)
+
+
+def test_rare_attributes_are_named_beside_the_tables(films, capsys):
+    for path in (films.data / "pa_hmdb51/PrivacyAttributes").glob("*.json"):
+        videos = json.loads(path.read_text())
+        for name, video in videos.items():
+            video["gender"][0][2] = 0 if name.startswith(("Film_1_", "Film_2_")) else 1
+        path.write_text(json.dumps(videos))
+    assert eval_pahmdb.main(arguments("num_epochs=2")) == 0
+    rare = ["gender=unidentifiable", "gender=male", "gender=female"]
+    assert result_of(films)["too_rare"]["cross_fitted"] == rare
+    assert f"by fewer than 3 films or by all but fewer: {', '.join(rare)}." in capsys.readouterr().out
 
 
 def test_the_shaded_area_is_the_hypervolume():
