@@ -11,7 +11,9 @@ import torch
 
 pytest.importorskip("transformers")
 
+from feature_extraction.encoders import videomae_v2
 from feature_extraction.encoders.videomae import from_official, official_state
+from feature_extraction.encoders.vit import sinusoid
 from splavu.encoders import EncoderSpec
 from splavu.errors import UserError
 
@@ -35,20 +37,27 @@ def parameter(salt: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
     return value.astype(np.float32)
 
 
-@pytest.fixture(params=["small_p16", "small_p8", "mini_giant_p14"])
-def golden(request, shared):
-    data = dict(np.load(shared / "golden" / "videomae" / f"{request.param}.npz", allow_pickle=False))
+def parameters(salt: str, names: np.ndarray, shapes: np.ndarray, checks: np.ndarray) -> dict[str, torch.Tensor]:
+    """The weights of one layout, compared with their checksums."""
     state = {}
-    for name, shape, check in zip(data["param_names"], data["shapes"], data["param_checks"], strict=True):
+    for name, shape, check in zip(names, shapes, checks, strict=True):
         shape = tuple(int(size) for size in str(shape).strip("()[]").replace("x", ",").split(",") if size.strip())
-        value = parameter(f"videomae-dev-{request.param}", str(name), shape)
+        value = parameter(salt, str(name), shape)
         flat = value.astype(np.float64).ravel()
         np.testing.assert_allclose([flat.size, flat.sum(), np.abs(flat).sum(), flat[0], flat[-1]], check, rtol=1e-6)
         state[str(name)] = torch.from_numpy(value)
-    return data, state
+    return state
 
 
-def build(data, checkpoint):
+@pytest.fixture(params=["small_p16", "small_p8", "mini_giant_p14"])
+def golden(request, shared):
+    data = dict(np.load(shared / "golden" / "videomae" / f"{request.param}.npz", allow_pickle=False))
+    salt = f"videomae-dev-{request.param}"
+    data["salt"] = salt
+    return data, parameters(salt, data["param_names"], data["shapes"], data["param_checks"])
+
+
+def build(data, checkpoint, from_official=from_official):
     spec = EncoderSpec("golden", file_tag="golden", feature_dim=int(data["embed_dim"]))
     return from_official(
         checkpoint,
@@ -64,6 +73,46 @@ def test_features_match_the_official_program(golden):
     encoder = build(data, state)
     clips = torch.from_numpy(data["input"]).transpose(1, 2)  # [B, 3, T, H, W] -> [B, T, 3, H, W]
     np.testing.assert_allclose(encoder(clips).numpy(), data["features"], atol=1e-5, rtol=0)  # the golden tolerance
+
+
+def test_our_transformer_matches_the_official_program_at_every_step(golden):
+    data, state = golden
+    encoder = build(data, {"module": state}, videomae_v2.from_official)
+    clips = torch.from_numpy(data["input"]).transpose(1, 2)
+    np.testing.assert_allclose(encoder(clips).numpy(), data["features"], atol=1e-5, rtol=0)
+    network = encoder.network
+    tokens = network.patch_embed(clips).flatten(2).transpose(1, 2)
+    np.testing.assert_allclose(tokens.numpy(), data["patch_tokens"], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(network.pos_embed.numpy(), data["pos_table"], atol=1e-6, rtol=0)
+    tokens = tokens + network.pos_embed
+    for i, block in enumerate(network.blocks):
+        tokens = block(tokens)
+        np.testing.assert_allclose(tokens.numpy(), data[f"after_block_{i}"], atol=1e-5, rtol=0)
+
+
+def test_pre_training_files_give_the_official_tokens(golden):
+    data, _ = golden
+    state = parameters(f"{data['salt']}-pre", data["pre_param_names"], data["pre_shapes"], data["pre_param_checks"])
+    encoder = build(data, {"model": state}, videomae_v2.from_official)
+    clips = torch.from_numpy(data["input"]).transpose(1, 2)
+    np.testing.assert_allclose(encoder.network.tokens(clips).numpy(), data["pre_encoder_all"], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(encoder(clips).numpy(), data["pre_encoder_all"].mean(1), atol=1e-5, rtol=0)
+
+
+def test_a_file_that_pools_by_its_first_token_is_refused(golden):
+    data, state = golden
+    first = {name.replace("fc_norm.", "norm."): value for name, value in state.items()}
+    assert first.keys() == set(data["first_token_param_names"].tolist())
+    with pytest.raises(UserError, match="first token"):
+        build(data, first, videomae_v2.from_official)
+
+
+@pytest.mark.parametrize("size", ["784x512", "1568x384", "1568x768", "1568x1024", "1568x1280", "2048x1408"])
+def test_positions_match_the_official_table(shared, size):
+    data = np.load(shared / "golden" / "videomae" / "sinusoid.npz", allow_pickle=False)
+    table = sinusoid(*map(int, size.split("x"))).numpy()
+    np.testing.assert_allclose(table.ravel()[data[f"{size}_index"]], data[f"{size}_value"], atol=1e-6, rtol=0)
+    np.testing.assert_allclose(table.sum(dtype=np.float64), data[f"{size}_sum"], atol=1e-2, rtol=0)
 
 
 def test_wrapped_checkpoints_load_alike(golden, tmp_path):
