@@ -30,6 +30,11 @@ def markdown(result: Mapping[str, Any]) -> str:
         f"linear head, trained on the {result['other_videos']} videos without annotations. Intervals draw films."
         f"{_left_out(result, 'cross_fitted')}\n",
     ]
+    if below := [name for name in _points(result) if _below_chance(result["cross_fitted"][name]["mean"])]:
+        parts.append(
+            f"**Attackers of {', '.join(below)} do worse than chance.** That is no privacy: an anonymizer that has "
+            "learnt from the labels of these videos does this.\n"
+        )
     if result["curve"]:
         area = result["curve"]["hypervolume"]
         parts.append(
@@ -88,7 +93,8 @@ def draw_curve(result: Mapping[str, Any], path: Path) -> Path | None:
         p, u = point["privacy"], point["utility"]
         whiskers = {f"{a}err": _whiskers(point, axis_name) for a, axis_name in (("x", "privacy"), ("y", "utility"))}
         axis.errorbar(p, u, **whiskers, fmt="os^Dv"[place % 5], markersize=8, color=ALONE, capsize=3)
-        axis.annotate(name, (p, u), xytext=(7, 7), textcoords="offset points", fontsize=8)
+        axis.annotate(name, (p, u), xytext=(-7 if p > 0.7 else 7, 7), textcoords="offset points", fontsize=8,
+                      ha="right" if p > 0.7 else "left")  # fmt: skip
     for name, spot, colour in (("raw features", (0, 1), RAW), ("chance", (1, 0), CHANCE)):
         axis.plot(*spot, "X", color=colour, markersize=9, clip_on=False)
         axis.annotate(name, spot, xytext=(-5, 9) if spot[0] else (9, -3), textcoords="offset points", fontsize=8,
@@ -96,7 +102,7 @@ def draw_curve(result: Mapping[str, Any], path: Path) -> Path | None:
     value = result["curve"]["hypervolume"]["value"]
     axis.set_title(f"PA-HMDB51: normalised hypervolume {number(value)}", fontsize=10)
     axis.set_xlabel("privacy p: share of what raw features leak that is gone")
-    axis.set_ylabel("utility u: share of raw features' top-1 above chance that is kept")
+    axis.set_ylabel("utility u: share of their top-1 above chance that is kept")
     axis.set_xlim(-0.02, 1.04)
     axis.set_ylim(-0.02, 1.08)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,6 +129,11 @@ def _whiskers(point: Mapping[str, Any], name: str) -> list[list[float]]:
 def _left_out(result: Mapping[str, Any], part: str) -> str:
     rare = ", ".join(result["too_rare"][part])
     return f" Left out, shown by fewer than {result['folds']} films or by all but fewer: {rare}." if rare else ""
+
+
+def _below_chance(mean: Mapping[str, Any]) -> bool:
+    high = mean["leakage_interval"][1]
+    return high is not None and high < 0
 
 
 def _points(result: Mapping[str, Any]) -> list[str]:

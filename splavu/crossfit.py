@@ -8,6 +8,10 @@ ranks within their fold before they are pooled, and that takes folds with alike 
 many and another has few, even a faultless attacker's pooled ranks mix positives of the one with negatives of the other.
 So clusters are dealt by their labels, not blindly.
 
+An anonymizer that is judged here must not have learnt from the labels of these rows. What was erased from all of them
+together is left the one way round in one part and the other way round in the rest, so attackers who learn on the rest
+do worse than chance: leakage clearly below 0 shows this fault, and no privacy.
+
 Shapes: K folds, G clusters, N rows, n judged rows (features or videos), S seeds, A attributes.
 """
 

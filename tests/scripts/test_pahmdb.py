@@ -413,6 +413,14 @@ def test_the_shaded_area_is_the_hypervolume():
         assert area == pytest.approx(tradeoff.Curve(points[:, 0], points[:, 1]).hypervolume)
 
 
+def test_attackers_who_do_worse_than_chance_are_no_good_news(films, capsys):
+    assert eval_pahmdb.main(arguments(f"saved_fa_model={save(films, 'aam')}", "num_epochs=2")) == 0
+    assert "do worse than chance" not in capsys.readouterr().out
+    result = result_of(films)
+    result["cross_fitted"]["aam"]["mean"]["leakage_interval"] = [-0.3, -0.1]
+    assert "**Attackers of aam do worse than chance.** That is no privacy" in markdown(result)
+
+
 def test_undefined_points_are_left_out_of_the_picture(tmp_path):
     point = {"privacy": 0.4, "privacy_interval": [0.3, None], "utility": 0.9, "utility_interval": [0.8, 1.0]}
     curve = {"points": {"a": point, "b": {**point, "utility": None}}, "hypervolume": {"value": None}}

@@ -152,6 +152,24 @@ def test_the_same_features_leak_all_and_none_leave_nothing():
         np.testing.assert_allclose(entry["leakage_interval"], 0, atol=1e-12)
 
 
+def test_erasing_by_the_labels_of_the_judged_rows_shows_as_leakage_below_zero():
+    """The fault that the module's head warns of: a projection fitted on all rows, and none on other rows."""
+    rows, others = films(200, strength=1.5), films(200, strength=1.5, seed=1)
+
+    def erased_by(fitted: Rows) -> Rows:
+        centred = fitted.labels - fitted.labels.mean(axis=0)
+        q, _ = np.linalg.qr(centred.T.dot(fitted.features - fitted.features.mean(axis=0)).T)
+        return dataclasses.replace(rows, features=rows.features - rows.features @ q @ q.T)
+
+    raw, own, fair = (crossfit(r, campaign(), num_folds=5).attack for r in (rows, erased_by(rows), erased_by(others)))
+    leakage = {
+        name: attacks.judged({"raw": raw, "anonymized": attack}, ("first", "second"), 200)["mean"]
+        for name, attack in (("own", own), ("fair", fair))
+    }
+    assert leakage["own"]["leakage_interval"][1] < 0
+    assert leakage["fair"]["leakage_interval"][1] > 0
+
+
 def test_noise_is_attacked_no_better_than_chance():
     """Mean over 6 draws of cMAP - prevalence; one draw deviates by about 0.03, and few positives push it up."""
     gaps = []
