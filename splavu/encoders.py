@@ -74,7 +74,8 @@ ENCODERS: Mapping[str, EncoderSpec] = MappingProxyType(
                 "vjepa2", file_tag="vjepa2", feature_dim=None, preprocessing=Preprocessing(short_side=292, crop=256)
             ),
             EncoderSpec("maev2", file_tag="maev2", feature_dim=1408),
-            # Its transformer is 1024 wide and its projection to the text space 768; stores of either kind exist.
+            # Its transformer is 1024 wide and its projection to the text space 768; stores of either kind exist. Made
+            # here from InternVideo's VideoMAE files: B is 768 wide, L 1024, H 1280.
             EncoderSpec("internvid", file_tag="internvid", feature_dim=None),
             # Any video model of the transformers library: everything is read from its configuration.
             EncoderSpec("hf", file_tag="hf", feature_dim=None),
