@@ -173,8 +173,9 @@ def play_phone(phase: np.ndarray, gait: Gait) -> Pose:
 def take_pills(phase: np.ndarray, gait: Gait) -> Pose:
     """The flat hand to the mouth, and the head thrown back."""
     pose, back = _calm(phase, gait), 0.5 - 0.5 * np.cos(phase)
-    reach(pose, RIGHT, 0.09, 0.02 + 0.08 * back, 0.13, elbow_out=0.9)
-    pose.nod[:] = 0.1 - 0.35 * gait.amplitude * back
+    reach(pose, RIGHT, 0.09, -0.14 + 0.24 * back, 0.14, elbow_out=0.9)
+    pose.nod[:] = 0.2 - 0.6 * gait.amplitude * back
+    pose.lean[:] = -0.2 * back
     return pose
 
 
@@ -182,8 +183,8 @@ def read_book(phase: np.ndarray, gait: Gait) -> Pose:
     """Both hands at a book, the head bowed; the eyes go from line to line."""
     pose = _calm(phase, gait)
     for side in (LEFT, RIGHT):
-        reach(pose, side, 0.04, -0.03, 0.18, elbow_out=0.3)
-    pose.nod[:] = 0.22
+        reach(pose, side, 0.03, 0.06, 0.22, elbow_out=0.3)
+    pose.nod[:] = 0.1
     pose.look[:] = 0.1 * gait.amplitude * np.sin(phase)
     return pose
 
@@ -191,29 +192,19 @@ def read_book(phase: np.ndarray, gait: Gait) -> Pose:
 def wash_up(phase: np.ndarray, gait: Gait) -> Pose:
     """One hand holds a plate above the sink, the other goes round on it."""
     pose = _calm(phase, gait)
-    pose.lean[:] = 0.12
+    pose.lean[:] = 0.35
     reach(pose, LEFT, 0.08, -0.17, 0.17, elbow_out=0.3)
-    radius = 0.035 * gait.amplitude
+    radius = 0.06 * gait.amplitude
     reach(pose, RIGHT, 0.08 + radius * np.cos(phase), -0.15 + radius * np.sin(phase), 0.17, elbow_out=0.4)
     pose.nod[:] = 0.15
     return pose
 
 
-def cut(phase: np.ndarray, gait: Gait) -> Pose:
-    """One hand holds the bread on a board, the other saws up and down."""
-    pose = _calm(phase, gait)
-    pose.lean[:] = 0.1
-    reach(pose, LEFT, 0.06, -0.18, 0.18, elbow_out=0.3)
-    reach(pose, RIGHT, 0.05, -0.16 + 0.045 * gait.amplitude * np.sin(phase), 0.17, elbow_out=0.4)
-    pose.nod[:] = 0.15
-    return pose
-
-
 def stir(phase: np.ndarray, gait: Gait) -> Pose:
-    """A spoon goes round in a pot; the other arm hangs."""
+    """A spoon goes round in a big pot, the shoulders with it; the other arm hangs."""
     pose = _calm(phase, gait)
-    pose.lean[:] = 0.06
-    across, ahead = 0.05 + 0.05 * gait.amplitude * np.cos(phase), 0.18 + 0.03 * np.sin(phase)
+    pose.twist[:] = 0.35 * np.sin(phase)
+    across, ahead = 0.04 + 0.1 * gait.amplitude * np.cos(phase), 0.19 + 0.05 * np.sin(phase)
     reach(pose, RIGHT, across, -0.12 + 0.02 * np.sin(phase), ahead, elbow_out=0.5)
     pose.nod[:] = 0.12
     return pose
@@ -231,7 +222,6 @@ DAILY: Mapping[str, tuple[Motion, ...]] = MappingProxyType(
         "brush_teeth": (Motion(brush_teeth, 0.4),),
         "cheer": (Motion(cheer, 0.6),),
         "clap": (MOTIONS["clap"],),
-        "cut": (Motion(cut, 0.5),),
         "drink": (Motion(drink, 1.1),),
         "eat": (Motion(eat, 1.1),),
         "phone_call": (Motion(phone_call, 1.0),),
@@ -239,10 +229,10 @@ DAILY: Mapping[str, tuple[Motion, ...]] = MappingProxyType(
         "play_phone": (Motion(play_phone, 0.45),),
         "read_book": (Motion(read_book, 1.2),),
         "sit_down": (MOTIONS["squat"],),
-        "stand": (MOTIONS["stand"],),
         "stir": (Motion(stir, 0.8),),
         "take_pills": (Motion(take_pills, 1.1),),
         "throw": (MOTIONS["throw"],),
+        "turn": (MOTIONS["turn"],),
         "walk": (MOTIONS["walk"],),
         "wash_up": (Motion(wash_up, 0.7),),
         "wave": (MOTIONS["wave"],),

@@ -25,14 +25,14 @@ from .trimmed import Trimmed, write_private_labels
 
 NAME = "tsh"
 MOTION_OF: Mapping[str, str] = {
-    "Cook.Cleandishes": "wash_up", "Cook.Cut": "cut", "Cook.Stir": "stir", "Drink.Frombottle": "drink",
-    "Eat.Snack": "eat", "Readbook": "read_book", "Sitdown": "sit_down", "Takepills": "take_pills",
-    "Usetablet": "play_phone", "Usetelephone": "phone_call", "Walk": "walk", "WatchTV": "stand",
+    "Cook.Cleandishes": "wash_up", "Cook.Stir": "stir", "Cook.Usestove": "pick_up", "Drink.Frombottle": "drink",
+    "Eat.Snack": "eat", "Leave": "turn", "Readbook": "read_book", "Sitdown": "sit_down", "Takepills": "take_pills",
+    "Usetablet": "play_phone", "Usetelephone": "phone_call", "Walk": "walk",
 }  # fmt: skip
 """Activity of Toyota Smarthome -> key of `daily_actions.DAILY`. A label is 1 more than the place in this order."""
 LEANING: Mapping[str, float] = {
-    "Cook.Cleandishes": 0.5, "Cook.Cut": 0.3, "Cook.Stir": 0.5, "Readbook": 0.3, "Usetelephone": 0.4,
-    "Drink.Frombottle": -0.5, "Usetablet": -0.4, "WatchTV": -0.5,
+    "Cook.Cleandishes": 0.5, "Cook.Stir": 0.5, "Cook.Usestove": 0.3, "Readbook": 0.3, "Usetelephone": 0.4,
+    "Drink.Frombottle": -0.5, "Leave": -0.4, "Usetablet": -0.5,
 }  # fmt: skip
 """Activity -> log of how much more often than on average women are filmed at it, and men less; 0 for the others."""
 WOMEN: Mapping[str, tuple[str, ...]] = {"train": ("p07", "p13", "p19"), "test": ("p02", "p11", "p16", "p20")}

@@ -14,7 +14,7 @@ from splavu.labels import read_private_labels, without_extension
 from splavu.labels_private import read_gender_csv, read_ntu_genders
 from splavu.splits import NTU_LEFT_OUT_SUBJECTS, NTU_TEST_SUBJECTS, ntu_bias_split, ntu_name, ntu_split
 from splavu.synthetic import daily_actions, ntu
-from splavu.synthetic.motions import LEFT, RIGHT, Gait, rest
+from splavu.synthetic.motions import LEFT, MOTIONS, RIGHT, Gait, Motion, rest
 from splavu.synthetic.skeleton import Body, joints
 from splavu.synthetic.world import SETS, SIZES, plan_world, synthesize
 
@@ -146,14 +146,14 @@ def test_every_way_to_do_an_action_moves_and_repeats() -> None:
 def test_hair_is_brushed_in_ways_of_which_each_resembles_another_action() -> None:
     """Over a cycle the wrists of the doubles are nearer to each other than to the hands of somebody who stands."""
 
-    def wrists(action: str, way: int = 0) -> np.ndarray:
-        pose = daily_actions.DAILY[action][way].angles(np.linspace(0.0, 2 * np.pi, 32), Gait())
+    def wrists(motion: Motion) -> np.ndarray:
+        pose = motion.angles(np.linspace(0.0, 2 * np.pi, 32), Gait())
         return joints(pose, Body(), azimuth=0.0).wrist.mean(axis=0)
 
     for way, double in enumerate(("clap", "bow", "phone_call", "wave")):
-        hair = wrists("brush_hair", way)
+        hair, other = (wrists(daily_actions.DAILY[name][k]) for name, k in (("brush_hair", way), (double, 0)))
         if double != "bow":  # the trunk makes the likeness there
-            assert np.linalg.norm(hair - wrists(double)) < 0.3 * np.linalg.norm(hair - wrists("stand"))
+            assert np.linalg.norm(hair - other) < 0.3 * np.linalg.norm(hair - wrists(MOTIONS["stand"]))
 
 
 def test_scene_bias_ties_the_backdrop_to_the_action() -> None:
