@@ -92,5 +92,6 @@ def encoder_spec(name: str) -> EncoderSpec:
         UserError: No encoder has this name; the message offers the nearest one.
     """
     if name not in ENCODERS:
-        raise UserError(f"encoder '{name}'", "no such encoder", nearest(name, ENCODERS))
+        meant = next((known for known in ENCODERS if known.casefold() == name.casefold()), name)
+        raise UserError(f"encoder '{name}'", "no such encoder", nearest(meant, ENCODERS))
     return ENCODERS[name]

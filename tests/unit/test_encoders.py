@@ -38,8 +38,9 @@ def test_file_tags_do_not_collide():
 
 
 def test_unknown_name_offers_the_nearest():
-    with pytest.raises(UserError, match="videoMAE"):
-        encoder_spec("videomae")
+    for wrong, right in {"videomae": "videoMAE", "videomae-LARGE": "videoMAE-large", "vjepa3": "vjepa2"}.items():
+        with pytest.raises(UserError, match=f"did you mean '{right}'"):
+            encoder_spec(wrong)
 
 
 def test_crop_larger_than_the_frame_is_refused():
