@@ -2,7 +2,8 @@
 
 Two poolings of that map are in use. A stored feature is its global mean, which takes clips of any size; the published
 extraction slides a window of 2 x 7 x 7, which gives a vector per position and is the same thing at 16 x 224 x 224.
-Neither is normalised. Input is RGB in -1..1, not ImageNet's mean and standard deviation.
+Neither is normalised. Input is RGB in -1..1, as the official weights were trained; the paper's extraction gave every
+encoder ImageNet's mean and standard deviation.
 
 Source: Carreira and Zisserman 2017; names and details of the weight files from the specification (i3d, 1-5). Poolings
 ignore the padding here, where the original pads with zeros: the same inside this network, whose maps are never
@@ -46,16 +47,15 @@ class Unit(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, kernel: Size = (1, 1, 1), stride: Size = (1, 1, 1)) -> None:
         super().__init__()
-        padding = (
-            "same" if stride == (1, 1, 1) else 0
-        )  # what torch calls so needs stride 1; other padding is added below
+        padding = "same" if stride == (1, 1, 1) else 0  # torch's own is for stride 1; `forward` does the rest
         self.conv3d = nn.Conv3d(channels_in, channels_out, kernel, stride, padding, bias=False)
         self.bn = nn.BatchNorm3d(channels_out, eps=1e-3, momentum=0.01)
 
     def forward(self, maps: Tensor) -> Tensor:  # [B, D, t, h, w]
         if self.conv3d.padding != "same":
             axes = zip(maps.shape[2:], self.conv3d.kernel_size, self.conv3d.stride, strict=True)
-            maps = F.pad(maps, [side for axis in reversed(list(axes)) for side in same_padding(*axis)])  # w comes first
+            time, rows, columns = (same_padding(*axis) for axis in axes)
+            maps = F.pad(maps, (*columns, *rows, *time))
         return F.relu(self.bn(self.conv3d(maps)), inplace=True)
 
 
