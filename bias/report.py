@@ -38,9 +38,20 @@ def markdown(result: Mapping[str, Any]) -> str:
             "Gender as perceived by annotators. Gap: the better recognised gender less the other.\n"
             "Equalised odds: mean over classes of the larger difference in right or false alarms, 0 is parity; luck "
             "alone gives about the value under 'permuted', where subjects swap genders.\n",
+            *_too_few(result),
             *([SERVED_IN_BATCHES] if result["served"] == "batch" else []),
         )
     )
+
+
+FEW_SUBJECTS = 10
+"""Of fewer the bootstrap's intervals are too narrow."""
+
+
+def _too_few(result: Mapping[str, Any]) -> list[str]:
+    names = [name for name, found in result["datasets"].items() if min(found["subjects"].values()) < FEW_SUBJECTS]
+    told = f"Fewer than {FEW_SUBJECTS} subjects of a gender are tested in {', '.join(names)}: its intervals are too narrow.\n"
+    return [told] if names else []
 
 
 def _estimate(entry: Mapping[str, Any]) -> str:

@@ -42,7 +42,7 @@ SERVED = {"alone": "served alone", "batch": "in its batch", "video": "a video as
 
 
 class Report(NamedTuple):
-    """Where a report is, and its tables, for the terminal."""
+    """Where a report is, and its main table, for the terminal."""
 
     path: Path
     table: str
@@ -89,8 +89,7 @@ def write_report(folder: str | Path, *, data: str | Path | None = None) -> Repor
     }
     write_text(folder / "metrics.json", json.dumps(summary, indent=1) + "\n")
     path = write_text(folder / "report.md", _markdown(folder, configurations, evaluations, runs, figures))
-    tables = [summary_table(configurations, _views(configurations))] if _any_judged(configurations) else []
-    return Report(path, "\n".join(tables + [run["table"] for run in runs.values() if run["table"]]))
+    return Report(path, summary_table(configurations, _views(configurations)) if _any_judged(configurations) else "")
 
 
 PARAMETERS = ("params.json", "options.json")
