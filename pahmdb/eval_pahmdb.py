@@ -83,6 +83,8 @@ class PaHmdbParams:
         for name in ("num_resamples", "batch_size", "v_batch_size", "num_epochs", "num_modes", "max_train_rows"):
             if getattr(self, name) < 1:
                 raise UserError(name, f"is {getattr(self, name)}, expected at least 1")
+        if self.learning_rate <= 0:
+            raise UserError("learning_rate", f"is {self.learning_rate}, expected more than 0")
         if self.folds < 3:
             raise UserError("folds", f"is {self.folds}, but one is held out and one tuned on", "give at least 3")
         if not 0 < self.val_share < 1:
@@ -99,6 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     width = feature_dim(p)
     points = load_points(p, width)
     data = read_dataset(encoder=p.ft_arch, feature_dim=width, data_root=p.data_root)
+    if not data.others:
+        problem = "every video with features is annotated, so there is none for a head to learn from"
+        raise UserError(data.features.path, problem, "extract HMDB51's training videos too")
     films = judgeable(data.rows(p.labels), ATTRIBUTES[p.labels], p.folds)
     vispr = None
     if p.transfer:

@@ -1,5 +1,6 @@
 # The trade-off on the synthetic world, whose annotations have PA-HMDB51's format; run_protocols.sh makes what it needs:
-#   python pahmdb/eval_pahmdb.py --params pahmdb/params_demo_pahmdb.py
+#   OMP_NUM_THREADS=1 python pahmdb/eval_pahmdb.py --params pahmdb/params_demo_pahmdb.py
+# A minute; with more threads than idle cores several times that, since attackers of small features wait for each other.
 
 run_id = "protocols/pahmdb"
 

@@ -233,6 +233,7 @@ def test_people_that_the_features_do_not_show_give_exit_code_3(films, capsys):
         ("folds=31", "labels: no attribute is shown by 31 films and not shown by 31 others"),
         ("saved_fa_model=nowhere.pth", "nowhere.pth"),
         ("num_resamples=0", "num_resamples: is 0"),
+        ("learning_rate=0", "learning_rate: is 0.0, expected more than 0"),
         ("data_root=nowhere", "nowhere/pa_hmdb51/PrivacyAttributes: holds no annotation file"),
         ("run_id=../elsewhere", "run_id: '../elsewhere' names no folder"),
     ],
@@ -315,6 +316,11 @@ def test_stores_that_are_missing_or_overlap_are_told(films):
     for split in ("train", "val", "test"):
         (films.features / f"features_hmdb_{split}_demo.h5").unlink()
     assert "there is no feature store of HMDB51" in told(films)
+
+
+def test_a_head_without_videos_to_learn_from_is_told(films):
+    (films.features / "features_hmdb_train_demo.h5").unlink()
+    assert "every video with features is annotated" in told(films)
 
 
 def test_a_store_that_nobody_needs_may_be_missing(films):
