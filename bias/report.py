@@ -50,7 +50,7 @@ FEW_SUBJECTS = 10
 
 def _too_few(result: Mapping[str, Any]) -> list[str]:
     names = [name for name, found in result["datasets"].items() if min(found["subjects"].values()) < FEW_SUBJECTS]
-    told = f"Fewer than {FEW_SUBJECTS} subjects of a gender are tested in {', '.join(names)}: intervals are too narrow.\n"
+    told = f"Fewer than {FEW_SUBJECTS} test subjects of a gender: {', '.join(names)}; intervals there are too narrow.\n"
     return [told] if names else []
 
 
