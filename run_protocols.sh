@@ -35,14 +35,18 @@ anonymizer() { # as published, with action recognition alone
     --set ft_tad_loss_weight=0 --set ft_ad_loss_weight=0 --set num_epochs=100
 }
 
-vp() {
-  local run="--params vp/params_demo_vp.py --quiet" ssl
+vp() { # heads on raw features and on two anonymizers', and fresh attackers, of which one head is only one
+  local run="--params vp/params_demo_vp.py --quiet" ssl name
   small python vp/train_vp_ft.py $run --set anon=False
   small python vp/train_vp_fb.py $run --set anon=False
   for ssl in False True; do
     small python vp/train_vp_fa.py $run --set ssl=$ssl
     small python vp/train_vp_ft.py $run --set ssl=$ssl
     small python vp/train_vp_fb.py $run --set ssl=$ssl
+    [[ "$ssl" == True ]] && name=fa_ssl || name=fa_labels
+    small python privacy_eval.py --params params/params_demo_fb.py --quiet --set dataset=vp_hmdb --set num_pa=5 \
+      --set "run_id=protocols/vp_privacy_$name" --set "saved_fa_model=$RUNS/protocols/vp_$name/model_temp.pth" \
+      --set "views=('temporal',)" --set "attackers=('logistic', 'mlp')" --set "seeds=(0,)"
   done
 }
 bias() { small python bias/evaluate_bias.py --params bias/params_demo_bias.py --quiet --set "saved_fa_model=$AAM"; }

@@ -97,7 +97,7 @@ def draw_curve(result: Mapping[str, Any], path: Path) -> Path | None:
                       ha="right" if p > 0.7 else "left")  # fmt: skip
     for name, spot, colour in (("raw features", (0, 1), RAW), ("chance", (1, 0), CHANCE)):
         axis.plot(*spot, "X", color=colour, markersize=9, clip_on=False)
-        axis.annotate(name, spot, xytext=(-5, 9) if spot[0] else (9, -3), textcoords="offset points", fontsize=8,
+        axis.annotate(name, spot, xytext=(-5, 9) if spot[0] else (9, -15), textcoords="offset points", fontsize=8,
                       ha="right" if spot[0] else "left")  # fmt: skip
     value = result["curve"]["hypervolume"]["value"]
     axis.set_title(f"PA-HMDB51: normalised hypervolume {number(value)}", fontsize=10)

@@ -47,7 +47,7 @@ def headline(configurations: Sequence[Configuration], views: Sequence[str]) -> s
             f"After {configuration.label.split(',')[0]} the accuracy is {configuration.top1:.1%}, and of what could be "
             f"learnt about people a fresh attacker still learns {leaks}."
         )
-    return " ".join(sentences) + "\n"
+    return " ".join(sentences) + "\n" if sentences else ""
 
 
 def summary_table(configurations: Iterable[Configuration], views: Sequence[str]) -> str:

@@ -184,7 +184,7 @@ def _markdown(
     if broken := [name for name, result in evaluations.items() if not result.get("valid", True)]:
         parts.append(f"> **Not valid:** a gate failed in {', '.join(broken)}. Don't use its numbers.\n")
     if _any_judged(configurations):
-        parts += [headline(configurations, views), summary_table(configurations, views), HOW_TO_READ]
+        parts += [headline(configurations, views), summary_table(configurations, views), HOW_TO_READ, _tested_on(runs)]
     parts.append(picture("plane", "Utility against privacy"))
     if any(configuration.colour == BATCH for configuration in configurations):
         parts.append(BATCH_SECTION)
@@ -212,6 +212,12 @@ def _markdown(
         parts += ["## Training\n", picture("curves", "Loss terms by epoch")]
     parts += ["## What was run\n", _runs_table(runs)]
     return "\n".join(part for part in parts if part) + "\n"
+
+
+def _tested_on(runs: Mapping[str, Mapping[str, Any]]) -> str:
+    """The data sets of heads and attackers."""
+    names = sorted({run["params"]["dataset"] for run in runs.values() if isinstance(run["params"].get("dataset"), str)})
+    return f"Heads and attackers: {', '.join(names)}.\n" if names else ""
 
 
 def _any_judged(configurations: Iterable[Configuration]) -> bool:
