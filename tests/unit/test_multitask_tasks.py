@@ -277,7 +277,7 @@ def test_a_longer_run_is_another_schedule(everything):
         ({"saved_ft_tad_model": "none.pth.tar"}, "none.pth.tar: no such checkpoint"),
         ({"ft_tad_loss_weight": -1.0}, "ft_tad_loss_weight: -1.0 is negative"),
         ({"ft_arch": "videoMAE", "feature_dim": 192}, "192 was given, but ft_arch = 'videoMAE' means 768"),
-        ({"fb_loss_weight": 1.0, "ssl": False}, "pa_dataset: is missing, and ssl = False learns from private attributes"),
+        ({"fb_loss_weight": 1.0, "ssl": False}, "pa_dataset: is missing, and ssl = False learns from"),
         ({"fb_loss_weight": 1.0, "ssl": False, "pa_dataset": "visprr"}, "did you mean 'vispr'"),
         ({"fb_loss_weight": 1.0, "ssl": False, "pa_dataset": "hmdb51"}, "labels of 'hmdb51' are no attributes"),
     ],
