@@ -7,6 +7,7 @@ names of a parameter module. All functions return a network on the CPU, in train
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -20,6 +21,40 @@ from splavu.encoders import encoder_spec
 from splavu.errors import UserError, nearest
 from splavu.heads import LinearHead, PrivacyHead
 from splavu.params import agreed
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedFeatures:
+    """What the parameters of every evaluation say of the features that are judged, raw and anonymized."""
+
+    run_id: str
+    ft_arch: str
+    """The encoder of the feature stores."""
+    data_root: str | None = None
+    """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
+    feature_dim: int | None = None
+    anon: bool = True
+    """Judge anonymized features beside raw ones; False judges raw features only."""
+    saved_fa_model: str | None = None
+    """The anonymizer's checkpoint."""
+    fa_arch: str | None = None
+    """A checkpoint records its architecture; given here too, the two must agree."""
+    num_heads: int = 8
+    """Of a published checkpoint, which doesn't record it."""
+
+
+def load_adapter(p: JudgedFeatures) -> Anonymizer | None:
+    """The anonymizer to judge, checked against params; None for raw features only."""
+    if not p.anon or p.saved_fa_model is None:
+        return None
+    anonymizer = load_anonymizer(p.saved_fa_model, num_heads=p.num_heads)
+    for name, found, wanted in (
+        ("arch", anonymizer.architecture["arch"], p.fa_arch or anonymizer.architecture["arch"]),
+        ("feature_dim", anonymizer.architecture["feature_dim"], feature_dim(p)),
+    ):
+        if found != wanted:
+            raise UserError(p.saved_fa_model, f"has {name} = {found!r}, params mean {wanted!r}", "make params agree")
+    return anonymizer
 
 
 def feature_dim(params: Any) -> int:

@@ -17,9 +17,9 @@ import torch
 
 import config
 from feature_dl import dataset_spec, privacy_rows
-from model_loaders import feature_dim
+from model_loaders import JudgedFeatures, load_adapter
 from splavu import cli, params, published, released, runs, runtime
-from splavu.anonymize import load_anonymizer, weights_hash
+from splavu.anonymize import weights_hash
 from splavu.anonymizers import Anonymizer
 from splavu.attackers import ATTACKERS
 from splavu.errors import UserError, nearest
@@ -28,34 +28,20 @@ from splavu.probes import Served
 from splavu.protocols import AttackData, Rows, Serving, hold_out
 
 
-@dataclass(frozen=True)
-class PrivacyEvalParams:
+@dataclass(frozen=True, kw_only=True)
+class PrivacyEvalParams(JudgedFeatures):
     """Parameters of a privacy evaluation; see params/params_fb.py."""
 
-    run_id: str
     dataset: str
     """A row of feature_dl.CATALOGUE; one without private labels of its own takes `private_labels.csv`. Without a split
     'val' some training people validate."""
-    ft_arch: str
-    """The encoder of the feature stores."""
     protocol: Literal["released", "published"] = "released"
     views: tuple[str, ...] = ("static", "temporal")
     """'temporal' are the clips that are released, 'static' the static clips; 'published' takes the first only."""
-    data_root: str | None = None
-    """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
-    feature_dim: int | None = None
     num_pa: int | None = None
     """Private attributes A; looked up, may be stated, must agree."""
     fb_frame_pool: int = 10
     """Static clips a video in the store."""
-    anon: bool = True
-    """Attack anonymized features beside raw ones; False attacks raw features only."""
-    saved_fa_model: str | None = None
-    """The anonymizer's checkpoint; None attacks raw features only."""
-    fa_arch: str | None = None
-    """A checkpoint records its architecture; given here too, the two must agree."""
-    num_heads: int = 8
-    """Of a published checkpoint, which doesn't record it."""
     serving: Serving = "alone"
     """'released' only. How the anonymizer meets features: 'alone' as released, 'batch' to show what mixing hides."""
     batch_size: int = 1024
@@ -101,14 +87,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     data, attributes = {view: found for view, (found, _) in read.items()}, read[p.views[0]][1]
 
     run = runs.RunFolder(config.RUNS, p.run_id)
-    inputs = {"params": params.as_dict(p), "anonymizer": anonymizer and weights_hash(anonymizer), "data": digest(data)}
-    result = run.read_json("metrics.json")
-    if args.force or result is None or result.get("inputs") != inputs:
-        evaluate = evaluate_released if p.protocol == "released" else evaluate_published
-        result = {**evaluate(p, data, anonymizer, attributes, device), "inputs": inputs}
-        run.record(p)
-        run.write_json("metrics.json", result)
-    else:
+    inputs = {"anonymizer": anonymizer and weights_hash(anonymizer), "data": digest(data)}
+    evaluate = evaluate_released if p.protocol == "released" else evaluate_published
+    result, stored = run.remembered(
+        p,
+        inputs,
+        lambda: evaluate(p, data, anonymizer, attributes, device),
+        file="metrics.json",
+        force=args.force,
+    )
+    if stored:
         print(f"stored result of {run.path} (--force evaluates again)\n")
 
     print((released if p.protocol == "released" else published).format_table(result))
@@ -159,20 +147,6 @@ def evaluate_published(
         recipe=published.HeadRecipe(p.num_epochs, p.batch_size, p.learning_rate_fb),
         device=device,
     )
-
-
-def load_adapter(p: Any) -> Anonymizer | None:
-    """The anonymizer to judge, checked against params (of whichever evaluation); None for raw features only."""
-    if not p.anon or p.saved_fa_model is None:
-        return None
-    anonymizer = load_anonymizer(p.saved_fa_model, num_heads=p.num_heads)
-    for name, found, wanted in (
-        ("arch", anonymizer.architecture["arch"], p.fa_arch or anonymizer.architecture["arch"]),
-        ("feature_dim", anonymizer.architecture["feature_dim"], feature_dim(p)),
-    ):
-        if found != wanted:
-            raise UserError(p.saved_fa_model, f"has {name} = {found!r}, params mean {wanted!r}", "make params agree")
-    return anonymizer
 
 
 def read_view(p: PrivacyEvalParams, view: str) -> tuple[AttackData, tuple[str, ...]]:

@@ -30,7 +30,7 @@ import config
 import feature_dl
 from bias.gender_gap import Seen, compare
 from bias.report import markdown
-from privacy_eval import load_adapter
+from model_loaders import JudgedFeatures, load_adapter
 from splavu import checkpoints, cli, params, runs, runtime
 from splavu.anonymize import weights_hash
 from splavu.errors import UserError
@@ -40,26 +40,12 @@ from splavu.stores import FeatureStore
 from train_ft import HeadParams, train
 
 
-@dataclass(frozen=True)
-class BiasParams:
+@dataclass(frozen=True, kw_only=True)
+class BiasParams(JudgedFeatures):
     """Parameters of a bias evaluation; see bias/params_bias.py."""
 
-    run_id: str
-    ft_arch: str
-    """The encoder of the feature stores."""
     datasets: tuple[str, ...] = ("ntu_bias_f", "ntu_bias_m", "ntu_balanced", "tsh")
     """Rows of feature_dl.PEOPLE."""
-    data_root: str | None = None
-    """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
-    feature_dim: int | None = None
-    anon: bool = True
-    """Judge anonymized features beside raw ones; False judges raw features only."""
-    saved_fa_model: str | None = None
-    """The anonymizer's checkpoint."""
-    fa_arch: str | None = None
-    """A checkpoint records its architecture; given here too, the two must agree."""
-    num_heads: int = 8
-    """Of a published checkpoint, which doesn't record it."""
     serving: Serving = "alone"
     """How the anonymizer meets features: 'alone' as released, 'batch' as the published numbers were made."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -140,17 +126,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     run = runs.RunFolder(config.RUNS, p.run_id)
     inputs = {
-        "params": params.as_dict(p),
         "anonymizer": anonymizer and weights_hash(anonymizer),
         "data": {name: found.sha256 for name, found in videos.items()},
     }
-    result = (run.read_json("results.json") or {}).get("bias")
-    if args.force or result is None or result["inputs"] != inputs:
-        run.record(p)
-        result = {**evaluate(p, videos, inputs["anonymizer"], device, restart=args.force), "inputs": inputs}
-        run.write_json("results.json", {"bias": result})
-        runs.write_text(run.path / runs.TABLE, markdown(result))
-    else:
+    result, stored = run.remembered(
+        p,
+        inputs,
+        lambda: evaluate(p, videos, inputs["anonymizer"], device, restart=args.force),
+        key="bias",
+        table=markdown,
+        force=args.force,
+    )
+    if stored:
         print(f"stored result of {run.path} (--force evaluates again)\n")
     print(markdown(result))
     return 0

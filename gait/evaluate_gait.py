@@ -17,6 +17,7 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +27,8 @@ import config
 from feature_dl import dataset_spec
 from gait.recognition import recognise
 from gait.report import markdown
-from model_loaders import feature_dim
-from privacy_eval import in_batches, load_adapter
+from model_loaders import JudgedFeatures, feature_dim, load_adapter
+from privacy_eval import in_batches
 from splavu import cli, params, runs, runtime
 from splavu.anonymize import weights_hash
 from splavu.anonymizers import Anonymizer
@@ -37,26 +38,12 @@ from splavu.released import finite
 from splavu.stores import FeatureStore
 
 
-@dataclass(frozen=True)
-class GaitParams:
+@dataclass(frozen=True, kw_only=True)
+class GaitParams(JudgedFeatures):
     """Parameters of a gait evaluation; see gait/params_gait.py."""
 
-    run_id: str
-    ft_arch: str
-    """The encoder of the feature stores."""
     splits: tuple[str, ...] = ("train", "test")
     """Whose walkers take part; nothing is trained, so both halves of Casia-B may."""
-    data_root: str | None = None
-    """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
-    feature_dim: int | None = None
-    anon: bool = True
-    """Compare anonymized features beside raw ones; False compares raw features only."""
-    saved_fa_model: str | None = None
-    """The anonymizer's checkpoint."""
-    fa_arch: str | None = None
-    """A checkpoint records its architecture; given here too, the two must agree."""
-    num_heads: int = 8
-    """Of a published checkpoint, which doesn't record it."""
     batch_size: int = 1024
     """Clips anonymized at once; each as if it came alone."""
     num_resamples: int = 1000
@@ -90,22 +77,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     clips = read_clips(p)
 
     run = runs.RunFolder(config.RUNS, p.run_id)
-    inputs = {
-        "params": params.as_dict(p),
-        "anonymizer": anonymizer and weights_hash(anonymizer),
-        "data": digest(clips),
-    }
-    result = (run.read_json("results.json") or {}).get("gait")
-    if args.force or result is None or result["inputs"] != inputs:
+    inputs = {"anonymizer": anonymizer and weights_hash(anonymizer), "data": digest(clips)}
+
+    def evaluate() -> dict[str, Any]:
         started = time.perf_counter()
         features = video_features(clips, anonymizer, p.batch_size, device)
         found = recognise(list(clips), features, num_resamples=p.num_resamples)
-        seconds = round(time.perf_counter() - started, 1)
-        result = {**found, "num_resamples": p.num_resamples, "seconds": seconds, "inputs": inputs}
-        run.record(p)
-        run.write_json("results.json", {"gait": result})
-        runs.write_text(run.path / runs.TABLE, markdown(result))
-    else:
+        return {**found, "num_resamples": p.num_resamples, "seconds": round(time.perf_counter() - started, 1)}
+
+    result, stored = run.remembered(p, inputs, evaluate, key="gait", table=markdown, force=args.force)
+    if stored:
         print(f"stored result of {run.path} (--force evaluates again)\n")
     print(markdown(result))
     return 0

@@ -113,15 +113,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     run = runs.RunFolder(config.RUNS, p.run_id)
     hashes = {name: weights_hash(anonymizer) for name, anonymizer in points.items()}
-    inputs = {"params": params.as_dict(p), "anonymizers": hashes, "data": digest(data, films, vispr)}
-    result = (run.read_json("results.json") or {}).get("pahmdb", {})
-    if args.force or result.get("inputs") != inputs:
-        result = {**evaluate(p, data, films, vispr, points, run, device), "inputs": inputs}
-        run.record(p)
-        draw_curve(result, run.path / "curve.png")
-        runs.write_text(run.path / runs.TABLE, markdown(result))
-        run.write_json("results.json", {"pahmdb": result})
-    else:
+    inputs = {"anonymizers": hashes, "data": digest(data, films, vispr)}
+
+    def evaluate_and_draw() -> dict[str, Any]:
+        found = evaluate(p, data, films, vispr, points, run, device)
+        draw_curve(found, run.path / "curve.png")
+        return found
+
+    result, stored = run.remembered(p, inputs, evaluate_and_draw, key="pahmdb", table=markdown, force=args.force)
+    if stored:
         print(f"stored result of {run.path} (--force evaluates again)\n")
 
     print(markdown(result))

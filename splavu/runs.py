@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,40 @@ class RunFolder:
         """The value that `write_json` wrote; None if there is none."""
         path = self.path / name
         return json.loads(path.read_text()) if path.is_file() else None
+
+    def remembered(
+        self,
+        params: Any,
+        inputs: Mapping[str, Any],
+        evaluate: Callable[[], dict[str, Any]],
+        *,
+        file: str = "results.json",
+        key: str | None = None,
+        table: Callable[[dict[str, Any]], str] | None = None,
+        force: bool = False,
+    ) -> tuple[dict[str, Any], bool]:
+        """The result of an evaluation, and whether it was stored: evaluated only if it wasn't, for these inputs.
+
+        Args:
+            params: Recorded; part of the inputs.
+            inputs: What the evaluation reads beside them: hashes of data and weights.
+            evaluate: Gives the result as JSON values.
+            file: Where it is kept.
+            key: Under which name in the file; None is the file itself.
+            table: Result -> the run's section for a report.
+            force: Evaluate although it is stored.
+        """
+        inputs = {"params": as_dict(params), **inputs}
+        found = self.read_json(file) or {}
+        result = found.get(key) if key else found
+        if result and result.get("inputs") == inputs and not force:
+            return result, True
+        result = {**evaluate(), "inputs": inputs}
+        self.record(params)
+        if table is not None:
+            write_text(self.path / TABLE, table(result))
+        self.write_json(file, {key: result} if key else result)
+        return result, False
 
     def log(self, *, step: int, **metrics: float) -> None:
         """Append one record to metrics.jsonl and to TensorBoard; `step` counts epochs in training."""

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -8,7 +9,12 @@ import torch
 
 from splavu import cli, runtime
 from splavu.errors import UserError, nearest
-from splavu.runs import RunFolder, write_text
+from splavu.runs import TABLE, RunFolder, write_text
+
+
+@dataclass(frozen=True)
+class Params:
+    seed: int = 0
 
 
 def test_log_history_and_rewind_after_a_torn_line(tmp_path):
@@ -96,3 +102,26 @@ def test_quiet_silences_progress_bars():
         command = [sys.executable, "-c", program.format(quiet=quiet)]
         shown = subprocess.run(command, capture_output=True, text=True, check=True).stderr
         assert ("3/3" in shown) is not quiet
+
+
+def test_an_evaluation_is_remembered_for_its_inputs_only(tmp_path):
+    """Once for equal inputs and parameters; again for others, or when forced; what stands there is the last one."""
+    calls = []
+
+    def evaluate():
+        calls.append(1)
+        return {"figure": len(calls)}
+
+    run = RunFolder(tmp_path, "x")
+    options = {"key": "gait", "table": lambda result: f"figure {result['figure']}\n"}
+    assert run.remembered(Params(), {"data": "a"}, evaluate, **options)[1] is False
+    assert run.remembered(Params(), {"data": "a"}, evaluate, **options)[1] is True
+    assert len(calls) == 1
+    for params, data, force in ((Params(), "b", False), (Params(seed=1), "b", False), (Params(seed=1), "b", True)):
+        result, stored = run.remembered(params, {"data": data}, evaluate, force=force, **options)
+        assert not stored
+        assert result["figure"] == len(calls)
+    assert len(calls) == 4
+    assert run.read_json("results.json")["gait"]["figure"] == 4
+    assert (run.path / TABLE).read_text() == "figure 4\n"
+    assert run.read_json("params.json")["seed"] == 1
