@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +21,27 @@ from feature_extraction.preprocessing import (  # noqa: E402
     protocol_preprocessing,
     random_view,
 )
-from feature_extraction.videos import list_videos, open_video, pick_backend  # noqa: E402
+from feature_extraction.videos import dali, list_videos, open_video, pick_backend  # noqa: E402
 from splavu.encoders import IMAGENET_MEAN, IMAGENET_STD, Preprocessing  # noqa: E402
 from splavu.errors import UserError  # noqa: E402
 
 
-@pytest.fixture(params=["pyav", "decord"])
+def usable(name: str) -> str:
+    """The backend, or a skip that says why it can't work here."""
+    try:
+        return pick_backend(name)
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=["pyav", "decord", "torchcodec"])
 def backend(request) -> str:
-    if request.param == "decord":
-        pytest.importorskip("decord")
-    return request.param
+    return usable(request.param)
+
+
+@pytest.fixture(params=["decord", "torchcodec"])
+def other_backend(request) -> str:
+    return usable(request.param)
 
 
 def write_video(
@@ -82,10 +94,44 @@ def test_frames_come_in_order_and_can_be_picked(tmp_path, backend):
         ("full.avi", {"codec": "mjpeg", "pixels": "yuvj420p", "colours": (5, 2)}),
     ],
 )
-def test_backends_give_the_same_pixels(tmp_path, name, options):
-    pytest.importorskip("decord")
+def test_backends_give_the_same_pixels(tmp_path, other_backend, name, options):
     path = write_video(tmp_path / name, 20, **options)
-    np.testing.assert_array_equal(all_frames(path, "pyav"), all_frames(path, "decord"))
+    np.testing.assert_array_equal(all_frames(path, "pyav"), all_frames(path, other_backend))
+
+
+@pytest.mark.parametrize("codec", ["libvpx-vp9", "mjpeg"])
+def test_dali_gives_nearly_the_same_pixels(tmp_path, codec):
+    """70 frames: two whole sequences of the reader's and a part of a third."""
+    usable("dali")
+    pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    path = write_video(tmp_path / ("a.avi" if codec == "mjpeg" else "a.webm"), 70, codec=codec, pixels=pixels)
+    expected = all_frames(path, "pyav").astype(int)
+    with open_video(path, "dali") as video:
+        assert (video.expected_frames, video.fps) == (70, pytest.approx(25))
+        frames = np.concatenate(list(video.frames(batch_size=16)))
+        assert len(video) == 70
+        assert frames.shape == expected.shape
+        assert np.abs(frames - expected).max() <= 2
+        np.testing.assert_array_equal(video.get([69, 3]), frames[[69, 3]])
+    for name, content in (("empty.webm", b""), ("text.webm", b"no video" * 99)):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=name):
+            all_frames(tmp_path / name, "dali")
+    with pytest.raises(UserError, match="no such"):
+        open_video(tmp_path / "absent.webm", "dali")
+
+
+def test_dali_is_asked_for_every_frame_once():
+    for device, device_id in (("cpu", None), ("gpu", 1)):
+        pipeline = dali.pipeline_arguments(device, 1)
+        assert (pipeline["device_id"], pipeline["batch_size"]) == (device_id, 1)
+        reader = dali.reader_arguments(Path("a.mp4"), sequence_length=32, device=device)
+        assert (reader["device"], reader["filenames"]) == (device, ["a.mp4"])
+        assert (reader["step"], reader["stride"], reader["random_shuffle"]) == (32, 1, False)
+    for num_frames in (1, 31, 32, 33, 64, 70):
+        sequences = -(-num_frames // 32)
+        assert sum(dali.valid_frames(i, num_frames, sequence_length=32) for i in range(sequences)) == num_frames
+        assert dali.valid_frames(sequences, num_frames, sequence_length=32) == 0
 
 
 def _overwritten(data: bytes) -> bytes:
@@ -129,8 +175,9 @@ def test_real_videos_decode_alike_and_give_the_known_clips(shared):
         path = shared / "videos" / f"{name}.mp4"
         frames = all_frames(path, "pyav")
         assert len(frames) // 16 == num_clips
-        if videos.importlib.util.find_spec("decord"):
-            np.testing.assert_array_equal(all_frames(path, "decord"), frames)
+        for other in ("decord", "torchcodec"):
+            if videos.BACKENDS[other].is_installed:
+                np.testing.assert_array_equal(all_frames(path, usable(other)), frames)
 
 
 def test_backend_choice_is_never_silent(monkeypatch, caplog):
@@ -140,8 +187,24 @@ def test_backend_choice_is_never_silent(monkeypatch, caplog):
     monkeypatch.setattr(videos.importlib.util, "find_spec", lambda module: module == "decord" or None)
     assert pick_backend() == "decord"
     assert "PyAV is not installed" in caplog.text
-    with pytest.raises(UserError, match="av is not installed"):
-        pick_backend("pyav")
+    for name, library in (("pyav", "av"), ("torchcodec", "torchcodec"), ("dali", "nvidia.dali")):
+        with pytest.raises(UserError, match=f"{library} is not installed; pip install"):
+            pick_backend(name)
+
+
+@pytest.mark.parametrize(("name", "library"), [("torchcodec", "torchcodec"), ("dali", "nvidia")])
+def test_a_library_that_does_not_load_is_told_before_any_video(monkeypatch, name, library):
+    class Broken:
+        def find_spec(self, module, path=None, target=None):
+            if module.split(".")[0] == library:
+                raise OSError("libavutil.so.59: cannot open shared object file\nand much more")
+
+    for module in [module for module in sys.modules if module.split(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    monkeypatch.setattr(videos.importlib.util, "find_spec", lambda module: object())
+    with pytest.raises(UserError, match=r"does not load \(libavutil.so.59: cannot open shared object file\);"):
+        pick_backend(name)
 
 
 def test_listing_finds_videos_below_and_refuses_none(tmp_path):

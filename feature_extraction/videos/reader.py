@@ -1,0 +1,135 @@
+"""What every video reader does: give frames in order, pick some of them, count them, and name a damaged file.
+
+A reader would get the number of frames wrong: the container's count is a claim. It includes frames that an edit list
+cuts off and frames that a truncated file lost. `len()` here is what really decodes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from splavu.errors import UserError
+
+MAX_PIXELS = 2**26
+"""Of one frame: twice as many as 8K video has. A damaged header may claim frames that fill the memory."""
+
+
+class VideoReader(ABC):
+    """One open video file. Use it as a context manager, in one thread.
+
+    Attributes:
+        path: The file.
+        fps: Average frames per second; 0 where the file does not say.
+        expected_frames: The container's word on its length: free, and sometimes wrong.
+
+    Raises:
+        UserError: On opening or decoding, for a file that is missing, empty, of no video format, damaged or truncated.
+    """
+
+    path: Path
+    fps: float
+    expected_frames: int
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._length: int | None = None
+
+    @classmethod  # noqa: B027  most libraries work wherever they are installed
+    def check(cls) -> None:
+        """Raise UserError if the library is installed but can't work on this machine."""
+
+    @abstractmethod
+    def _decode(self, wanted: frozenset[int] | None = None) -> Iterator[np.ndarray | None]:
+        """Every frame from the first on, [H, W, 3] uint8 RGB; None for a frame not in `wanted`."""
+
+    def frames(self, batch_size: int = 64) -> Iterator[np.ndarray]:  # -> [n, H, W, 3] uint8 RGB
+        """All frames in order, `batch_size` at a time (fewer in the last batch). Each call starts anew."""
+        batch: list[np.ndarray] = []
+        length = 0
+        for frame in self._decode():
+            batch.append(frame)
+            if len(batch) == batch_size:
+                yield np.stack(batch)
+                length, batch = length + len(batch), []
+        if batch:
+            yield np.stack(batch)
+        self._length = self._checked(length + len(batch))
+
+    def get(self, indices: Sequence[int]) -> np.ndarray:  # [n] -> [n, H, W, 3] uint8 RGB
+        """The frames at `indices`, in that order, repeats allowed. Decodes up to the last of them, so it is exact.
+
+        Raises:
+            IndexError: An index is negative or past the last frame that decodes.
+        """
+        wanted = frozenset(int(index) for index in indices)
+        if not wanted or min(wanted) < 0:
+            raise IndexError(f"{self.path}: frame indices {list(indices)}")
+        found: dict[int, np.ndarray] = {}
+        for index, frame in enumerate(self._decode(wanted)):
+            if frame is not None:
+                found[index] = frame
+            if len(found) == len(wanted):
+                return np.stack([found[int(index)] for index in indices])
+        raise IndexError(f"{self.path}: frame {max(wanted)} of {len(self)}")
+
+    def __len__(self) -> int:
+        """Number of frames that decode. Costs a pass over the video unless `frames()` has been read to its end."""
+        if self._length is None:
+            self._length = self._checked(sum(1 for _ in self._decode(frozenset())))
+        return self._length
+
+    def _checked(self, length: int) -> int:
+        if length == 0:
+            raise UserError(self.path, "no frame of this video decodes", "replace the file or leave it out")
+        # Containers are off by a frame or two in good files (null frames of packed AVI, rounded durations).
+        if self.expected_frames - length > max(2, self.expected_frames // 20):
+            raise UserError(
+                self.path,
+                f"truncated: {length} of {self.expected_frames} frames decode",
+                "replace the file or leave it out",
+            )
+        return length
+
+    def _checked_size(self, width: int, height: int) -> None:
+        if width * height > MAX_PIXELS:
+            raise UserError(
+                self.path, f"its frames are {width} x {height} pixels by its header", "replace the file or leave it out"
+            )
+
+    def _damaged(self, index: int, reason: object) -> UserError:
+        return UserError(self.path, f"damaged at frame {index} ({first_line(reason)})", "replace it or leave it out")
+
+    def close(self) -> None:  # noqa: B027  a reader need not hold anything open
+        """Release the file."""
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def require_file(path: Path) -> None:
+    """Raise UserError unless `path` is a file with something in it."""
+    if not path.is_file():
+        raise UserError(path, "no such video", "check the path")
+    if path.stat().st_size == 0:
+        raise UserError(path, "the file is empty", "replace the file or leave it out")
+
+
+def unreadable(path: Path, reason: object) -> UserError:
+    """For a file that doesn't open."""
+    return UserError(path, f"not a readable video ({first_line(reason)})", "replace the file or leave it out")
+
+
+def first_line(reason: object) -> str:
+    """What an error says, cut to a line."""
+    lines = str(getattr(reason, "strerror", None) or reason).strip().splitlines()
+    return lines[0][:120] if lines else type(reason).__name__
