@@ -24,6 +24,7 @@ import config
 from feature_dl import STORED, VP_LABELS, dataset_spec
 from feature_extraction.encoders import FrozenEncoder, load_encoder
 from feature_extraction.extraction import Job, extract
+from feature_extraction.obfuscation import OBFUSCATIONS, Obfuscation, default_features, obfuscation
 from feature_extraction.preprocessing import protocol_preprocessing
 from feature_extraction.provenance import provenance
 from feature_extraction.sources import (
@@ -55,6 +56,8 @@ class ExtractionParams:
     static_augment: Literal["train", "always", "never"] = "train"
     num_views: int = 20
     protocol: Literal["released", "published"] = "released"
+    obfuscate: str = "none"
+    person_boxes: str | None = None
     seed: int = 0
     backend: Literal["pyav", "decord"] | None = None
     batch_size: int = 32
@@ -75,13 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = pick_device(args.device)
     _check_arguments(args)
     backend = pick_backend(settings.backend)
+    hide = obfuscation(settings.obfuscate, person_boxes=settings.person_boxes)
     encoder = load_encoder(settings.encoder, settings.weights)
     spec = encoder.spec
     print(f"encoder {spec.name}, {spec.feature_dim} wide, weights {encoder.weights_hash[:12]}, on {device}")
     if spec.name == "demo":
         print("note: the demo encoder is for trying things out; for real features use --encoder videoMAE")
     failures: list[tuple[str, UserError]] = []
-    for source in _sources(args, settings, encoder):
+    for source in _sources(args, settings, encoder, hide):
         failures += _run(
             source, encoder, settings, backend=backend, device=device, resume=not args.fresh, quiet=args.quiet
         )
@@ -100,13 +104,20 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--dataset", choices=sorted(STORED))
     what.add_argument("--split", metavar="NAME[,NAME]", help="train, test, for some val; default all")
     what.add_argument("--data", metavar="ROOT", type=Path, help="holds a folder for each data set (default: config.py)")
-    what.add_argument("--features", metavar="ROOT", type=Path, help="where the stores go (default: config.py)")
+    what.add_argument(
+        "--features",
+        metavar="ROOT",
+        type=Path,
+        help="where the stores go (default: config.py; obfuscated ones in a folder below)",
+    )
     how = parser.add_argument_group("how; the defaults are in the params file")
     how.add_argument("--encoder", metavar="NAME", help=f"one of {', '.join(ENCODERS)}")
     how.add_argument("--weights", metavar="HUB_OR_PATH")
     how.add_argument("--static", metavar="N", type=int, help="also N static clips of each video, in the same pass")
     how.add_argument("--static-augment", choices=("train", "always", "never"))
     how.add_argument("--protocol", choices=("released", "published"))
+    how.add_argument("--obfuscate", choices=OBFUSCATIONS, help="hide in the frames, before anything else")
+    how.add_argument("--person-boxes", metavar="FILE.csv", help="where people are, for blur and blacken")
     how.add_argument("--backend", choices=("pyav", "decord"))
     how.add_argument("--batch-size", type=int)
     how.add_argument("--workers", type=int)
@@ -123,6 +134,8 @@ def _settings(args: argparse.Namespace) -> ExtractionParams:
         "fb_frame_pool": args.static,
         "static_augment": args.static_augment,
         "protocol": args.protocol,
+        "obfuscate": args.obfuscate,
+        "person_boxes": args.person_boxes,
         "backend": args.backend,
         "batch_size": args.batch_size,
         "num_workers": args.workers,
@@ -143,18 +156,21 @@ def _check_arguments(args: argparse.Namespace) -> None:
         raise UserError("--split", "has no meaning for a plain folder", "remove it, or give --dataset")
 
 
-def _sources(args: argparse.Namespace, settings: ExtractionParams, encoder: FrozenEncoder) -> list[Source]:
+def _sources(
+    args: argparse.Namespace, settings: ExtractionParams, encoder: FrozenEncoder, hide: Obfuscation | None
+) -> list[Source]:
     """One source per split, or the plain folder."""
     preprocessing = protocol_preprocessing(encoder.spec.preprocessing, protocol=settings.protocol, dataset=args.dataset)
     augment, num_static = settings.static_augment, settings.fb_frame_pool
 
     def videos(files: dict[str, Path], out: Path, *, is_train: bool) -> Source:
         is_augmented = augment == "always" or (augment == "train" and is_train)
-        return Source(files, video_stores(out, num_static), preprocessing, is_augmented, num_static, seed=settings.seed)
+        stores = video_stores(out, num_static)
+        return Source(files, stores, preprocessing, is_augmented, num_static, seed=settings.seed, hide=hide)
 
     if args.dataset is None:
         return [videos(folder_files(args.videos), args.out, is_train=True)]
-    data, features = args.data or Path(config.DATA), args.features or Path(config.FEATURES)
+    data, features = args.data or Path(config.DATA), args.features or default_features(Path(config.FEATURES), hide)
     spec, sources = dataset_spec(args.dataset), []
     for split in _splits(args):
         is_train, out = split == "train", spec.store_path(features, split, encoder.spec.name)
@@ -162,7 +178,7 @@ def _sources(args: argparse.Namespace, settings: ExtractionParams, encoder: Froz
             num_views = settings.num_views if is_train else 1
             files = vispr_files(data / spec.folder, split)
             sources.append(
-                Source(files, {VIEWS: out}, preprocessing, is_train, num_views=num_views, seed=settings.seed)
+                Source(files, {VIEWS: out}, preprocessing, is_train, num_views=num_views, seed=settings.seed, hide=hide)
             )
         elif spec.name in VP_LABELS:
             labels, origin = VP_LABELS[spec.name]
@@ -262,6 +278,7 @@ def _provenance(
         decoder="opencv" if output == VIEWS else backend_version(backend),
         precision=settings.precision,
         clip_rule=rule,
+        hide=source.hide,
     )
 
 

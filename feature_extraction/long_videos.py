@@ -24,6 +24,7 @@ from tqdm import tqdm
 import config
 from feature_extraction.encoders import FrozenEncoder, load_encoder
 from feature_extraction.extraction import Job, Pieces, extract
+from feature_extraction.obfuscation import OBFUSCATIONS, Obfuscation, default_features, obfuscated, obfuscation
 from feature_extraction.preprocessing import CROPS
 from feature_extraction.provenance import provenance
 from feature_extraction.sources import folder_files, thumos_files, ucf_crime_files
@@ -47,6 +48,8 @@ class LongVideoParams:
     weights: str | None = None
     stride: int = NO_OVERLAP
     crops: int = 1
+    obfuscate: str = "none"
+    person_boxes: str | None = None
     backend: Literal["pyav", "decord"] | None = None
     batch_size: int = 32
     num_workers: int = 2
@@ -69,14 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.videos is not None and args.out is None:
         raise UserError("--out", "missing", "name the folder to write, for example --out features")
     backend = pick_backend(settings.backend)
+    hide = obfuscation(settings.obfuscate, person_boxes=settings.person_boxes)
     encoder = load_encoder(settings.encoder, settings.weights)
     spec = encoder.spec
     check_clips(settings.stride, settings.crops, spec.num_frames)
-    files, out = _files_and_folder(args, settings, encoder)
+    files, out = _files_and_folder(args, settings, encoder, hide)
     print(f"encoder {spec.name}, {spec.feature_dim} wide, weights {encoder.weights_hash[:12]}, on {device}")
     if spec.name == "demo":
         print("note: the demo encoder is for trying things out; for real features use --encoder videoMAE")
-    failures = _run(files, out, encoder, settings, backend=backend, device=device, quiet=args.quiet)
+    failures = _run(files, out, encoder, settings, hide=hide, backend=backend, device=device, quiet=args.quiet)
     for key, error in failures:
         print(f"failed: {key}: {error}")
     if failures:
@@ -97,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--weights", metavar="HUB_OR_PATH")
     how.add_argument("--stride", metavar="FRAMES", type=int)
     how.add_argument("--crops", type=int, help=f"one of {', '.join(map(str, CROPS))}")
+    how.add_argument("--obfuscate", choices=OBFUSCATIONS, help="hide in the frames, before anything else")
+    how.add_argument("--person-boxes", metavar="FILE.csv", help="where people are, for blur and blacken")
     how.add_argument("--backend", choices=("pyav", "decord"))
     how.add_argument("--batch-size", type=int)
     how.add_argument("--workers", type=int)
@@ -110,6 +116,8 @@ def _settings(args: argparse.Namespace) -> LongVideoParams:
         "weights": args.weights,
         "stride": args.stride,
         "crops": args.crops,
+        "obfuscate": args.obfuscate,
+        "person_boxes": args.person_boxes,
         "backend": args.backend,
         "batch_size": args.batch_size,
         "num_workers": args.workers,
@@ -121,12 +129,12 @@ def _settings(args: argparse.Namespace) -> LongVideoParams:
 
 
 def _files_and_folder(
-    args: argparse.Namespace, settings: LongVideoParams, encoder: FrozenEncoder
+    args: argparse.Namespace, settings: LongVideoParams, encoder: FrozenEncoder, hide: Obfuscation | None
 ) -> tuple[dict[str, Path], Path]:
     """Key -> video, and the folder for their features: `thumos14_mae`, or `thumos14_mae_stride4_crops10`."""
     if args.dataset is None:
         return folder_files(args.videos), args.out
-    data, features = args.data or Path(config.DATA), args.features or Path(config.FEATURES)
+    data, features = args.data or Path(config.DATA), args.features or default_features(Path(config.FEATURES), hide)
     name = f"{args.dataset}_{encoder.spec.file_tag}"
     name += f"_stride{settings.stride}" if settings.stride != NO_OVERLAP else ""
     name += f"_crops{settings.crops}" if settings.crops > 1 else ""
@@ -139,6 +147,7 @@ def _run(
     encoder: FrozenEncoder,
     settings: LongVideoParams,
     *,
+    hide: Obfuscation | None,
     backend: str,
     device: torch.device,
     quiet: bool,
@@ -155,14 +164,15 @@ def _run(
             decoder=backend_version(backend),
             precision=settings.precision,
             clip_rule=rule,
+            hide=hide,
         ),
     )
 
-    def pieces(path: Path) -> Pieces:
-        with open_video(path, backend) as video:
+    def pieces(key: str, path: Path) -> Pieces:
+        with obfuscated(open_video(path, backend), hide, key) as video:
             yield from video_pieces(video, encoder, stride=settings.stride, crops=settings.crops)
 
-    jobs = [Job(key, functools.partial(pieces, path)) for key, path in files.items() if not writer.done(key)]
+    jobs = [Job(key, functools.partial(pieces, key, path)) for key, path in files.items() if not writer.done(key)]
     results = extract(
         jobs,
         encoder,

@@ -12,6 +12,8 @@ fb_frame_pool = 0  # static clips per video for the privacy term; 10 also writes
 static_augment = "train"  # random crop and mirror of static clips: "train" split only, "always", "never"
 num_views = 20  # augmented views of each VISPR training image
 protocol = "released"  # "published": HMDB51 at the crop's size, still images without mean/std, as in the paper
+obfuscate = "none"  # Table 1's baselines: "downsample-2x", "downsample-4x", persons by "blur" or "blacken"
+person_boxes = None  # CSV file of boxes for blur and blacken; None looks for people with OpenCV's HOG detector
 seed = 0  # of the augmentation, together with each video's key
 
 # Speed; moves features by rounding only, except precision

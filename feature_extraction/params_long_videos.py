@@ -10,6 +10,8 @@ weights = None  # hub name, HuggingFace folder or official checkpoint; None is t
 # Clips
 stride = 16  # frames from one clip's start to the next; 16 leaves no overlap, 4 is common for THUMOS14
 crops = 1  # views of each clip: 1 (centre), 5 or 10 (corners, centre and their mirrors, for anomaly detection)
+obfuscate = "none"  # Table 1's baselines: "downsample-2x", "downsample-4x", persons by "blur" or "blacken"
+person_boxes = None  # CSV file of boxes for blur and blacken; None looks for people with OpenCV's HOG detector
 
 # Speed; moves features by rounding only, except precision
 backend = None  # "pyav", "decord", or None for the first of them that is installed

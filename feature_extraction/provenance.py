@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from feature_extraction.encoders import FrozenEncoder
+from feature_extraction.obfuscation import Obfuscation
 from feature_extraction.preprocessing import describe
 from splavu import __version__
 from splavu.encoders import Preprocessing
@@ -18,9 +19,13 @@ def provenance(
     decoder: str,
     precision: str,
     clip_rule: Mapping[str, str | int | bool],
+    hide: Obfuscation | None = None,
 ) -> dict[str, str | int | float]:
-    """Attributes of a store or folder: two runs that differ in one of them don't belong together."""
-    return {
+    """Attributes of a store or folder: two runs that differ in one of them don't belong together.
+
+    `obfuscation` is there only where something was hidden, so that a store of raw frames is what it always was.
+    """
+    attributes: dict[str, str | int | float] = {
         "encoder": encoder.spec.name,
         "weights_sha256": encoder.weights_hash,
         "preprocessing": describe(preprocessing),
@@ -29,3 +34,4 @@ def provenance(
         "splavu_version": __version__,
         "clip_rule": json.dumps(dict(clip_rule)),
     }
+    return attributes | ({"obfuscation": hide.description} if hide is not None else {})

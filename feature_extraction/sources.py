@@ -16,6 +16,7 @@ from torch import Tensor
 from feature_extraction.clips import cut_clips, even_indices, key_generator
 from feature_extraction.extraction import Pieces
 from feature_extraction.images import list_images, read_image
+from feature_extraction.obfuscation import Obfuscation, obfuscated, obfuscated_image
 from feature_extraction.preprocessing import centre_view, random_view
 from feature_extraction.videos import list_videos, open_video
 from splavu.datasets import DatasetSpec
@@ -44,14 +45,16 @@ class Source:
     """Views of each image."""
     seed: int = 0
     """Of the augmentation, together with each key."""
+    hide: Obfuscation | None = None
+    """What is done to the frames before anything else."""
 
     def pieces(self, key: str, outputs: Collection[str], *, num_frames: int, backend: str) -> Pieces:
         """The clips of one file for those `outputs`, as an extraction job wants them."""
         if VIEWS in outputs:
-            image = torch.from_numpy(read_image(self.files[key]))
+            image = torch.from_numpy(obfuscated_image(read_image(self.files[key]), self.hide, key))
             yield VIEWS, self._still_clips(key, [image] * self.num_views)
             return
-        with open_video(self.files[key], backend) as video:
+        with obfuscated(open_video(self.files[key], backend), self.hide, key) as video:
             wanted = even_indices(video.expected_frames, self.num_static) if STATIC in outputs else []
             found: dict[int, Tensor] = {}
             length = 0
