@@ -9,16 +9,18 @@ Letters: K clips of one video, T time steps of a long video, N crops, D feature 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import glob
 import hashlib
 import json
 import logging
 import os
 import shutil
+import uuid
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -32,6 +34,14 @@ logger = logging.getLogger(__name__)
 ATTRIBUTES_FILE = "attributes.json"
 INFORMATIVE_ATTRIBUTES = frozenset({"splavu_version"})
 """Attributes in which two runs may differ and still extend one store."""
+
+CHECKSUM_ATTRIBUTE = "sha256"
+"""Of each HDF5 dataset, where `StoreWriter` made it: `checksum` of its features."""
+CHECKSUMS_FILE = "SHA256SUMS"
+"""In a folder that `FolderWriter` filled: a line a file, as `sha256sum -c` reads it."""
+
+BYTES_MOVED_AT_ONCE = 2**26
+"""Of part files into a store that is merged, before they are deleted."""
 
 Attributes = dict[str, str | int | float]
 
@@ -63,6 +73,14 @@ class FeatureReader(ABC):
     @abstractmethod
     def _header(self, key: str) -> tuple[tuple[int, ...], np.dtype]:
         """Shape and stored dtype of `key`, without reading its data."""
+
+    def header(self, key: str) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and stored dtype of `key`, unchecked, without reading its data."""
+        return self._header(key)
+
+    def is_as_written(self, key: str) -> bool | None:
+        """Whether `key` still has the checksum that was recorded when it was written; None if none was."""
+        return None
 
     def __contains__(self, key: object) -> bool:
         return key in self._key_set
@@ -143,12 +161,15 @@ class FeatureStore(FeatureReader):
     Args:
         path: The file.
         feature_dim: Width expected; checked on the first key now and on every array read. None takes the store's own.
+        check_first: False leaves the first key unchecked, for those who look for faults in all of them.
 
     Raises:
         UserError: The file is missing, is no complete HDF5 file, holds nothing, or has another width.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, feature_dim: int | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, feature_dim: int | None = None, check_first: bool = True
+    ) -> None:
         self.path = Path(path)
         self._feature_dim = feature_dim
         self._file: h5py.File | None = None
@@ -161,7 +182,8 @@ class FeatureStore(FeatureReader):
         shape, _ = self._header(self._first, checked=True)
         if self._feature_dim is None and shape:
             self._feature_dim = shape[-1]
-        self._check_shape(self._first, shape)
+        if check_first:
+            self._check_shape(self._first, shape)
         if not self.attributes:
             _warn_without_attributes(str(self.path))
 
@@ -181,6 +203,14 @@ class FeatureStore(FeatureReader):
         except (OSError, TypeError) as error:
             raise UserError(self.path, f"'{key}' cannot be read ({error})", _EXTRACT_AGAIN) from error
         return features
+
+    def is_as_written(self, key: str) -> bool | None:
+        recorded = h5py.Dataset(self._dataset(key)).attrs.get(CHECKSUM_ATTRIBUTE)
+        return None if recorded is None else _plain(recorded) == checksum(self[key])
+
+    def dataset_attributes(self, key: str) -> dict[str, object]:
+        """What is noted with the features of `key`, such as their checksum."""
+        return dict(h5py.Dataset(self._dataset(key)).attrs)
 
     def close(self) -> None:
         """Close the file; the next access opens it again."""
@@ -244,6 +274,17 @@ class FeatureFolder(FeatureReader):
         self._check_shape(key, features.shape)
         return features
 
+    def is_as_written(self, key: str) -> bool | None:
+        recorded = self._checksums.get(f"{key}.npy")
+        return None if recorded is None else recorded == _file_checksum(self.path / f"{key}.npy")
+
+    @functools.cached_property
+    def _checksums(self) -> dict[str, str]:
+        """File -> SHA-256; of a file that was made again, the last line counts."""
+        path = self.path / CHECKSUMS_FILE
+        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines() if path.is_file() else []
+        return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
     def _header(self, key: str) -> tuple[tuple[int, ...], np.dtype]:
         features = self._map(key)
         return features.shape, features.dtype
@@ -262,31 +303,61 @@ def open_features(path: str | os.PathLike[str], *, feature_dim: int | None = Non
     return reader(path, feature_dim=feature_dim)
 
 
+def checksum(features: np.ndarray) -> str:
+    """SHA-256 of the features as little-endian float32, in C order."""
+    return hashlib.sha256(np.ascontiguousarray(features, dtype="<f4").reshape(-1)).hexdigest()
+
+
 class StoreWriter:
-    """Writes one HDF5 store, item by item, and survives a kill at any moment.
+    """Writes one HDF5 store, item by item, alone or together with others, and survives a kill at any moment.
 
     Each `add` puts one part file into `<path>.partial/` (written aside, then renamed; its checksum is tested on
-    resuming). Leaving the `with` block normally merges the parts, and the store that existed before, into a temporary
-    file, which then takes the store's name in one move. Leaving it by an exception keeps the parts for the next run.
-    If nothing was ever added, no file is written. Keys are merged in sorted order, so the bytes of a store don't
-    depend on where its run was interrupted.
+    resuming). Leaving the `with` block normally merges the parts, and the store that existed before, into one file,
+    which then takes the store's name in one move. Leaving it by an exception keeps the parts for the next run. If
+    nothing was ever added, no file is written. Keys are merged in sorted order, so the bytes of a store don't depend on
+    where its run was interrupted.
+
+    Merging needs no room for a second copy. First comes a file whose datasets have their places but no content (on
+    disk, holes); from then on only content is written into it, a few parts at a time, and a part is deleted once its
+    content has reached the disk. Killed in between, the next run goes on with the parts that are left. A finished store
+    that is extended is copied, since it stays as it is until the new one takes its place.
+
+    Several processes, also on several nodes with one file system that knows `flock`, fill a store together when each is
+    given its `shard`. Their keys must differ. Whoever is the last to leave its block merges.
 
     Args:
         path: The store to write or to extend.
         attributes: Provenance, kept as the file's attributes.
-        resume: Keep what an earlier run left (journal and finished store). False starts anew and replaces both.
+        resume: Keep what an earlier run left (journal and finished store). False starts anew and replaces both; not for
+            a shard, which would delete what the others write.
+        shard: (index, number of shards), or None for a writer that wants to be alone.
+
+    Attributes:
+        is_merged: Whether this writer merged the store when it left.
+        failures: Key -> reason, as reported by `fail`; after merging, those of all shards.
 
     Raises:
         UserError: What exists was made with other attributes, or another process is writing this store.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, attributes: Mapping[str, str | int | float], resume: bool = True
+        self,
+        path: str | os.PathLike[str],
+        *,
+        attributes: Mapping[str, str | int | float],
+        resume: bool = True,
+        shard: tuple[int, int] | None = None,
     ) -> None:
+        if shard is not None and not resume:
+            raise ValueError("a shard can't start a store anew")
         self.path = Path(path)
         self.attributes: Attributes = dict(attributes)
         self.resume = resume
+        self.shard = shard
+        self.is_merged = False
+        self.failures: dict[str, str] = {}
         self._journal = self.path.with_name(self.path.name + ".partial")
+        self._merging = self._journal / "merging.h5"
         self._stored: set[str] = set()  # keys of the finished store
         self._parts: dict[str, Path] = {}
         self._groups: set[str] = set()  # 'a' and 'a/b' of a key 'a/b/c'
@@ -294,14 +365,27 @@ class StoreWriter:
         self._lock: int | None = None
 
     def __enter__(self) -> StoreWriter:
-        self._journal.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self._journal / "lock", culprit=self.path)
+        for leftover in self.path.parent.glob(glob.escape(self._journal.name) + ".old-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        self._acquire(shared=self.shard is not None)
         try:
-            self._recover()
+            if self.shard is not None:
+                while self._merging.exists():  # one of us ends the merge that was killed, the others wait
+                    self._unlock()
+                    self._acquire(shared=False, wait=True)
+                    self._end_killed_merge()
+                    self._unlock()
+                    self._acquire(shared=True)
+                self._marker(*self.shard).unlink(missing_ok=True)
+                self._recover()
+            else:
+                self._end_killed_merge()
+                self._recover()
+                self._recover_parts()
         except BaseException:
+            if not any(self._journal.glob("*.npz")) and not self._merging.exists() and self.shard is None:
+                self._remove_journal()
             self._unlock()
-            if not any(self._journal.glob("*.npz")):
-                shutil.rmtree(self._journal)
             raise
         return self
 
@@ -309,7 +393,9 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None:
+            if kind is None and self.shard is not None:
+                self._leave_shard(*self.shard)
+            elif kind is None:
                 self._merge()
         finally:
             self._unlock()
@@ -319,7 +405,15 @@ class StoreWriter:
 
     def done(self, key: str) -> bool:
         """Whether `key` is in the store or the journal already."""
+        if self.shard is not None and key not in self._stored and key not in self._parts:
+            part = self._part(key)
+            if part.exists():  # only these are read: the other shards' parts are none of our business
+                self._recover_part(part)
         return key in self._stored or key in self._parts
+
+    def fail(self, key: str, reason: str) -> None:
+        """Report that there will be no features of `key`, for whoever merges the shards."""
+        self.failures[key] = reason
 
     def add(self, key: str, features: np.ndarray) -> None:  # [K, D] or [D]
         """Put the features of `key` into the journal, as float32.
@@ -330,7 +424,7 @@ class StoreWriter:
         """
         features = np.ascontiguousarray(features, dtype=np.float32)
         self._check(key, features)
-        part = self._journal / (hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:32] + ".npz")
+        part = self._part(key)
         with _written_aside(part, durable=False) as temporary, temporary.open("wb") as file:
             np.savez(file, key=np.array(key), features=features)
         self._register(key, part, features.shape[-1])
@@ -358,6 +452,13 @@ class StoreWriter:
         self._groups.update(_groups_of(key))
         self._width = width
 
+    def _part(self, key: str) -> Path:
+        return self._journal / (hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:32] + ".npz")
+
+    def _marker(self, index: int, count: int) -> Path:
+        """What shard `index` of `count` leaves when it has done all it could: its failures."""
+        return self._journal / f"shard-{index}-of-{count}.json"
+
     def _recover(self) -> None:
         """Take up what an earlier run left, or clear it."""
         described = self._journal / ATTRIBUTES_FILE
@@ -370,15 +471,17 @@ class StoreWriter:
             self._stored, self._width = set(store), store.feature_dim
             self._groups.update(group for key in store for group in _groups_of(key))
             store.close()
-        parts = sorted(self._journal.glob("*.npz"))
-        if parts:
+        if any(self._journal.glob("*.npz")):
             _refuse_conflict(self._journal, _read_json(described), self.attributes)
-        for part in parts:
+        with _written_aside(described, durable=False) as temporary:
+            temporary.write_text(json.dumps(self.attributes, indent=1), encoding="utf-8")
+
+    def _recover_parts(self) -> None:
+        """Read all parts; to be called when nobody else writes any."""
+        for part in sorted(self._journal.glob("*.npz")):
             self._recover_part(part)
         for torn in self._journal.glob("*.tmp-*"):
             torn.unlink()
-        with _written_aside(described, durable=False) as temporary:
-            temporary.write_text(json.dumps(self.attributes, indent=1), encoding="utf-8")
 
     def _recover_part(self, part: Path) -> None:
         try:
@@ -392,19 +495,100 @@ class StoreWriter:
         else:
             self._register(key, part, features.shape[-1])
 
+    def _leave_shard(self, index: int, count: int) -> None:
+        """Say that this shard is done, and merge if it is the last: then nobody else holds the lock."""
+        with _written_aside(self._marker(index, count), durable=False) as temporary:
+            temporary.write_text(json.dumps(self.failures), encoding="utf-8")
+        self._unlock()
+        try:
+            self._acquire(shared=False)
+        except UserError:  # others are at work, one of whom will be last
+            return
+        markers = [self._marker(other, count) for other in range(count)]
+        if not all(marker.exists() for marker in markers):  # another has merged, or is yet to run
+            if not any(self._journal.glob("*.json")):
+                self._remove_journal()
+            return
+        for marker in markers:
+            self.failures.update(_read_json(marker))
+        self._recover()
+        self._recover_parts()
+        self._merge()
+
     def _merge(self) -> None:
         if not self:
             logger.warning("%s: nothing to store, no file written", self.path)
         elif self._parts:
-            with _written_aside(self.path, durable=True) as temporary:
-                if self._stored:
-                    shutil.copyfile(self.path, temporary)
-                with h5py.File(temporary, "a", locking=False) as file:
-                    file.attrs.update(self.attributes)
-                    for key in sorted(self._parts):
-                        _, features = _read_part(self._parts[key])
-                        file.create_dataset(key, data=features)
-        shutil.rmtree(self._journal)
+            self._lay_out()
+            self._fill()
+        self._remove_journal()
+        self.is_merged = True
+
+    def _lay_out(self) -> None:
+        """Write `merging.h5`: whole but for the content of the parts, whose places are there."""
+        places = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        places.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        places.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        old = FeatureStore(self.path) if self._stored else None
+        with _written_aside(self._merging, durable=True) as temporary, h5py.File(temporary, "w", locking=False) as file:
+            file.attrs.update((old.attributes if old is not None else {}) | self.attributes)
+            for key in sorted(self._stored | self._parts.keys()):
+                features = _read_part(self._parts[key])[1] if key in self._parts else old[key]
+                dataset = file.create_dataset(key, features.shape, np.float32, dcpl=places)
+                if key in self._parts:
+                    dataset.attrs[CHECKSUM_ATTRIBUTE] = np.bytes_(checksum(features))
+                else:
+                    dataset.attrs.update(old.dataset_attributes(key))
+                    dataset[...] = features
+        if old is not None:
+            old.close()
+
+    def _fill(self) -> None:
+        """Move the content of the parts into `merging.h5`, and that to its place."""
+        moved: list[Path] = []
+        num_bytes = 0
+
+        def settle() -> None:
+            content.flush()
+            os.fsync(content.fileno())
+            while moved:
+                moved.pop().unlink()
+
+        with h5py.File(self._merging, "r", locking=False) as file, self._merging.open("rb+") as content:
+            for part in sorted(self._journal.glob("*.npz")):
+                key, features = _read_part(part)
+                dataset = file[key]
+                if dataset.shape != features.shape:
+                    raise UserError(part, f"is not what {self._merging} has a place for", _EXTRACT_AGAIN)
+                content.seek(dataset.id.get_offset())
+                content.write(np.ascontiguousarray(features, dtype="<f4").data)
+                moved.append(part)
+                num_bytes += features.nbytes
+                if num_bytes >= BYTES_MOVED_AT_ONCE:
+                    settle()
+                    num_bytes = 0
+            settle()
+        self._merging.replace(self.path)
+
+    def _end_killed_merge(self) -> None:
+        if self._merging.exists():
+            if self.resume:
+                self._fill()
+            else:
+                self._merging.unlink()
+
+    def _remove_journal(self) -> None:
+        # Moved first: whoever waits for its lock must find either the whole journal or none.
+        old = self._journal.with_name(f"{self._journal.name}.old-{os.getpid()}")
+        self._journal.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _acquire(self, *, shared: bool, wait: bool = False) -> None:
+        while self._lock is None:
+            self._journal.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # the journal was removed just now
+                wait = wait or (shared and self._merging.exists())
+                self._lock = _lock(self._journal / "lock", culprit=self.path, shared=shared, wait=wait)
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -457,7 +641,11 @@ class FolderWriter:
             self.path.mkdir(parents=True, exist_ok=True)
             with _written_aside(described, durable=True) as temporary:
                 temporary.write_text(json.dumps(self.attributes, indent=1), encoding="utf-8")
-        write_npy(self.path / f"{key}.npy", features)
+        path = self.path / f"{key}.npy"
+        write_npy(path, features)
+        line = f"{_file_checksum(path)}  {key}.npy\n".encode(errors="surrogateescape")
+        with (self.path / CHECKSUMS_FILE).open("ab", buffering=0) as file:  # one write: several writers may append
+            file.write(line)
 
 
 def write_npy(path: str | os.PathLike[str], features: np.ndarray) -> None:  # [T, D] or [T, N, D]
@@ -471,10 +659,10 @@ def write_npy(path: str | os.PathLike[str], features: np.ndarray) -> None:  # [T
 _EXTRACT_AGAIN = "extract the features again"
 
 
-@contextmanager
+@contextlib.contextmanager
 def _written_aside(path: Path, *, durable: bool) -> Iterator[Path]:
     """A temporary name beside `path` that takes its place at the end; `durable` also survives a loss of power."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}")  # pids of nodes may agree
     try:
         yield temporary
         if durable:
@@ -486,17 +674,26 @@ def _written_aside(path: Path, *, durable: bool) -> Iterator[Path]:
         raise
 
 
-def _lock(path: Path, *, culprit: Path) -> int:
-    """Hold `path` until its descriptor is closed, also by a kill."""
+def _lock(path: Path, *, culprit: Path, shared: bool, wait: bool) -> int | None:
+    """Hold `path` until its descriptor is closed, also by a kill. None if it was removed while we waited.
+
+    `shared` locks bear each other, but none that is not.
+    """
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
     if os.name == "posix":
         import fcntl
 
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
             os.close(descriptor)
             raise UserError(culprit, "another process is writing this store", "wait for it, or stop it") from error
+        except OSError as error:
+            os.close(descriptor)
+            raise UserError(culprit, f"its folder's file system can't lock ({error})", "write elsewhere") from error
+        if not path.exists() or os.fstat(descriptor).st_ino != path.stat().st_ino:
+            os.close(descriptor)
+            return None
     return descriptor
 
 
@@ -522,6 +719,10 @@ def _dataset_names(file: h5py.File, *, first_only: bool = False) -> Iterator[str
 
     h5py.h5o.visit(file.id, collect, info=True)
     yield from names
+
+
+def _file_checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _read_part(part: Path) -> tuple[str, np.ndarray]:
