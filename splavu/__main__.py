@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 
 from splavu import __version__, cli
+from splavu.errors import UserError
 from splavu.runtime import pick_device
 
 
@@ -51,9 +54,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     report.add_argument("--data", type=Path, default=None, help="data root, to show frames of its videos")
     cli.add_common(report)
 
+    verify = commands.add_parser("verify", help="faults of feature stores, and where their features come from")
+    verify.add_argument("stores", type=Path, nargs="+", metavar="STORE", help="HDF5 store, or a folder of .npy")
+    verify.add_argument("--feature-dim", type=int, default=None, help="width expected (default: the encoder's)")
+    cli.add_common(verify)
+
+    # What lies above the library brings its commands along by name, in an entry point: nothing here imports it.
+    others = {entry.name: entry for entry in metadata.entry_points(group="splavu.commands")}
+    for name in others:
+        commands.add_parser(name, add_help=False, help=f"of the study: python -m splavu {name} --help")
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv and argv[0] in others:
+        return _command(others[argv[0]])(argv[1:])
+
     args = parser.parse_args(argv)
     cli.start(args)
-    return {"synthesize": _synthesize, "anonymize": _anonymize, "report": _report}[args.command](args)
+    run = {"synthesize": _synthesize, "anonymize": _anonymize, "report": _report, "verify": _verify}[args.command]
+    return run(args)
 
 
 def _synthesize(args: argparse.Namespace) -> int:
@@ -83,6 +100,35 @@ def _report(args: argparse.Namespace) -> int:
     report = write_report(args.run, data=args.data)
     print(f"{report.table}\nreport: {report.path}")
     return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from splavu.verification import described, verify_store
+
+    has_faults = False
+    strangers: list[UserError] = []
+    for path in args.stores:
+        try:
+            verdict = verify_store(path, feature_dim=args.feature_dim, quiet=args.quiet)
+        except UserError as error:
+            strangers.append(error)
+            continue
+        print("\n".join(described(verdict)))
+        has_faults |= bool(verdict.faults)
+    for error in strangers[:-1]:
+        print(f"splavu: {error}", file=sys.stderr)
+    if strangers:
+        raise strangers[-1]
+    return 1 if has_faults else 0
+
+
+def _command(entry: metadata.EntryPoint) -> Callable[[Sequence[str]], int]:
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            entry.name, f"its program can't be loaded ({error})", "install again: pip install -e ."
+        ) from error
 
 
 def _given(**options: object) -> dict[str, object]:

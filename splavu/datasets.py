@@ -7,7 +7,7 @@ restore, and the order in which videos are read doesn't matter.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,23 @@ from splavu.stores import FeatureReader, FeatureStore
 
 IN_MEMORY_BYTES = 4 * 2**30
 """Stores up to this size are read once and kept; larger ones are read clip by clip."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a data set lies on disk and how much of it there should be: what `check-data` goes by."""
+
+    videos: str
+    """Folder below the data root; `{split}` stands for a split."""
+    label_files: tuple[str, ...]
+    """Below the data root, `{split}` again; none where names say it all."""
+    key: str
+    """In words: what a store calls a video."""
+    num_videos: Mapping[str, int] = field(default_factory=dict)
+    """Official number a split; of 'all' where only the sum is known; empty where we are not sure of any."""
+    num_subjects: int | None = None
+    note: str = ""
+    """What a reader of the counts should know."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,7 @@ class DatasetSpec:
         lambda folder, split, keys: read_side_table(folder / "private_labels.csv")
     )  # fmt: skip
     """(label folder, split, the store's keys) -> what an attacker is after, of some of the keys at least."""
+    layout: Layout | None = None
 
     def keys(self, labels_root: str | Path, split: str, stored: Sequence[str]) -> list[str]:
         """The keys of a store that belong to the split.

@@ -10,7 +10,7 @@ from conftest import REPOSITORY
 
 LAYERS = (
     ("errors", "encoders"),
-    ("tables", "params", "runtime", "labels", "labels_private", "splits", "stores"),
+    ("tables", "params", "runtime", "labels", "labels_private", "labels_table", "splits", "stores", "verification"),
     ("datasets", "metrics", "groups", "retrieval", "tradeoff"),
     ("anonymizers", "objectives"),
     ("heads", "critics", "attackers"),
@@ -26,7 +26,8 @@ PROTOCOLS = ("vp", "bias", "pahmdb", "gait")
 
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 LIBRARY = sorted((REPOSITORY / "splavu").glob("*.py"))
-UPPER = {"config", "feature_dl", "model_loaders", "feature_extraction", *PROTOCOLS, "tridet", "mgfn"}
+STUDY = {"config", "catalogue", "untrimmed", "feature_dl", "check_data", "model_loaders"}
+UPPER = {*STUDY, "feature_extraction", *PROTOCOLS, "tridet", "mgfn"}
 
 
 def imported(path: Path) -> set[str]:
@@ -74,6 +75,8 @@ def test_importing_does_nothing_and_needs_no_optional_package():
     modules = [f"splavu.{path.stem}" for path in LIBRARY if path.stem not in ("__init__", "__main__")]
     modules += [
         "config",
+        "catalogue",
+        "check_data",
         "feature_dl",
         "model_loaders",
         "multitask_train_fa",

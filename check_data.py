@@ -1,0 +1,320 @@
+"""What is there of each data set, what is missing, and where it belongs.
+
+    python -m splavu check-data                          # all data sets, at the roots of config.py
+    python -m splavu check-data hmdb51 folder:gym --data ROOT --features ROOT --encoder videoMAE
+
+A data set is usable if its label files can be read and, by them, either its videos are all there (extract features
+next) or the feature stores of an encoder hold exactly the labelled videos. With --encoder it takes that one's stores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import glob
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import config
+from catalogue import CATALOGUE, FOLDER, STORED, VP_LABELS, row_of
+from feature_extraction.images import IMAGE_EXTENSIONS
+from feature_extraction.videos import VIDEO_EXTENSIONS
+from splavu import cli
+from splavu.datasets import DatasetSpec, Layout
+from splavu.encoders import ENCODERS, EncoderSpec, encoder_spec
+from splavu.errors import UserError, nearest
+from splavu.labels import read_vector_csv, without_extension
+from splavu.stores import Attributes, open_features
+from splavu.verification import differences
+from untrimmed import ANNOTATED, UNTRIMMED, AnnotatedSpec, UntrimmedSpec
+
+DEFAULT = (*(name for name in CATALOGUE if name in STORED), *UNTRIMMED, *ANNOTATED)
+"""One name for each set of videos."""
+NAMES = (*DEFAULT, *(name for name in CATALOGUE if name not in STORED))
+
+
+@dataclass
+class Findings:
+    """What was found of one data set, as lines, and what is missing or wrong."""
+
+    name: str
+    title: str
+    found: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    """What keeps it from being used."""
+    absent: list[str] = field(default_factory=list)
+    """What isn't there and needn't be, because stores do instead of videos, or videos instead of stores."""
+
+    @property
+    def is_usable(self) -> bool:
+        return not self.missing
+
+    def lines(self) -> list[str]:
+        """For printing."""
+        state = "usable" if self.is_usable else "not usable"
+        return [
+            f"{self.name} ({self.title}): {state}",
+            *(f"  {line}" for line in self.found),
+            *(f"  not there: {line}" for line in self.absent),
+            *(f"  missing: {line}" for line in self.missing),
+        ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: all usable. 1: something is missing and listed. Bad input raises UserError (exit code 2)."""
+    parser = argparse.ArgumentParser(
+        prog="splavu check-data",
+        description=__doc__,
+        epilog=cli.EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}, {FOLDER}NAME; default all")
+    parser.add_argument("--data", type=Path, metavar="ROOT", help="holds a folder a data set (default: config.py)")
+    parser.add_argument("--features", type=Path, metavar="ROOT", help="holds the feature stores (default: config.py)")
+    parser.add_argument("--encoder", metavar="NAME", help="whose stores there must be (default: any or none)")
+    cli.add_common(parser)
+    args = parser.parse_args(argv)
+    cli.start(args)
+    encoder = None if args.encoder is None else encoder_spec(args.encoder)
+    places = Places(args.data or Path(config.DATA), args.features or Path(config.FEATURES), encoder)
+    for name in args.names:
+        if not name.startswith(FOLDER) and name not in NAMES:
+            raise UserError("data set", f"'{name}' is unknown", f"{nearest(name, NAMES)} Your own videos: {FOLDER}NAME")
+    findings = [check(name, places) for name in args.names or DEFAULT]
+    for finding in findings:
+        print("\n".join(finding.lines()))
+    unusable = [finding.name for finding in findings if not finding.is_usable]
+    print(
+        f"{len(findings) - len(unusable)} of {len(findings)} usable"
+        + (f"; not: {', '.join(unusable)}" if unusable else "")
+    )
+    return 1 if unusable else 0
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where to look, and whose stores there must be."""
+
+    data: Path
+    features: Path
+    encoder: EncoderSpec | None
+    """None: any encoder's, or none if the videos are there."""
+
+    @property
+    def encoders(self) -> list[EncoderSpec]:
+        return list(ENCODERS.values()) if self.encoder is None else [self.encoder]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What must agree with each other: a split's labels, its files, and the stores of its features."""
+
+    split: str
+    label_files: tuple[str, ...]
+    """Below the data root."""
+    folder: Path
+    """Of the videos or images."""
+    labelled: Callable[[Sequence[str]], Sequence[str]]
+    """(names that are there) -> the keys that have labels; where names tell the labels, the split's among them."""
+    stores: Callable[[EncoderSpec], Sequence[Path]]
+    """Where the features of an encoder lie: one store, or several of which each holds some."""
+    holds_others: bool = False
+    """The stores may hold videos that are not of this part."""
+    extensions: frozenset[str] = VIDEO_EXTENSIONS
+
+
+def check(name: str, places: Places) -> Findings:
+    """Look for everything of the data set called `name`."""
+    if name in UNTRIMMED:
+        row = UNTRIMMED[name]
+        findings, parts = Findings(name, f"{row.num_classes} classes"), _untrimmed_parts(row, places)
+    elif name in ANNOTATED:
+        row = ANNOTATED[name]
+        findings, parts = Findings(name, f"annotations of {row.origin}"), _annotated_parts(row, places)
+    else:
+        try:
+            row = row_of(name, places.data)
+        except UserError as error:
+            return Findings(name, "one's own videos", missing=[str(error)])
+        findings = Findings(name, f"{row.num_classes} {'attributes' if row.multi_label else 'classes'}")
+        parts = _split_parts(row, places)
+    _compare(findings, row.layout, parts, places)
+    return findings
+
+
+def _split_parts(spec: DatasetSpec, places: Places) -> list[Part]:
+    """A split each; 'val', which no set publishes, only where somebody made one."""
+
+    def labelled(split: str, present: Sequence[str]) -> Sequence[str]:
+        folder = places.data / spec.folder
+        if spec.name.removesuffix("_actions") in VP_LABELS:
+            file_name, origin = VP_LABELS[spec.name.removesuffix("_actions")]
+            of_split = row_of(origin, places.data).read_labels(places.data / origin, split, ())
+            return [key for key in read_vector_csv(folder / file_name) if without_extension(key) in of_split]
+        if spec.keep is not None:  # names are the labels
+            return [] if not present else list(spec.read_labels(folder, split, spec.keys(places.data, split, present)))
+        return list(spec.read_labels(folder, split, present))
+
+    parts = [
+        Part(
+            split,
+            tuple(file.format(split=split) for file in spec.layout.label_files),
+            places.data / spec.layout.videos.format(split=split),
+            functools.partial(labelled, split),
+            lambda encoder, split=split: [spec.store_path(places.features, split, encoder.name)],
+            holds_others=spec.keep is not None,
+            extensions=IMAGE_EXTENSIONS if spec.is_images else VIDEO_EXTENSIONS,
+        )
+        for split in spec.splits
+    ]
+    return [part for part in parts if part.split != "val" or (places.data / part.label_files[0]).is_file()]
+
+
+def _untrimmed_parts(spec: UntrimmedSpec, places: Places) -> list[Part]:
+    def stores(encoder: EncoderSpec) -> list[Path]:
+        return [places.features / f"{spec.name}_{encoder.file_tag}"]
+
+    def labelled(split: str, present: Sequence[str]) -> Sequence[str]:
+        return spec.read_names(places.data / spec.name)[split]
+
+    folder, files = places.data / spec.layout.videos, spec.layout.label_files
+    return [
+        Part(split, files, folder, functools.partial(labelled, split), stores, holds_others=True)
+        for split in spec.layout.num_videos
+    ]
+
+
+def _annotated_parts(spec: AnnotatedSpec, places: Places) -> list[Part]:
+    origin = row_of(spec.origin, places.data)
+
+    def stores(encoder: EncoderSpec) -> list[Path]:
+        paths = [origin.store_path(places.features, split, encoder.name) for split in origin.splits]
+        return [path for path in paths if path.exists()] or paths[-1:]
+
+    folder = places.data / spec.layout.videos
+    return [
+        Part("all", spec.layout.label_files, folder, lambda _: spec.read_names(places.data), stores, holds_others=True)
+    ]
+
+
+def _compare(findings: Findings, layout: Layout, parts: Sequence[Part], places: Places) -> None:
+    """Labels against what is official, then files and stores against the labels."""
+    findings.found.append(f"key: {layout.key}" + (f"; {layout.note}" if layout.note else ""))
+    if "all" in layout.num_videos and len(parts) > 1:
+        findings.found.append(f"official: {layout.num_videos['all']} videos in all")
+    if layout.num_subjects:
+        findings.found.append(f"official: {layout.num_subjects} subjects")
+    missing = dict.fromkeys(file for part in parts for file in part.label_files if not (places.data / file).exists())
+    findings.missing += [f"labels: {places.data / file}" for file in missing]
+    files = {part.folder: _files(part.folder, part.extensions) for part in parts}
+    has_all_files = all([_check_files(findings, part, layout, files[part.folder], places) for part in parts])
+    encoders = [e for e in places.encoders if any(path.exists() for part in parts for path in part.stores(e))]
+    has_stores = [e.name for e in encoders if all([_check_stores(findings, part, e) for part in parts])]
+    for encoder in encoders:
+        _check_origin(findings, parts, encoder)
+    if places.encoder is not None and not encoders:
+        findings.missing += dict.fromkeys(f"features: {p}" for part in parts for p in part.stores(places.encoder))
+    elif not has_stores and not has_all_files:
+        findings.missing += findings.absent
+        findings.absent = []
+        if not encoders:
+            example = parts[0].stores(encoder_spec("videoMAE"))[0]
+            findings.missing.append(f"or features: {example}, for instance")
+
+
+def _check_files(findings: Findings, part: Part, layout: Layout, files: Mapping[str, Path], places: Places) -> bool:
+    """Whether all labelled videos of a part are there; a line on labels and one on files."""
+    official = f", official {layout.num_videos[part.split]}" if part.split in layout.num_videos else ""
+    names: Sequence[str] = ()
+    labels = "no labels"
+    if all((places.data / file).exists() for file in part.label_files):
+        try:
+            names = part.labelled(list(files))
+            labels = f"{len(names)} labelled"
+        except UserError as error:
+            findings.missing.append(str(error))
+    findings.found.append(f"{part.split}: {labels}{official}")
+    if not files:
+        if f"videos: {part.folder}" not in findings.absent:
+            findings.absent.append(f"videos: {part.folder}")
+        return False
+    absent = [name for name in names if name not in files and without_extension(name) not in files]
+    findings.found.append(f"{part.split}: {len(names) - len(absent)} of {len(names)} files below {part.folder}")
+    if absent:
+        findings.absent.append(f"{len(absent)} files of {part.split} below {part.folder}: {_some(absent)}")
+    return bool(names) and not absent
+
+
+def _check_stores(findings: Findings, part: Part, encoder: EncoderSpec) -> bool:
+    """Whether an encoder's stores hold the labelled videos of a part, and no others."""
+    paths = part.stores(encoder)
+    if absent := [path for path in paths if not path.exists()]:
+        findings.missing += [f"features: {path}" for path in absent]
+        return False
+    try:
+        keys = [key for path in paths for key in open_features(path).keys()]  # noqa: SIM118
+        names = part.labelled(keys)
+    except UserError as error:
+        findings.missing.append(str(error))
+        return False
+    where = ", ".join(map(str, paths))
+    held = set(keys)
+    absent = [name for name in names if name not in held]
+    surplus = [] if part.holds_others else sorted(held.difference(names))
+    findings.found.append(
+        f"{part.split}: {where}: {len(keys)} keys, {len(names) - len(absent)} of {len(names)} labelled"
+    )
+    if absent:
+        findings.missing.append(f"{where}: no features of {len(absent)} videos of {part.split}: {_some(absent)}")
+    if surplus:
+        findings.missing.append(f"{where}: {len(surplus)} keys have no label: {_some(surplus)}")
+    for path in paths:
+        for static in sorted(path.parent.glob(f"{glob.escape(path.stem)}_fb*.h5")):
+            findings.found.append(f"{part.split}: {static}: {_static(static, names, findings)}")
+    return bool(names) and not absent and not surplus
+
+
+def _static(path: Path, names: Sequence[str], findings: Findings) -> str:
+    """How many keys a store of static clips has; adds what it lacks."""
+    try:
+        held = set(open_features(path))
+    except UserError as error:
+        findings.missing.append(str(error))
+        return "unreadable"
+    if absent := [name for name in names if name not in held]:
+        findings.missing.append(f"{path}: no static clips of {len(absent)} videos: {_some(absent)}")
+    return f"{len(held)} keys"
+
+
+def _check_origin(findings: Findings, parts: Sequence[Part], encoder: EncoderSpec) -> None:
+    """All stores of one encoder's tag must be of the same weights and preprocessing."""
+    first: tuple[Path, Attributes] | None = None
+    for path in dict.fromkeys(path for part in parts for path in part.stores(encoder) if path.exists()):
+        for each in (path, *sorted(path.parent.glob(f"{glob.escape(path.stem)}_fb*.h5"))):
+            try:
+                attributes = open_features(each).attributes
+            except UserError:  # told already
+                continue
+            if (said := attributes.get("encoder")) not in (None, encoder.name):
+                findings.missing.append(f"{each}: its name says {encoder.name}, its attributes say {said}")
+            if first is None:
+                first = each, attributes
+            elif differing := differences(first[1], attributes):
+                names = ", ".join(differing)
+                findings.missing.append(f"{each}: made with another {names} than {first[0]}; extract one of them again")
+
+
+def _files(folder: Path, extensions: frozenset[str]) -> dict[str, Path]:
+    """File name without extension -> file, in the folder and below."""
+    if not folder.is_dir():
+        return {}
+    return {path.stem: path for path in folder.rglob("*") if path.suffix.lower() in extensions}
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+if __name__ == "__main__":
+    cli.run(main)
