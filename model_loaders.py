@@ -70,7 +70,7 @@ def feature_dim(params: Any) -> int:
 
 def num_classes(params: Any, dataset: str) -> int:
     """C of a data set; `params.num_classes`, where given, must agree."""
-    looked_up = dataset_spec(dataset).num_classes
+    looked_up = dataset_spec(dataset, data_root=getattr(params, "data_root", None)).num_classes
     return agreed("num_classes", getattr(params, "num_classes", None), looked_up, because=f"data set '{dataset}'")
 
 

@@ -255,7 +255,7 @@ def _anomaly_detection(p: AnonymizerParams, device: torch.device) -> Task:
 
 
 def _attribute_adversary(p: AnonymizerParams, device: torch.device) -> Task:
-    spec = dataset_spec(p.pa_dataset)
+    spec = dataset_spec(p.pa_dataset, data_root=p.data_root)
     if not spec.multi_label:
         raise UserError("pa_dataset", f"labels of '{p.pa_dataset}' are no attributes", "take vispr, vp_hmdb or vp_ucf")
     head = load_fb(p.saved_fb_model, "mlp", feature_dim(p), spec.num_classes, normalise=False).to(device)

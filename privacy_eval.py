@@ -161,7 +161,7 @@ def read_view(p: PrivacyEvalParams, view: str) -> tuple[AttackData, tuple[str, .
 
     train, test = rows("train"), rows("test")
     agreed("num_pa", p.num_pa, len(names), because=f"dataset = '{p.dataset}'")
-    if "val" in dataset_spec(p.dataset).splits:
+    if "val" in dataset_spec(p.dataset, data_root=p.data_root).splits:
         return AttackData(train, rows("val"), test), names
     if p.protocol == "published":
         return AttackData(train, train.take(np.arange(0)), test), names

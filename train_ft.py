@@ -69,7 +69,7 @@ HeadTask = ActionRecognition | AttributeRecognition
 def build(p: HeadParams, device: torch.device) -> tuple[ProbeTrainer, HeadTask]:
     """The trainer, and the same task on the test split."""
     runtime.seed_everything(p.seed)
-    spec = dataset_spec(p.dataset)
+    spec = dataset_spec(p.dataset, data_root=p.data_root)
     if p.val_split is not None:
         spec.check_split(p.val_split, name="val_split", remedy="val_split = None takes the last epoch")
     width = feature_dim(p)
