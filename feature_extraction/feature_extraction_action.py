@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 import config
-from feature_dl import STORED, VP_LABELS, dataset_spec
+from catalogue import FOLDER, STORED, VP_LABELS, row_of
 from feature_extraction.encoders import FrozenEncoder, load_encoder
 from feature_extraction.extraction import Job, extract
 from feature_extraction.obfuscation import OBFUSCATIONS, Obfuscation, default_features, obfuscation
@@ -40,6 +40,7 @@ from feature_extraction.sources import (
 )
 from feature_extraction.videos import backend_version, pick_backend
 from splavu import cli, params
+from splavu.datasets import DatasetSpec
 from splavu.encoders import ENCODERS
 from splavu.errors import UserError, nearest
 from splavu.runtime import pick_device
@@ -101,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_argument_group("what to extract: --videos and --out, or --dataset")
     what.add_argument("--videos", metavar="FOLDER", type=Path, help="videos, also in folders below; key = file name")
     what.add_argument("--out", metavar="FILE.h5", type=Path, help="store to write; static clips go to FILE_fbN.h5")
-    what.add_argument("--dataset", choices=sorted(STORED))
+    what.add_argument("--dataset", metavar="NAME", help=f"one of {', '.join(sorted(STORED))}, your own: {FOLDER}NAME")
     what.add_argument("--split", metavar="NAME[,NAME]", help="train, test, for some val; default all")
     what.add_argument("--data", metavar="ROOT", type=Path, help="holds a folder for each data set (default: config.py)")
     what.add_argument(
@@ -152,6 +153,8 @@ def _check_arguments(args: argparse.Namespace) -> None:
         raise UserError("arguments", "one of --videos and --dataset expected", "see --help")
     if args.videos is not None and args.out is None:
         raise UserError("--out", "missing", "name the store to write, for example --out features.h5")
+    if args.dataset is not None and args.dataset not in STORED and not args.dataset.startswith(FOLDER):
+        raise UserError("--dataset", f"no stores are made for '{args.dataset}'", nearest(args.dataset, STORED))
     if args.split is not None and args.dataset is None:
         raise UserError("--split", "has no meaning for a plain folder", "remove it, or give --dataset")
 
@@ -171,8 +174,8 @@ def _sources(
     if args.dataset is None:
         return [videos(folder_files(args.videos), args.out, is_train=True)]
     data, features = args.data or Path(config.DATA), args.features or default_features(Path(config.FEATURES), hide)
-    spec, sources = dataset_spec(args.dataset), []
-    for split in _splits(args):
+    spec, sources = row_of(args.dataset, data), []
+    for split in _splits(args, spec):
         is_train, out = split == "train", spec.store_path(features, split, encoder.spec.name)
         if spec.is_images:  # the format: 20 views of a training image, the central one of a test image
             num_views = settings.num_views if is_train else 1
@@ -182,15 +185,15 @@ def _sources(
             )
         elif spec.name in VP_LABELS:
             labels, origin = VP_LABELS[spec.name]
-            files = vp_files(data / spec.folder / labels, dataset_spec(origin), data, split)
+            files = vp_files(data / spec.folder / labels, row_of(origin, data), data, split)
             sources.append(videos(files, out, is_train=is_train))
         else:
             sources.append(videos(split_files(spec, data, split), out, is_train=is_train))
     return sources
 
 
-def _splits(args: argparse.Namespace) -> list[str]:
-    known = dataset_spec(args.dataset).splits
+def _splits(args: argparse.Namespace, spec: DatasetSpec) -> list[str]:
+    known = spec.splits
     splits = list(dict.fromkeys(args.split.split(","))) if args.split else list(known)
     for split in splits:
         if split not in known:

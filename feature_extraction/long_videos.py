@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,7 +27,7 @@ from feature_extraction.extraction import Job, Pieces, extract
 from feature_extraction.obfuscation import OBFUSCATIONS, Obfuscation, default_features, obfuscated, obfuscation
 from feature_extraction.preprocessing import CROPS
 from feature_extraction.provenance import provenance
-from feature_extraction.sources import folder_files, thumos_files, ucf_crime_files
+from feature_extraction.sources import folder_files, listed_files
 from feature_extraction.video_features import NO_OVERLAP, check_clips, stacked, video_pieces
 from feature_extraction.videos import backend_version, open_video, pick_backend
 from splavu import cli, params
@@ -35,9 +35,7 @@ from splavu.encoders import ENCODERS
 from splavu.errors import UserError
 from splavu.runtime import pick_device
 from splavu.stores import FolderWriter
-
-DATASETS: dict[str, Callable[[Path], dict[str, Path]]] = {"thumos14": thumos_files, "ucf_crime": ucf_crime_files}
-"""Data set, also the name of its folder -> what finds its videos there."""
+from untrimmed import UNTRIMMED
 
 
 @dataclass(frozen=True)
@@ -93,8 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_argument_group("what to extract: --videos and --out, or --dataset")
     what.add_argument("--videos", metavar="FOLDER", type=Path, help="videos, also in folders below; key = file name")
     what.add_argument("--out", metavar="FOLDER", type=Path, help="folder for the .npy files")
-    what.add_argument("--dataset", choices=sorted(DATASETS))
-    what.add_argument("--data", metavar="ROOT", type=Path, help="holds thumos14/, ucf_crime/ (default: config.py)")
+    what.add_argument("--dataset", choices=sorted(UNTRIMMED))
+    what.add_argument("--data", metavar="ROOT", type=Path, help="holds a folder a data set (default: config.py)")
     what.add_argument("--features", metavar="ROOT", type=Path, help="where the folders go (default: config.py)")
     how = parser.add_argument_group("how; the defaults are in the params file")
     how.add_argument("--encoder", metavar="NAME", help=f"one of {', '.join(ENCODERS)}")
@@ -138,7 +136,9 @@ def _files_and_folder(
     name = f"{args.dataset}_{encoder.spec.file_tag}"
     name += f"_stride{settings.stride}" if settings.stride != NO_OVERLAP else ""
     name += f"_crops{settings.crops}" if settings.crops > 1 else ""
-    return DATASETS[args.dataset](data / args.dataset), features / name
+    row = UNTRIMMED[args.dataset]
+    names = [name for of_split in row.read_names(data / row.name).values() for name in of_split]
+    return listed_files(names, data / row.layout.videos), features / name
 
 
 def _run(

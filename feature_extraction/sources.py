@@ -5,7 +5,6 @@ A video gives two outputs from one pass over it, its clips and its static clips;
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,31 +126,9 @@ def vp_files(labels: Path, spec: DatasetSpec, data: Path, split: str) -> dict[st
     return {key: folder / "videos" / key for key in read_vector_csv(labels) if without_extension(key) in of_split}
 
 
-def thumos_files(root: Path) -> dict[str, Path]:
-    """The videos that `thumos14.json` names, below `root/videos`."""
-    path = root / "thumos14.json"
-    if not path.is_file():
-        raise UserError(path, "no such annotation file", "it names the videos to extract; see the README")
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))["database"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            path, "is no THUMOS14 annotation file (JSON with a 'database')", "use the published one"
-        ) from error
-    return _named(names, root / "videos", list_videos(root / "videos"))
-
-
-def ucf_crime_files(root: Path) -> dict[str, Path]:
-    """The videos that the lists `ucf-i3d.list` and `ucf-i3d-test.list` name, below `root/videos`.
-
-    A line of a list is the path of a feature file; its last part without `.npy` is the video's name.
-    """
-    names: list[str] = []
-    for path in (root / "ucf-i3d.list", root / "ucf-i3d-test.list"):
-        if not path.is_file():
-            raise UserError(path, "no such list", "it names the videos to extract; see the README")
-        names += [Path(line).stem for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return _named(names, root / "videos", list_videos(root / "videos"))
+def listed_files(names: Iterable[str], folder: Path) -> dict[str, Path]:
+    """The videos of these names in `folder` and below it."""
+    return _named(names, folder, list_videos(folder))
 
 
 def vispr_files(root: Path, split: str) -> dict[str, Path]:
