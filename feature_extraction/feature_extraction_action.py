@@ -3,7 +3,13 @@
     python feature_extraction/feature_extraction_action.py --videos FOLDER --out store.h5 --encoder videoMAE
     python feature_extraction/feature_extraction_action.py --dataset hmdb51 --split train,val,test --static 10
 
-A run that was interrupted goes on where it stopped; one bad video is reported at the end and stops nothing.
+A run that was interrupted goes on where it stopped; one bad video is reported at the end and stops nothing, even if it
+kills or hangs its decoder. Several processes, also on several nodes with a common file system, share the work:
+
+    torchrun --nproc_per_node=4 feature_extraction/feature_extraction_action.py --dataset hmdb51
+    python feature_extraction/feature_extraction_action.py --dataset hmdb51 --shard 0/4    (and 1/4, 2/4, 3/4)
+
+The last to finish merges. What a killed one left out, the same command makes up for, with any number of processes.
 """
 
 from __future__ import annotations
@@ -22,11 +28,13 @@ from tqdm import tqdm
 
 import config
 from catalogue import FOLDER, STORED, VP_LABELS, row_of
+from feature_extraction.decoding import TIMEOUT, Job, decoders
 from feature_extraction.encoders import FrozenEncoder, load_encoder
-from feature_extraction.extraction import Job, extract
+from feature_extraction.extraction import extract
 from feature_extraction.obfuscation import OBFUSCATIONS, Obfuscation, default_features, obfuscation
 from feature_extraction.preprocessing import protocol_preprocessing
 from feature_extraction.provenance import provenance
+from feature_extraction.shards import Shard, device_name, find_shard, is_under_torchrun, ranks_here
 from feature_extraction.sources import (
     CLIPS,
     STATIC,
@@ -62,13 +70,17 @@ class ExtractionParams:
     seed: int = 0
     backend: Literal["pyav", "decord"] | None = None
     batch_size: int = 32
-    num_workers: int = 2
+    num_workers: int | None = None
+    timeout: float = TIMEOUT
     precision: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
-        for name, least in (("fb_frame_pool", 0), ("num_views", 1), ("batch_size", 1), ("num_workers", 1)):
-            if getattr(self, name) < least:
-                raise UserError(name, f"is {getattr(self, name)}, at least {least} expected")
+        for name, least in (("fb_frame_pool", 0), ("num_views", 1), ("batch_size", 1), ("num_workers", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(name, f"is {value}, at least {least} expected")
+        if not self.timeout > 0:
+            raise UserError("timeout", f"is {self.timeout}, more than 0 s expected")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,8 +88,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     cli.start(args)
     settings = _settings(args)
-    device = pick_device(args.device)
+    device = pick_device(device_name(args.device))
     _check_arguments(args)
+    shard = None if args.merge else find_shard(args.shard)
+    if shard is not None and args.fresh:
+        raise UserError("--fresh", "has no meaning for a shard", "remove the store and its .partial folder first")
     backend = pick_backend(settings.backend)
     hide = obfuscation(settings.obfuscate, person_boxes=settings.person_boxes)
     encoder = load_encoder(settings.encoder, settings.weights)
@@ -85,15 +100,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"encoder {spec.name}, {spec.feature_dim} wide, weights {encoder.weights_hash[:12]}, on {device}")
     if spec.name == "demo":
         print("note: the demo encoder is for trying things out; for real features use --encoder videoMAE")
-    failures: list[tuple[str, UserError]] = []
+    failures: dict[str, str] = {}
+    is_last = False
     for source in _sources(args, settings, encoder, hide):
-        failures += _run(
-            source, encoder, settings, backend=backend, device=device, resume=not args.fresh, quiet=args.quiet
+        failures, is_last = _run(
+            source,
+            failures,
+            encoder,
+            settings,
+            backend=backend,
+            device=device,
+            shard=shard,
+            is_merge=args.merge,
+            resume=not args.fresh,
+            quiet=args.quiet,
         )
-    for key, error in failures:
-        print(f"failed: {key}: {error}")
+    for key, reason in failures.items():
+        print(f"failed: {key}: {reason}")
     if failures:
         print(f"{len(failures)} failed; run the same command to try these again")
+    if shard is not None and not is_last and is_under_torchrun():
+        return 0  # the last rank tells and fails for all
     return 1 if failures else 0
 
 
@@ -121,10 +148,14 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--person-boxes", metavar="FILE.csv", help="where people are, for blur and blacken")
     how.add_argument("--backend", choices=("pyav", "decord"))
     how.add_argument("--batch-size", type=int)
-    how.add_argument("--workers", type=int)
+    how.add_argument("--workers", metavar="N", type=int, help="decoding processes; 0: threads of this process")
+    how.add_argument("--timeout", metavar="SECONDS", type=float, help="silence after which a decoder counts as hung")
     how.add_argument("--precision", choices=("fp32", "bf16"))
     how.add_argument("--seed", type=int)
     how.add_argument("--fresh", action="store_true", help="start anew instead of going on with what is there")
+    together = parser.add_argument_group("together with other processes")
+    together.add_argument("--shard", metavar="I/N", help="every N-th key from the I-th on (default: RANK/WORLD_SIZE)")
+    together.add_argument("--merge", action="store_true", help="extract nothing, merge what shards have left")
     return parser
 
 
@@ -140,6 +171,7 @@ def _settings(args: argparse.Namespace) -> ExtractionParams:
         "backend": args.backend,
         "batch_size": args.batch_size,
         "num_workers": args.workers,
+        "timeout": args.timeout,
         "precision": args.precision,
         "seed": args.seed,
     }
@@ -203,40 +235,59 @@ def _splits(args: argparse.Namespace, spec: DatasetSpec) -> list[str]:
 
 def _run(
     source: Source,
+    known: dict[str, str],
     encoder: FrozenEncoder,
     settings: ExtractionParams,
     *,
     backend: str,
     device: torch.device,
+    shard: Shard | None,
+    is_merge: bool,
     resume: bool,
     quiet: bool,
-) -> list[tuple[str, UserError]]:
-    """Extract one source into its stores; returns what failed."""
+) -> tuple[dict[str, str], bool]:
+    """Extract one source, or a shard of it, into its stores.
+
+    Args:
+        known: What failed in the sources before; the last of several shards has to know.
+
+    Returns:
+        Key -> why it failed, here or before, and whether the stores are whole: of several shards, after the last.
+    """
     started = time.monotonic()
-    failures: list[tuple[str, UserError]] = []
+    failures: dict[str, str] = {}
     num_videos = num_clips = 0
+    keys = list(source.files) if shard is None else shard.keys(source.files)
+    ours = None if shard is None else (shard.index, shard.count)
     with contextlib.ExitStack() as stack:
-        writers = {
-            output: stack.enter_context(
-                StoreWriter(path, attributes=_provenance(output, source, encoder, settings, backend), resume=resume)
-            )
-            for output, path in source.stores.items()
-        }
+        writers: dict[str, StoreWriter] = {}
+        for output, path in source.stores.items():
+            attributes = _provenance(output, source, encoder, settings, backend)
+            writers[output] = stack.enter_context(StoreWriter(path, attributes=attributes, resume=resume, shard=ours))
+            writers[output].failures |= known
         jobs = []
-        for key in source.files:
+        for key in keys:
             missing = [output for output, writer in writers.items() if not writer.done(key)]
             if missing:
                 num_frames = encoder.spec.num_frames
-                pieces = functools.partial(source.pieces, key, missing, num_frames=num_frames, backend=backend)
-                jobs.append(Job(key, pieces))
+                make = source.only(key).pieces
+                pieces = functools.partial(make, key, missing, num_frames=num_frames, backend=backend)
+                jobs.append(Job(key, pieces, source.files[key]))
+        num_done = len(keys) - len(jobs)
+        if is_merge:
+            failures |= {job.key: "not extracted yet" for job in jobs}
+            jobs = []
+        num_workers, is_isolated = decoders(settings.num_workers, sharing=ranks_here())
         results = extract(
             jobs,
             encoder,
             preprocessing=source.preprocessing,
             device=device,
             batch_size=settings.batch_size,
-            num_workers=settings.num_workers,
+            num_workers=num_workers,
             precision=settings.precision,
+            is_isolated=is_isolated,
+            timeout=settings.timeout,
         )
         title = next(iter(source.stores.values())).name
         for result in tqdm(results, total=len(jobs), desc=title, unit="file", disable=quiet or None):
@@ -249,17 +300,25 @@ def _run(
                     num_clips += len(features)
                 num_videos += 1
             except UserError as error:
-                failures.append((result.key, error))
-        stored = {path: len(writers[output]) for output, path in source.stores.items()}
+                failures[result.key] = str(error)
+                for writer in writers.values():
+                    writer.failures[result.key] = str(error)
     seconds = time.monotonic() - started
-    for path, count in stored.items():
-        print(f"{path}: {count} keys" if count else f"{path}: not written, nothing could be extracted")
-    skipped = len(source.files) - len(jobs)
+    is_whole = all(writer.is_merged for writer in writers.values())
+    for writer in writers.values():
+        if not writer.is_merged:
+            print(f"{writer.path}: shard {shard} done; the last one merges")
+        elif len(writer):
+            print(f"{writer.path}: {len(writer)} keys")
+        else:
+            print(f"{writer.path}: not written, nothing could be extracted")
     print(
         f"  {num_videos} files, {num_clips} clips in {seconds:.1f} s ({num_clips / max(seconds, 1e-9):.0f} clips/s), "
-        f"{skipped} were there already, {len(failures)} failed"
+        f"{num_done} were there already, {len(failures)} failed"
     )
-    return failures
+    for writer in writers.values():
+        failures |= writer.failures
+    return known | failures, is_whole
 
 
 def _provenance(

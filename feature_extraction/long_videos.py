@@ -4,7 +4,8 @@
     python feature_extraction/long_videos.py --videos FOLDER --out FOLDER --stride 4
 
 Each frame is decoded and resized once, also where clips overlap, and only a few seconds of a video are in memory at any
-time. A run that was interrupted goes on where it stopped; one bad video is reported at the end and stops nothing.
+time. A run that was interrupted goes on where it stopped; one bad video is reported at the end and stops nothing, even
+if it kills or hangs its decoder. With torchrun, or --shard 0/4, 1/4 and so on, several processes share the work.
 From code: `feature_extraction.video_features`.
 """
 
@@ -22,14 +23,16 @@ import torch
 from tqdm import tqdm
 
 import config
+from feature_extraction.decoding import TIMEOUT, Job, decoders
 from feature_extraction.encoders import FrozenEncoder, load_encoder
-from feature_extraction.extraction import Job, Pieces, extract
-from feature_extraction.obfuscation import OBFUSCATIONS, Obfuscation, default_features, obfuscated, obfuscation
+from feature_extraction.extraction import extract
+from feature_extraction.obfuscation import OBFUSCATIONS, Obfuscation, default_features, obfuscation
 from feature_extraction.preprocessing import CROPS
 from feature_extraction.provenance import provenance
+from feature_extraction.shards import Shard, device_name, find_shard, is_under_torchrun, ranks_here
 from feature_extraction.sources import folder_files, listed_files
-from feature_extraction.video_features import NO_OVERLAP, check_clips, stacked, video_pieces
-from feature_extraction.videos import backend_version, open_video, pick_backend
+from feature_extraction.video_features import NO_OVERLAP, check_clips, file_pieces, stacked
+from feature_extraction.videos import backend_version, pick_backend
 from splavu import cli, params
 from splavu.encoders import ENCODERS
 from splavu.errors import UserError
@@ -50,13 +53,17 @@ class LongVideoParams:
     person_boxes: str | None = None
     backend: Literal["pyav", "decord"] | None = None
     batch_size: int = 32
-    num_workers: int = 2
+    num_workers: int | None = None
+    timeout: float = TIMEOUT
     precision: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "num_workers"):
-            if getattr(self, name) < 1:
-                raise UserError(name, f"is {getattr(self, name)}, at least 1 expected")
+        for name, least in (("batch_size", 1), ("num_workers", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(name, f"is {value}, at least {least} expected")
+        if not self.timeout > 0:
+            raise UserError("timeout", f"is {self.timeout}, more than 0 s expected")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     cli.start(args)
     settings = _settings(args)
-    device = pick_device(args.device)
+    device = pick_device(device_name(args.device))
+    shard = find_shard(args.shard)
     if (args.videos is None) == (args.dataset is None):
         raise UserError("arguments", "one of --videos and --dataset expected", "see --help")
     if args.videos is not None and args.out is None:
@@ -78,12 +86,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"encoder {spec.name}, {spec.feature_dim} wide, weights {encoder.weights_hash[:12]}, on {device}")
     if spec.name == "demo":
         print("note: the demo encoder is for trying things out; for real features use --encoder videoMAE")
-    failures = _run(files, out, encoder, settings, hide=hide, backend=backend, device=device, quiet=args.quiet)
+    failures = _run(
+        files, out, encoder, settings, hide=hide, backend=backend, device=device, shard=shard, quiet=args.quiet
+    )
     for key, error in failures:
         print(f"failed: {key}: {error}")
     if failures:
         print(f"{len(failures)} failed; run the same command to try these again")
-    return 1 if failures else 0
+    # Under torchrun another code would stop the other ranks.
+    return 1 if failures and not (shard is not None and is_under_torchrun()) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,7 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--person-boxes", metavar="FILE.csv", help="where people are, for blur and blacken")
     how.add_argument("--backend", choices=("pyav", "decord"))
     how.add_argument("--batch-size", type=int)
-    how.add_argument("--workers", type=int)
+    how.add_argument("--workers", metavar="N", type=int, help="decoding processes; 0: threads of this process")
+    how.add_argument("--timeout", metavar="SECONDS", type=float, help="silence after which a decoder counts as hung")
+    how.add_argument("--shard", metavar="I/N", help="every N-th key from the I-th on (default: RANK/WORLD_SIZE)")
     how.add_argument("--precision", choices=("fp32", "bf16"))
     return parser
 
@@ -119,6 +132,7 @@ def _settings(args: argparse.Namespace) -> LongVideoParams:
         "backend": args.backend,
         "batch_size": args.batch_size,
         "num_workers": args.workers,
+        "timeout": args.timeout,
         "precision": args.precision,
     }
     values = params.read_file(args.params) | dict(params.parse_override(text) for text in args.set)
@@ -150,6 +164,7 @@ def _run(
     hide: Obfuscation | None,
     backend: str,
     device: torch.device,
+    shard: Shard | None,
     quiet: bool,
 ) -> list[tuple[str, UserError]]:
     """Extract the files that are not there yet; returns what failed."""
@@ -168,19 +183,22 @@ def _run(
         ),
     )
 
-    def pieces(key: str, path: Path) -> Pieces:
-        with obfuscated(open_video(path, backend), hide, key) as video:
-            yield from video_pieces(video, encoder, stride=settings.stride, crops=settings.crops)
-
-    jobs = [Job(key, functools.partial(pieces, key, path)) for key, path in files.items() if not writer.done(key)]
+    keys = list(files) if shard is None else shard.keys(files)
+    make = functools.partial(
+        file_pieces, spec=encoder.spec, stride=settings.stride, crops=settings.crops, backend=backend, hide=hide
+    )
+    jobs = [Job(key, functools.partial(make, files[key], key=key), files[key]) for key in keys if not writer.done(key)]
+    num_workers, is_isolated = decoders(settings.num_workers, sharing=ranks_here())
     results = extract(
         jobs,
         encoder,
         preprocessing=preprocessing,
         device=device,
         batch_size=settings.batch_size,
-        num_workers=settings.num_workers,
+        num_workers=num_workers,
         precision=settings.precision,
+        is_isolated=is_isolated,
+        timeout=settings.timeout,
     )
     failures: list[tuple[str, UserError]] = []
     num_clips = 0
@@ -196,7 +214,7 @@ def _run(
     seconds = time.monotonic() - started
     print(
         f"{out}: {len(jobs) - len(failures)} files, {num_clips} clips in {seconds:.1f} s "
-        f"({num_clips / max(seconds, 1e-9):.0f} clips/s), {len(files) - len(jobs)} were there already, "
+        f"({num_clips / max(seconds, 1e-9):.0f} clips/s), {len(keys) - len(jobs)} were there already, "
         f"{len(failures)} failed"
     )
     return failures

@@ -5,6 +5,7 @@ A video gives two outputs from one pass over it, its clips and its static clips;
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from feature_extraction.clips import cut_clips, even_indices, key_generator
-from feature_extraction.extraction import Pieces
+from feature_extraction.decoding import Pieces
 from feature_extraction.images import list_images, read_image
 from feature_extraction.obfuscation import Obfuscation, obfuscated, obfuscated_image
 from feature_extraction.preprocessing import centre_view, random_view
@@ -47,6 +48,10 @@ class Source:
     hide: Obfuscation | None = None
     """What is done to the frames before anything else."""
 
+    def only(self, key: str) -> Source:
+        """This source with one file: what is sent to a process that decodes it."""
+        return dataclasses.replace(self, files={key: self.files[key]})
+
     def pieces(self, key: str, outputs: Collection[str], *, num_frames: int, backend: str) -> Pieces:
         """The clips of one file for those `outputs`, as an extraction job wants them."""
         if VIEWS in outputs:
@@ -58,23 +63,26 @@ class Source:
             found: dict[int, Tensor] = {}
             length = 0
 
-            def views() -> Iterator[Tensor]:
-                """The video's frames, prepared; those for static clips are put aside in passing."""
+            def frames() -> Iterator[Tensor]:
+                """The video's frames; those for static clips are put aside in passing."""
                 nonlocal length
                 for batch in video.frames(batch_size=4 * num_frames):
-                    frames = torch.from_numpy(batch)  # [n, H, W, 3]
-                    found.update({i: frames[i - length].clone() for i in wanted if 0 <= i - length < len(frames)})
-                    length += len(frames)
-                    if CLIPS in outputs:
-                        yield centre_view(frames, self.preprocessing)
+                    some = torch.from_numpy(batch)  # [n, H, W, 3]
+                    found.update({i: some[i - length].clone() for i in wanted if 0 <= i - length < len(some)})
+                    length += len(some)
+                    yield some
 
-            for clips in cut_clips(views(), num_frames):
-                yield CLIPS, clips
+            if CLIPS in outputs:
+                for clips in cut_clips((centre_view(some, self.preprocessing) for some in frames()), num_frames):
+                    yield CLIPS, clips
+            else:
+                yield from (None for _ in frames())
             if STATIC in outputs:
-                indices = even_indices(length, self.num_static)
-                if not found.keys() >= set(indices):  # the container's frame count was wrong
-                    found = dict(zip(indices, map(torch.from_numpy, video.get(indices)), strict=True))
-                yield STATIC, self._still_clips(key, [found[index] for index in indices])
+                wanted = even_indices(length, self.num_static)
+                if not found.keys() >= set(wanted):  # the container's frame count was wrong
+                    length = 0
+                    yield from (None for _ in frames())
+                yield STATIC, self._still_clips(key, [found[index] for index in wanted])
 
     def _still_clips(self, key: str, frames: Sequence[Tensor]) -> Tensor:  # n x [H, W, 3] -> [n, 1, crop, crop, 3]
         if self.is_augmented:

@@ -13,10 +13,13 @@ import numpy as np
 import torch
 
 from feature_extraction.clips import cut_clips
+from feature_extraction.decoding import Job, Pieces
 from feature_extraction.encoders import FrozenEncoder
-from feature_extraction.extraction import Job, Pieces, Result, extract
+from feature_extraction.extraction import Result, extract
+from feature_extraction.obfuscation import Obfuscation, obfuscated
 from feature_extraction.preprocessing import CROPS, crop_views
 from feature_extraction.videos import VideoReader, open_video
+from splavu.encoders import EncoderSpec
 from splavu.errors import UserError
 
 NO_OVERLAP = 16
@@ -57,7 +60,7 @@ def video_features(
     """
     check_clips(stride, crops, encoder.spec.num_frames)
     with open_video(path, backend) as video:
-        job = Job(str(path), lambda: video_pieces(video, encoder, stride=stride, crops=crops))
+        job = Job(str(path), lambda: video_pieces(video, encoder.spec, stride=stride, crops=crops))
         (result,) = extract(
             [job],
             encoder,
@@ -82,15 +85,23 @@ def check_clips(stride: int, crops: int, num_frames: int) -> None:
         raise UserError("crops", f"is {crops}, expected one of {', '.join(map(str, CROPS))}")
 
 
-def video_pieces(video: VideoReader, encoder: FrozenEncoder, *, stride: int, crops: int) -> Pieces:
+def video_pieces(video: VideoReader, spec: EncoderSpec, *, stride: int, crops: int) -> Pieces:
     """The clips of an open video, one output per crop."""
-    num_frames, preprocessing = encoder.spec.num_frames, encoder.spec.preprocessing
+    num_frames, preprocessing = spec.num_frames, spec.preprocessing
     views = (
         crop_views(torch.from_numpy(frames), preprocessing, crops) for frames in video.frames(batch_size=4 * num_frames)
     )  # [n, N, crop, crop, 3]
     for clips in cut_clips(views, num_frames, stride=stride):  # [k, T, N, crop, crop, 3]
         for crop in range(crops):
             yield str(crop), clips[:, :, crop]
+
+
+def file_pieces(
+    path: Path, *, key: str, spec: EncoderSpec, stride: int, crops: int, backend: str, hide: Obfuscation | None = None
+) -> Pieces:
+    """`video_pieces` of a file, as a process can be told to make them."""
+    with obfuscated(open_video(path, backend), hide, key) as video:
+        yield from video_pieces(video, spec, stride=stride, crops=crops)
 
 
 def stacked(result: Result) -> np.ndarray:  # N outputs of [T, D] -> [T, D] or [T, N, D]

@@ -334,7 +334,7 @@ class StoreWriter:
 
     Attributes:
         is_merged: Whether this writer merged the store when it left.
-        failures: Key -> reason, as reported by `fail`; after merging, those of all shards.
+        failures: Key -> why it has no features, for the caller to fill; after merging, those of all shards.
 
     Raises:
         UserError: What exists was made with other attributes, or another process is writing this store.
@@ -410,10 +410,6 @@ class StoreWriter:
             if part.exists():  # only these are read: the other shards' parts are none of our business
                 self._recover_part(part)
         return key in self._stored or key in self._parts
-
-    def fail(self, key: str, reason: str) -> None:
-        """Report that there will be no features of `key`, for whoever merges the shards."""
-        self.failures[key] = reason
 
     def add(self, key: str, features: np.ndarray) -> None:  # [K, D] or [D]
         """Put the features of `key` into the journal, as float32.

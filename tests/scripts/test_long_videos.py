@@ -139,7 +139,7 @@ def test_ten_crops_are_five_and_their_mirrors_with_the_centre_fifth(tmp_path, we
 
 
 def test_each_frame_is_decoded_once_also_where_clips_overlap(videos, weights, monkeypatch):
-    from feature_extraction import videos as readers
+    from feature_extraction.videos import pyav as readers
 
     decoded = []
     decode = readers.PyAVReader._decode
@@ -163,7 +163,7 @@ def test_frames_are_not_kept_however_long_the_video(tmp_path, weights):
     for length in (320, 3200):
         write_video(tmp_path / f"{length}.mp4", length)
         with open_video(tmp_path / f"{length}.mp4") as video:
-            pieces = video_pieces(video, encoder, stride=4, crops=1)
+            pieces = video_pieces(video, encoder.spec, stride=4, crops=1)
             peaks.append(max(clips.untyped_storage().nbytes() for _, clips in pieces))
     assert peaks[0] == peaks[1]
 
