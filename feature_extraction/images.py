@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,15 @@ import numpy as np
 from splavu.errors import UserError
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png"})
+MAX_PIXELS = 2**27
+"""Of an image: more than any camera's. A damaged header may claim a picture that fills the memory."""
 
 
 def read_image(path: str | Path) -> np.ndarray:  # -> [H, W, 3] uint8 RGB
     """The image at `path`, turned as its EXIF orientation says.
 
     Raises:
-        UserError: There is no such file, or it is damaged or truncated.
+        UserError: There is no such file, or it is damaged or truncated, or larger than `MAX_PIXELS` by its header.
     """
     import cv2
 
@@ -23,7 +26,13 @@ def read_image(path: str | Path) -> np.ndarray:  # -> [H, W, 3] uint8 RGB
     if not path.is_file():
         raise UserError(path, "no such image", "check the path")
     data = path.read_bytes()
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    width, height = _claimed_size(data)
+    if width * height > MAX_PIXELS:
+        raise UserError(path, f"is {width} x {height} pixels by its header", "replace the file or leave it out")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:  # a format whose header isn't read here, of a size that OpenCV refuses
+        image = None
     # OpenCV fills the missing part of a truncated JPEG with grey and says nothing; the end marker tells.
     if image is None or (data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[-4096:]):
         raise UserError(path, "damaged, truncated or no image", "replace the file or leave it out")
@@ -43,3 +52,19 @@ def list_images(folder: str | Path) -> list[Path]:
     if not images:
         raise UserError(folder, "no image in this folder", f"known extensions: {' '.join(sorted(IMAGE_EXTENSIONS))}")
     return images
+
+
+def _claimed_size(data: bytes) -> tuple[int, int]:
+    """Width and height by the header of a PNG or JPEG file, before any of it is decoded; (0, 0) where none is found."""
+    if data.startswith(b"\x89PNG") and len(data) >= 24:
+        return struct.unpack(">II", data[16:24])
+    if not data.startswith(b"\xff\xd8"):
+        return 0, 0
+    place = 2
+    while place + 9 <= len(data) and data[place] == 0xFF:
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame; those three are tables
+            height, width = struct.unpack(">HH", data[place + 5 : place + 9])
+            return width, height
+        place += 1 if marker == 0xFF else 2 + length  # a filling byte
+    return 0, 0

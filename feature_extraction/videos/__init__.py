@@ -12,6 +12,7 @@ import importlib.util
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 
@@ -100,7 +101,11 @@ def pick_backend(name: str | None = None) -> str:
 
 def backend_version(name: str) -> str:
     """For a store's provenance: `"pyav 18.1.0"`."""
-    return f"{name} {importlib.import_module(BACKENDS[name].library).__version__}"
+    library = BACKENDS[name].library
+    try:
+        return f"{name} {metadata.version(library)}"
+    except metadata.PackageNotFoundError:  # DALI's package is named for the version of CUDA
+        return f"{name} {importlib.import_module(library).__version__}"
 
 
 def open_video(path: str | Path, backend: str | None = None) -> VideoReader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +21,7 @@ class DecordReader(VideoReader):
         self.expected_frames = len(reader)
 
     def _open(self):  # -> decord.VideoReader
-        import decord
-
+        decord = _decord()
         require_file(self.path)
         try:
             # The smallest tolerance: an error at the first repeated frame, instead of silence.
@@ -30,13 +30,13 @@ class DecordReader(VideoReader):
             raise unreadable(self.path, error) from error
 
     def _decode(self, wanted: frozenset[int] | None = None) -> Iterator[np.ndarray | None]:
-        import decord
-
+        decord = _decord()
         reader = self._open()
         index = 0
         for index in range(len(reader)):
             try:
                 frame = reader.next()
+                self._checked_size(frame.shape[1], frame.shape[0])
             except decord._ffi.base.DECORDLimitReachedError:  # the rest are repeats
                 break
             except (decord.DECORDError, StopIteration) as error:
@@ -45,3 +45,12 @@ class DecordReader(VideoReader):
         else:
             index = len(reader)
         self._length = self._checked(index)
+
+
+def _decord():  # -> the module
+    """Loaded after OpenCV where there is one: the other way round, its zlib keeps OpenCV from reading PNG files."""
+    with contextlib.suppress(ImportError):
+        import cv2  # noqa: F401
+    import decord
+
+    return decord

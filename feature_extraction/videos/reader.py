@@ -17,6 +17,8 @@ from splavu.errors import UserError
 
 MAX_PIXELS = 2**26
 """Of one frame: twice as many as 8K video has. A damaged header may claim frames that fill the memory."""
+MAX_BATCH_BYTES = 2**29
+"""Of the frames that are held for a batch."""
 
 
 class VideoReader(ABC):
@@ -48,12 +50,16 @@ class VideoReader(ABC):
         """Every frame from the first on, [H, W, 3] uint8 RGB; None for a frame not in `wanted`."""
 
     def frames(self, batch_size: int = 64) -> Iterator[np.ndarray]:  # -> [n, H, W, 3] uint8 RGB
-        """All frames in order, `batch_size` at a time (fewer in the last batch). Each call starts anew."""
+        """All frames in order, `batch_size` at a time. Each call starts anew.
+
+        The last batch is shorter, and so is every batch of frames too large to be held at once (`MAX_BATCH_BYTES`: 86
+        frames of 1080 lines, 21 of 4K).
+        """
         batch: list[np.ndarray] = []
         length = 0
         for frame in self._decode():
             batch.append(frame)
-            if len(batch) == batch_size:
+            if len(batch) == max(1, min(batch_size, MAX_BATCH_BYTES // frame.nbytes)):
                 yield np.stack(batch)
                 length, batch = length + len(batch), []
         if batch:

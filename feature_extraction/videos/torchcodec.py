@@ -23,14 +23,17 @@ CHUNK = 16
 
 
 class TorchCodecReader(VideoReader):
-    """torchcodec on one thread; opening reads the whole file once to count its frames, without decoding them."""
+    """torchcodec on one thread; opening reads the whole file once to count its frames, without decoding them.
+
+    It does not say how long a Matroska or WebM file claims to be, so a truncated one passes for a shorter video.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._decoder: VideoDecoder | None = self._open()
         metadata = self._decoder.metadata
         self.fps = float(metadata.average_fps or 0)
-        # A truncated file still says in its header how long it was.
+        # The file as it is, or what the header says it was before it was truncated (AVI, MP4).
         self.expected_frames = max(metadata.num_frames or 0, metadata.num_frames_from_header or 0)
 
     @classmethod

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+import re
+import struct
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 
 av = pytest.importorskip("av")
 
@@ -21,7 +25,7 @@ from feature_extraction.preprocessing import (  # noqa: E402
     protocol_preprocessing,
     random_view,
 )
-from feature_extraction.videos import dali, list_videos, open_video, pick_backend  # noqa: E402
+from feature_extraction.videos import dali, list_videos, open_video, pick_backend, reader  # noqa: E402
 from splavu.encoders import IMAGENET_MEAN, IMAGENET_STD, Preprocessing  # noqa: E402
 from splavu.errors import UserError  # noqa: E402
 
@@ -160,6 +164,15 @@ def test_damaged_files_are_named(tmp_path, name, damage):
     assert "\n" not in str(raised.value)
 
 
+def test_truncated_webm_is_named(tmp_path):
+    """It holds no count of its frames, only a duration, which decord and torchcodec do not tell."""
+    path = write_video(tmp_path / "a.webm", 120, codec="libvpx-vp9")
+    assert len(all_frames(path, "pyav")) == 120
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="a.webm"):
+        all_frames(path, "pyav")
+
+
 @pytest.mark.parametrize("name", ["empty.mp4", "text.avi", "truncated.mp4"])
 def test_files_that_do_not_open_are_named_by_both(tmp_path, backend, name):
     path = write_video(tmp_path / name, 20)
@@ -178,6 +191,13 @@ def test_real_videos_decode_alike_and_give_the_known_clips(shared):
         for other in ("decord", "torchcodec"):
             if videos.BACKENDS[other].is_installed:
                 np.testing.assert_array_equal(all_frames(path, usable(other)), frames)
+
+
+def test_versions_are_told_without_loading_the_library(monkeypatch):
+    usable("decord")
+    monkeypatch.setattr(videos.importlib, "import_module", None)
+    for name in ("pyav", "decord"):
+        assert re.fullmatch(rf"{name} \d+\.\d+\S*", videos.backend_version(name))
 
 
 def test_backend_choice_is_never_silent(monkeypatch, caplog):
@@ -330,3 +350,54 @@ def test_images_are_rgb_and_damage_is_named(tmp_path):
     for bad in (path, tmp_path / "absent.jpg"):
         with pytest.raises(UserError, match=bad.name):
             read_image(bad)
+
+
+def test_decord_leaves_opencv_able_to_read_png(tmp_path):
+    """Each in a fresh process, since the order of loading is what matters."""
+    usable("decord")
+    pytest.importorskip("cv2")
+    video = write_video(tmp_path / "a.avi", 3)
+    write = "import cv2, numpy, sys; cv2.imwrite(sys.argv[1], numpy.arange(6144, dtype='uint8').reshape(32, 64, 3))"
+    read = """if True:
+        import sys
+        from feature_extraction.images import read_image
+        from feature_extraction.videos import open_video
+        with open_video(sys.argv[2], "decord") as video:
+            assert len(video) == 3
+        assert read_image(sys.argv[1]).shape == (32, 64, 3)
+    """
+    for program in (write, read):
+        command = [sys.executable, "-c", program, str(tmp_path / "a.png"), str(video)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("name", "form"), [("a.jpg", ">HH"), ("a.png", ">II")])
+def test_an_image_that_claims_to_be_huge_is_not_decoded(tmp_path, name, form):
+    cv2 = pytest.importorskip("cv2")
+    path = tmp_path / name
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (64, 96, 3)).astype(np.uint8))
+    assert read_image(path).shape == (64, 96, 3)
+    sides = (64, 96) if name.endswith("jpg") else (96, 64)
+    path.write_bytes(path.read_bytes().replace(struct.pack(form, *sides), struct.pack(form, 20_000, 20_000)))
+    with pytest.raises(UserError, match="is 20000 x 20000 pixels by its header"):
+        read_image(path)
+
+
+def test_a_video_that_claims_to_be_huge_is_not_decoded(tmp_path, monkeypatch, backend):
+    path = write_video(tmp_path / "a.avi", 5)
+    monkeypatch.setattr(reader, "MAX_PIXELS", 64 * 48)
+    assert len(all_frames(path, backend)) == 5
+    monkeypatch.setattr(reader, "MAX_PIXELS", 64 * 48 - 1)
+    with pytest.raises(UserError, match="64 x 48 pixels"):
+        all_frames(path, backend)
+
+
+def test_batches_of_large_frames_are_shorter(tmp_path, monkeypatch, backend):
+    path = write_video(tmp_path / "a.avi", 10)
+    expected = all_frames(path, backend)
+    monkeypatch.setattr(reader, "MAX_BATCH_BYTES", 3 * 64 * 48 * 3 + 1)
+    with open_video(path, backend) as video:
+        batches = list(video.frames(batch_size=64))
+    assert [len(batch) for batch in batches] == [3, 3, 3, 1]
+    np.testing.assert_array_equal(np.concatenate(batches), expected)
