@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,11 +98,8 @@ def _casia_walks(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, 
 VP_LABELS = {"vp_hmdb": ("vphmdb51_labels_num.csv", "hmdb51"), "vp_ucf": ("vpucf101_labels_num.csv", "ucf101")}
 """VP set -> its label file, and the set whose videos it labels."""
 
-VP_SPLITS = {
-    "hmdb51": ("hmdb51/hmdb51_{split}_labels.csv",),
-    "ucf101": ("ucf101/ucfTrainTestlist/{split}list01.txt", "ucf101/action_classes.json"),
-}
-"""That set -> what says which of its videos are trained on, and their actions."""
+VP_ACTIONS = {"hmdb51": "hmdb51/hmdb51_{split}_labels.csv", "ucf101": "ucf101/action_classes.json"}
+"""That set -> what tells the actions in its videos."""
 
 BARE_NAME = "file name without extension"
 
@@ -121,14 +119,18 @@ def _vp_rows(
 
     layout = Layout(
         f"{origin}/videos",
-        (f"vp/{file_name}", *VP_SPLITS[origin]),
+        (f"vp/{file_name}",),
         "path in the label file, ACTION/NAME.avi",
-        note=f"{origin}'s videos, and its split files say which is trained on",
+        note=f"{origin}'s videos; for their extraction its own split files say which are trained on",
     )
-    options = {"splits": splits, "read_private": private, "layout": layout}
+    with_actions = replace(layout, label_files=(*layout.label_files, VP_ACTIONS[origin]))
+    options = {"splits": splits, "read_private": private}
+    num_attributes = len(PAHMDB51_VALUES)
     return (
-        DatasetSpec(name, f"features_{name}", "vp", len(PAHMDB51_VALUES), vectors, multi_label=True, **options),
-        DatasetSpec(f"{name}_actions", f"features_{name}", "vp", num_actions, actions, **options),
+        DatasetSpec(
+            name, f"features_{name}", "vp", num_attributes, vectors, multi_label=True, layout=layout, **options
+        ),
+        DatasetSpec(f"{name}_actions", f"features_{name}", "vp", num_actions, actions, layout=with_actions, **options),
     )
 
 
@@ -299,17 +301,23 @@ FOLDER = "folder:"
 FOLDER_LABELS = "labels.csv"
 
 
+def folder_of(name: str) -> str:
+    """The folder that `name`, which starts with `FOLDER`, means."""
+    folder = name.removeprefix(FOLDER)
+    if not re.fullmatch(r"\w[\w.-]*", folder):
+        raise UserError(
+            "dataset", f"'{name}' names no folder", f"write '{FOLDER}NAME' for a folder below the data root"
+        )
+    return folder
+
+
 def folder_row(name: str, data_root: Path) -> DatasetSpec:
     """The row of one's own videos called `name`, which starts with `FOLDER`: classes and splits are the file's.
 
     Raises:
         UserError: The name of the folder is none, or its labels.csv is missing or damaged.
     """
-    folder = name.removeprefix(FOLDER)
-    if not re.fullmatch(r"\w[\w.-]*", folder):
-        raise UserError(
-            "dataset", f"'{name}' names no folder", f"write '{FOLDER}NAME' for the folder NAME below {data_root}"
-        )
+    folder = folder_of(name)
     table = read_label_table(data_root / folder / FOLDER_LABELS)
     return DatasetSpec(
         name,

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import config
-from catalogue import CATALOGUE, FOLDER, STORED, VP_LABELS, row_of
+from catalogue import CATALOGUE, FOLDER, STORED, VP_LABELS, folder_of, row_of
 from feature_extraction.images import IMAGE_EXTENSIONS
 from feature_extraction.videos import VIDEO_EXTENSIONS
 from splavu import cli
@@ -57,7 +57,7 @@ class Findings:
             f"{self.name} ({self.title}): {state}",
             *(f"  {line}" for line in self.found),
             *(f"  not there: {line}" for line in self.absent),
-            *(f"  missing: {line}" for line in self.missing),
+            *(f"  missing: {line}" for line in dict.fromkeys(self.missing)),
         ]
 
 
@@ -79,7 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     encoder = None if args.encoder is None else encoder_spec(args.encoder)
     places = Places(args.data or Path(config.DATA), args.features or Path(config.FEATURES), encoder)
     for name in args.names:
-        if not name.startswith(FOLDER) and name not in NAMES:
+        if name.startswith(FOLDER):
+            folder_of(name)
+        elif name not in NAMES:
             raise UserError("data set", f"'{name}' is unknown", f"{nearest(name, NAMES)} Your own videos: {FOLDER}NAME")
     findings = [check(name, places) for name in args.names or DEFAULT]
     for finding in findings:
@@ -145,12 +147,13 @@ def check(name: str, places: Places) -> Findings:
 
 def _split_parts(spec: DatasetSpec, places: Places) -> list[Part]:
     """A split each; 'val', which no set publishes, only where somebody made one."""
+    file_name, origin_name = VP_LABELS.get(spec.name.removesuffix("_actions"), ("", ""))
+    origin = row_of(origin_name, places.data) if origin_name else spec
 
     def labelled(split: str, present: Sequence[str]) -> Sequence[str]:
         folder = places.data / spec.folder
-        if spec.name.removesuffix("_actions") in VP_LABELS:
-            file_name, origin = VP_LABELS[spec.name.removesuffix("_actions")]
-            of_split = row_of(origin, places.data).read_labels(places.data / origin, split, ())
+        if origin is not spec and _is_told(origin, split, places):
+            of_split = origin.read_labels(places.data / origin.folder, split, ())
             return [key for key in read_vector_csv(folder / file_name) if without_extension(key) in of_split]
         if spec.keep is not None:  # names are the labels
             return [] if not present else list(spec.read_labels(folder, split, spec.keys(places.data, split, present)))
@@ -168,7 +171,18 @@ def _split_parts(spec: DatasetSpec, places: Places) -> list[Part]:
         )
         for split in spec.splits
     ]
-    return [part for part in parts if part.split != "val" or (places.data / part.label_files[0]).is_file()]
+    return [
+        part
+        for part in parts
+        if part.split != "val"
+        or _is_told(origin, "val", places)
+        or any(path.exists() for encoder in places.encoders for path in part.stores(encoder))
+    ]
+
+
+def _is_told(spec: DatasetSpec, split: str, places: Places) -> bool:
+    """Whether the label files say which videos are of a split."""
+    return all((places.data / file.format(split=split)).exists() for file in spec.layout.label_files)
 
 
 def _untrimmed_parts(spec: UntrimmedSpec, places: Places) -> list[Part]:
