@@ -60,7 +60,7 @@ def gym(tmp_path, monkeypatch) -> Path:
                 name = f"{person}_{label}.mp4"
                 write_video(folder / "videos" / person / name, seed=2 * number + (label == "squat"))
                 labels.writerow([f"{person}/{name}", label, person, split])
-                private.writerow([name, person, *np.random.default_rng(number // 2).integers(0, 2, 7)])
+                private.writerow([name, person, *np.random.default_rng(number // 2).integers(0, 2, 2), 0, 0, 0, 0, 0])
     for name, place in {"DATA": "data", "FEATURES": "data/features", "RUNS": "saved_models"}.items():
         monkeypatch.setattr(config, name, tmp_path / place)
     monkeypatch.chdir(tmp_path)
