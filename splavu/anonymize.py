@@ -82,7 +82,7 @@ def anonymize_store(
     if source.resolve() == target.resolve():
         raise UserError(target, "is the store to read", "give another name; raw features are not overwritten")
     store = open_features(source, feature_dim=anonymizer.architecture["feature_dim"])
-    store.verify()
+    store.verify(checksums=True)
     anonymizer = anonymizer.to(device).eval()
     provenance = {
         **store.attributes,

@@ -78,8 +78,8 @@ class FeatureReader(ABC):
         """Shape and stored dtype of `key`, unchecked, without reading its data."""
         return self._header(key)
 
-    def is_as_written(self, key: str) -> bool | None:
-        """Whether `key` still has the checksum that was recorded when it was written; None if none was."""
+    def is_as_written(self, key: str, features: np.ndarray) -> bool | None:
+        """Whether `features`, read from `key`, have the checksum recorded when they were written; None if none was."""
         return None
 
     def __contains__(self, key: object) -> bool:
@@ -113,8 +113,12 @@ class FeatureReader(ABC):
         shape, _ = self._header(key)
         return shape[0] if len(shape) > 1 else 1
 
-    def verify(self, keys: Iterable[str] | None = None) -> None:
+    def verify(self, keys: Iterable[str] | None = None, *, checksums: bool = False) -> None:
         """Read every feature of `keys` (of all keys) once and check width, dtype, finiteness and that it isn't empty.
+
+        Args:
+            keys: Names; None takes all.
+            checksums: Check too that they are what was written, where that was recorded: three times as slow.
 
         Raises:
             UserError: The first fault: file, key, what was found, what was expected, what to do.
@@ -125,8 +129,11 @@ class FeatureReader(ABC):
             if dtype != np.float32:
                 raise UserError(self.path, f"'{key}' holds {dtype}, features are float32", _EXTRACT_AGAIN)
             self._check_shape(key, shape)
-            if not np.isfinite(self[key]).all():
+            features = self[key]
+            if not np.isfinite(features).all():
                 raise UserError(self.path, f"'{key}' holds values that are not finite", _EXTRACT_AGAIN)
+            if checksums and self.is_as_written(key, features) is False:
+                raise UserError(self.path, f"'{key}' is not what was written: its checksum differs", _EXTRACT_AGAIN)
 
     def load_all(self, keys: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """`keys` (all keys) read into memory, in the order given. Takes as much memory as the store is large."""
@@ -204,9 +211,9 @@ class FeatureStore(FeatureReader):
             raise UserError(self.path, f"'{key}' cannot be read ({error})", _EXTRACT_AGAIN) from error
         return features
 
-    def is_as_written(self, key: str) -> bool | None:
+    def is_as_written(self, key: str, features: np.ndarray) -> bool | None:
         recorded = h5py.Dataset(self._dataset(key)).attrs.get(CHECKSUM_ATTRIBUTE)
-        return None if recorded is None else _plain(recorded) == checksum(self[key])
+        return None if recorded is None else _plain(recorded) == checksum(features)
 
     def dataset_attributes(self, key: str) -> dict[str, object]:
         """What is noted with the features of `key`, such as their checksum."""
@@ -274,7 +281,7 @@ class FeatureFolder(FeatureReader):
         self._check_shape(key, features.shape)
         return features
 
-    def is_as_written(self, key: str) -> bool | None:
+    def is_as_written(self, key: str, features: np.ndarray) -> bool | None:
         recorded = self._checksums.get(f"{key}.npy")
         return None if recorded is None else recorded == _file_checksum(self.path / f"{key}.npy")
 

@@ -140,10 +140,10 @@ def _problem(
         return f"is empty (shape {shape})", True
     if shape[-1] != width:
         return f"is {shape[-1]} wide, {width} expected", True
-    as_written = reader.is_as_written(key)
+    features = reader[key]
+    as_written = reader.is_as_written(key, features)
     if as_written is False:
         return "differs from what was written: its checksum is another", True
-    features = reader[key]
     if num_bad := int(np.size(features) - np.isfinite(features).sum()):
         return f"holds {num_bad} values that are not finite", as_written is not None
     first = first_of.setdefault(f"{checksum(features)} {shape}", key)

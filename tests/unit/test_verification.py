@@ -121,6 +121,9 @@ def test_data_flipped_on_the_disk_is_found(store, features):
     content[place + 9] ^= 1
     store.write_bytes(content)
     assert "checksum" in faults(store)["folder/video4"]
+    FeatureStore(store).verify()
+    with pytest.raises(UserError, match="'folder/video4' is not what was written"):
+        FeatureStore(store).verify(checksums=True)
 
 
 def test_a_cut_file_is_a_damaged_store_and_a_text_is_none(store, tmp_path):
@@ -150,7 +153,7 @@ def test_a_folder_with_broken_files(folder):
 def test_a_file_made_again_has_its_last_checksum(folder):
     (folder / "folder/video0.npy").write_bytes(b"torn")
     FolderWriter(folder, attributes=ATTRIBUTES).add("folder/video0", np.ones((2, 8)))
-    assert FeatureFolder(folder).is_as_written("folder/video0")
+    FeatureFolder(folder).verify(checksums=True)
     assert faults(folder) == {}
 
 
@@ -159,7 +162,7 @@ def test_a_store_of_another_program_is_read_and_said_to_have_no_checksums(tmp_pa
         file["a"], file["b"] = np.zeros((1, 4), np.float32), np.ones((1, 4), np.float32)
     found = verify_store(tmp_path / "foreign.h5", quiet=True)
     assert (found.num_unrecorded, found.attributes, found.faults) == (2, {}, ())
-    assert FeatureStore(tmp_path / "foreign.h5").is_as_written("a") is None
+    FeatureStore(tmp_path / "foreign.h5").verify(checksums=True)
 
 
 def test_an_extended_store_keeps_the_checksums_of_before(store):
