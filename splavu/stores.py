@@ -22,6 +22,7 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from tokenize import TokenError
 from types import TracebackType
 
 import h5py
@@ -39,6 +40,10 @@ CHECKSUM_ATTRIBUTE = "sha256"
 """Of each HDF5 dataset, where `StoreWriter` made it: `checksum` of its features."""
 CHECKSUMS_FILE = "SHA256SUMS"
 """In a folder that `FolderWriter` filled: a line a file, as `sha256sum -c` reads it."""
+HDF5_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError)
+"""What h5py raises for a file whose structure is damaged."""
+NPY_ERRORS = (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError, KeyError, OverflowError, MemoryError)
+"""What NumPy raises for a .npy file whose header is damaged: it reads the header as Python."""
 
 BYTES_MOVED_AT_ONCE = 2**26
 """Of part files into a store that is merged, before they are deleted."""
@@ -182,8 +187,11 @@ class FeatureStore(FeatureReader):
         self._file: h5py.File | None = None
         self._pid = 0
         file = self._open()
-        self.attributes = {name: _plain(value) for name, value in file.attrs.items()}
-        self._first = next(_dataset_names(file, first_only=True), None)
+        try:
+            self.attributes = {str(_plain(name)): _plain(value) for name, value in file.attrs.items()}
+            self._first = next(_dataset_names(file, first_only=True), None)
+        except HDF5_ERRORS as error:
+            raise UserError(self.path, f"its table of contents is damaged ({error})", _EXTRACT_AGAIN) from error
         if self._first is None:
             raise UserError(self.path, "the store is empty", _EXTRACT_AGAIN)
         shape, _ = self._header(self._first, checked=True)
@@ -300,7 +308,7 @@ class FeatureFolder(FeatureReader):
         self._require(key)
         try:
             return np.load(self.path / f"{key}.npy", mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except NPY_ERRORS as error:
             raise UserError(self.path / f"{key}.npy", f"cannot be read ({error})", _EXTRACT_AGAIN) from error
 
 
@@ -626,7 +634,7 @@ class FolderWriter:
         """Whether the features of `key` are in the folder, whole."""
         try:
             return np.load(self.path / f"{key}.npy", mmap_mode="r", allow_pickle=False).size > 0
-        except (OSError, ValueError, EOFError):
+        except NPY_ERRORS:
             return False
 
     def add(self, key: str, features: np.ndarray) -> None:  # [T, D] or [T, N, D]

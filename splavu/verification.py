@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from splavu.encoders import ENCODERS
 from splavu.errors import UserError
-from splavu.stores import Attributes, FeatureFolder, FeatureReader, FeatureStore, checksum
+from splavu.stores import HDF5_ERRORS, Attributes, FeatureFolder, FeatureReader, FeatureStore, checksum
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 WHOLE = "(the whole file)"
@@ -72,7 +72,7 @@ def verify_store(path: str | os.PathLike[str], *, feature_dim: int | None = None
         if not _claims_to_be_hdf5(path):
             raise
         return Verdict(path, {}, 0, 0, None, 0, (Fault(WHOLE, error.problem),))
-    except (RuntimeError, OSError, ValueError) as error:  # HDF5's own words for a damaged list of names
+    except HDF5_ERRORS as error:
         return Verdict(path, {}, 0, 0, None, 0, (Fault(WHOLE, f"its list of keys cannot be read ({error})"),))
 
     headers, faults = _headers(reader, keys)
@@ -88,7 +88,7 @@ def verify_store(path: str | os.PathLike[str], *, feature_dim: int | None = None
             continue
         try:
             problem, recorded = _problem(reader, key, headers[key], width, first_of)
-        except (UserError, OSError, RuntimeError, ValueError) as error:
+        except (UserError, *HDF5_ERRORS) as error:
             problem, recorded = f"cannot be read ({getattr(error, 'problem', error)})", True
         num_unrecorded += not recorded
         if problem:
@@ -124,7 +124,7 @@ def _headers(reader: FeatureReader, keys: list[str]) -> tuple[dict[str, tuple], 
     for key in keys:
         try:
             headers[key] = reader.header(key)
-        except (UserError, OSError, RuntimeError, ValueError, TypeError) as error:
+        except (UserError, *HDF5_ERRORS) as error:
             faults[key] = getattr(error, "problem", str(error))
     return headers, faults
 
