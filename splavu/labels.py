@@ -61,7 +61,10 @@ def read_csv_labels(
 
 def read_json_labels(path: str | Path, *, base: int = 1) -> dict[str, int]:
     """`{key: class}` counting from `base` (Kinetics-400: `k400_{split}_labels.json`)."""
-    return {key: class_index(label, path, key, base=base) for key, label in read_json(path).items()}
+    labels = read_json(path)
+    if "" in labels:
+        raise UserError(path, "has a label without a key", "use the published label file")
+    return {key: class_index(label, path, key, base=base) for key, label in labels.items()}
 
 
 def read_ucf_labels(split_path: str | Path, classes_path: str | Path) -> dict[str, int]:
@@ -69,7 +72,9 @@ def read_ucf_labels(split_path: str | Path, classes_path: str | Path) -> dict[st
     lines = [line.split()[0] for line in _read_text(split_path).splitlines() if line.strip()]
     labels: dict[str, int] = {}
     for file_name, label in zip(lines, read_ucf_classes(classes_path, lines, source=split_path), strict=True):
-        if (key := without_extension(file_name)) in labels:
+        if not (key := without_extension(file_name)):
+            raise UserError(split_path, f"'{file_name}' names no file", "mend the line")
+        if key in labels:
             raise UserError(split_path, f"'{key}' stands there twice", "keep one line a video")
         labels[key] = label
     return _filled(labels, split_path)
@@ -104,10 +109,13 @@ def read_attribute_pickle(path: str | Path, *, num_attributes: int = 7) -> dict[
         raise UserError(path, "no such label file", "see the README for the layout of each data set")
     try:
         loaded = _ArrayUnpickler(io.BytesIO(path.read_bytes())).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, AttributeError, IndexError, KeyError, TypeError) as error:
-        raise UserError(path, f"is no pickle of NumPy arrays ({error})", "use the published label file") from error
+    except Exception as error:  # a damaged stream makes the unpickler call anything with anything
+        problem = f"is no pickle of NumPy arrays ({type(error).__name__}: {error})"
+        raise UserError(path, problem, "use the published label file") from error
     if not isinstance(loaded, dict):
         raise UserError(path, f"holds a {type(loaded).__name__}, expected a dictionary of image id to vector")
+    if strangers := [key for key in loaded if not isinstance(key, str) or not key]:
+        raise UserError(path, f"has the key {strangers[0]!r}, expected image ids", "use the published label file")
     return {key: _attribute_vector(value, num_attributes, path, key) for key, value in loaded.items()}
 
 
@@ -140,10 +148,13 @@ def read_private_labels(
 def read_rows(path: str | Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """The rows of a CSV file that must have a header with `columns`, at least one row, and no file name twice."""
     reader = csv.DictReader(io.StringIO(_read_text(path)))
-    header = reader.fieldnames or []
+    try:
+        header = reader.fieldnames or []
+        rows = list(reader)
+    except csv.Error as error:
+        raise UserError(path, f"is no CSV file ({error}, line {reader.line_num})", "is a quote left open?") from error
     if missing := [name for name in columns if name not in header]:
         raise UserError(path, f"has columns {', '.join(header) or '(none)'} but not '{missing[0]}'", "mend the header")
-    rows = list(reader)
     if not rows:
         raise UserError(path, "has a header but no row", "write at least one label")
     seen: set[str] = set()
@@ -152,6 +163,8 @@ def read_rows(path: str | Path, columns: tuple[str, ...]) -> list[dict[str, str]
         if None in row or None in row.values():
             problem = f"row {number} ('{name}') has not the header's {len(header)} cells"
             raise UserError(path, problem, 'mend the row; a text with commas stands in quotes "..."')
+        if not without_extension(name):
+            raise UserError(path, f"row {number} names no file ('{name}')", "mend the row")
         if name in seen:
             raise UserError(path, f"'{name}' stands there twice", "keep one row a file")
         seen.add(name)
@@ -187,11 +200,13 @@ class _ArrayUnpickler(pickle.Unpickler):
 def class_index(value: object, path: object, key: str, *, base: int, num_classes: int | None = None) -> int:
     """The 0-based class that `value` means in a file that counts from `base`."""
     try:
+        if isinstance(value, bool) or "_" in str(value):  # float() takes True and 1_0
+            raise ValueError
         index = int(number := float(value)) - base  # some files write the class as 3.0
+        if index != number - base:
+            raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise UserError(path, f"'{key}' has label {value!r}, expected a whole number") from None
-    if not number.is_integer():
-        raise UserError(path, f"'{key}' has label {value!r}, expected a whole number")
+        raise UserError(path, f"'{key}' has label {_shown(value)}, expected a whole number") from None
     if index < 0:
         raise UserError(path, f"'{key}' has label {value}, but this file counts from {base}", "check the label file")
     if num_classes is not None and index >= num_classes:
@@ -202,12 +217,22 @@ def class_index(value: object, path: object, key: str, *, base: int, num_classes
 
 def _attribute_vector(value: object, num_attributes: int, path: object, key: str) -> np.ndarray:
     try:
-        vector = np.asarray(value, dtype=np.float32).reshape(-1)  # [A]
-    except (TypeError, ValueError):
-        raise UserError(path, f"'{key}' has label {value!r}, expected {num_attributes} numbers") from None
+        with np.errstate(over="ignore", invalid="ignore"):
+            vector = np.asarray(value, dtype=np.float32).reshape(-1)  # [A]
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(path, f"'{key}' has label {_shown(value)}, expected {num_attributes} numbers") from None
     if vector.shape != (num_attributes,) or not np.isin(vector, (0.0, 1.0)).all():
-        raise UserError(path, f"'{key}' has label {vector.tolist()}, expected {num_attributes} values 0 or 1")
+        raise UserError(path, f"'{key}' has label {_shown(vector.tolist())}, expected {num_attributes} values 0 or 1")
     return vector
+
+
+def _shown(value: object) -> str:
+    """A value in a message, cut to a length that can be read."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more digits than Python prints
+        text = "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _filled(labels: dict[str, int], path: object) -> dict[str, int]:
@@ -243,6 +268,8 @@ def read_json(path: str | Path) -> dict:
         raise UserError(
             path, f"is no JSON (line {error.lineno}: {error.msg})", "use the published label file"
         ) from error
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
+        raise UserError(path, f"is no JSON of labels ({error})", "use the published label file") from error
     if not isinstance(loaded, dict):
         raise UserError(path, f"holds a {type(loaded).__name__}, expected an object", "use the published label file")
     return loaded

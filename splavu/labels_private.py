@@ -27,6 +27,9 @@ from splavu.labels import (
 
 GENDERS = ("female", "male")
 
+MAX_FRAMES = 10_000_000
+"""Of a video, days long; a range beyond is a slip of the pen, and would fill the memory."""
+
 PAHMDB51_VALUES: Mapping[str, tuple[str, ...]] = {
     "skin_color": ("unidentifiable", "white", "brown", "black"),
     "face": ("invisible", "partially visible", "completely visible"),
@@ -85,7 +88,7 @@ def read_ntu_genders(path: str | Path) -> dict[str, str]:
     genders: dict[str, str] = {}
     for gender in GENDERS:
         for subject in listed[gender]:
-            if not isinstance(subject, str) or not re.fullmatch(r"P\d{3}", subject):
+            if not isinstance(subject, str) or not re.fullmatch(r"P[0-9]{3}", subject):
                 raise UserError(path, f"{subject!r} is no subject of the form Pppp, such as P003", "mend the list")
             if subject in genders:
                 raise UserError(path, f"'{subject}' stands there twice", "give each subject one gender")
@@ -199,6 +202,8 @@ def read_pahmdb51(folder: str | Path, *, num_frames: Mapping[str, int] | None = 
     for path in paths:
         for file_name, entry in read_json(path).items():
             key = without_extension(file_name)
+            if not key:
+                raise UserError(path, f"'{file_name}' names no video", "mend the file")
             if key in videos:
                 raise UserError(path, f"'{key}' stands in {source[key].name} too", "keep one of the two")
             length = None if num_frames is None else num_frames.get(key)
@@ -265,7 +270,7 @@ def _ranges(entry: object, name: str, path: Path, key: str) -> list[tuple[int, i
         if not isinstance(item, list) or len(item) != 3:
             raise UserError(path, f"'{key}' has the {name} range {item}", "expected [first frame, last frame, value]")
         start, end, value = item
-        if type(start) is not int or type(end) is not int or not 0 <= start <= end:
+        if type(start) is not int or type(end) is not int or not 0 <= start <= end < MAX_FRAMES:
             raise UserError(
                 path, f"'{key}' has the {name} range {item}", "frames count from 0 and the last is included"
             )

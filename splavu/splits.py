@@ -50,8 +50,8 @@ class NtuName:
 
 def ntu_name(name: str) -> NtuName:
     """Take `SsssCcccPpppRrrrAaaa`, with or without a tail such as `_rgb.avi`, apart."""
-    match = re.match(r"S(\d{3})C(\d{3})(P\d{3})R(\d{3})A(\d{3})(?!\d)", name)
-    if match is None:
+    match = re.match(r"S(\d{3})C(\d{3})(P\d{3})R(\d{3})A(\d{3})(?!\d)", name, re.ASCII)
+    if match is None or any(int(number.removeprefix("P")) == 0 for number in match.groups()):
         raise UserError(name, "is no NTU RGB+D name of the form SsssCcccPpppRrrrAaaa", "check the store's keys")
     setup, camera, subject, repetition, action = match.groups()
     return NtuName(int(setup), int(camera), subject, int(repetition), int(action))
@@ -151,8 +151,8 @@ class CasiaName:
 
 def casia_name(name: str) -> CasiaName:
     """Take a Casia-B name, with or without an extension, apart."""
-    match = re.match(r"(\d{3})-([a-z]{2})-(\d{2})-(\d{3})(?!\d)", name)
-    if match is None:
+    match = re.match(r"(\d{3})-([a-z]{2})-(\d{2})-(\d{3})(?!\d)", name, re.ASCII)
+    if match is None or int(match[3]) == 0 or int(match[4]) > 180:
         raise UserError(name, "is no Casia-B name of the form SSS-TT-NN-VVV", "check the store's keys")
     subject, walk, repetition, view = match.groups()
     if walk not in CASIA_B_REPETITIONS:

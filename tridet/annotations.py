@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 ENDLESS = 1e8
 """Duration, in seconds, of a video whose duration isn't given: nothing is clipped to it."""
+
+MAX_LABEL = 2**31
+"""Label ids are below; they become indices."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,10 +95,10 @@ def read_annotations(
     if json_file is None:
         raise InputError("dataset.json_file", "is not set", "give the path of thumos14.json")
     try:
-        content = json.loads(Path(json_file).read_text(encoding="utf-8"))
+        content = json.loads(Path(json_file).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(json_file, "doesn't exist", "set dataset.json_file") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the latter two: also too long a number, too deep a nest
         raise InputError(json_file, f"can't be read as JSON ({error})") from error
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict) or not database:
@@ -146,7 +149,7 @@ def _video(
             raise InputError(place, f"segment is {segment!r}", "give [start, end] in seconds")
         if segment[1] <= segment[0]:
             raise InputError(place, f"segment {segment} ends no later than it starts", "correct or remove it")
-        if not isinstance(label, str) or not isinstance(label_id, int) or isinstance(label_id, bool) or label_id < 0:
+        if not isinstance(label, str) or type(label_id) is not int or not 0 <= label_id < MAX_LABEL:
             raise InputError(place, f"label {label!r} with label_id {label_id!r}", "give a text and a number from 0")
         if classes.setdefault(label, label_id) != label_id:
             raise InputError(place, f"gives {label!r} the label_id {label_id}, elsewhere it has {classes[label]}")
@@ -163,7 +166,7 @@ def _video(
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # which no NaN is either
 
 
 def _warn_of_outside(videos: Sequence[Video], source: str | Path) -> None:

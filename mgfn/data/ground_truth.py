@@ -146,9 +146,11 @@ def _from_folder(path: Path, entries: Sequence[Entry], lengths: Sequence[int]) -
 def _from_text(
     path: Path, entries: Sequence[Entry], lengths: Sequence[int], dataset: str, *, slack: int
 ) -> list[NDArray]:
-    rows: Mapping[str, list[str]] = {
-        video_name(words[0]): words[1:] for line in path.read_text().splitlines() if (words := line.split())
-    }
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, f"can't be read as a text file ({error})") from None
+    rows: Mapping[str, list[str]] = {video_name(words[0]): words[1:] for line in lines if (words := line.split())}
     events_of: Callable[[list[str]], list[tuple[int, int]]] = _xd_events if dataset == "XD" else _ucf_events
     truths = []
     for entry, length in zip(entries, lengths, strict=True):
@@ -161,6 +163,9 @@ def _from_text(
             except ValueError:
                 raise InputError(path, f"the line of '{entry.name}' holds no pairs of frame numbers") from None
             for start, end in events:
+                if not 0 <= start < end:
+                    problem = f"'{entry.name}' has an event that starts at frame {start} and ends before {end}"
+                    raise InputError(path, problem, "correct the line")
                 # XD annotates whole films' cuts and is clipped, as published; UCF's numbers fit but for a few frames.
                 if start >= length or (dataset != "XD" and end - length >= slack):
                     problem = f"'{entry.name}' has an event at frames {start}..{end - 1}, its snippets cover {length}"
@@ -184,12 +189,21 @@ def _xd_events(words: list[str]) -> list[tuple[int, int]]:
 
 def _labels(path: Path) -> NDArray[np.int8]:
     try:
-        labels = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(path, f"is no NumPy array ({error})") from None
-    if labels.ndim != 1 or not np.isin(labels, (0, 1)).all():
+        # Mapped, so that a damaged header that claims terabytes is refused by the file's length.
+        labels = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy parses the header as Python and archives as ZIP, and lets their errors through
+        raise InputError(path, f"is no NumPy array ({type(error).__name__}: {error})") from None
+    if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "biuf":
+        raise InputError(path, f"holds {_kind(labels)}, expected one row of 0 and 1")
+    if not np.isin(labels, (0, 1)).all():
         raise InputError(path, f"shape {labels.shape}, expected one row of 0 and 1")
     return labels.astype(np.int8)
+
+
+def _kind(loaded: object) -> str:
+    if not isinstance(loaded, np.ndarray):
+        return "several arrays"
+    return f"an array of {loaded.dtype}, shape {loaded.shape}"
 
 
 def _require_lengths(path: Path, entries: Sequence[Entry], truths: Sequence[NDArray], lengths: Sequence[int]) -> None:

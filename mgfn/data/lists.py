@@ -78,7 +78,7 @@ def read_list(path: str | Path, dataset: str) -> list[Entry]:
     if dataset not in KIND_OF_NAME:
         raise InputError("datasetname", f"'{dataset}' is unknown", nearest(dataset, KIND_OF_NAME))
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise InputError(path, "there is no such list") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -95,6 +95,8 @@ def read_list(path: str | Path, dataset: str) -> list[Entry]:
         if len(columns) > 1:
             raise InputError(place, "some lines have a column of labels, some have none", "label all or none")
         name = video_name(feature_path)
+        if not name or "\0" in name:
+            raise InputError(place, f"{line.strip()[:80]!r} ends in no file name", "give one feature path a line")
         if name in entries:
             raise InputError(place, f"'{name}' is there already, from {entries[name].place}", "list it once")
         kind = KIND_OF_NAME[dataset](name)
