@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from multiprocessing import connection, reduction
+from multiprocessing import connection, forkserver, reduction
 from pathlib import Path
 
 import torch
@@ -261,10 +261,17 @@ class _Worker:
             self.connection.send(message)
 
 
+def warm_up(asked: int | None) -> None:
+    """Let the server of `decoders(asked)` begin its imports, which take seconds, while its owner does other things."""
+    if decoders(asked)[1]:
+        _context()
+        forkserver.ensure_running()
+
+
 def _context() -> multiprocessing.context.BaseContext:
     """Processes that begin as if spawned, but from a server that has torch and the decoders imported already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["feature_extraction.sources", "feature_extraction.video_features", "av", "cv2"])
+    context.set_forkserver_preload(["feature_extraction.feature_extraction_action", "av", "cv2"])
     return context
 
 

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 import config
 from catalogue import FOLDER, STORED, VP_LABELS, row_of
-from feature_extraction.decoding import TIMEOUT, Job, decoders
+from feature_extraction.decoding import TIMEOUT, Job, decoders, warm_up
 from feature_extraction.encoders import FrozenEncoder, load_encoder
 from feature_extraction.extraction import extract
 from feature_extraction.obfuscation import OBFUSCATIONS, Obfuscation, default_features, obfuscation
@@ -95,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--fresh", "has no meaning for a shard", "remove the store and its .partial folder first")
     backend = pick_backend(settings.backend)
     hide = obfuscation(settings.obfuscate, person_boxes=settings.person_boxes)
+    warm_up(settings.num_workers)
     encoder = load_encoder(settings.encoder, settings.weights)
     spec = encoder.spec
     print(f"encoder {spec.name}, {spec.feature_dim} wide, weights {encoder.weights_hash[:12]}, on {device}")

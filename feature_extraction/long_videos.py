@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 import config
-from feature_extraction.decoding import TIMEOUT, Job, decoders
+from feature_extraction.decoding import TIMEOUT, Job, decoders, warm_up
 from feature_extraction.encoders import FrozenEncoder, load_encoder
 from feature_extraction.extraction import extract
 from feature_extraction.obfuscation import OBFUSCATIONS, Obfuscation, default_features, obfuscation
@@ -79,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--out", "missing", "name the folder to write, for example --out features")
     backend = pick_backend(settings.backend)
     hide = obfuscation(settings.obfuscate, person_boxes=settings.person_boxes)
+    warm_up(settings.num_workers)
     encoder = load_encoder(settings.encoder, settings.weights)
     spec = encoder.spec
     check_clips(settings.stride, settings.crops, spec.num_frames)

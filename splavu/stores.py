@@ -225,7 +225,8 @@ class FeatureStore(FeatureReader):
 
     def dataset_attributes(self, key: str) -> dict[str, object]:
         """What is noted with the features of `key`, such as their checksum."""
-        return dict(h5py.Dataset(self._dataset(key)).attrs)
+        attributes = h5py.Dataset(self._dataset(key)).attrs
+        return {name: np.bytes_(value) if isinstance(value, bytes) else value for name, value in attributes.items()}
 
     def close(self) -> None:
         """Close the file; the next access opens it again."""
