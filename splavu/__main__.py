@@ -103,13 +103,13 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from splavu.verification import described, verify_store
+    from splavu.verification import described, verify_apart
 
     has_faults = False
     strangers: list[UserError] = []
     for path in args.stores:
         try:
-            verdict = verify_store(path, feature_dim=args.feature_dim, quiet=args.quiet)
+            verdict = verify_apart(path, feature_dim=args.feature_dim, quiet=args.quiet)
         except UserError as error:
             strangers.append(error)
             continue

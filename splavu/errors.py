@@ -21,6 +21,10 @@ class UserError(Exception):
         line = f"{culprit}: {problem}" + (f"; {remedy}" if remedy else "")
         super().__init__(" ".join(line.split()))
 
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, str, str]]:
+        """For its way from one process to another."""
+        return type(self), (self.culprit, self.problem, self.remedy)
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A remedy that offers the name in `known` closest to `name`, or lists them all."""

@@ -7,10 +7,13 @@ whose checksum differs was changed after it was extracted, however sane its numb
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,8 @@ from splavu.errors import UserError
 from splavu.stores import HDF5_ERRORS, Attributes, FeatureFolder, FeatureReader, FeatureStore, checksum
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+ALIVE = None
+"""What a process sends while it reads."""
 WHOLE = "(the whole file)"
 """Stands for a key where no key can be read."""
 ORIGIN = ("encoder", "weights_sha256", "preprocessing")
@@ -52,7 +57,63 @@ class Verdict:
     faults: tuple[Fault, ...]
 
 
-def verify_store(path: str | os.PathLike[str], *, feature_dim: int | None = None, quiet: bool = False) -> Verdict:
+def verify_apart(
+    path: str | os.PathLike[str], *, feature_dim: int | None = None, quiet: bool = False, patience: float = 300.0
+) -> Verdict:
+    """As `verify_store`, in a process of its own: some damaged files make HDF5 crash, or keep it busy for ever.
+
+    Args:
+        path: As there.
+        feature_dim: As there.
+        quiet: As there.
+        patience: Seconds without a key read after which the file counts as one of those.
+    """
+    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_verify_and_send, args=(sender, path, feature_dim, quiet), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        while receiver.poll(patience):
+            if (message := receiver.recv()) is ALIVE:
+                continue
+            if isinstance(message, UserError):
+                raise message
+            return message
+        problem = f"reading it did not go on for {patience:.0f} s: its structure is damaged"
+    except EOFError:
+        process.join()
+        if process.exitcode >= 0:
+            raise RuntimeError(f"{path}: the process that verifies it failed, and told why on stderr") from None
+        problem = f"reading it crashes HDF5 (exit code {process.exitcode}): its structure is damaged"
+    finally:
+        process.kill()
+        process.join()
+    return Verdict(Path(path), {}, 0, 0, None, 0, (Fault(WHOLE, problem),))
+
+
+def _verify_and_send(sender: Connection, path: Path, feature_dim: int | None, quiet: bool) -> None:
+    last = time.monotonic()
+
+    def on_key() -> None:
+        nonlocal last
+        if time.monotonic() - last > 1:
+            sender.send(ALIVE)
+            last = time.monotonic()
+
+    try:
+        sender.send(verify_store(path, feature_dim=feature_dim, quiet=quiet, on_key=on_key))
+    except UserError as error:
+        sender.send(error)
+
+
+def verify_store(
+    path: str | os.PathLike[str],
+    *,
+    feature_dim: int | None = None,
+    quiet: bool = False,
+    on_key: Callable[[], None] = lambda: None,
+) -> Verdict:
     """Read every feature of a store once. Takes the memory of its largest key.
 
     Args:
@@ -60,6 +121,7 @@ def verify_store(path: str | os.PathLike[str], *, feature_dim: int | None = None
         feature_dim: Width expected; None takes the width of the encoder that the attributes name, or else the one that
             most keys have.
         quiet: No progress bar.
+        on_key: Called whenever a key was looked at; each is, twice.
 
     Raises:
         UserError: `path` is neither (a file that isn't HDF5, a folder without .npy files), or doesn't exist.
@@ -75,7 +137,7 @@ def verify_store(path: str | os.PathLike[str], *, feature_dim: int | None = None
     except HDF5_ERRORS as error:
         return Verdict(path, {}, 0, 0, None, 0, (Fault(WHOLE, f"its list of keys cannot be read ({error})"),))
 
-    headers, faults = _headers(reader, keys)
+    headers, faults = _headers(reader, keys, on_key)
     width = feature_dim or _encoder_width(reader.attributes) or _usual_width(headers)
     if path.is_dir():
         reader = FeatureFolder(path, feature_dim=width)
@@ -84,6 +146,7 @@ def verify_store(path: str | os.PathLike[str], *, feature_dim: int | None = None
     first_of: dict[str, str] = {}  # checksum -> key
     num_rows = num_unrecorded = 0
     for key in tqdm(keys, desc=path.name, unit="key", disable=quiet or None, leave=False):
+        on_key()
         if key in faults:
             continue
         try:
@@ -118,10 +181,13 @@ def differences(one: Attributes, other: Attributes) -> list[str]:
     return [name for name in ORIGIN if name in one and name in other and one[name] != other[name]]
 
 
-def _headers(reader: FeatureReader, keys: list[str]) -> tuple[dict[str, tuple], dict[str, str]]:
+def _headers(
+    reader: FeatureReader, keys: list[str], on_key: Callable[[], None]
+) -> tuple[dict[str, tuple], dict[str, str]]:
     """(key -> (shape, dtype), key -> problem), of all keys together."""
     headers, faults = {}, {}
     for key in keys:
+        on_key()
         try:
             headers[key] = reader.header(key)
         except (UserError, *HDF5_ERRORS) as error:

@@ -1,13 +1,18 @@
 """verify: every way in which a store can be broken is found, under its key, and nothing else is."""
 
 import hashlib
+import multiprocessing
+import os
 import shutil
+import signal
 import subprocess
+import time
 
 import h5py
 import numpy as np
 import pytest
 
+from splavu import verification
 from splavu.__main__ import main
 from splavu.errors import UserError
 from splavu.stores import FeatureFolder, FeatureStore, FolderWriter, StoreWriter
@@ -176,6 +181,21 @@ def test_features_of_other_weights_or_preprocessing_are_told_apart():
     assert differences(ATTRIBUTES, ATTRIBUTES | {"decoder": "another"}) == []
     assert differences(ATTRIBUTES, ATTRIBUTES | {"weights_sha256": "xyz"}) == ["weights_sha256"]
     assert differences(ATTRIBUTES, {}) == [], "a store that doesn't say is not accused"
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the child inherits a stand-in")
+@pytest.mark.parametrize(
+    ("happens", "problem"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "crashes HDF5 (exit code -9)"),
+        (lambda: time.sleep(60), "did not go on for 1 s"),
+    ],
+)
+def test_a_file_that_crashes_or_hangs_hdf5_is_a_damaged_store(store, monkeypatch, happens, problem):
+    monkeypatch.setattr(verification, "verify_store", lambda *args, **options: happens())
+    found = verification.verify_apart(store, quiet=True, patience=1)
+    assert [fault.key for fault in found.faults] == [WHOLE]
+    assert problem in found.faults[0].problem
 
 
 @pytest.mark.parametrize(
