@@ -543,7 +543,8 @@ class StoreWriter:
         places.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         old = FeatureStore(self.path) if self._stored else None
         with _written_aside(self._merging, durable=True) as temporary, h5py.File(temporary, "w", locking=False) as file:
-            file.attrs.update((old.attributes if old is not None else {}) | self.attributes)
+            others = old.attributes if old is not None else {}
+            file.attrs.update(self.attributes | {name: others[name] for name in others.keys() - self.attributes})
             for key in sorted(self._stored | self._parts.keys()):
                 features = _read_part(self._parts[key])[1] if key in self._parts else old[key]
                 dataset = file.create_dataset(key, features.shape, np.float32, dcpl=places)

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
+from splavu import stores
 from splavu.errors import UserError
 from splavu.stores import FeatureFolder, FeatureStore, FolderWriter, StoreWriter, open_features, write_npy
 
@@ -269,6 +270,89 @@ def test_writer_refuses_what_no_store_should_hold(tmp_path, key, value, problem)
         with pytest.raises(UserError, match=problem):
             writer.add(key, value)
     assert FeatureStore(tmp_path / "s.h5").keys() == ["a"]
+
+
+@pytest.mark.parametrize("moved_at_once", [1, 2**26])
+@pytest.mark.parametrize("num_steps", range(1, 7))
+def test_a_merge_killed_at_any_step_is_ended_by_the_next_run(tmp_path, monkeypatch, features, moved_at_once, num_steps):
+    """Killed at the n-th time that something reaches the disk; what was deleted by then is in the file already."""
+    whole, killed = tmp_path / "whole.h5", tmp_path / "killed.h5"
+    with StoreWriter(whole, attributes=ATTRIBUTES) as writer:
+        for key, value in features.items():
+            writer.add(key, value)
+    monkeypatch.setattr(stores, "BYTES_MOVED_AT_ONCE", moved_at_once)
+    fsync, count = os.fsync, iter(range(1, 1000))
+
+    def fsync_or_die(descriptor):
+        if next(count) == num_steps:
+            raise KeyboardInterrupt
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync_or_die)
+    with contextlib.suppress(KeyboardInterrupt), StoreWriter(killed, attributes=ATTRIBUTES) as writer:
+        for key, value in features.items():
+            writer.add(key, value)
+    monkeypatch.setattr(os, "fsync", fsync)
+    with StoreWriter(killed, attributes=ATTRIBUTES) as writer:
+        assert len(writer) == len(features)
+    assert killed.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.h5", "whole.h5"]
+
+
+def test_merging_holds_each_feature_once(tmp_path, monkeypatch):
+    """What parts and the new file take on the disk together hardly grows while they are merged."""
+    monkeypatch.setattr(stores, "BYTES_MOVED_AT_ONCE", 2**20)
+    fsync, used = os.fsync, []
+
+    def measured(descriptor):
+        fsync(descriptor)
+        used.append(sum(path.stat().st_blocks * 512 for path in tmp_path.rglob("*") if path.is_file()))
+
+    with StoreWriter(tmp_path / "s.h5", attributes=ATTRIBUTES) as writer:
+        for i in range(40):
+            writer.add(f"v{i}", np.full((256, 1024), i, np.float32))  # 1 MiB each
+        monkeypatch.setattr(os, "fsync", measured)
+    assert len(used) >= 40
+    assert max(used) < 40 * 2**20 + 4 * 2**20
+
+
+def test_shards_write_one_journal_and_the_last_merges(tmp_path, features):
+    whole, path = tmp_path / "whole.h5", tmp_path / "s.h5"
+    with StoreWriter(whole, attributes=ATTRIBUTES) as writer:
+        for key, value in features.items():
+            writer.add(key, value)
+    keys = list(features)
+    with StoreWriter(path, attributes=ATTRIBUTES, shard=(0, 2)) as first:
+        with StoreWriter(path, attributes=ATTRIBUTES, shard=(1, 2)) as second:
+            for index, key in enumerate(keys):
+                (first, second)[index % 2].add(key, features[key])
+            with pytest.raises(UserError, match="another process"), StoreWriter(path, attributes=ATTRIBUTES):
+                pass
+            second.failures["lost"] = "of the second shard"
+        assert not second.is_merged
+        assert not path.exists()
+    assert first.is_merged
+    assert first.failures == {"lost": "of the second shard"}
+    assert path.read_bytes() == whole.read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["s.h5", "whole.h5"]
+
+
+def test_a_shard_that_was_killed_is_waited_for_and_made_up_for(tmp_path, features):
+    path, keys = tmp_path / "s.h5", list(features)
+    with contextlib.suppress(KeyboardInterrupt), StoreWriter(path, attributes=ATTRIBUTES, shard=(0, 2)) as writer:
+        writer.add(keys[0], features[keys[0]])
+        raise KeyboardInterrupt
+    with StoreWriter(path, attributes=ATTRIBUTES, shard=(1, 2)) as writer:
+        for key in keys[1:3]:
+            writer.add(key, features[key])
+    assert not path.exists(), "shard 0 never said that it is done"
+    with StoreWriter(path, attributes=ATTRIBUTES, shard=(0, 2)) as writer:
+        assert [writer.done(key) for key in keys] == [True, True, True, False, False]
+        for key in keys[3:]:
+            writer.add(key, features[key])
+    assert FeatureStore(path).keys() == sorted(features)
+    with pytest.raises(UserError, match="was made with encoder"), StoreWriter(path, attributes={}, shard=(0, 2)):
+        pass
 
 
 def test_nothing_added_writes_nothing(tmp_path):
