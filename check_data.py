@@ -13,12 +13,13 @@ import argparse
 import functools
 import glob
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import config
 from catalogue import CATALOGUE, FOLDER, STORED, VP_LABELS, folder_of, row_of
 from feature_extraction.images import IMAGE_EXTENSIONS
+from feature_extraction.preprocessing import protocol_preprocessing
 from feature_extraction.videos import VIDEO_EXTENSIONS
 from splavu import cli
 from splavu.datasets import DatasetSpec, Layout
@@ -125,6 +126,10 @@ class Part:
     """The stores may hold videos that are not of this part."""
     extensions: frozenset[str] = VIDEO_EXTENSIONS
 
+    def is_told(self, places: Places) -> bool:
+        """Whether its label files are there."""
+        return all((places.data / file).exists() for file in self.label_files)
+
 
 def check(name: str, places: Places) -> Findings:
     """Look for everything of the data set called `name`."""
@@ -215,6 +220,7 @@ def _annotated_parts(spec: AnnotatedSpec, places: Places) -> list[Part]:
 def _compare(findings: Findings, layout: Layout, parts: Sequence[Part], places: Places) -> None:
     """Labels against what is official, then files and stores against the labels."""
     findings.found.append(f"key: {layout.key}" + (f"; {layout.note}" if layout.note else ""))
+    findings.found.append(_preprocessing(findings.name))
     if "all" in layout.num_videos and len(parts) > 1:
         findings.found.append(f"official: {layout.num_videos['all']} videos in all")
     if layout.num_subjects:
@@ -224,7 +230,7 @@ def _compare(findings: Findings, layout: Layout, parts: Sequence[Part], places: 
     files = {part.folder: _files(part.folder, part.extensions) for part in parts}
     has_all_files = all([_check_files(findings, part, layout, files[part.folder], places) for part in parts])
     encoders = [e for e in places.encoders if any(path.exists() for part in parts for path in part.stores(e))]
-    has_stores = [e.name for e in encoders if all([_check_stores(findings, part, e) for part in parts])]
+    has_stores = [e.name for e in encoders if all([_check_stores(findings, part, e, places) for part in parts])]
     for encoder in encoders:
         _check_origin(findings, parts, encoder)
     if places.encoder is not None and not encoders:
@@ -237,12 +243,22 @@ def _compare(findings: Findings, layout: Layout, parts: Sequence[Part], places: 
             findings.missing.append(f"or features: {example}, for instance")
 
 
+def _preprocessing(name: str) -> str:
+    """What happens to its frames before an encoder sees them."""
+    own = encoder_spec("videoMAE").preprocessing
+    published = protocol_preprocessing(own, protocol="published", dataset=name)
+    changed = [field.name for field in fields(own) if getattr(own, field.name) != getattr(published, field.name)]
+    exceptions = ", ".join(f"{name} {getattr(published, name)}" for name in changed)
+    line = f"preprocessing: the encoder's, for videoMAE short side {own.short_side} and centre {own.crop}"
+    return line + (f"; as published: {exceptions}" if exceptions else "")
+
+
 def _check_files(findings: Findings, part: Part, layout: Layout, files: Mapping[str, Path], places: Places) -> bool:
     """Whether all labelled videos of a part are there; a line on labels and one on files."""
     official = f", official {layout.num_videos[part.split]}" if part.split in layout.num_videos else ""
     names: Sequence[str] = ()
     labels = "no labels"
-    if all((places.data / file).exists() for file in part.label_files):
+    if part.is_told(places):
         try:
             names = part.labelled(list(files))
             labels = f"{len(names)} labelled"
@@ -253,14 +269,17 @@ def _check_files(findings: Findings, part: Part, layout: Layout, files: Mapping[
         if f"videos: {part.folder}" not in findings.absent:
             findings.absent.append(f"videos: {part.folder}")
         return False
+    if not names:
+        findings.found.append(f"{part.split}: {len(files)} files below {part.folder}")
+        return False
     absent = [name for name in names if name not in files and without_extension(name) not in files]
     findings.found.append(f"{part.split}: {len(names) - len(absent)} of {len(names)} files below {part.folder}")
     if absent:
         findings.absent.append(f"{len(absent)} files of {part.split} below {part.folder}: {_some(absent)}")
-    return bool(names) and not absent
+    return not absent
 
 
-def _check_stores(findings: Findings, part: Part, encoder: EncoderSpec) -> bool:
+def _check_stores(findings: Findings, part: Part, encoder: EncoderSpec, places: Places) -> bool:
     """Whether an encoder's stores hold the labelled videos of a part, and no others."""
     paths = part.stores(encoder)
     if absent := [path for path in paths if not path.exists()]:
@@ -268,14 +287,14 @@ def _check_stores(findings: Findings, part: Part, encoder: EncoderSpec) -> bool:
         return False
     try:
         keys = [key for path in paths for key in open_features(path).keys()]  # noqa: SIM118
-        names = part.labelled(keys)
+        names = part.labelled(keys) if part.is_told(places) else ()
     except UserError as error:
         findings.missing.append(str(error))
         return False
     where = ", ".join(map(str, paths))
     held = set(keys)
     absent = [name for name in names if name not in held]
-    surplus = [] if part.holds_others else sorted(held.difference(names))
+    surplus = [] if part.holds_others or not names else sorted(held.difference(names))
     findings.found.append(
         f"{part.split}: {where}: {len(keys)} keys, {len(names) - len(absent)} of {len(names)} labelled"
     )

@@ -57,6 +57,8 @@ def test_every_row_says_how_it_lies_on_disk_and_is_found_whole(name, tmp_path, l
     assert code == 0, told
     assert f"{name} (" in told
     assert "1 of 1 usable" in told
+    if name in ("hmdb51", "vispr"):
+        assert "as published: " + {"hmdb51": "short_side 224", "vispr": "mean (0.0, 0.0, 0.0), std"}[name] in told
     for split, count in spec.layout.num_videos.items():
         assert f"official {count}" in told or f"official: {count}" in told, split
 
@@ -169,6 +171,9 @@ def test_long_videos(tmp_path, look):
 def test_annotations_of_anothers_videos(tmp_path, look):
     write_plain(tmp_path, CATALOGUE["hmdb51"])
     folder = tmp_path / "data/pa_hmdb51/PrivacyAttributes"
+    code, told = look("pa_hmdb51")
+    assert code == 1
+    assert next(line for line in told.splitlines() if "missing" in line) == f"  missing: labels: {folder}"
     folder.mkdir(parents=True)
     names = [files[0] for files in labelled_files(tmp_path).values()]
     ranges = {name: [[0, 47, 1]] for name in PAHMDB51_VALUES}
