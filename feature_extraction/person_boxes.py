@@ -38,6 +38,8 @@ EVERY = 4
 """Frames from one that is searched to the next; in an eighth of a second nobody leaves a box's margin."""
 SHORT_SIDE = 240
 """Pixels of a frame's short side when it is searched; more finds smaller people and costs the square of it."""
+MOST_ENLARGED = 4.0
+"""Bounds the memory for frames that are a few pixels high."""
 PADDING = 0.25
 """Share of each side that is added around a frame, by repeating its edge. The detector's window leaves a sixth of its
 height free above and below a person: without padding, who fills the frame is never found."""
@@ -96,10 +98,13 @@ def _found_in(frame: np.ndarray) -> np.ndarray:  # [H, W, 3] -> [m, 4]
     detector.setSVMDetector(cv2.HOGDescriptor.getDefaultPeopleDetector())
     rows, columns = (round(PADDING * side) for side in frame.shape[:2])
     padded = cv2.copyMakeBorder(frame, rows, rows, columns, columns, cv2.BORDER_REPLICATE)
-    scale = SHORT_SIDE / min(frame.shape[:2])
+    scale = min(MOST_ENLARGED, SHORT_SIDE / min(frame.shape[:2]))
     sought = cv2.resize(
         padded, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     )
+    width, height = detector.winSize
+    if sought.shape[0] < height or sought.shape[1] < width:  # OpenCV reads beyond such a picture
+        return np.empty((0, 4), int)
     rectangles, _ = detector.detectMultiScale(sought, winStride=(8, 8), scale=1.05)
     if not len(rectangles):
         return np.empty((0, 4), int)

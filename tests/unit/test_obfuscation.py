@@ -122,6 +122,16 @@ def test_blur_is_a_gaussian_as_wide_as_said():
     assert np.sqrt((slope * (centres - mean) ** 2).sum() / slope.sum()) == pytest.approx(121 * BLUR_SIGMA, rel=0.05)
 
 
+def test_a_photograph_is_blurred_in_no_time_and_a_sliver_is_searched():
+    photograph = np.zeros((3000, 4000, 3), np.uint8)
+    photograph[:, 2000:] = 240
+    hidden = blurred(photograph, np.array([[0, 0, 4000, 3000]]))
+    spread = np.abs(np.diff(hidden[1500, :, 0].astype(float)) / 240) @ (np.arange(3999) - 1999.0) ** 2
+    assert np.sqrt(spread) == pytest.approx(4000 * BLUR_SIGMA, rel=0.05)
+    for shape in ((2, 5000), (5000, 2), (1, 1), (31, 200), (40, 12)):
+        assert HogDetector().boxes(np.zeros((1, *shape, 3), np.uint8), "i", 0)[0].shape == (0, 4)
+
+
 def test_where_boxes_overlap_the_stronger_blur_counts_in_any_order():
     frame, boxes = noise(80, 80, 3), np.array([[0, 0, 80, 80], [30, 30, 42, 42]])
     for order in (boxes, boxes[::-1]):
