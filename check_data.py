@@ -10,25 +10,23 @@ next) or the feature stores of an encoder hold exactly the labelled videos. With
 from __future__ import annotations
 
 import argparse
-import functools
 import glob
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import config
-from catalogue import CATALOGUE, FOLDER, STORED, VP_LABELS, folder_of, row_of
-from feature_extraction.images import IMAGE_EXTENSIONS
+from catalogue import CATALOGUE, FOLDER, STORED, folder_of, row_of
 from feature_extraction.preprocessing import protocol_preprocessing
-from feature_extraction.videos import VIDEO_EXTENSIONS
+from holdings import Part, Places, annotated_parts, split_parts, untrimmed_parts
 from splavu import cli
-from splavu.datasets import DatasetSpec, Layout
-from splavu.encoders import ENCODERS, EncoderSpec, encoder_spec
+from splavu.datasets import Layout
+from splavu.encoders import EncoderSpec, encoder_spec
 from splavu.errors import UserError, nearest
-from splavu.labels import read_vector_csv, without_extension
+from splavu.labels import without_extension
 from splavu.stores import Attributes, open_features
 from splavu.verification import differences
-from untrimmed import ANNOTATED, UNTRIMMED, AnnotatedSpec, UntrimmedSpec
+from untrimmed import ANNOTATED, UNTRIMMED
 
 DEFAULT = (*(name for name in CATALOGUE if name in STORED), *UNTRIMMED, *ANNOTATED)
 """One name for each set of videos."""
@@ -95,126 +93,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if unusable else 0
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where to look, and whose stores there must be."""
-
-    data: Path
-    features: Path
-    encoder: EncoderSpec | None
-    """None: any encoder's, or none if the videos are there."""
-
-    @property
-    def encoders(self) -> list[EncoderSpec]:
-        return list(ENCODERS.values()) if self.encoder is None else [self.encoder]
-
-
-@dataclass(frozen=True)
-class Part:
-    """What must agree with each other: a split's labels, its files, and the stores of its features."""
-
-    split: str
-    label_files: tuple[str, ...]
-    """Below the data root."""
-    folder: Path
-    """Of the videos or images."""
-    labelled: Callable[[Sequence[str]], Sequence[str]]
-    """(names that are there) -> the keys that have labels; where names tell the labels, the split's among them."""
-    stores: Callable[[EncoderSpec], Sequence[Path]]
-    """Where the features of an encoder lie: one store, or several of which each holds some."""
-    holds_others: bool = False
-    """The stores may hold videos that are not of this part."""
-    extensions: frozenset[str] = VIDEO_EXTENSIONS
-
-    def is_told(self, places: Places) -> bool:
-        """Whether its label files are there."""
-        return all((places.data / file).exists() for file in self.label_files)
-
-
 def check(name: str, places: Places) -> Findings:
     """Look for everything of the data set called `name`."""
     if name in UNTRIMMED:
         row = UNTRIMMED[name]
-        findings, parts = Findings(name, f"{row.num_classes} classes"), _untrimmed_parts(row, places)
+        findings, parts = Findings(name, f"{row.num_classes} classes"), untrimmed_parts(row, places)
     elif name in ANNOTATED:
         row = ANNOTATED[name]
-        findings, parts = Findings(name, f"annotations of {row.origin}"), _annotated_parts(row, places)
+        findings, parts = Findings(name, f"annotations of {row.origin}"), annotated_parts(row, places)
     else:
         try:
             row = row_of(name, places.data)
         except UserError as error:
             return Findings(name, "one's own videos", missing=[str(error)])
         findings = Findings(name, f"{row.num_classes} {'attributes' if row.multi_label else 'classes'}")
-        parts = _split_parts(row, places)
+        parts = split_parts(row, places)
     _compare(findings, row.layout, parts, places)
     return findings
-
-
-def _split_parts(spec: DatasetSpec, places: Places) -> list[Part]:
-    """A split each; 'val', which no set publishes, only where somebody made one."""
-    file_name, origin_name = VP_LABELS.get(spec.name.removesuffix("_actions"), ("", ""))
-    origin = row_of(origin_name, places.data) if origin_name else spec
-
-    def labelled(split: str, present: Sequence[str]) -> Sequence[str]:
-        folder = places.data / spec.folder
-        if origin is not spec and _is_told(origin, split, places):
-            of_split = origin.read_labels(places.data / origin.folder, split, ())
-            return [key for key in read_vector_csv(folder / file_name) if without_extension(key) in of_split]
-        if spec.keep is not None:  # names are the labels
-            return [] if not present else list(spec.read_labels(folder, split, spec.keys(places.data, split, present)))
-        return list(spec.read_labels(folder, split, present))
-
-    parts = [
-        Part(
-            split,
-            tuple(file.format(split=split) for file in spec.layout.label_files),
-            places.data / spec.layout.videos.format(split=split),
-            functools.partial(labelled, split),
-            lambda encoder, split=split: [spec.store_path(places.features, split, encoder.name)],
-            holds_others=spec.keep is not None,
-            extensions=IMAGE_EXTENSIONS if spec.is_images else VIDEO_EXTENSIONS,
-        )
-        for split in spec.splits
-    ]
-    return [
-        part
-        for part in parts
-        if part.split != "val"
-        or _is_told(origin, "val", places)
-        or any(path.exists() for encoder in places.encoders for path in part.stores(encoder))
-    ]
-
-
-def _is_told(spec: DatasetSpec, split: str, places: Places) -> bool:
-    """Whether the label files say which videos are of a split."""
-    return all((places.data / file.format(split=split)).exists() for file in spec.layout.label_files)
-
-
-def _untrimmed_parts(spec: UntrimmedSpec, places: Places) -> list[Part]:
-    def stores(encoder: EncoderSpec) -> list[Path]:
-        return [places.features / f"{spec.name}_{encoder.file_tag}"]
-
-    def labelled(split: str, present: Sequence[str]) -> Sequence[str]:
-        return spec.read_names(places.data / spec.name)[split]
-
-    folder, files = places.data / spec.layout.videos, spec.layout.label_files
-    return [
-        Part(split, files, folder, functools.partial(labelled, split), stores, holds_others=True)
-        for split in spec.layout.num_videos
-    ]
-
-
-def _annotated_parts(spec: AnnotatedSpec, places: Places) -> list[Part]:
-    origin = row_of(spec.origin, places.data)
-
-    def stores(encoder: EncoderSpec) -> list[Path]:
-        paths = [origin.store_path(places.features, split, encoder.name) for split in origin.splits]
-        return [path for path in paths if path.exists()] or paths[-1:]
-
-    folder = places.data / spec.layout.videos
-    return [
-        Part("all", spec.layout.label_files, folder, lambda _: spec.read_names(places.data), stores, holds_others=True)
-    ]
 
 
 def _compare(findings: Findings, layout: Layout, parts: Sequence[Part], places: Places) -> None:
@@ -227,7 +122,7 @@ def _compare(findings: Findings, layout: Layout, parts: Sequence[Part], places: 
         findings.found.append(f"official: {layout.num_subjects} subjects")
     missing = dict.fromkeys(file for part in parts for file in part.label_files if not (places.data / file).exists())
     findings.missing += [f"labels: {places.data / file}" for file in missing]
-    files = {part.folder: _files(part.folder, part.extensions) for part in parts}
+    files = {folder: part.files() for folder, part in {part.folder: part for part in parts}.items()}
     has_all_files = all([_check_files(findings, part, layout, files[part.folder], places) for part in parts])
     encoders = [e for e in places.encoders if any(path.exists() for part in parts for path in part.stores(e))]
     has_stores = [e.name for e in encoders if all([_check_stores(findings, part, e, places) for part in parts])]
@@ -336,13 +231,6 @@ def _check_origin(findings: Findings, parts: Sequence[Part], encoder: EncoderSpe
             elif differing := differences(first[1], attributes):
                 names = ", ".join(differing)
                 findings.missing.append(f"{each}: made with another {names} than {first[0]}; extract one of them again")
-
-
-def _files(folder: Path, extensions: frozenset[str]) -> dict[str, Path]:
-    """File name without extension -> file, in the folder and below."""
-    if not folder.is_dir():
-        return {}
-    return {path.stem: path for path in folder.rglob("*") if path.suffix.lower() in extensions}
 
 
 def _some(names: Sequence[str]) -> str:

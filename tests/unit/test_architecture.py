@@ -26,7 +26,7 @@ PROTOCOLS = ("vp", "bias", "pahmdb", "gait")
 
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 LIBRARY = sorted((REPOSITORY / "splavu").glob("*.py"))
-STUDY = {"config", "catalogue", "untrimmed", "feature_dl", "check_data", "model_loaders"}
+STUDY = {"config", "catalogue", "untrimmed", "feature_dl", "holdings", "check_data", "model_loaders"}
 UPPER = {*STUDY, "feature_extraction", *PROTOCOLS, "tridet", "mgfn"}
 
 
