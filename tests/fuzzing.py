@@ -49,7 +49,11 @@ MEMORY = 6 * 2**30
 """Bytes of address space that a reader's process may take: a file that claims to be huge must not get it."""
 
 
-def write_good_files(folder: Path, *, num_frames: int = 40) -> list[Path]:
+NUM_FRAMES = 40
+"""Of each good video."""
+
+
+def write_good_files(folder: Path, *, num_frames: int = NUM_FRAMES) -> list[Path]:
     """One small file of every format: a moving ramp under noise."""
     import av
     import cv2
@@ -197,6 +201,7 @@ class Verdict:
     outcome: str
     """'decoded' or 'reported'; 'failed' (another exception), 'crashed' or 'hung'."""
     detail: str
+    num_frames: int = 0
 
     @property
     def is_fault(self) -> bool:
@@ -228,7 +233,8 @@ def _checked(batch: np.ndarray, shape: tuple[int, ...] | None) -> int:
 
 def _verdict(path: Path, reader: str) -> Verdict:
     try:
-        return Verdict("decoded", f"{_decoded(path, reader)} frames")
+        num_frames = _decoded(path, reader)
+        return Verdict("decoded", f"{num_frames} frames", num_frames)
     except UserError as error:
         text = str(error)
         if "\n" in text or not text.startswith(str(path)):
@@ -299,6 +305,12 @@ def verdicts(files: Sequence[Damaged], reader: str, *, limit: float) -> list[tup
         watched.close()
 
 
+def _num_short(found: Sequence[tuple[Damaged, Verdict]]) -> int:
+    """Videos that passed for whole although more than two frames are gone: no fault here, but good to know."""
+    videos = [verdict for file, verdict in found if file.source in VIDEOS and file.is_video]
+    return sum(verdict.outcome == "decoded" and verdict.num_frames < NUM_FRAMES - 2 for verdict in videos)
+
+
 def usable_readers() -> list[str]:
     """The video backends that work here, and the reader of images."""
     readers = []
@@ -332,7 +344,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             figures = ", ".join(
                 f"{counts[name]} {name}" for name in ("decoded", "reported", "failed", "crashed", "hung")
             )
-            print(f"{reader}: {len(found)} files: {figures}")
+            print(f"{reader}: {len(found)} files: {figures}; {_num_short(found)} decoded to less than it was")
             for file, verdict in found:
                 if args.list or verdict.is_fault:
                     print(f"  {file.path.name} ({file.source}, {file.damage}): {verdict.outcome}: {verdict.detail}")
