@@ -123,7 +123,7 @@ class FeatureReader(ABC):
 
         Args:
             keys: Names; None takes all.
-            checksums: Check too that they are what was written, where that was recorded: three times as slow.
+            checksums: Check too that they are what was written, where that was recorded: about twice as slow.
 
         Raises:
             UserError: The first fault: file, key, what was found, what was expected, what to do.
