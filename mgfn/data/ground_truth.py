@@ -163,7 +163,7 @@ def _from_text(
             except ValueError:
                 raise InputError(path, f"the line of '{entry.name}' holds no pairs of frame numbers") from None
             for start, end in events:
-                if not 0 <= start < end:
+                if not 0 <= start <= end:
                     problem = f"'{entry.name}' has an event that starts at frame {start} and ends before {end}"
                     raise InputError(path, problem, "correct the line")
                 # XD annotates whole films' cuts and is clipped, as published; UCF's numbers fit but for a few frames.

@@ -417,3 +417,65 @@ def test_anomaly_lists_and_ground_truth(tmp_path):
 def test_what_is_no_class(value):
     with pytest.raises(UserError, match="expected a whole number"):
         labels.class_index(value, "labels.json", "a", base=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "read", "message"),
+    [
+        ("a.csv", b'filename,label\na.avi,"' + b"x" * 140_000, labels.read_csv_labels, "is no CSV file"),
+        ("a.csv", b"filename,label\n,3\n", labels.read_csv_labels, "row 1 names no file"),
+        ("a.json", b'{"a": ' + b"9" * 5000 + b"}", labels.read_json_labels, "is no JSON of labels|whole number"),
+        ("a.json", b"[" * 50_000, labels.read_json_labels, "is no JSON of labels"),
+        ("a.json", b'{"": 1}', labels.read_json_labels, "without a key"),
+        ("a.pkl", pickle.dumps({3: np.zeros(7)}), labels.read_attribute_pickle, "has the key 3, expected image ids"),
+        ("a.txt", b"S001C001P\xd9\xa001R001A001", lambda p: splits.ntu_name(p.read_text("utf-8")), "is no NTU"),
+        ("a.txt", b"S001C001P001R001A000", lambda p: splits.ntu_name(p.read_text("utf-8")), "is no NTU"),
+        ("a.txt", b"001-nm-01-270", lambda p: splits.casia_name(p.read_text("utf-8")), "is no Casia-B"),
+        ("a.json", b"[" * 50_000, read_annotations, "can't be read as JSON"),
+        ("a.list", b"x/ 1\n", lambda p: read_list(p, "ST"), "ends in no file name"),
+    ],
+)
+def test_what_the_damage_found(tmp_path, name, content, read, message):
+    """Each of these once ended in an exception of Python's, or in a result that was none."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises((UserError, TridetError, MgfnError), match=message):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("field", ["fps", "duration", "segment", "label_id"])
+def test_numbers_too_large_to_compute_with(tmp_path, field):
+    annotation = {"label": "Diving", "label_id": 0, "segment": [1, 2]}
+    video = {"subset": "Test", "fps": 30, "duration": 20, "annotations": [annotation]}
+    (annotation if field in annotation else video)[field] = [1, 10**400] if field == "segment" else 10**400
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"database": {"video_1": video}}))
+    with pytest.raises(TridetError, match=f"video_1.*{field}"):
+        read_annotations(path)
+
+
+def test_a_range_that_would_fill_the_memory(tmp_path):
+    ranges = {name: [[0, 10**12, 1]] for name in labels_private.PAHMDB51_VALUES}
+    (tmp_path / "clap.json").write_text(json.dumps({"a.avi": ranges}))
+    with pytest.raises(UserError, match=r"range \[0, 1000000000000, 1\]"):
+        labels_private.read_pahmdb51(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    (tmp_path / "a.list").write_bytes(b"\xef\xbb\xbfAbuse028_x264.npy\n")
+    assert [entry.name for entry in read_list(tmp_path / "a.list", "UCF")] == ["Abuse028_x264"]
+
+
+@pytest.mark.parametrize(
+    ("line", "frames"), [("5 40", 35), ("7 7", 0), ("-5 40", None), ("40 5", None), ("\u0663", None)]
+)
+def test_events_lie_within_the_video(tmp_path, line, frames):
+    (tmp_path / "a.list").write_text("a_label_B1-0-0.npy\n")
+    (tmp_path / "gt.txt").write_text(f"a_label_B1-0-0 {line}\n", encoding="utf-8")
+    entries = read_list(tmp_path / "a.list", "XD")
+    arguments = {"frames_per_snippet": 16, "dataset": "XD"}
+    if frames is None:
+        with pytest.raises(MgfnError, match="a_label_B1-0-0"):
+            GroundTruth(tmp_path / "gt.txt", entries, [4], **arguments)
+    else:
+        (video,) = GroundTruth(tmp_path / "gt.txt", entries, [4], **arguments).scored([np.arange(4.0)])
+        assert video.truth.sum() == frames
