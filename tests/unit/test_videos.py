@@ -96,6 +96,8 @@ def test_frames_come_in_order_and_can_be_picked(tmp_path, backend):
         ("bt709.mp4", {"colours": (1, 1)}),
         ("bt601.mp4", {"colours": (5, 1)}),
         ("full.avi", {"codec": "mjpeg", "pixels": "yuvj420p", "colours": (5, 2)}),
+        ("vp9.webm", {"codec": "libvpx-vp9"}),
+        ("h264.mp4", {"codec": "libx264"}),
     ],
 )
 def test_backends_give_the_same_pixels(tmp_path, other_backend, name, options):
