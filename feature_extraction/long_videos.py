@@ -186,9 +186,13 @@ def _run(
 
     keys = list(files) if shard is None else shard.keys(files)
     make = functools.partial(
-        file_pieces, spec=encoder.spec, stride=settings.stride, crops=settings.crops, backend=backend, hide=hide
+        file_pieces, spec=encoder.spec, stride=settings.stride, crops=settings.crops, backend=backend
     )
-    jobs = [Job(key, functools.partial(make, files[key], key=key), files[key]) for key in keys if not writer.done(key)]
+    jobs = [
+        Job(key, functools.partial(make, files[key], key=key, hide=hide.only(key) if hide else None), files[key])
+        for key in keys
+        if not writer.done(key)
+    ]
     num_workers, is_isolated = decoders(settings.num_workers, sharing=ranks_here())
     results = extract(
         jobs,

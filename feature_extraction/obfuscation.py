@@ -13,6 +13,7 @@ is, and takes boxes from a detector of one's own.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,10 @@ class Obfuscation:
         hide = blurred if self.name == "blur" else blackened
         boxes = self.persons.boxes(frames, key, first)
         return np.stack([hide(frame, found) for frame, found in zip(frames, boxes, strict=True)])
+
+    def only(self, key: str) -> Obfuscation:
+        """What hides the same in `key`, and needs to know no other: to be sent to a process that decodes it."""
+        return dataclasses.replace(self, persons=self.persons.only(key)) if isinstance(self.persons, BoxFile) else self
 
     @property
     def description(self) -> str:

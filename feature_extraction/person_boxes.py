@@ -164,6 +164,10 @@ class BoxFile:
         by_key = {key: np.array(sorted(boxes), float).reshape(-1, 5) for key, boxes in rows.items()}
         return cls(f"file, sha256 {hashlib.sha256(data).hexdigest()[:16]}", by_key, path)
 
+    def only(self, key: str) -> BoxFile:
+        """The boxes of one video."""
+        return BoxFile(self.description, {key: self.by_key[key]} if key in self.by_key else {}, self.path)
+
     def boxes(self, frames: np.ndarray, key: str, first: int) -> list[np.ndarray]:
         if key not in self.by_key:
             raise UserError(self.path, f"names no boxes for '{key}'", f"add them, or the line '{key},,,,,' for nobody")

@@ -50,7 +50,8 @@ class Source:
 
     def only(self, key: str) -> Source:
         """This source with one file: what is sent to a process that decodes it."""
-        return dataclasses.replace(self, files={key: self.files[key]})
+        hide = None if self.hide is None else self.hide.only(key)
+        return dataclasses.replace(self, files={key: self.files[key]}, hide=hide)
 
     def pieces(self, key: str, outputs: Collection[str], *, num_frames: int, backend: str) -> Pieces:
         """The clips of one file for those `outputs`, as an extraction job wants them."""
