@@ -46,7 +46,7 @@ from feature_extraction.sources import (
     vispr_files,
     vp_files,
 )
-from feature_extraction.videos import backend_version, pick_backend
+from feature_extraction.videos import BACKENDS, backend_version, pick_backend
 from splavu import cli, params
 from splavu.datasets import DatasetSpec
 from splavu.encoders import ENCODERS
@@ -68,7 +68,7 @@ class ExtractionParams:
     obfuscate: str = "none"
     person_boxes: str | None = None
     seed: int = 0
-    backend: Literal["pyav", "decord"] | None = None
+    backend: str | None = None
     batch_size: int = 32
     num_workers: int | None = None
     timeout: float = TIMEOUT
@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--protocol", choices=("released", "published"))
     how.add_argument("--obfuscate", choices=OBFUSCATIONS, help="hide in the frames, before anything else")
     how.add_argument("--person-boxes", metavar="FILE.csv", help="where people are, for blur and blacken")
-    how.add_argument("--backend", choices=("pyav", "decord"))
+    how.add_argument("--backend", choices=tuple(BACKENDS), help="video reader (default: pyav)")
     how.add_argument("--batch-size", type=int)
     how.add_argument("--workers", metavar="N", type=int, help="decoding processes; 0: threads of this process")
     how.add_argument("--timeout", metavar="SECONDS", type=float, help="silence after which a decoder counts as hung")

@@ -32,7 +32,7 @@ from feature_extraction.provenance import provenance
 from feature_extraction.shards import Shard, device_name, find_shard, is_under_torchrun, ranks_here
 from feature_extraction.sources import folder_files, listed_files
 from feature_extraction.video_features import NO_OVERLAP, check_clips, file_pieces, stacked
-from feature_extraction.videos import backend_version, pick_backend
+from feature_extraction.videos import BACKENDS, backend_version, pick_backend
 from splavu import cli, params
 from splavu.encoders import ENCODERS
 from splavu.errors import UserError
@@ -51,7 +51,7 @@ class LongVideoParams:
     crops: int = 1
     obfuscate: str = "none"
     person_boxes: str | None = None
-    backend: Literal["pyav", "decord"] | None = None
+    backend: str | None = None
     batch_size: int = 32
     num_workers: int | None = None
     timeout: float = TIMEOUT
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--crops", type=int, help=f"one of {', '.join(map(str, CROPS))}")
     how.add_argument("--obfuscate", choices=OBFUSCATIONS, help="hide in the frames, before anything else")
     how.add_argument("--person-boxes", metavar="FILE.csv", help="where people are, for blur and blacken")
-    how.add_argument("--backend", choices=("pyav", "decord"))
+    how.add_argument("--backend", choices=tuple(BACKENDS), help="video reader (default: pyav)")
     how.add_argument("--batch-size", type=int)
     how.add_argument("--workers", metavar="N", type=int, help="decoding processes; 0: threads of this process")
     how.add_argument("--timeout", metavar="SECONDS", type=float, help="silence after which a decoder counts as hung")

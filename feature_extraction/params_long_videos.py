@@ -14,7 +14,7 @@ obfuscate = "none"  # Table 1's baselines: "downsample-2x", "downsample-4x", per
 person_boxes = None  # CSV file of boxes for blur and blacken; None looks for people with OpenCV's HOG detector
 
 # Speed; moves features by rounding only, except precision
-backend = None  # "pyav", "decord", or None for the first of them that is installed
+backend = None  # "pyav", "decord", "torchcodec", "dali"; None: PyAV, or decord where it is not installed
 batch_size = 32  # clips in one pass through the encoder
 num_workers = None  # decoding processes: a number, None for one per core; 0 decodes in two threads of this process
 timeout = 60.0  # seconds of silence after which such a process counts as hung; its file is reported and left out

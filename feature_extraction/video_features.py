@@ -51,7 +51,7 @@ def video_features(
         encoder: From `feature_extraction.encoders.load_encoder`; its table row says how frames are prepared.
         stride: Frames from one clip's start to the next, 1 to the length of a clip.
         crops: Views of each clip: 1, 5 or 10.
-        backend: 'pyav', 'decord', or None for the first that is installed.
+        backend: A name in `videos.BACKENDS`; None is the default.
         batch_size: Clips in one pass through the encoder.
         precision: 'fp32' or 'bf16'.
 
