@@ -310,7 +310,7 @@ def _work(owner: connection.Connection) -> None:
                 owner.send(("error", error.culprit, error.problem, error.remedy))
             except (EOFError, ConnectionError):
                 raise
-            except Exception:
+            except Exception:  # not swallowed: the owner raises it, with this traceback
                 owner.send(("bug", traceback.format_exc()))
             else:
                 owner.send(("end",))
