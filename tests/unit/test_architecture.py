@@ -25,7 +25,8 @@ PROTOCOLS = ("vp", "bias", "pahmdb", "gait")
 """Folders of short scripts over the library."""
 
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-LIBRARY = sorted((REPOSITORY / "splavu").glob("*.py"))
+PACKAGE = REPOSITORY / "splavu"
+LIBRARY = sorted(path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "synthetic")
 STUDY = {"config", "catalogue", "untrimmed", "feature_dl", "holdings", "check_data", "model_loaders"}
 UPPER = {*STUDY, "feature_extraction", *PROTOCOLS, "tridet", "mgfn"}
 
@@ -41,14 +42,20 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", [p for p in LIBRARY if p.stem != "__init__"], ids=lambda p: p.stem)
+def dotted(path: Path) -> str:
+    """A module of the library by its name below `splavu`; a package by its own."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+
+
+@pytest.mark.parametrize("path", [p for p in LIBRARY if dotted(p)], ids=dotted)
 def test_modules_of_the_library_import_downwards_only(path):
-    assert path.stem in LEVEL, f"{path.name} has no room yet: add it to LAYERS"
+    here = dotted(path).split(".")[0]  # a package is one room
+    assert here in LEVEL, f"{path.name} has no room yet: add it to LAYERS"
     for name in imported(path):
         root, _, rest = name.partition(".")
         assert root not in UPPER, f"{path.name} imports {name}, which lies above the library"
         if root == "splavu" and (room := rest.split(".")[0]) in LEVEL:
-            assert LEVEL[room] <= LEVEL[path.stem], f"{path.name} imports upwards: {name}"
+            assert LEVEL[room] <= LEVEL[here], f"{path.name} imports upwards: {name}"
 
 
 def test_feature_extraction_and_the_world_stay_in_their_rooms():
@@ -72,7 +79,7 @@ def test_only_stores_opens_a_store():
 
 def test_importing_does_nothing_and_needs_no_optional_package():
     """All of splavu and the modules of the study, in a fresh process with the optional packages out of reach."""
-    modules = [f"splavu.{path.stem}" for path in LIBRARY if path.stem not in ("__init__", "__main__")]
+    modules = [f"splavu.{dotted(path)}" for path in LIBRARY if dotted(path) not in ("", "__main__")]
     modules += [
         "config",
         "catalogue",

@@ -1,0 +1,28 @@
+"""Anonymizers: networks `[..., D] -> [..., D]` that a feature passes before it is stored, shared or used.
+
+What attention attends over is the one thing to get right. `[B, D]` means B independent features, `[B, T, D]` means B
+sequences of T steps, and a row's output never depends on the rest of its batch. The reference feeds `[B, D]` as ONE
+sequence of length B, so that every anonymized feature is a mixture of strangers' clips; that is kept as the mode
+`attends_over='batch'` to reproduce its numbers, and it is refused where features are released.
+"""
+
+from splavu.anonymizers.base import SERVING_TILE, Anonymizer, AttendsOver, in_tiles, one_by_one
+from splavu.anonymizers.identity import IdentityAnonymizer
+from splavu.anonymizers.mlp import MLPAnonymizer
+from splavu.anonymizers.registry import ANONYMIZERS, build_anonymizer, infer_architecture
+from splavu.anonymizers.transformer import SelfAttentionBlock, TransformerAnonymizer
+
+__all__ = [
+    "ANONYMIZERS",
+    "SERVING_TILE",
+    "Anonymizer",
+    "AttendsOver",
+    "IdentityAnonymizer",
+    "MLPAnonymizer",
+    "SelfAttentionBlock",
+    "TransformerAnonymizer",
+    "build_anonymizer",
+    "in_tiles",
+    "infer_architecture",
+    "one_by_one",
+]

@@ -1,0 +1,54 @@
+"""Anonymizers by name: built from params or checkpoints, or recognised by the parameters of bare weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from splavu.anonymizers.base import Anonymizer
+from splavu.anonymizers.identity import IdentityAnonymizer
+from splavu.anonymizers.mlp import MLPAnonymizer
+from splavu.anonymizers.transformer import TransformerAnonymizer
+from splavu.errors import UserError, nearest
+
+ANONYMIZERS: Mapping[str, type[Anonymizer]] = {
+    "transformer": TransformerAnonymizer,
+    "mlp": MLPAnonymizer,
+    "identity": IdentityAnonymizer,
+}
+"""Name in params (`fa_arch`) -> class."""
+
+
+def build_anonymizer(arch: str, feature_dim: int, **options: Any) -> Anonymizer:
+    """The anonymizer called `arch`; `options` are its constructor's.
+
+    Raises:
+        UserError: Unknown architecture or option.
+    """
+    if arch not in ANONYMIZERS:
+        raise UserError("fa_arch", f"'{arch}' is no anonymizer", nearest(arch, ANONYMIZERS))
+    try:
+        return ANONYMIZERS[arch](feature_dim, **options)
+    except TypeError as error:
+        raise UserError("fa_arch", f"'{arch}' can't be built with {options} ({error})") from error
+
+
+def infer_architecture(state: Mapping[str, Tensor], *, source: object = "fa_model_state_dict") -> dict[str, Any]:
+    """The architecture behind bare published weights, which don't record it.
+
+    The number of heads leaves no trace in the weights and is left out; `source` is named in errors.
+
+    Raises:
+        UserError: The parameter names are those of no published anonymizer.
+    """
+    if not state:
+        raise UserError(source, "the anonymizer's weights are empty", "give fa_arch = 'identity' for raw features")
+    blocks = {name.split(".")[1] for name in state if name.startswith("self_attn_blocks.")}
+    if blocks:
+        width = state["self_attn_blocks.0.self_attn.out_proj.bias"].shape[0]
+        return {"arch": "transformer", "feature_dim": width, "num_layers": len(blocks)}
+    if "fc1.weight" in state and "fc2.weight" in state:
+        return {"arch": "mlp", "feature_dim": state["fc1.weight"].shape[1], "residual": False}
+    raise UserError(source, f"'{next(iter(state))}' is a parameter of no anonymizer", "check the file")
