@@ -16,9 +16,8 @@ import h5py
 import numpy as np
 import pytest
 
-from splavu import stores
 from splavu.errors import UserError
-from splavu.stores import FeatureFolder, FeatureStore, FolderWriter, StoreWriter, open_features, write_npy
+from splavu.stores import FeatureFolder, FeatureStore, FolderWriter, StoreWriter, merging, open_features, write_npy
 
 ATTRIBUTES = {"encoder": "demo", "weights_sha256": "abc", "splavu_version": "0.1.0"}
 
@@ -280,7 +279,7 @@ def test_a_merge_killed_at_any_step_is_ended_by_the_next_run(tmp_path, monkeypat
     with StoreWriter(whole, attributes=ATTRIBUTES) as writer:
         for key, value in features.items():
             writer.add(key, value)
-    monkeypatch.setattr(stores, "BYTES_MOVED_AT_ONCE", moved_at_once)
+    monkeypatch.setattr(merging, "BYTES_MOVED_AT_ONCE", moved_at_once)
     fsync, count = os.fsync, iter(range(1, 1000))
 
     def fsync_or_die(descriptor):
@@ -301,7 +300,7 @@ def test_a_merge_killed_at_any_step_is_ended_by_the_next_run(tmp_path, monkeypat
 
 def test_merging_holds_each_feature_once(tmp_path, monkeypatch):
     """What parts and the new file take on the disk together hardly grows while they are merged."""
-    monkeypatch.setattr(stores, "BYTES_MOVED_AT_ONCE", 2**20)
+    monkeypatch.setattr(merging, "BYTES_MOVED_AT_ONCE", 2**20)
     fsync, used = os.fsync, []
 
     def measured(descriptor):

@@ -1,0 +1,54 @@
+"""What a store says of its making: attributes, checksums, and which runs may extend what others made."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from splavu.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+Attributes = dict[str, str | int | float]
+
+ATTRIBUTES_FILE = "attributes.json"
+"""Where a folder, of features or of a journal, keeps them."""
+INFORMATIVE_ATTRIBUTES = frozenset({"splavu_version"})
+"""Attributes in which two runs may differ and still extend one store."""
+CHECKSUM_ATTRIBUTE = "sha256"
+"""Of each HDF5 dataset, where `StoreWriter` made it: `checksum` of its features."""
+
+EXTRACT_AGAIN = "extract the features again"
+"""The remedy for whatever is damaged."""
+
+
+def checksum(features: np.ndarray) -> str:
+    """SHA-256 of the features as little-endian float32, in C order."""
+    return hashlib.sha256(np.ascontiguousarray(features, dtype="<f4").reshape(-1)).hexdigest()
+
+
+def refuse_conflict(culprit: Path, found: Mapping[str, object], wanted: Mapping[str, object]) -> None:
+    """Refuse to extend what was made with other attributes."""
+    for name in sorted((wanted.keys() | found.keys()) - INFORMATIVE_ATTRIBUTES):
+        if found.get(name) != wanted.get(name):
+            raise UserError(
+                culprit,
+                f"was made with {name} = {found.get(name)!r}, this run has {wanted.get(name)!r}",
+                "write elsewhere, delete this one, or run with the same settings",
+            )
+
+
+def plain(value: object) -> str | int | float:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return value.item() if isinstance(value, np.generic) else value
+
+
+@functools.cache
+def warn_without_attributes(path: str) -> None:
+    logger.warning("%s: no provenance attributes; cannot tell which encoder and weights made these features", path)

@@ -1,0 +1,125 @@
+"""What a store of any format offers its readers, and what is checked whatever the format."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from splavu.errors import UserError
+from splavu.stores.provenance import EXTRACT_AGAIN, Attributes
+
+
+class FeatureReader(ABC):
+    """What a store of either format offers: a read-only mapping from key to float32 array.
+
+    Attributes:
+        path: The file or folder.
+        attributes: Provenance: encoder, weights hash, preprocessing, decoder, version. Empty for foreign stores.
+    """
+
+    path: Path
+    attributes: Attributes
+    _feature_dim: int | None
+
+    @abstractmethod
+    def keys(self) -> list[str]:
+        """All keys, sorted."""
+
+    @abstractmethod
+    def __getitem__(self, key: str) -> np.ndarray:  # -> [K, D], [D], [T, D] or [T, N, D] float32
+        """The array of `key`, as stored.
+
+        Raises:
+            UserError: There is no such key, its data cannot be read, or it is not `feature_dim` wide.
+        """
+
+    @abstractmethod
+    def _header(self, key: str) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and stored dtype of `key`, without reading its data."""
+
+    def header(self, key: str) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and stored dtype of `key`, unchecked, without reading its data."""
+        return self._header(key)
+
+    def is_as_written(self, key: str, features: np.ndarray) -> bool | None:
+        """Whether `features`, read from `key`, have the checksum recorded when they were written; None if none was."""
+        return None
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._key_set
+
+    def __len__(self) -> int:
+        return len(self._key_set)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    @functools.cached_property
+    def _key_set(self) -> frozenset[str]:
+        return frozenset(self.keys())
+
+    @property
+    def feature_dim(self) -> int:
+        """Width D of all features: the one asked for at opening, else that of the first key."""
+        if self._feature_dim is None:
+            shape, _ = self._header(self._first_key())
+            if not shape:
+                raise UserError(self.path, f"'{self._first_key()}' is a single number, not a feature", EXTRACT_AGAIN)
+            self._feature_dim = shape[-1]
+        return self._feature_dim
+
+    def _first_key(self) -> str:
+        return self.keys()[0]
+
+    def num_rows(self, key: str) -> int:
+        """Number of clips (or time steps) under `key`; 1 for a single feature [D]."""
+        shape, _ = self._header(key)
+        return shape[0] if len(shape) > 1 else 1
+
+    def verify(self, keys: Iterable[str] | None = None, *, checksums: bool = False) -> None:
+        """Read every feature of `keys` (of all keys) once and check width, dtype, finiteness and that it isn't empty.
+
+        Args:
+            keys: Names; None takes all.
+            checksums: Check too that they are what was written, where that was recorded: about twice as slow.
+
+        Raises:
+            UserError: The first fault: file, key, what was found, what was expected, what to do.
+        """
+        for key in self.keys() if keys is None else keys:
+            self._require(key)
+            shape, dtype = self._header(key)
+            if dtype != np.float32:
+                raise UserError(self.path, f"'{key}' holds {dtype}, features are float32", EXTRACT_AGAIN)
+            self._check_shape(key, shape)
+            features = self[key]
+            if not np.isfinite(features).all():
+                raise UserError(self.path, f"'{key}' holds values that are not finite", EXTRACT_AGAIN)
+            if checksums and self.is_as_written(key, features) is False:
+                raise UserError(self.path, f"'{key}' is not what was written: its checksum differs", EXTRACT_AGAIN)
+
+    def load_all(self, keys: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """`keys` (all keys) read into memory, in the order given. Takes as much memory as the store is large."""
+        return {key: self[key] for key in (self.keys() if keys is None else keys)}
+
+    def _require(self, key: str) -> None:
+        if key not in self._key_set:
+            raise UserError(
+                self.path,
+                f"no features under '{key}'; it holds {len(self)} keys such as '{self._first_key()}'",
+                "check the labels' names against the store, or extract the missing video",
+            )
+
+    def _check_shape(self, key: str, shape: tuple[int, ...]) -> None:
+        if not shape or 0 in shape:
+            raise UserError(self.path, f"'{key}' is empty (shape {shape})", EXTRACT_AGAIN)
+        if shape[-1] != self.feature_dim:
+            raise UserError(
+                self.path,
+                f"'{key}' is {shape[-1]} wide, {self.feature_dim} expected",
+                "choose the encoder (ft_arch) that made this store, or extract again",
+            )
