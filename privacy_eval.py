@@ -21,7 +21,7 @@ from model_loaders import JudgedFeatures, load_adapter
 from splavu import cli, params, published, released, runs, runtime
 from splavu.anonymize import weights_hash
 from splavu.anonymizers import Anonymizer
-from splavu.attackers import ATTACKERS
+from splavu.attackers import ATTACKERS, RELEASED
 from splavu.errors import UserError, nearest
 from splavu.params import agreed
 from splavu.probes import Served
@@ -45,7 +45,7 @@ class PrivacyEvalParams(JudgedFeatures):
     serving: Serving = "alone"
     """'released' only. How the anonymizer meets features: 'alone' as released, 'batch' to show what mixing hides."""
     batch_size: int = 1024
-    attackers: tuple[str, ...] = tuple(ATTACKERS)
+    attackers: tuple[str, ...] = RELEASED
     seeds: tuple[int, ...] = (0, 1, 2)
     num_resamples: int = 1000
     max_train_rows: int = 20_000

@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from splavu import metrics
-from splavu.attackers import ATTACKERS
+from splavu.attackers import ATTACKERS, RELEASED
 from splavu.attacks import Attack, Campaign, Level, draws, judged
 from splavu.errors import UserError, nearest
 from splavu.protocols import PROTOCOLS, AttackData, Serving, json_values, shown, shuffled_labels
@@ -45,7 +45,7 @@ def evaluate_released(
     anonymize: Callable[[np.ndarray], np.ndarray] | None,  # [N, D] -> [N, D]
     *,
     attributes: Sequence[str],
-    attackers: Sequence[str] = tuple(ATTACKERS),
+    attackers: Sequence[str] = RELEASED,
     seeds: Sequence[int] = (0, 1, 2),
     num_resamples: int = 1000,
     max_train_rows: int = 20_000,

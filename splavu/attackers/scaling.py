@@ -1,0 +1,59 @@
+"""How an attacker scales its inputs: each coordinate apart, or whitened.
+
+What a reader would get wrong: scaling each coordinate is not enough. A map that squeezes the private direction to a
+thousandth of the others hides it from every penalised classifier, and nobody who trains on whitened features is fooled.
+So whitening keeps every direction that float32 can carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """An invertible affine map of the inputs, from training statistics."""
+
+    mean: Tensor
+    """[D]"""
+    matrix: Tensor
+    """[D] to scale each coordinate, [D, d] to whiten; d < D only where training features span d dimensions."""
+
+    def __call__(self, features: np.ndarray) -> Tensor:  # [N, D] -> [N, d]
+        centred = torch.as_tensor(features, dtype=torch.float32, device=self.mean.device) - self.mean
+        return centred * self.matrix if self.matrix.ndim == 1 else centred @ self.matrix
+
+
+def standardise(features: np.ndarray, device: torch.device | str = "cpu") -> Scaling:  # [N, D]
+    """Zero mean, unit variance for each coordinate; a constant coordinate becomes 0."""
+    features = _double(features, device)
+    spread = features.std(dim=0, correction=0)
+    floor = spread.max() * torch.finfo(torch.float32).eps
+    inverse = torch.where(spread > floor, 1 / spread.clamp_min(1e-300), 0.0)
+    return Scaling(features.mean(dim=0).float().to(device), inverse.float().to(device))
+
+
+def whiten(features: np.ndarray, device: torch.device | str = "cpu") -> Scaling:  # [N, D]
+    """Unit covariance. Drops only directions narrower than float32 resolves beside the widest."""
+    features = _double(features, device)
+    mean = features.mean(dim=0)
+    triangle = torch.linalg.qr(features - mean, mode="r").R  # singular values of the data, without squaring them
+    _, singular, axes = torch.linalg.svd(triangle, full_matrices=False)
+    kept = singular > singular.max() * torch.finfo(torch.float32).eps
+    matrix = axes[kept].T * (len(features) ** 0.5 / singular[kept])
+    return Scaling(mean.float().to(device), matrix.float().to(device))
+
+
+SCALINGS: dict[str, Callable[..., Scaling]] = {"standardise": standardise, "whiten": whiten}
+
+
+def _double(features: np.ndarray, device: torch.device | str) -> Tensor:  # [N, D] -> [N, D] float64
+    """On `device`, or on the CPU where the device has no double precision."""
+    return torch.as_tensor(
+        features, dtype=torch.float64, device="cpu" if torch.device(device).type == "mps" else device
+    )
