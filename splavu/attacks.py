@@ -6,13 +6,15 @@ anonymized features.
 What a reader would get wrong: the strongest attacker of an attribute is the one with the best validation average
 precision, raw and anonymized each by itself. The best on the test people would be luck.
 
-Shapes: S seeds, M attackers, n judged rows (features or videos), A attributes, R resamples.
+Shapes: S seeds, M attackers, n judged rows (features or videos), v rows that the choice is made on, A attributes, R
+resamples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +26,29 @@ from splavu.attackers import ATTACKERS
 from splavu.protocols import AttackData, Rows
 
 Level = Literal["row", "video"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of all attackers on the people that the choice between them is made on."""
+
+    labels: np.ndarray
+    """[v, A]"""
+    clusters: np.ndarray
+    """[v]"""
+    videos: np.ndarray
+    """[v]"""
+    scores: np.ndarray
+    """[S, M, v, A]"""
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """What trained attackers are shown, be it of the kind that they learnt from or not."""
+
+    validation: Rows
+    """To choose between attackers."""
+    test: Rows
 
 
 @dataclass(frozen=True)
@@ -41,6 +66,8 @@ class Attack:
     """[S, M, n, A] on the test."""
     validation: np.ndarray
     """[S, M, A] average precision, what the choice is made on."""
+    tuned: Scored | None = None
+    """What `validation` was computed from; None where attacks were pooled."""
 
     @property
     def strongest(self) -> np.ndarray:  # [A]
@@ -81,35 +108,109 @@ class Campaign:
     level: Level
     device: torch.device | str
     progress: tqdm
+    executor: Executor | None = None
+    """Trains several attackers at once, in processes: attackers seed torch's own generator. None: one by one, here."""
 
     def run(self, data_of_seed: Sequence[AttackData]) -> Attack:
         """Train every attacker for every seed, on that seed's data; all have the same test rows."""
-        scores, validation, done = [], [], {}
-        for seed, data in zip(self.seeds, data_of_seed, strict=True):
+        shown = Exposure(data_of_seed[0].validation, data_of_seed[0].test)
+        return self.run_on(data_of_seed, {"own": shown}, chosen_on=[data.validation for data in data_of_seed])["own"]
+
+    def run_on(
+        self,
+        data_of_seed: Sequence[AttackData],
+        exposures: Mapping[str, Exposure],
+        *,
+        chosen_on: Sequence[Rows] | None = None,
+    ) -> dict[str, Attack]:
+        """The same attackers, trained once, on what each of `exposures` shows them.
+
+        Args:
+            data_of_seed: What to learn from and to tune on; its test rows are not read.
+            exposures: Name -> rows of the same width.
+            chosen_on: Each seed's own validation rows, where labels differ from seed to seed.
+        """
+        jobs, place = [], {}
+        for number, (seed, data) in enumerate(zip(self.seeds, data_of_seed, strict=True)):
             thinned = len(data.train) > self.max_train_rows
-            of_seed = []
             for name in self.attackers:
                 repeatable = not (ATTACKERS[name].stochastic or thinned)
                 key = (name, id(data)) if repeatable else (name, seed)
-                if key not in done:
-                    done[key] = self._fit(name, data, seed)
-                of_seed.append(done[key])
-                self.progress.update()
-            scores.append([attack[0] for attack in of_seed])
-            validation.append([attack[1] for attack in of_seed])
-        labels, clusters, videos = judged_units(data_of_seed[0].test, self.level)
-        return Attack(self.attackers, labels, clusters, videos, np.array(scores), np.array(validation))
+                if key in place:
+                    self.progress.update()
+                    continue
+                place[key] = len(jobs)
+                shown = [
+                    (chosen_on[number] if chosen_on else exposure.validation, exposure.test)
+                    for exposure in exposures.values()
+                ]
+                jobs.append(_Job(name, seed, data.train, data.validation, shown, self.max_train_rows, self.device))
+        done = []
+        for scores in (self.executor.map if self.executor else map)(_scores_of, jobs):
+            done.append(scores)
+            self.progress.update()
+        order = [
+            [place[(n, id(data)) if (n, id(data)) in place else (n, seed)] for n in self.attackers]
+            for seed, data in zip(self.seeds, data_of_seed, strict=True)
+        ]
+        result = {}
+        for index, (name, exposure) in enumerate(exposures.items()):
+            chosen = chosen_on or [exposure.validation] * len(self.seeds)
+            tuned = [
+                [_of_units(done[j][index][0], rows, self.level) for j in o]
+                for o, rows in zip(order, chosen, strict=True)
+            ]
+            units = [judged_units(rows, self.level) for rows in chosen]
+            precision = [
+                [metrics.average_precisions(labels, scores) for scores in of_seed]
+                for (labels, _, _), of_seed in zip(units, tuned, strict=True)
+            ]
+            tests = [[_of_units(done[j][index][1], exposure.test, self.level) for j in o] for o in order]
+            result[name] = Attack(
+                self.attackers,
+                *judged_units(exposure.test, self.level),
+                np.array(tests),
+                np.array(precision),
+                Scored(*units[0], np.array(tuned)) if all(rows is chosen[0] for rows in chosen) else None,
+            )
+        return result
 
-    def _fit(self, name: str, data: AttackData, seed: int) -> tuple[np.ndarray, np.ndarray]:  # -> [n, A], [A]
-        train = data.train
-        if len(train) > self.max_train_rows:
-            train = train.take(np.random.default_rng(seed).permutation(len(train))[: self.max_train_rows])
-        validation = data.validation
-        attacker = ATTACKERS[name].build(seed=seed, device=self.device)
-        attacker.fit(train.features, train.labels, (validation.features, validation.labels))
-        tuned = _of_units(attacker.scores(validation.features), validation, self.level)
-        precisions = metrics.average_precisions(judged_units(validation, self.level)[0], tuned)
-        return _of_units(attacker.scores(data.test.features), data.test, self.level), precisions
+
+@dataclass(frozen=True)
+class _Job:
+    """One attacker to train, and what it is shown then: pairs of rows to choose on and to test on."""
+
+    name: str
+    seed: int
+    train: Rows
+    validation: Rows
+    shown: list[tuple[Rows, Rows]]
+    max_train_rows: int
+    device: torch.device | str
+
+
+def _scores_of(job: _Job) -> list[tuple[np.ndarray, np.ndarray]]:  # -> pairs of [N, A], [N, A]
+    train = job.train
+    if len(train) > job.max_train_rows:
+        train = train.take(np.random.default_rng(job.seed).permutation(len(train))[: job.max_train_rows])
+    attacker = ATTACKERS[job.name].build(seed=job.seed, device=job.device)
+    attacker.fit(train.features, train.labels, (job.validation.features, job.validation.labels))
+    return [(attacker.scores(chosen.features), attacker.scores(test.features)) for chosen, test in job.shown]
+
+
+def joined(attacks: Mapping[str, Attack]) -> Attack:
+    """Attacks on the same units as one, whose attackers are called 'attack/attacker'; the first breaks a tie."""
+    first = next(iter(attacks.values()))
+    tuned = None
+    if first.tuned is not None:
+        tuned = replace(first.tuned, scores=np.concatenate([a.tuned.scores for a in attacks.values()], axis=1))
+    return replace(
+        first,
+        attackers=tuple(f"{name}/{attacker}" for name, attack in attacks.items() for attacker in attack.attackers),
+        scores=np.concatenate([attack.scores for attack in attacks.values()], axis=1),
+        validation=np.concatenate([attack.validation for attack in attacks.values()], axis=1),
+        tuned=tuned,
+    )
 
 
 def judged_units(rows: Rows, level: Level) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # -> [n, A], [n], [n]
