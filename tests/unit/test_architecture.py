@@ -12,7 +12,7 @@ LAYERS = (
     ("errors", "encoders"),
     ("tables", "params", "runtime", "labels", "labels_private", "labels_table", "splits", "stores", "verification"),
     ("packed", "datasets", "streams", "metrics", "groups", "retrieval", "tradeoff"),
-    ("anonymizers", "objectives"),
+    ("anonymizers", "objectives", "optimizers"),
     ("heads", "critics", "attackers"),
     ("tasks", "checkpoints", "runs"),
     ("probes", "loop", "multitask", "protocols", "attacks", "crossfit", "published", "released"),
