@@ -1,4 +1,8 @@
-"""The AAM of the paper. On a lone feature its attention has one key, and what remains of a block is affine."""
+"""The AAM of the paper. On a lone feature its attention has one key, and what remains of a block is affine.
+
+That is where its speed comes from: two products a block instead of four, and one in all for a large batch in training.
+Published parameters keep their names; those of queries and keys get gradients of exactly 0 from lone features.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +36,13 @@ class SelfAttentionBlock(nn.Module):
         values = F.linear(rows, attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :])
         return rows + attention.out_proj(values)
 
+    def affine(self) -> tuple[Tensor, Tensor]:  # -> [D, D], [D]
+        """The same as one product: `attend_alone(x)` is `x + weight x + bias`."""
+        attention, output = self.self_attn, self.self_attn.out_proj
+        width = attention.embed_dim
+        bias = F.linear(attention.in_proj_bias[2 * width :], output.weight, output.bias)
+        return output.weight @ attention.in_proj_weight[2 * width :], bias
+
 
 class TransformerAnonymizer(Anonymizer):
     """The paper's AAM: blocks of plain self-attention with a residual.
@@ -59,6 +70,8 @@ class TransformerAnonymizer(Anonymizer):
         super().__init__()
         if feature_dim % num_heads:
             raise UserError("num_heads", f"{num_heads} doesn't divide the feature width {feature_dim}", "use a divisor")
+        if num_layers < 1:
+            raise UserError("num_layers", f"{num_layers} leaves no block", "use fa_arch = 'identity' for raw features")
         if attends_over not in ("time", "batch"):
             raise UserError("attends_over", f"'{attends_over}' is unknown", "use 'time' or 'batch'")
         self.architecture = {
@@ -80,7 +93,21 @@ class TransformerAnonymizer(Anonymizer):
             rows = block.attend_alone(rows)
         return rows
 
+    def map_many_rows(self, rows: Tensor) -> Tensor:  # [B, D] -> [B, D]
+        """`map_rows` by one product with the blocks multiplied together, equal to rounding.
+
+        With L blocks, forward takes 2 (2L - 1) D^3 + 2 B D^2 operations instead of 4 L B D^2, and backward keeps the
+        proportion: the break-even is B = D, whatever L.
+        """
+        (weight, bias), *others = (block.affine() for block in self.self_attn_blocks)
+        for later, shift in others:
+            # Apart from the identity, which a product of low precision would round.
+            weight, bias = weight + later + later @ weight, bias + shift + later @ bias
+        return rows + F.linear(rows, weight, bias)
+
     def map_sequences(self, sequences: Tensor, valid: Tensor | None) -> Tensor:
+        if sequences.shape[1] == 1:
+            return super().map_sequences(sequences, valid)
         for block in self.self_attn_blocks:
             sequences = block(sequences, valid)
         return sequences
@@ -88,4 +115,6 @@ class TransformerAnonymizer(Anonymizer):
     def _forward_rows(self, rows: Tensor) -> Tensor:
         if self.attends_over == "batch":
             return self.map_sequences(rows[None], None)[0]  # S = B: the rows see one another
+        if self.training and len(rows) > rows.shape[-1]:
+            return self.map_many_rows(rows)
         return super()._forward_rows(rows)

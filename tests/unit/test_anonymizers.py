@@ -54,6 +54,50 @@ def test_transformer_equals_slow_reference_on_sequences_and_on_lone_features():
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}  # float32 against float64 over three blocks
 
 
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("num", [WIDTH - 1, WIDTH, WIDTH + 1, 3 * WIDTH])
+def test_training_on_lone_features_is_attention_over_one_key_whatever_the_batch(num, num_layers):
+    """Blocks as they are up to D rows, multiplied together for more: values and all gradients, against attention."""
+    anonymizer = random_anonymizer(num_layers=num_layers).double().train()
+    rows, upstream = torch.randn(2, num, WIDTH, dtype=torch.double)
+    rows.requires_grad_()
+    inputs = (rows, *anonymizer.parameters())
+    attended = rows[:, None]
+    for block in anonymizer.self_attn_blocks:
+        attended = block(attended, None)
+    mapped = anonymizer(rows)
+    torch.testing.assert_close(mapped, attended[:, 0], rtol=1e-10, atol=1e-12)
+    gradients = torch.autograd.grad(mapped, inputs, upstream)
+    torch.testing.assert_close(gradients, torch.autograd.grad(attended[:, 0], inputs, upstream), rtol=1e-10, atol=1e-10)
+    for parameter, gradient in zip(inputs[1:], gradients[1:], strict=True):
+        if parameter.shape[0] == 3 * WIDTH:  # of queries, keys and values
+            assert not gradient[: 2 * WIDTH].any()
+            assert gradient[2 * WIDTH :].any()
+
+
+def test_low_precision_rounds_no_raw_feature():
+    """A residual in bfloat16 would; and an anonymizer that starts as the identity would not be it."""
+    anonymizer, rows = build_anonymizer("transformer", WIDTH).train(), torch.randn(2 * WIDTH, WIDTH)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(anonymizer(rows), rows)
+        assert torch.equal(anonymizer(rows[:3]), rows[:3])
+
+
+def test_sequences_of_one_step_are_lone_features():
+    anonymizer, rows = random_anonymizer(), torch.randn(5, WIDTH)
+    padded = torch.tensor([True, True, False, True, True])
+    for mode in (False, True):
+        anonymizer.train(mode)
+        rows.requires_grad_(mode)
+        mapped = anonymizer(rows[:, None], padded[:, None])[:, 0]
+        for row, safe in zip(rows[padded], mapped[padded], strict=True):
+            expected = slow_transformer(anonymizer.state_dict(), row.detach()[None])[0]
+            torch.testing.assert_close(safe.detach().double(), expected, **TOLERANCE)
+        assert torch.equal(mapped[2], rows[2])
+    mapped.sum().backward()
+    assert torch.isfinite(rows.grad).all()  # attention of a padded step has no key, and no number as its gradient
+
+
 def test_batch_as_sequence_equals_slow_reference_of_the_whole_batch():
     anonymizer, rows = random_anonymizer(attends_over="batch"), torch.randn(6, WIDTH)
     with torch.no_grad():
@@ -153,5 +197,7 @@ def test_bad_input_is_named():
         build_anonymizer("transfomer", WIDTH)
     with pytest.raises(UserError, match="num_heads: 5 doesn't divide"):
         build_anonymizer("transformer", WIDTH, num_heads=5)
+    with pytest.raises(UserError, match="num_layers: 0 leaves no block"):
+        build_anonymizer("transformer", WIDTH, num_layers=0)
     with pytest.raises(UserError, match="a parameter of no anonymizer"):
         infer_architecture({"layer.weight": torch.zeros(1)})
