@@ -91,16 +91,25 @@ class FeatureReader(ABC):
             UserError: The first fault: file, key, what was found, what was expected, what to do.
         """
         for key in self.keys() if keys is None else keys:
-            self._require(key)
-            shape, dtype = self._header(key)
-            if dtype != np.float32:
-                raise UserError(self.path, f"'{key}' holds {dtype}, features are float32", EXTRACT_AGAIN)
-            self._check_shape(key, shape)
-            features = self[key]
-            if not np.isfinite(features).all():
-                raise UserError(self.path, f"'{key}' holds values that are not finite", EXTRACT_AGAIN)
-            if checksums and self.is_as_written(key, features) is False:
-                raise UserError(self.path, f"'{key}' is not what was written: its checksum differs", EXTRACT_AGAIN)
+            self.verified(key, checksums=checksums)
+
+    def verified(self, key: str, *, checksums: bool = False) -> np.ndarray:  # -> [K, D], [D], [T, D] or [T, N, D]
+        """The array of `key`, checked as `verify` checks it.
+
+        Raises:
+            UserError: What is wrong with it.
+        """
+        self._require(key)
+        shape, dtype = self._header(key)
+        if dtype != np.float32:
+            raise UserError(self.path, f"'{key}' holds {dtype}, features are float32", EXTRACT_AGAIN)
+        self._check_shape(key, shape)
+        features = self[key]
+        if not np.isfinite(features).all():
+            raise UserError(self.path, f"'{key}' holds values that are not finite", EXTRACT_AGAIN)
+        if checksums and self.is_as_written(key, features) is False:
+            raise UserError(self.path, f"'{key}' is not what was written: its checksum differs", EXTRACT_AGAIN)
+        return features
 
     def load_all(self, keys: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """`keys` (all keys) read into memory, in the order given. Takes as much memory as the store is large."""

@@ -10,12 +10,23 @@ from conftest import REPOSITORY
 
 LAYERS = (
     ("errors", "encoders"),
-    ("tables", "params", "runtime", "labels", "labels_private", "labels_table", "splits", "stores", "verification"),
-    ("packed", "datasets", "streams", "metrics", "groups", "retrieval", "tradeoff"),
+    (
+        "tables",
+        "params",
+        "runtime",
+        "labels",
+        "labels_private",
+        "labels_table",
+        "splits",
+        "stores",
+        "verification",
+        "processes",
+    ),
+    ("packed", "clips", "streams", "datasets", "metrics", "groups", "retrieval", "tradeoff"),
     ("anonymizers", "objectives", "optimizers"),
     ("heads", "critics", "attackers"),
-    ("tasks", "checkpoints", "runs"),
-    ("probes", "loop", "multitask", "protocols", "attacks", "crossfit", "published", "released"),
+    ("learners", "tasks", "checkpoints", "runs"),
+    ("engine", "probes", "loop", "multitask", "protocols", "attacks", "crossfit", "published", "released"),
     ("anonymize", "audit", "figures", "report_tables", "reports", "cli"),
     ("__main__",),
 )

@@ -7,7 +7,7 @@ import torch
 from conftest import WIDTH
 
 from feature_dl import CATALOGUE, HMDBFeaturesDataset, dataset_spec, open_dataset, privacy_rows
-from splavu import datasets
+from splavu import packed
 from splavu.datasets import EvenClips, FeatureDataset, RandomClip, Stream, matched, uniform
 from splavu.errors import UserError
 from splavu.labels import VISPR_ATTRIBUTES
@@ -75,10 +75,10 @@ def test_items_are_what_the_reference_gave(store):
     assert len(FeatureDataset(store, ["v3"], labels={"v3": 5})[0]) == 3
 
 
-def test_memory_and_disk_give_the_same(store, monkeypatch):
+def test_memory_and_packed_file_give_the_same(store, monkeypatch):
     indices = [4, 0, 3]
     expected = [drawn(FeatureDataset(store, store.keys(), draw=draw), indices) for draw in (RandomClip(), EvenClips(3))]
-    monkeypatch.setattr(datasets, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(packed, "IN_MEMORY_BYTES", 0)
     found = [drawn(FeatureDataset(store, store.keys(), draw=draw), indices) for draw in (RandomClip(), EvenClips(3))]
     for a, b in zip(expected, found, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -1,0 +1,198 @@
+"""Batches of a data set, pass after pass, gathered on the device that trains.
+
+What is drawn is a pure function of the seed and the position in the endless sequence of passes: no state, so a resumed
+run, a source cycled by a longer one and each of several processes only need to know where they are.
+
+The order and the draws of a pass are computed at once; a step is then a gather of rows. The rows lie in the memory of
+the device if they fit there, else a thread gathers them in host memory some steps ahead.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from splavu.clips import ClipBatch, Draws, FeatureDataset
+from splavu.packed import IN_MEMORY_BYTES
+from splavu.runtime import derived_seed
+
+GPU_SHARE = 0.5
+"""Of a GPU's free memory, what the tables of a data set may take; larger ones stay on the host."""
+STEPS_AHEAD = 3
+"""Batches that are gathered before they are asked for, where the rows aren't on the device."""
+
+
+class Place(NamedTuple):
+    """Of a batch: which draws, which order, and which slice of that."""
+
+    epoch: int
+    lap: int
+    step: int
+
+
+class Stream:
+    """Batches of a data set in a new order each pass.
+
+    Args:
+        dataset: What is read.
+        batch_size: Videos of a global batch, whatever the number of processes.
+        seed: Seed of the order; the draws have the data set's.
+        shuffle: False keeps the file order, as evaluation does.
+        device: Where batches are wanted; None takes the CPU.
+        share: (rank, world): of B videos of a batch this process gets `[rank * B // world : (rank + 1) * B // world]`,
+            also of a short last one. That may be none: tensors of 0 rows.
+        num_workers: Of no effect; there are no worker processes any more.
+    """
+
+    def __init__(
+        self,
+        dataset: FeatureDataset,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        device: torch.device | None = None,
+        share: tuple[int, int] = (0, 1),
+        num_workers: int = 0,
+    ) -> None:
+        self.dataset, self.batch_size, self.seed, self.shuffle = dataset, batch_size, seed, shuffle
+        self.device, self.share = torch.device(device or "cpu"), share
+        self._tables: Tables | None = None
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the store says of its making."""
+        return self.dataset.provenance
+
+    def __len__(self) -> int:
+        """Batches of one pass."""
+        return -(-len(self.dataset) // self.batch_size)
+
+    def steps(self, first: int, count: int) -> Iterator[ClipBatch]:
+        """Batches number `first` to `first + count - 1` of pass after pass."""
+        positions = range(first, first + count)
+        return self._read(Place(number, 0, step) for number, step in (divmod(at, len(self)) for at in positions))
+
+    def epoch(self, epoch: int, *, num_steps: int | None = None) -> Iterator[ClipBatch]:
+        """Pass number `epoch`; or `num_steps` batches of it, starting over in another order where it is too short."""
+        return self._read(Place(epoch, *divmod(step, len(self))) for step in range(num_steps or len(self)))
+
+    def _read(self, places: Iterable[Place]) -> Iterator[ClipBatch]:
+        if self._tables is None:
+            self._tables = Tables(self.dataset, self.device)
+        batches = self._batches(places, self._tables)
+        return batches if self._tables.are_on_device else _ahead(batches, self.device)
+
+    def _batches(self, places: Iterable[Place], tables: Tables) -> Iterator[ClipBatch]:
+        for (epoch, lap), run in itertools.groupby(places, key=lambda place: place[:2]):
+            order = self._order(epoch, lap)
+            slices = [self._slice(place.step, len(order)) for place in run]
+            draws = self.dataset.drawn(np.concatenate([order[part] for part, _ in slices]), epoch)
+            yield from tables.batches(draws, [part.stop - part.start for part, _ in slices], [n for _, n in slices])
+
+    def _order(self, epoch: int, lap: int) -> NDArray:  # [V]
+        if not self.shuffle:
+            return np.arange(len(self.dataset))
+        return np.random.default_rng(derived_seed(self.seed, epoch, lap)).permutation(len(self.dataset))
+
+    def _slice(self, step: int, num_videos: int) -> tuple[slice, int]:
+        """This process's slice of batch `step`, and how many videos the batch has."""
+        first = step * self.batch_size
+        total, (rank, world) = min(self.batch_size, num_videos - first), self.share
+        return slice(first + rank * total // world, first + (rank + 1) * total // world), total
+
+
+class Tables:
+    """The rows and labels of a data set, where a stream gathers them."""
+
+    def __init__(self, dataset: FeatureDataset, device: torch.device) -> None:
+        tables = [table for table in (dataset.clips, dataset.static) if table is not None]
+        self.dataset = dataset
+        self.are_on_device = _fit(device, tables)
+        self._device = device if self.are_on_device else torch.device("cpu")
+        self._pins = not self.are_on_device and device.type == "cuda"
+        self._clips = dataset.clips.rows.to(self._device)
+        self._static = None if dataset.static is None else dataset.static.rows.to(self._device)
+        self._labels = None if dataset.labels is None else torch.from_numpy(dataset.labels).to(self._device)
+
+    def batches(self, draws: Draws, sizes: list[int], totals: list[int]) -> Iterator[ClipBatch]:
+        """`draws` cut into batches of `sizes`, each a slice of a global batch of `totals`."""
+        videos, clips = self._indices(draws.videos), self._indices(draws.clips)
+        pairs = None if draws.static_pairs is None else self._indices(draws.static_pairs)
+        stop = 0
+        for size, total in zip(sizes, totals, strict=True):
+            part = slice(stop, stop := stop + size)
+            yield ClipBatch(
+                clips=self._gather(self._clips, clips[part]),
+                labels=None if self._labels is None else self._gather(self._labels, videos[part]),
+                videos=draws.videos[part],
+                keys=self.dataset.keys,
+                static_pairs=None if pairs is None else self._gather(self._static, pairs[part]),
+                num_total=total,
+            )
+
+    def _indices(self, indices: NDArray) -> Tensor:
+        return torch.from_numpy(indices).to(self._device)
+
+    def _gather(self, table: Tensor, rows: Tensor) -> Tensor:  # [R, ...], [B] or [B, M] -> [B, ...] or [B, M, ...]
+        shape = (*rows.shape, *table.shape[1:])
+        if self.are_on_device:
+            return table.index_select(0, rows.flatten()).view(shape)
+        # NumPy, since in this thread torch would start a second team of threads beside that of the training.
+        gathered = torch.empty(shape, dtype=table.dtype, pin_memory=self._pins)
+        out = gathered.view(-1, *table.shape[1:]).numpy()
+        np.take(table.numpy(), rows.flatten().numpy(), axis=0, out=out, mode="clip")  # other modes copy `out`
+        return gathered
+
+
+def _fit(device: torch.device, tables: list[Any]) -> bool:
+    """Whether the rows of `tables` may lie on `device`."""
+    if device.type == "cpu":
+        return all(table.path is None for table in tables)
+    num_bytes = sum(table.num_bytes for table in tables)
+    if device.type == "cuda":
+        return num_bytes <= GPU_SHARE * torch.cuda.mem_get_info(device)[0]
+    return num_bytes <= IN_MEMORY_BYTES
+
+
+def _ahead(batches: Iterator[ClipBatch], device: torch.device) -> Iterator[ClipBatch]:
+    """The same batches on `device`, `STEPS_AHEAD` of them drawn in a thread before they are asked for."""
+    side = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def draw() -> tuple[ClipBatch | None, Any]:
+        batch = next(batches, None)
+        if batch is None or side is None:
+            return batch if batch is None else batch.to(device), None
+        with torch.cuda.stream(side):
+            return batch.to(device), side.record_event()
+
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
+    try:
+        waiting = deque(pool.submit(draw) for _ in range(STEPS_AHEAD))
+        while True:
+            batch, arrived = waiting.popleft().result()
+            if batch is None:
+                return
+            waiting.append(pool.submit(draw))
+            if arrived is not None:
+                _hand_over(batch, arrived, device)
+            yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _hand_over(batch: ClipBatch, arrived: Any, device: torch.device) -> None:
+    """Let the stream that computes wait for a batch that another copied, and keep its memory until it is used."""
+    current = torch.cuda.current_stream(device)
+    current.wait_event(arrived)
+    for tensor in (batch.clips, batch.labels, batch.static_pairs):
+        if tensor is not None:
+            tensor.record_stream(current)
