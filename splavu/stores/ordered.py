@@ -1,0 +1,244 @@
+"""Stores made in one pass, in an order known beforehand: what a release writes.
+
+`StoreWriter` takes videos as they come and keeps each in a file of its own until it merges them. Here all names and
+shapes are known before the first features come, so each goes straight to its final place, and progress is a log of
+checksums. What a reader would get wrong: nothing is trusted on resuming. An item counts as done if the log has its
+checksum and what lies in its place still has it; so a kill at any moment costs at most what was written since the last
+`BYTES_AT_RISK`, and the bytes of the finished store don't depend on how often it was interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from splavu.errors import UserError
+from splavu.stores.files import read_json, written_aside
+from splavu.stores.formats import open_features
+from splavu.stores.journal import Journal
+from splavu.stores.provenance import Attributes, refuse_conflict
+
+logger = logging.getLogger(__name__)
+
+BYTES_AT_RISK = 2**26
+"""Written between two moments at which all is on the disk: what a loss of power can cost."""
+DIGEST_BYTES = hashlib.sha256().digest_size
+
+Header = tuple[str, tuple[int, ...]]
+"""Key and shape of an item."""
+Written = TypeVar("Written")
+
+
+class OrderedWriter(ABC, Generic[Written]):
+    """Writes one store, item after item, in a journal folder `<path>.partial/` that becomes the store at the end.
+
+    Leaving the `with` block normally, with all items written, puts the store under its name in one move. Leaving it by
+    an exception keeps the journal, and the next writer goes on at `position`. A finished store made with the same
+    attributes, no older than its origin and with the same items is left as it is: `position` is then `num_items`.
+
+    Args:
+        path: The store to make. One with other attributes is refused, one with the same and other items replaced.
+        num_items: How many are to come.
+        attributes: Provenance, kept with the store.
+        origin: What the items are made from, as it is now: a journal begun from another origin is begun anew.
+        changed: When the origin was last changed, in seconds since the epoch.
+
+    Attributes:
+        position: Items that are done; set on entering.
+
+    Raises:
+        UserError: What exists was made with other attributes, or another process is writing this store.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        num_items: int,
+        attributes: Mapping[str, str | int | float],
+        origin: str,
+        changed: float,
+    ) -> None:
+        self.path = Path(path)
+        self.num_items = num_items
+        self.attributes: Attributes = dict(attributes)
+        self.origin = origin
+        self.changed = changed
+        self.position = 0
+        self._journal = Journal(self.path)
+        self._plan = self._journal.path / "plan.json"
+        self._log = self._journal.path / "digests"
+        self._digests: list[bytes] = []
+        self._num_logged = 0
+        self._bytes_at_risk = 0
+        self._is_current = False
+
+    def __enter__(self) -> OrderedWriter[Written]:
+        self._journal.clear_removed()
+        self._journal.acquire(shared=False)
+        try:
+            self._is_current = self.path.exists() and self._check_finished() and not self._is_outdated()
+            if self._is_current:
+                self.position = self.num_items
+            else:
+                self._recover()
+        except BaseException:
+            if not self._plan.exists():
+                self._journal.remove()
+            self._journal.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                if self.position != self.num_items:
+                    raise RuntimeError(f"{self.path}: {self.position} of {self.num_items} items were written")
+                if not self._is_current:
+                    self._secure()
+                    self._finish()
+                self._close()
+                self._journal.remove()
+            else:
+                self._close()
+        finally:
+            self._journal.release()
+
+    def write(self, item: Written) -> None:
+        """Write the item at `position`, and go on to the next."""
+        try:
+            num_bytes, digest = self._put(self.position, item)
+            self._digests.append(digest)
+            self.position += 1
+            self._bytes_at_risk += num_bytes
+            if self._bytes_at_risk >= BYTES_AT_RISK:
+                self._secure()
+        except OSError as error:
+            raise UserError(
+                self.path, f"can't be written ({error.strerror or error})", "free space and run the same command again"
+            ) from error
+
+    @abstractmethod
+    def _check_finished(self) -> bool:
+        """Whether the store at `path`, which is there, has the items that are to come.
+
+        Raises:
+            UserError: It was made with other attributes.
+        """
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Make the journal ready for items, or take up the one that is there."""
+
+    @abstractmethod
+    def _put(self, index: int, item: Written) -> tuple[int, bytes]:
+        """Write an item to its place in the journal; its length in bytes, and its SHA-256."""
+
+    @abstractmethod
+    def _digest(self, index: int) -> bytes:
+        """SHA-256 of what lies in the place of an item.
+
+        Raises:
+            OSError: Nothing lies there.
+        """
+
+    @abstractmethod
+    def _sync(self) -> None:
+        """Force what was put to the disk."""
+
+    @abstractmethod
+    def _finish(self) -> None:
+        """Make the journal's items the store."""
+
+    def _close(self) -> None:
+        """Close what `_open` opened."""
+
+    def _is_outdated(self) -> bool:
+        if self.path.stat().st_mtime < self.changed:
+            logger.warning("%s: is older than what it was made from, is made again", self.path)
+            return True
+        return False
+
+    def _recover(self) -> None:
+        plan = {"attributes": self.attributes, "origin": self.origin, "num_items": self.num_items}
+        found = read_json(self._plan) if self._plan.exists() else {}
+        if found:
+            refuse_conflict(self._journal.path, found["attributes"], self.attributes)
+        if {**found, "attributes": None} != {**plan, "attributes": None}:
+            if found:
+                logger.warning("%s: was begun from other features, is begun anew", self._journal.path)
+            for old in self._journal.path.iterdir():
+                if old.name != "lock":
+                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+            with written_aside(self._plan, durable=True) as temporary:
+                temporary.write_text(json.dumps(plan, indent=1), encoding="utf-8")
+        self._open()
+        logged = self._log.read_bytes() if self._log.exists() else b""
+        for index in range(len(logged) // DIGEST_BYTES):
+            digest = logged[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
+            try:
+                if self._digest(index) != digest:
+                    break
+            except OSError:
+                break
+            self._digests.append(digest)
+        self.position = self._num_logged = len(self._digests)
+        with self._log.open("ab") as file:
+            file.truncate(self._num_logged * DIGEST_BYTES)
+
+    def _secure(self) -> None:
+        self._sync()
+        with self._log.open("ab") as file:
+            file.write(b"".join(self._digests[self._num_logged :]))
+            file.flush()
+            os.fsync(file.fileno())
+        self._num_logged, self._bytes_at_risk = len(self._digests), 0
+
+
+class FeatureWriter(OrderedWriter[np.ndarray]):
+    """An `OrderedWriter` of arrays under keys.
+
+    Args:
+        headers: Key and shape of each item, in the order in which they will come: sorted by key.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        headers: Sequence[Header],
+        attributes: Mapping[str, str | int | float],
+        origin: str,
+        changed: float,
+    ) -> None:
+        super().__init__(path, num_items=len(headers), attributes=attributes, origin=origin, changed=changed)
+        self.headers = headers
+
+    def _check_finished(self) -> bool:
+        store = open_features(self.path)
+        refuse_conflict(self.path, store.attributes, self.attributes)
+        expected = dict(self.headers)
+        if set(store) != expected.keys() or any(store.header(key)[0] != shape for key, shape in self.headers):
+            logger.warning("%s: holds other keys or shapes than its origin has now, is made again", self.path)
+            return False
+        return True
+
+    def _checked(self, index: int, features: np.ndarray) -> np.ndarray:
+        key, shape = self.headers[index]
+        if features.shape != shape:
+            raise RuntimeError(f"'{key}' has shape {features.shape}, {shape} was announced")
+        if not np.isfinite(features).all():
+            raise UserError(self.path, f"the features of '{key}' are not finite", "check the weights")
+        return np.ascontiguousarray(features, dtype="<f4")

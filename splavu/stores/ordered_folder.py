@@ -1,0 +1,82 @@
+"""A folder of .npy files, one a video, that appears under its name when all of them are there."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from splavu.errors import UserError
+from splavu.stores.files import written_aside
+from splavu.stores.folder import CHECKSUMS_FILE
+from splavu.stores.ordered import FeatureWriter
+from splavu.stores.provenance import ATTRIBUTES_FILE
+
+
+class FolderInOrder(FeatureWriter):
+    """A `FeatureWriter` of a folder; it holds what a folder of `FolderWriter` holds.
+
+    Raises:
+        UserError: The folder to replace holds a file that no writer of features made.
+    """
+
+    def _check_finished(self) -> bool:
+        if not self.path.is_dir() or not (self.path / ATTRIBUTES_FILE).is_file():
+            raise UserError(self.path, "holds something of unknown origin", "write to another folder")
+        foreign = [file for file in self.path.rglob("*") if not _is_ours(file)]
+        if foreign:
+            raise UserError(
+                foreign[0], "is no file of features", "keep it elsewhere: the folder is replaced as a whole"
+            )
+        return super()._check_finished()
+
+    def _open(self) -> None:
+        self._files = self._journal.path / "files"
+        self._files.mkdir(exist_ok=True)
+        self._unsynced: list[Path] = []
+
+    def _put(self, index: int, item: np.ndarray) -> tuple[int, bytes]:
+        features = self._checked(index, item)
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(features))
+        path = self._file(index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.write(header.getvalue())
+            file.write(features.data)
+        self._unsynced.append(path)
+        digest = hashlib.sha256(header.getvalue())
+        digest.update(features.reshape(-1))
+        return features.nbytes, digest.digest()
+
+    def _digest(self, index: int) -> bytes:
+        return hashlib.sha256(self._file(index).read_bytes()).digest()
+
+    def _sync(self) -> None:
+        while self._unsynced:
+            with self._unsynced.pop().open("rb+") as file:
+                os.fsync(file.fileno())
+
+    def _finish(self) -> None:
+        lines = (f"{digest.hex()}  {key}.npy\n" for digest, (key, _) in zip(self._digests, self.headers, strict=True))
+        for name, text in (
+            (CHECKSUMS_FILE, "".join(lines)),
+            (ATTRIBUTES_FILE, json.dumps(self.attributes, indent=1)),
+        ):
+            with written_aside(self._files / name, durable=True) as temporary:
+                temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+        if self.path.exists():
+            # Two moves: killed in between, the next run finds all items done and makes the second.
+            self.path.rename(self._journal.path / "replaced")
+        self._files.rename(self.path)
+
+    def _file(self, index: int) -> Path:
+        return self._files / f"{self.headers[index][0]}.npy"
+
+
+def _is_ours(path: Path) -> bool:
+    return path.is_dir() or path.suffix == ".npy" or path.name in (ATTRIBUTES_FILE, CHECKSUMS_FILE)
