@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from splavu import __version__, cli
+from splavu.audit import command as audit_command
 from splavu.errors import UserError
 from splavu.runtime import pick_device
 
@@ -59,6 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     verify.add_argument("--feature-dim", type=int, default=None, help="width expected (default: the encoder's)")
     cli.add_common(verify)
 
+    audit = commands.add_parser("audit", help=audit_command.HELP, description=audit_command.__doc__)
+    audit_command.add_arguments(audit)
+    cli.add_common(audit)
+
     # What lies above the library brings its commands along by name, in an entry point: nothing here imports it.
     others = {entry.name: entry for entry in metadata.entry_points(group="splavu.commands")}
     for name in others:
@@ -69,7 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     args = parser.parse_args(argv)
     cli.start(args)
-    run = {"synthesize": _synthesize, "anonymize": _anonymize, "report": _report, "verify": _verify}[args.command]
+    run = {
+        "synthesize": _synthesize,
+        "anonymize": _anonymize,
+        "report": _report,
+        "verify": _verify,
+        "audit": audit_command.run,
+    }[args.command]
     return run(args)
 
 

@@ -88,6 +88,19 @@ class Attack:
         of_seed = [metrics.resampled_average_precisions(self.labels, s, resamples) for s in self.chosen_scores]
         return np.einsum("rs,sra->ra", seed_weights, np.stack(of_seed))
 
+    def of(self, attributes: np.ndarray) -> Attack:  # [a] of indices
+        """The same attack on some of the attributes."""
+        tuned = self.tuned
+        if tuned is not None:
+            tuned = replace(tuned, labels=tuned.labels[:, attributes], scores=tuned.scores[..., attributes])
+        return replace(
+            self,
+            labels=self.labels[:, attributes],
+            scores=self.scores[..., attributes],
+            validation=self.validation[..., attributes],
+            tuned=tuned,
+        )
+
     def table(self) -> dict[str, Any]:
         """Every attacker's average precision for each attribute. The test column is for diagnosis, not for choosing."""
         test = np.array([[metrics.average_precisions(self.labels, s) for s in of_seed] for of_seed in self.scores])

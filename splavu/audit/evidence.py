@@ -1,0 +1,213 @@
+"""The evidence file: everything an audit found, and all that it takes to run it again. A report reads nothing else.
+
+`evidence.json` is `Evidence` with its dataclasses as objects, tuples as lists, and null for what is undefined. Keys:
+
+    schema          'splavu-audit/1'
+    versions        splavu, Python, torch, NumPy, device (runtime.versions)
+    command         the options as given: seeds, quick, max_train_rows, num_resamples, margin, workers
+    files           [role, name, sha256, attributes] of each store, table and checkpoint
+    attributes      [name, personal (no person has it both ways), prevalence by split]
+    people          split -> number of clips, videos and persons
+    families        name -> options of the attacker, whether it is stochastic
+    rungs           [name, knows, unit, skipped, attackers, found]: `attackers` is every attacker's mean over seeds of
+                    the validation and test AP and its spread, an entry an attribute; `found` judges the strongest
+    raw             unit -> found, the same on raw features
+    strongest       unit -> found, over all rungs of the unit
+    headline        [sentence, unit, reduction, ...]
+    gates           [claim, passed (null: not run), detail and numbers]
+    learning_curve  [people, rows, family, AP by attribute] by number of training people
+    code_length     representation -> attribute -> bits and those of a code without features
+    linkage, inversion, membership    what identifies rows and people
+    warnings, seconds
+
+`found` (`Found`) holds a `FoundAttribute` for each attribute and their mean. An `Estimate` is [value, low, high,
+chance]: 95 % interval by resampling whole test people (and seeds); chance is what knowing nothing scores.
+
+What a reader would get wrong: AP has two chances. `prevalence` is the share of positives; `ap.chance` is the mean AP of
+the very same scores when whole test people swap their labels, which is a little above it where people are few. Excess
+and leakage are counted from the second.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from splavu.audit.statistics import Equivalence, Estimate
+from splavu.protocols import json_values
+
+SCHEMA = "splavu-audit/1"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """True positives at a fixed rate of false ones."""
+
+    fpr: float
+    value: float | None
+    """None: not estimable, there are too few negatives."""
+    low: float | None
+    high: float | None
+    negatives: int
+    """Test units of the attribute's other class."""
+
+
+@dataclass(frozen=True)
+class FoundAttribute:
+    """What the strongest attacker reads of one attribute."""
+
+    name: str
+    attacker: str
+    """Rung, way and family; chosen on validation people."""
+    prevalence: float
+    positives: int
+    ap: Estimate
+    auc: Estimate
+    balanced_accuracy: Estimate
+    """At the threshold that is best on validation people."""
+    tpr: tuple[Rate, ...]
+    bits: Estimate
+    """Usable information a unit, in bits, by scores calibrated on validation people; chance 0."""
+    bits_available: float
+    """The entropy of the label, as training people's shares tell it."""
+    leakage: Estimate
+    """Excess of AP over chance as a share of the raw features' excess; NaN without raw features."""
+    p: float
+    """Share of swaps of test people's labels that give as high an AP."""
+    p_holm: float
+    """The same, adjusted for the number of attributes (Holm)."""
+    equivalence: Equivalence
+    """Whether AUC is 0.5 up to the margin."""
+    verdict: str
+    """leaks (p_holm <= 0.05), at chance (equivalent), faint (both), undecided (neither)."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The strongest attackers' success on one kind of unit."""
+
+    num_units: int
+    num_people: int
+    attributes: tuple[FoundAttribute, ...]
+    left_out: tuple[str, ...]
+    """Attributes of which the test has one class only; by person, those that a person has both ways too."""
+    cmap: Estimate
+    """Mean AP over the attributes that could be judged."""
+    mean_auc: Estimate
+    leakage: Estimate
+    """Of the mean excess."""
+    equivalence: Equivalence
+    """Of the mean AUC."""
+    verdict: str
+
+
+@dataclass(frozen=True)
+class RungFound:
+    """One rung of the ladder."""
+
+    name: str
+    knows: str
+    unit: str
+    skipped: str
+    attackers: Mapping[str, Mapping[str, list[float]]]
+    """Attacker -> 'validation', 'test' and 'test_spread' -> [A]: mean and standard deviation over seeds."""
+    found: Found | None
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The one number."""
+
+    sentence: str
+    unit: str | None
+    """Of what the number is about: clip, video or person, whichever gives most away to validation people."""
+    reduction: Estimate
+    """Relative reduction of the excess over chance, under the strongest attackers; NaN without raw features."""
+    raw_excess: float
+    released_excess: float
+    semi_informed: Estimate
+    """The same under fresh attackers that see one clip: what is published most often."""
+    by_unit: Mapping[str, Estimate]
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What an audit asks of itself."""
+
+    claim: str
+    passed: bool | None
+    """None: could not be run."""
+    detail: str
+    numbers: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """See the head of this module."""
+
+    schema: str
+    versions: Mapping[str, str]
+    command: Mapping[str, Any]
+    files: tuple[Any, ...]
+    attributes: tuple[Mapping[str, Any], ...]
+    people: Mapping[str, Mapping[str, int]]
+    families: Mapping[str, Mapping[str, Any]]
+    rungs: tuple[RungFound, ...]
+    raw: Mapping[str, Found]
+    strongest: Mapping[str, Found]
+    headline: Headline
+    gates: tuple[Gate, ...]
+    learning_curve: tuple[Mapping[str, Any], ...]
+    code_length: Mapping[str, Mapping[str, Mapping[str, float]]]
+    linkage: Mapping[str, Any]
+    inversion: Mapping[str, Any]
+    membership: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    seconds: float
+
+    @property
+    def valid(self) -> bool:
+        """Whether no gate failed."""
+        return all(gate.passed is not False for gate in self.gates)
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, arrays and tuples as JSON holds them; null for what is not finite."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        value = float(f"{value:.7g}")  # more digits than the seeds repeat would only look exact
+    return json_values(value)
+
+
+def write_evidence(path: str | Path, evidence: Evidence) -> Path:
+    """Under another name, forced to disk, then moved into place."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w") as file:
+            json.dump(plain(evidence) | {"valid": evidence.valid}, file, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,64 @@
+"""What an audit asks of itself before anyone may believe it.
+
+What a reader would get wrong: a gate that fails doesn't say that features leak. It says that this audit could not have
+told: its attackers fail on raw features, succeed on shuffled labels, or were shown other features than the anonymizer
+gives to whoever asks it for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from splavu.anonymizers import Anonymizer
+from splavu.attacks import Attack
+from splavu.audit.evidence import Gate
+from splavu.audit.material import Material
+from splavu.released import finite, gate
+
+CLOSE = 1e-3
+"""Largest difference, in units of the largest feature, by which a stored feature may differ from the one served now:
+stores may have been made on another device, in lower precision."""
+BATCH = 64
+"""Rows that are served at once, to compare with each alone."""
+
+
+def attackers_gate(claim: str, attack: Attack | None, expected: bool, num_resamples: int) -> Gate:
+    """Whether attackers beat chance where they should, and don't where they shouldn't (`released.gate`)."""
+    if attack is None:
+        return Gate(claim, None, "no raw features were given (--raw)", {})
+    found = gate("clip", claim, attack, expected, num_resamples)
+    detail = f"cMAP {100 * found['cmap']:.1f}, chance {100 * found['chance']:.1f}"
+    return Gate(
+        claim, found["passed"], detail, {k: v for k, v in found.items() if k not in ("view", "claim", "passed")}
+    )
+
+
+def batch_gate(anonymizer: Anonymizer | None, rows: np.ndarray | None, device: torch.device | str) -> Gate:
+    """Whether a feature comes out the same alone and in a batch of others."""
+    claim = "a released feature does not depend on its batch"
+    if anonymizer is None or rows is None:
+        return Gate(claim, None, "takes the anonymizer and raw features (--aam, --raw)", {})
+    batch = torch.from_numpy(np.ascontiguousarray(rows[:: max(1, len(rows) // BATCH)][:BATCH])).to(device)
+    with torch.no_grad():
+        anonymizer = anonymizer.to(device).eval()
+        together = anonymizer(batch)
+        alone = torch.cat([anonymizer(row[None]) for row in batch])
+        turned = anonymizer(batch.flip(0)).flip(0)
+    scale = float(alone.abs().max())
+    gap = max(float((together - alone).abs().max()), float((together - turned).abs().max())) / max(scale, 1e-30)
+    return Gate(claim, gap < 1e-4, f"largest relative difference {gap:.2g}", {"relative_difference": gap})
+
+
+def served_gate(material: Material, serve: Callable[[np.ndarray], np.ndarray] | None) -> Gate:
+    """Whether the released rows are those that the anonymizer gives for each raw row alone."""
+    claim = "the store holds what the anonymizer gives each feature alone"
+    if serve is None or material.raw is None:
+        return Gate(claim, None, "takes the anonymizer and raw features (--aam, --raw)", {})
+    stored, served = material.released.test.features, finite(serve)(material.raw.test.features)
+    if stored.shape != served.shape:
+        return Gate(claim, False, f"{stored.shape[1]} wide, the anonymizer gives {served.shape[1]}", {})
+    gap = float(np.abs(stored - served).max() / max(float(np.abs(served).max()), 1e-30))
+    return Gate(claim, gap < CLOSE, f"largest relative difference {gap:.2g}", {"relative_difference": gap})

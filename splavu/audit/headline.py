@@ -1,0 +1,115 @@
+"""The one number: by how much the release reduces what the strongest attacker finds above chance.
+
+What a reader would get wrong: which unit (a clip, a video's clips, a person's clips) the number is about is a choice,
+and choosing it by the test people's scores would be luck. It is made on validation people: the unit where they lose
+most. There the best of many attackers looks good by luck alone, and more so the fewer units there are; that luck is
+measured, by swapping labels, and taken off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from splavu import metrics
+from splavu.attacks import Attack
+from splavu.audit.evidence import Found, Headline
+from splavu.audit.judging import Judge, Success
+from splavu.audit.statistics import Estimate
+
+NUM_SWAPS = 100
+"""Of the validation people's labels."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far the best attackers stand above what the best of as many reach by luck, on validation people."""
+
+    excess: float
+    """Mean over attributes, in average precision."""
+    luck: float
+    """Standard deviation of the same over swaps of labels."""
+
+
+def standing(attack: Attack) -> Standing:
+    """Of the largest validation AP over attackers; swaps move whole people, all attackers on the same ones."""
+    tuned = attack.tuned
+    swaps = metrics.permuted_rows(tuned.clusters, tuned.videos, num_permutations=NUM_SWAPS, seed=2)
+    best = np.full((NUM_SWAPS, tuned.labels.shape[1]), np.nan)
+    for m in range(tuned.scores.shape[1]):
+        scores = tuned.scores[:, m]
+        once = scores[:1] if (scores == scores[0]).all() else scores
+        null = np.mean([metrics.permuted_average_precisions(tuned.labels, s, swaps) for s in once], axis=0)
+        best = np.fmax(best, null)
+    precision = attack.validation.mean(axis=0)  # [M, A]
+    largest = np.where(np.isnan(precision).all(axis=0), np.nan, np.nan_to_num(precision, nan=-1.0).max(axis=0))
+    null = metrics.mean_known(np.where(np.isnan(largest), np.nan, best))
+    return Standing(float(metrics.mean_known(largest) - null.mean()), float(null.std()))
+
+
+def worst_unit(raw: Mapping[str, Attack], released: Mapping[str, Attack]) -> str:
+    """The unit whose validation people lose the largest share of what raw features would give away.
+
+    A unit where raw features stand less than twice their luck above it has nothing to lose. A later unit (larger sets,
+    fewer of them) must lose more than an earlier one by its own luck at least.
+    """
+    worst, largest = next(iter(released)), -np.inf
+    for unit, attack in released.items():
+        whole, left = standing(raw[unit]), standing(attack)
+        if whole.excess > 2 * whole.luck and (left.excess - left.luck) / whole.excess > largest:
+            worst, largest = unit, left.excess / whole.excess
+    return worst
+
+
+def headline(
+    raw: Mapping[str, Attack],
+    released: Mapping[str, Attack],
+    found: Mapping[str, Found],
+    semi_informed: Found,
+    judge: Judge,
+) -> Headline:
+    """Of the worst unit, and beside it every unit and the semi-informed attacker.
+
+    Args:
+        raw: By unit; empty without raw features, there is no reduction then.
+        released: By unit, all rungs.
+        found: The same, judged.
+        semi_informed: Fresh attackers on released clips, judged.
+        judge: As for the others.
+    """
+    if not raw:
+        nothing = Estimate(*[float("nan")] * 3)
+        unit = "clip"
+        excess = Success.of(released[unit], judge).excess
+        sentence = (
+            f"no raw features were given, so no reduction can be told: released {unit}s give attackers "
+            f"{100 * excess:.1f} points of AP above chance ({found[unit].verdict})"
+        )
+        return Headline(sentence, None, nothing, float("nan"), excess, nothing, {}, found[unit].verdict)
+    unit = worst_unit(raw, released)
+    by_unit = {name: _reduction(one.leakage) for name, one in found.items()}
+    reduction, semi = by_unit[unit], _reduction(semi_informed.leakage)
+    sentence = (
+        f"the strongest attacker's excess over chance falls by {_percent(reduction)} (judged by {unit}; "
+        f"{found[unit].verdict}); a fresh attacker who sees one clip loses {_percent(semi)}"
+    )
+    return Headline(
+        sentence=sentence,
+        unit=unit,
+        reduction=reduction,
+        raw_excess=Success.of(raw[unit], judge).excess,
+        released_excess=Success.of(released[unit], judge).excess,
+        semi_informed=semi,
+        by_unit=by_unit,
+        verdict=found[unit].verdict,
+    )
+
+
+def _reduction(leakage: Estimate) -> Estimate:
+    return Estimate(1 - leakage.value, 1 - leakage.high, 1 - leakage.low, 1 - leakage.chance)
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.0f} % [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"

@@ -1,0 +1,244 @@
+"""Judges an attack: how much its strongest attackers read, how sure that is, and whether it is chance.
+
+What a reader would get wrong: everything that is compared is judged on the same draws of test people and seeds. Raw and
+released figures of one unit go up and down together, so the interval of their ratio is much narrower than theirs.
+
+Shapes: S seeds, M attackers, n judged units, A attributes, R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from splavu import metrics
+from splavu.attacks import Attack, draws
+from splavu.audit import statistics
+from splavu.audit.evidence import Found, FoundAttribute, Rate
+from splavu.audit.statistics import Estimate, estimated
+
+ALPHA = 0.05
+FPRS = (0.01, 0.001)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How all attacks of an audit are judged."""
+
+    attributes: tuple[str, ...]
+    prior: np.ndarray
+    """[A] share of positives among training people: what someone without features would bet."""
+    num_resamples: int
+    num_swaps: int
+    margin: float
+    """How far from 0.5 an AUC may lie and count as chance."""
+
+    def found(self, attack: Attack, raw: Attack | None = None) -> Found:
+        """Judge the strongest attacker of each attribute.
+
+        Args:
+            attack: On released units, or on raw ones.
+            raw: On the same units' raw features, for the leakage.
+        """
+        kept = np.flatnonzero(~np.isnan(attack.precision) & ~np.isnan(attack.tuned.labels).all(axis=0))
+        attack, raw = attack.of(kept), None if raw is None else raw.of(kept)
+        own = Success.of(attack, self)
+        whole = None if raw is None else Success.of(raw, self)
+        resamples, seed_weights = draws(attack, self.num_resamples)
+        score_of_seed = attack.chosen_scores
+
+        def over_seeds(function: Callable[..., np.ndarray], *per_seed: Sequence) -> np.ndarray:  # -> [R, A]
+            return _weighted(seed_weights, [function(*arguments) for arguments in zip(*per_seed, strict=True)])
+
+        labels = attack.labels
+        auc = np.mean([statistics.aucs(labels, scores) for scores in score_of_seed], axis=0)
+        auc_draws = _drawn(
+            score_of_seed, seed_weights, lambda column, s: statistics.resampled_aucs(labels[:, [column]], s, resamples)
+        )
+        tuned = _chosen(attack, attack.tuned.scores)
+        thresholds = [statistics.best_thresholds(attack.tuned.labels, scores) for scores in tuned]
+        accuracy = np.mean(
+            [statistics.balanced_accuracies(labels, s, t) for s, t in zip(score_of_seed, thresholds, strict=True)],
+            axis=0,
+        )
+        accuracy_draws = over_seeds(
+            lambda s, t: statistics.resampled_balanced_accuracies(labels, s, t, resamples), score_of_seed, thresholds
+        )
+        calibrated = [statistics.platt_scaling(attack.tuned.labels, scores) for scores in tuned]
+        usable = [
+            statistics.usable_bits(labels, scale(scores), self.prior[kept])
+            for scale, scores in zip(calibrated, score_of_seed, strict=True)
+        ]
+        bits_draws = over_seeds(lambda u: metrics.resampled_prevalences(u.per_row, resamples), usable)
+        bits = np.mean([u.raw for u in usable], axis=0)
+
+        adjusted = statistics.holm(own.p)
+        leakage, leakage_draws = own.share_of(whole)
+        found = []
+        for a, attribute in enumerate(kept):
+            equivalence = statistics.equivalence(auc_draws[:, a], chance=0.5, margin=self.margin)
+            found.append(
+                FoundAttribute(
+                    name=self.attributes[attribute],
+                    attacker=attack.attackers[attack.strongest[a]],
+                    prevalence=float(own.share[a]),
+                    positives=int(np.sum(labels[:, a] > 0)),
+                    ap=estimated(own.precision[a], own.drawn[:, a], chance=own.chance[a]),
+                    auc=estimated(auc[a], auc_draws[:, a], chance=0.5),
+                    balanced_accuracy=estimated(accuracy[a], accuracy_draws[:, a], chance=0.5),
+                    tpr=tuple(_rate(labels[:, a], score_of_seed[..., a], fpr, resamples, seed_weights) for fpr in FPRS),
+                    bits=estimated(bits[a], bits_draws[:, a], chance=0.0),
+                    bits_available=float(usable[0].prior_bits[a]),
+                    leakage=estimated(leakage[a], leakage_draws[:, a], chance=0.0),
+                    p=float(own.p[a]),
+                    p_holm=float(adjusted[a]),
+                    equivalence=equivalence,
+                    verdict=_verdict(adjusted[a], equivalence.equivalent),
+                )
+            )
+        mean_draws = metrics.mean_known(auc_draws)
+        equivalence = statistics.equivalence(mean_draws, chance=0.5, margin=self.margin)
+        mean_leakage, mean_leakage_draws = own.share_of(whole, mean=True)
+        return Found(
+            num_units=len(labels),
+            num_people=len(np.unique(attack.clusters)),
+            attributes=tuple(found),
+            left_out=tuple(name for a, name in enumerate(self.attributes) if a not in kept),
+            cmap=estimated(
+                metrics.mean_known(own.precision), metrics.mean_known(own.drawn), chance=metrics.mean_known(own.chance)
+            ),
+            mean_auc=estimated(metrics.mean_known(auc), mean_draws, chance=0.5),
+            leakage=estimated(mean_leakage, mean_leakage_draws, chance=0.0),
+            equivalence=equivalence,
+            verdict=_verdict(own.mean_p, equivalence.equivalent),
+        )
+
+
+@dataclass(frozen=True)
+class Success:
+    """Average precision of the strongest attackers beside chance, on draws of people and seeds."""
+
+    precision: np.ndarray
+    """[A]"""
+    share: np.ndarray
+    """[A] of positives; NaN for an attribute that cannot be judged."""
+    chance: np.ndarray
+    """[A] mean over swaps of the test people's labels."""
+    drawn: np.ndarray
+    """[R, A]"""
+    drawn_chance: np.ndarray
+    """[R, A] the draw's share of positives, moved by as much as `chance` lies above `share`."""
+    p: np.ndarray
+    """[A]"""
+    mean_p: float
+
+    @classmethod
+    def of(cls, attack: Attack, judge: Judge) -> Success:
+        precision = attack.precision
+        share = np.where(np.isnan(precision), np.nan, metrics.prevalences(attack.labels))
+        resamples, seed_weights = draws(attack, judge.num_resamples)
+        drawn = _drawn(
+            attack.chosen_scores,
+            seed_weights,
+            lambda column, s: metrics.resampled_average_precisions(attack.labels[:, [column]], s, resamples),
+        )
+        swaps = metrics.permuted_rows(attack.clusters, attack.videos, num_permutations=judge.num_swaps, seed=1)
+        null = _drawn(
+            attack.chosen_scores,
+            np.full((judge.num_swaps, len(attack.scores)), 1 / len(attack.scores)),
+            lambda column, s: metrics.permuted_average_precisions(attack.labels[:, [column]], s, swaps),
+        )  # [swaps, A]
+        chance = np.where(np.isnan(share), np.nan, metrics.mean_known(null.T))
+        drawn_share = np.where(np.isnan(drawn), np.nan, metrics.resampled_prevalences(attack.labels, resamples))
+        known = ~np.isnan(precision)
+        mean_p = np.nan
+        if known.any():
+            mean_null = metrics.mean_known(null[:, known])
+            mean_p = (1 + np.sum(mean_null >= precision[known].mean())) / (1 + len(null))
+        return cls(
+            precision=precision,
+            share=share,
+            chance=chance,
+            drawn=drawn,
+            drawn_chance=drawn_share + (chance - share),
+            p=np.where(known, (1 + np.sum(null >= precision, axis=0)) / (1 + len(null)), np.nan),
+            mean_p=float(mean_p),
+        )
+
+    def share_of(self, raw: Success | None, *, mean: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Excess over chance as a share of `raw`'s, and on each draw: [A] and [R, A], or of the mean: [] and [R]."""
+        pick = metrics.mean_known if mean else lambda values: values
+        own = pick(self.precision - self.chance), pick(self.drawn - self.drawn_chance)
+        if raw is None:
+            return tuple(np.full_like(values, np.nan) for values in own)
+        whole = pick(raw.precision - raw.chance), pick(raw.drawn - raw.drawn_chance)
+        return tuple(metrics.normalised_leakage(o, w, np.zeros_like(w)) for o, w in zip(own, whole, strict=True))
+
+    @property
+    def excess(self) -> float:
+        """Mean over attributes of average precision less chance."""
+        return float(metrics.mean_known(self.precision - self.chance))
+
+
+def attacker_table(attack: Attack) -> Mapping[str, Mapping[str, list[float]]]:
+    """Every attacker's average precision: the mean over seeds, and the test's standard deviation."""
+    test = np.array([[metrics.average_precisions(attack.labels, s) for s in of_seed] for of_seed in attack.scores])
+    values = {
+        "validation": attack.validation.mean(axis=0),
+        "test": test.mean(axis=0),
+        "test_spread": test.std(axis=0, ddof=1) if len(test) > 1 else np.zeros(test.shape[1:]),
+    }
+    return {
+        name: {column: value[place].tolist() for column, value in values.items()}
+        for place, name in enumerate(attack.attackers)
+    }
+
+
+def _verdict(p: float, equivalent: bool) -> str:
+    leaks = bool(p <= ALPHA)
+    return {(True, False): "leaks", (True, True): "faint", (False, True): "at chance"}.get(
+        (leaks, equivalent), "undecided"
+    )
+
+
+def _chosen(attack: Attack, scores: np.ndarray) -> np.ndarray:  # [S, M, v, A] -> [S, v, A]
+    return np.stack([scores[:, m, :, a] for a, m in enumerate(attack.strongest)], axis=-1)
+
+
+def _drawn(
+    score_of_seed: np.ndarray, seed_weights: np.ndarray, function: Callable[[int, np.ndarray], np.ndarray]
+) -> np.ndarray:  # [S, n, A], [R, S] -> [R, A]
+    """A statistic of each attribute on the draws, weighted by seed; computed once where all seeds have one score."""
+    columns = []
+    for column in range(score_of_seed.shape[-1]):
+        scores = score_of_seed[..., column]
+        if (scores == scores[0]).all():
+            columns.append(function(column, scores[0][:, None])[:, 0])
+        else:
+            columns.append(_weighted(seed_weights, [function(column, s[:, None]) for s in scores])[:, 0])
+    return np.stack(columns, axis=1)
+
+
+def _weighted(seed_weights: np.ndarray, of_seed: Sequence[np.ndarray]) -> np.ndarray:  # [R, S], S x [R, A] -> [R, A]
+    return np.einsum("rs,sra->ra", seed_weights, np.stack(of_seed))
+
+
+def _rate(
+    labels: np.ndarray, score_of_seed: np.ndarray, fpr: float, resamples: metrics.Resamples, seed_weights: np.ndarray
+) -> Rate:  # [n], [S, n]
+    values = [statistics.tpr_at_fpr(labels, scores, fpr) for scores in score_of_seed]
+    negatives = int(np.sum(labels == 0))
+    if any(value is None for value in values):
+        return Rate(fpr, None, None, None, negatives)
+    drawn = _drawn(
+        score_of_seed[..., None],
+        seed_weights,
+        lambda _, s: statistics.resampled_tprs(labels, s[:, 0], resamples, fpr=fpr)[:, None],
+    )[:, 0]
+    low, high = metrics.percentile_interval(drawn)
+    return Rate(fpr, float(np.mean(values)), float(low), float(high), negatives)
+
+
+__all__ = ["ALPHA", "FPRS", "Estimate", "Judge", "Success", "attacker_table"]
