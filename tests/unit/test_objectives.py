@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from splavu import objectives
 from splavu.objectives import latent_consistency, nt_xent, nt_xent_share, reverse_gradient
@@ -95,6 +96,29 @@ def test_the_share_of_a_single_process_is_the_loss():
     assert torch.equal(nt_xent_share(*views, *views, offset=0), nt_xent(*views))
     with pytest.raises(ValueError, match="rows 1 to 6 aren't in a batch of 5"):
         nt_xent_share(*(view.clone() for view in views), *views, offset=1)
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what makes the host wait for a device: a tensor's value or a size that depends on values."""
+
+    WAITS = frozenset(
+        {"aten::_local_scalar_dense", "aten::equal", "aten::is_nonzero", "aten::nonzero", "aten::masked_select"}
+    )
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function.name() not in self.WAITS, f"{function} waits for the device"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("block", [None, 3])
+def test_no_objective_waits_for_the_device(block):
+    views, more = double_views(4, 3), double_views(6, 3)
+    with NoWaiting():
+        loss = nt_xent(*views, block=block) + latent_consistency(reverse_gradient(views[0]), views[1])
+        loss = loss + nt_xent_share(*(view[2:4] for view in more), *more, offset=2, block=block)
+        loss.backward()
+    with pytest.raises(AssertionError, match="waits for the device"), NoWaiting():
+        float(loss.detach())
 
 
 def test_nt_xent_closed_forms():
