@@ -124,7 +124,8 @@ def load_ft(params: Any, saved_model: str | None = None, arch: str | None = None
     if saved_model is not None:
         content = checkpoints.read(saved_model)
         key = "ft_model_ar_state_dict" if "ft_model_ar_state_dict" in content else "ft_model_state_dict"
-        checkpoints.load_into(head, checkpoints.state_of(content, key, saved_model), saved_model)
+        state = checkpoints.state_of(content, key, saved_model, prefer_average=True)
+        checkpoints.load_into(head, state, saved_model)
     return head
 
 
@@ -142,7 +143,8 @@ def load_fb(
     head = PrivacyHead(initial_embedding_size, final_embedding_size, normalise=normalise)
     if saved_model is not None:
         content = checkpoints.read(saved_model)
-        checkpoints.load_into(head, checkpoints.state_of(content, "fb_model_state_dict", saved_model), saved_model)
+        state = checkpoints.state_of(content, "fb_model_state_dict", saved_model, prefer_average=True)
+        checkpoints.load_into(head, state, saved_model)
     return head
 
 

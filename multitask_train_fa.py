@@ -6,6 +6,9 @@ L = w_LC MSE(h, f_A(h)) + w_AR L_AR(f_A(h)) + w_TAD L_TAD(f_A(video)) + w_AD L_A
 With ssl = False the privacy term is supervised: a head learns to tell the private attributes of pa_dataset from
 anonymized clips, and the adapter learns to prevent it, - w_B BCE(f_B(f_A(h)), attributes).
 
+An epoch is one pass over the clips; the other tasks go on where they stopped, each through all of its videos.
+torchrun --nproc_per_node=N starts N processes, which share each batch and end with the weights of one.
+
 A term of weight 0 is never built, and nothing of it is read. Without AR and privacy the data set of clips isn't read
 either; consistency is then asked of what the other tasks anonymize.
 """
@@ -18,19 +21,24 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 import config
 from feature_dl import dataset_spec, open_dataset, untrimmed_spec
 from model_loaders import feature_dim, load_fa, load_fb, load_ft
 from splavu import cli, loop, params, runs, runtime
-from splavu.datasets import EvenClips, Stream
+from splavu.datasets import EvenClips, FeatureDataset, Stream
+from splavu.engine import EngineParams
 from splavu.errors import UserError
+from splavu.learners import Learner, moving_average
 from splavu.multitask import EpochLength, MultitaskTrainer, steps_per_epoch
-from splavu.tasks import ActionRecognition, AdversarialAttributes, Learner, Task
+from splavu.optimizers import adamw
+from splavu.processes import SINGLE, Processes, connect
+from splavu.tasks import ActionRecognition, AdversarialAttributes, Task
 
 
 @dataclass(frozen=True)
-class AnonymizerParams:
+class AnonymizerParams(EngineParams):
     """Parameters of anonymizer training; see params/params_fa.py for a commented example."""
 
     run_id: str
@@ -82,8 +90,9 @@ class AnonymizerParams:
     num_modes: int = 5
     """Evenly spaced clips a video in validation."""
     num_workers: int = 0
-    epoch_length: EpochLength = "longest"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    """Accepted for old files; features are gathered from memory, which takes no workers."""
+    epoch_length: EpochLength = "clips"
+    """'clips': a pass over ar_dataset; 'longest', 'shortest': over the longest, the shortest source."""
 
     learning_rate_fa: float = 1e-4
     learning_rate_ft: float = 1e-4
@@ -113,6 +122,7 @@ class AnonymizerParams:
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in (
             "fa_loss_weight",
             "ft_ar_loss_weight",
@@ -154,26 +164,25 @@ class AnonymizerParams:
         return bool(self.ft_ar_loss_weight or self.static_frames or not without)
 
 
-def build(p: AnonymizerParams, device: torch.device) -> MultitaskTrainer:
+def build(p: AnonymizerParams, processes: Processes = SINGLE) -> MultitaskTrainer:
     """The experiment: networks, data, terms and their weights."""
     runtime.seed_everything(p.seed)
+    device = processes.device
     anonymizer = load_fa(p, p.saved_fa_model).to(device)
-    source, validation = _clips(p) if p.needs_clips else (None, None)
+    source, validation = _clips(p, processes) if p.needs_clips else (None, None)
     tasks: list[tuple[Task, float]] = []
     if p.ft_ar_loss_weight:
         head = load_ft(p, p.saved_ft_model).to(device)
-        optimizer = torch.optim.AdamW(head.parameters(), lr=p.learning_rate_ft, weight_decay=p.weight_decay)
-        action = ActionRecognition(Learner("ft_ar", head, optimizer), source, validation, device)
+        action = ActionRecognition(_learner(p, "ft_ar", head, p.learning_rate_ft), source, validation, device)
         tasks.append((action, p.ft_ar_loss_weight))
     if p.ft_tad_loss_weight:
         tasks.append((_temporal_action_detection(p, device), p.ft_tad_loss_weight))
     if p.ft_ad_loss_weight:
         tasks.append((_anomaly_detection(p, device), p.ft_ad_loss_weight))
     if p.supervises_privacy:
-        tasks.append((_attribute_adversary(p, device), p.fb_loss_weight))
-    optimizer = torch.optim.AdamW(anonymizer.parameters(), lr=p.learning_rate_fa, weight_decay=p.weight_decay)
+        tasks.append((_attribute_adversary(p, processes), p.fb_loss_weight))
     trainer = MultitaskTrainer(
-        Learner("fa", anonymizer, optimizer),
+        _learner(p, "fa", anonymizer, p.learning_rate_fa),
         tasks,
         source,
         validation=validation,
@@ -181,16 +190,20 @@ def build(p: AnonymizerParams, device: torch.device) -> MultitaskTrainer:
         privacy_weight=p.fb_loss_weight if p.ssl else 0,
         temperature=p.temperature,
         epoch_length=p.epoch_length,
-        device=device,
-        precision=p.precision,
+        processes=processes,
     )
-    steps = steps_per_epoch(trainer.sources, p.epoch_length)
+    updates = -(-steps_per_epoch(trainer.sources, p.epoch_length) // p.accumulate)
     for task in trainer.tasks:
-        task.learner.plan(num_epochs=p.num_epochs, steps_per_epoch=steps)
+        task.learner.plan(num_epochs=p.num_epochs, steps_per_epoch=updates)
     return trainer
 
 
-def _clips(p: AnonymizerParams) -> tuple[Stream, Stream]:
+def _learner(p: AnonymizerParams, name: str, network: nn.Module, learning_rate: float) -> Learner:
+    optimizer = adamw(network.parameters(), lr=learning_rate, weight_decay=p.weight_decay)
+    return Learner(name, network, optimizer, clip_norm=p.clip_norm, average=moving_average(network, p.ema_decay))
+
+
+def _clips(p: AnonymizerParams, processes: Processes) -> tuple[Stream, Stream]:
     """Clips of the training and the validation split, with what the terms that have a weight need of them."""
     source = Stream(
         open_dataset(
@@ -204,7 +217,8 @@ def _clips(p: AnonymizerParams) -> tuple[Stream, Stream]:
         ),
         batch_size=p.batch_size_ar,
         seed=p.seed,
-        num_workers=p.num_workers,
+        device=processes.device,
+        share=processes.share,
     )
     validation = Stream(
         open_dataset(
@@ -218,6 +232,7 @@ def _clips(p: AnonymizerParams) -> tuple[Stream, Stream]:
         ),
         batch_size=p.v_batch_size,
         shuffle=False,
+        device=processes.device,
     )
     return source, validation
 
@@ -254,30 +269,36 @@ def _anomaly_detection(p: AnonymizerParams, device: torch.device) -> Task:
     )
 
 
-def _attribute_adversary(p: AnonymizerParams, device: torch.device) -> Task:
+def _attribute_adversary(p: AnonymizerParams, processes: Processes) -> Task:
     spec = dataset_spec(p.pa_dataset, data_root=p.data_root)
     if not spec.multi_label:
         raise UserError("pa_dataset", f"labels of '{p.pa_dataset}' are no attributes", "take vispr, vp_hmdb or vp_ucf")
+    device = processes.device
     head = load_fb(p.saved_fb_model, "mlp", feature_dim(p), spec.num_classes, normalise=False).to(device)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=p.learning_rate_fb, weight_decay=p.weight_decay)
 
-    def stream(split: str, *, batch_size: int, shuffle: bool, **options: Any) -> Stream:
-        clips = open_dataset(spec.name, split, encoder=p.ft_arch, data_root=p.data_root, seed=p.seed, **options)
-        return Stream(clips, batch_size=batch_size, seed=p.seed, shuffle=shuffle)
+    def clips(split: str, **draw: Any) -> FeatureDataset:
+        return open_dataset(spec.name, split, encoder=p.ft_arch, data_root=p.data_root, seed=p.seed, **draw)
 
-    source = stream("train", batch_size=p.batch_size_ar, shuffle=True)
-    validation = stream(p.val_split, batch_size=p.v_batch_size, shuffle=False, draw=EvenClips(p.num_modes))
-    return AdversarialAttributes(Learner("fb", head, optimizer), source, validation, device)
+    source = Stream(
+        clips("train"), batch_size=p.batch_size_ar, seed=p.seed, device=device, share=processes.share
+    )  # fmt: skip
+    held_out = clips(p.val_split, draw=EvenClips(p.num_modes))
+    validation = Stream(held_out, batch_size=p.v_batch_size, shuffle=False, device=device)
+    return AdversarialAttributes(_learner(p, "fb", head, p.learning_rate_fb), source, validation, device)
 
 
-def train(p: AnonymizerParams, *, device: torch.device, restart: bool = False) -> dict[str, Any]:
+def train(p: AnonymizerParams, processes: Processes, *, restart: bool = False) -> dict[str, Any]:
     """Train (or go on training) the anonymizer in its run folder; the result, which is written there too."""
     if p.batch_as_sequence:
+        if processes.count > 1:
+            problem = "mixes all rows of a batch, which several processes don't hold together"
+            raise UserError("batch_as_sequence", problem, "start one process")
         print("batch_as_sequence: every feature is mixed with its batch, as in the reference. Not for release.")
     run = runs.RunFolder(config.RUNS, p.run_id)
-    trainer = build(p, device)
-    best = loop.fit(trainer, run, p, inputs=trainer.provenance, restart=restart)
-    run.write_json("results.json", best)
+    trainer = build(p, processes)
+    best = loop.fit(trainer, run, p, inputs=trainer.provenance, restart=restart, processes=processes)
+    if processes.is_first:
+        run.write_json("results.json", best)
     return best
 
 
@@ -287,8 +308,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     cli.start(args)
     p = params.load(args.params, AnonymizerParams, args.set)
-    best = train(p, device=runtime.pick_device(args.device), restart=args.restart)
-    print(f"best epoch {best['epoch']} ({best['score']:.4f}): {best['checkpoint']}")
+    processes = connect(args.device)
+    best = train(p, processes, restart=args.restart)
+    if processes.is_first:
+        print(f"best epoch {best['epoch']} ({best['score']:.4f}): {best['checkpoint']}")
     return 0
 
 

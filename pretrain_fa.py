@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 
 import config
@@ -18,15 +17,17 @@ from feature_dl import open_dataset
 from model_loaders import load_fa
 from splavu import cli, loop, params, runs, runtime
 from splavu.datasets import EvenClips, Stream
+from splavu.engine import EngineParams
+from splavu.learners import Learner, moving_average
 from splavu.multitask import MultitaskTrainer
-from splavu.objectives import latent_consistency
-from splavu.tasks import Learner
+from splavu.optimizers import adamw
+from splavu.processes import SINGLE, Processes, connect
 
-LOSSES = {"mse": latent_consistency, "l1": F.l1_loss}
+LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss}
 
 
 @dataclass(frozen=True)
-class PretrainParams:
+class PretrainParams(EngineParams):
     """Parameters of reconstruction pre-training; see params/params_pretrain.py."""
 
     run_id: str
@@ -46,18 +47,19 @@ class PretrainParams:
     val_split: str = "val"
     val_freq: int = 10
     num_workers: int = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    """Accepted for old files; features are gathered from memory, which takes no workers."""
     learning_rate: float = 1e-4
     weight_decay: float = 0.01
     loss: Literal["mse", "l1"] = "mse"
     """The paper names l1 (lr 2e-5, 100 epochs), the reference trains with mse (1e-4, 500 epochs)."""
 
 
-def build(p: PretrainParams, device: torch.device) -> MultitaskTrainer:
+def build(p: PretrainParams, processes: Processes = SINGLE) -> MultitaskTrainer:
     """Reconstruction is the multitask objective with the consistency term alone."""
     runtime.seed_everything(p.seed)
+    device = processes.device
     anonymizer = load_fa(p, identity=False).to(device)
-    optimizer = torch.optim.AdamW(anonymizer.parameters(), lr=p.learning_rate, weight_decay=p.weight_decay)
+    optimizer = adamw(anonymizer.parameters(), lr=p.learning_rate, weight_decay=p.weight_decay)
     clips, validation = (
         open_dataset(
             p.ar_dataset, split, encoder=p.ft_arch, data_root=p.data_root, with_labels=False, seed=p.seed, **draw
@@ -65,14 +67,13 @@ def build(p: PretrainParams, device: torch.device) -> MultitaskTrainer:
         for split, draw in (("train", {}), (p.val_split, {"draw": EvenClips(1)}))
     )
     return MultitaskTrainer(
-        Learner("fa", anonymizer, optimizer),
+        Learner("fa", anonymizer, optimizer, clip_norm=p.clip_norm, average=moving_average(anonymizer, p.ema_decay)),
         [],
-        Stream(clips, batch_size=p.batch_size, seed=p.seed, num_workers=p.num_workers),
-        validation=Stream(validation, batch_size=p.v_batch_size, shuffle=False),
+        Stream(clips, batch_size=p.batch_size, seed=p.seed, device=device, share=processes.share),
+        validation=Stream(validation, batch_size=p.v_batch_size, shuffle=False, device=device),
         consistency_weight=1.0,
         privacy_weight=0.0,
-        device=device,
-        precision=p.precision,
+        processes=processes,
         consistency=LOSSES[p.loss],
     )
 
@@ -84,10 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.start(args)
     p = params.load(args.params, PretrainParams, args.set)
     run = runs.RunFolder(config.RUNS, p.run_id)
-    trainer = build(p, runtime.pick_device(args.device))
-    best = loop.fit(trainer, run, p, inputs=trainer.provenance, restart=args.restart)
-    run.write_json("results.json", best)
-    print(f"best epoch {best['epoch']}, reconstruction error {-best['score']:.3g}: {best['checkpoint']}")
+    processes = connect(args.device)
+    trainer = build(p, processes)
+    best = loop.fit(trainer, run, p, inputs=trainer.provenance, restart=args.restart, processes=processes)
+    if processes.is_first:
+        run.write_json("results.json", best)
+        print(f"best epoch {best['epoch']}, reconstruction error {-best['score']:.3g}: {best['checkpoint']}")
     return 0
 
 

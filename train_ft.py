@@ -19,13 +19,17 @@ from splavu import cli, loop, params, runs, runtime
 from splavu.anonymize import load_anonymizer, weights_hash
 from splavu.anonymizers import IdentityAnonymizer
 from splavu.datasets import EvenClips, Stream
+from splavu.engine import EngineParams
 from splavu.errors import UserError
+from splavu.learners import Learner, moving_average
+from splavu.optimizers import adamw
 from splavu.probes import ProbeTrainer, Served, Serving
-from splavu.tasks import ActionRecognition, AttributeRecognition, Learner
+from splavu.processes import Processes, alone
+from splavu.tasks import ActionRecognition, AttributeRecognition
 
 
 @dataclass(frozen=True)
-class HeadParams:
+class HeadParams(EngineParams):
     """Parameters of utility-head training; see params/params_ft.py."""
 
     run_id: str
@@ -55,10 +59,12 @@ class HeadParams:
     val_freq: int = 2
     num_modes: int = 5
     num_workers: int = 0
+    """Accepted for old files; features are gathered from memory, which takes no workers."""
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.anon and self.saved_fa_model is None:
             raise UserError("saved_fa_model", "is None, but anon = True", "name the checkpoint, or set anon = False")
 
@@ -84,16 +90,22 @@ def build(p: HeadParams, device: torch.device) -> tuple[ProbeTrainer, HeadTask]:
             f"anonymizes features {anonymizer.architecture['feature_dim']} wide, {p.ft_arch} gives {width}",
             "name the encoder that the anonymizer was trained for",
         )
-    optimizer = torch.optim.AdamW(head.parameters(), lr=p.learning_rate, weight_decay=p.weight_decay)
+    optimizer = adamw(head.parameters(), lr=p.learning_rate, weight_decay=p.weight_decay)
     kind = AttributeRecognition if spec.multi_label else ActionRecognition
     checkpoint_key = "ft_model_state_dict" if p.head == "linear" else "fb_model_state_dict"
-    learner = Learner("ft_ar" if p.head == "linear" else "fb", head, optimizer)
+    learner = Learner(
+        "ft_ar" if p.head == "linear" else "fb",
+        head,
+        optimizer,
+        clip_norm=p.clip_norm,
+        average=moving_average(head, p.ema_decay),
+    )
     clips = open_dataset(p.dataset, "train", encoder=p.ft_arch, data_root=p.data_root, seed=p.seed)
-    source = Stream(clips, batch_size=p.batch_size, seed=p.seed, num_workers=p.num_workers)
+    source = Stream(clips, batch_size=p.batch_size, seed=p.seed, device=device)
 
     def task(split: str) -> HeadTask:
         videos = open_dataset(p.dataset, split, encoder=p.ft_arch, data_root=p.data_root, draw=EvenClips(p.num_modes))
-        held_out = Stream(videos, batch_size=p.v_batch_size, shuffle=False)
+        held_out = Stream(videos, batch_size=p.v_batch_size, shuffle=False, device=device)
         return kind(learner, source, held_out, device, checkpoint_key=checkpoint_key)
 
     served, test = Served(anonymizer.to(device), p.serving), task(p.test_split)
@@ -109,7 +121,7 @@ def train(
     run = runs.RunFolder(config.RUNS, p.run_id)
     trainer, test = build(p, device)
     inputs = {**test.source.dataset.provenance, "anonymizer": weights_hash(trainer.served.anonymizer)}
-    best = loop.fit(trainer, run, p, inputs=inputs, restart=restart)
+    best = loop.fit(trainer, run, p, inputs=inputs, restart=restart, processes=Processes(device))
     result = {**best, "features": described(p), "test": test.evaluate(trainer.served)}
     run.write_json("results.json", result)
     return result, trainer, test
@@ -120,6 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--restart", action="store_true", help="train anew although the run folder has a checkpoint")
     args = parser.parse_args(argv)
     cli.start(args)
+    alone("train_ft.py")
     p = params.load(args.params, HeadParams, args.set)
     result, _, _ = train(p, device=runtime.pick_device(args.device), restart=args.restart)
     print(sentence(p, result))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,15 +30,14 @@ from mgfn.snippets import crops_first, pooled, with_magnitude
 from splavu.anonymize import load_anonymizer
 from splavu.anonymizers import Anonymizer, one_by_one
 from splavu.errors import UserError, as_user_errors
+from splavu.learners import Learner
 from splavu.stores import FeatureFolder
-from splavu.tasks import Learner
+from splavu.tasks import passes
 
 MAX_SNIPPETS = 2048
 """Attention over a whole video costs its length squared; longer ones give evenly spaced snippets in training."""
 CACHED_BYTES = 2 * 2**30
 """Features that take less than this are kept in memory."""
-_FAR = 1_000_003
-"""More epochs than a training has: the order of a second lap is no other epoch's first."""
 
 
 def anonymizing(
@@ -110,17 +110,12 @@ class WeakVideos:
         """What the feature folder says of its making."""
         return dict(FeatureFolder(self.root).attributes)
 
-    def epoch(self, epoch: int, *, num_steps: int | None = None) -> Iterator[WeakBatch]:
-        """`num_steps` batches (one pass if None); a data set too short for them starts over in a new order."""
-        left, lap = len(self) if num_steps is None else num_steps, 0
-        while left > 0:
-            drawn = balanced_batches(
-                self.is_abnormal, batch_size=self.batch_size, seed=self.seed, epoch=epoch + lap * _FAR
-            )
-            for places in list(drawn)[:left]:
+    def steps(self, first: int, count: int) -> Iterator[WeakBatch]:
+        """Batches number `first` to `first + count - 1` of pass after pass, each in another order."""
+        for number, start, taken in passes(first, count, len(self)):
+            drawn = balanced_batches(self.is_abnormal, batch_size=self.batch_size, seed=self.seed, epoch=number)
+            for places in islice(drawn, start, start + taken):
                 yield WeakBatch(tuple(map(self._video, places)), torch.from_numpy(self.is_abnormal[places]))
-                left -= 1
-            lap += 1
 
     def _video(self, place: int) -> Tensor:  # -> [N, T, D]
         if self._cache is not None and place in self._cache:
@@ -150,6 +145,8 @@ class AnomalyDetection:
     checkpoint_key: str = "ft_model_ad_state_dict"
     score: str = field(default="auc", init=False)
     """Share of (abnormal, normal) validation videos in the right order."""
+    splits_batches: bool = field(default=False, init=False)
+    """Losses compare the videos of a batch with one another: each process takes all of it."""
 
     def loss(self, anonymizer: nn.Module, batch: WeakBatch) -> Tensor:
         items = [with_magnitude(pooled(anonymizer(video), self.num_segments)) for video in batch.videos]

@@ -22,9 +22,12 @@ from splavu import loop, metrics, runtime, tradeoff
 from splavu.attacks import Attack, draws, resampled_leakage
 from splavu.datasets import EvenClips, FeatureDataset, RandomClip, Stream
 from splavu.heads import LinearHead
+from splavu.learners import Learner
+from splavu.optimizers import adamw
 from splavu.probes import ProbeTrainer, Served
+from splavu.processes import Processes
 from splavu.runs import RunFolder
-from splavu.tasks import ActionRecognition, Learner
+from splavu.tasks import ActionRecognition
 
 
 @dataclass(frozen=True)
@@ -48,19 +51,19 @@ def head_hits(
     """Whether a fresh linear head on served features names the action of each annotated video."""
     runtime.seed_everything(recipe.seed)
     head = LinearHead(data.features.feature_dim, dataset_spec("hmdb51").num_classes).to(device)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer = adamw(head.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
 
     def videos(keys: list[str], draw: RandomClip | EvenClips) -> FeatureDataset:
         return FeatureDataset(data.features, keys, labels=data.actions, draw=draw, seed=recipe.seed)
 
     task = ActionRecognition(
         Learner("ft_ar", head, optimizer),
-        Stream(videos(data.others, RandomClip()), batch_size=recipe.batch_size, seed=recipe.seed),
-        Stream(videos(list(data.annotated), EvenClips(recipe.num_modes)), batch_size=512, shuffle=False),
+        Stream(videos(data.others, RandomClip()), batch_size=recipe.batch_size, seed=recipe.seed, device=device),
+        Stream(videos(list(data.annotated), EvenClips(recipe.num_modes)), batch_size=512, shuffle=False, device=device),
         device,
         checkpoint_key="ft_model_state_dict",
     )
-    loop.fit(ProbeTrainer(served, task, chooses=False), run, recipe, restart=True)
+    loop.fit(ProbeTrainer(served, task, chooses=False), run, recipe, restart=True, processes=Processes(device))
     probabilities, classes = task.video_probabilities(served)  # [V, C], [V]
     return (probabilities.argmax(dim=1) == classes).double().numpy()
 

@@ -7,6 +7,7 @@ A checkpoint is a dictionary with the published keys (`fa_model_state_dict`, `ft
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import zipfile
@@ -27,18 +28,27 @@ _WRAPPERS = ("module.", "_orig_mod.")  # left in names by DistributedDataParalle
 
 
 def write(path: str | Path, content: Mapping[str, Any]) -> Path:
-    """Write a checkpoint under another name, force it to disk, then move it into place."""
+    """Write a checkpoint under another name, force it to disk, then move it into place.
+
+    Raises:
+        UserError: It can't be written (disk full, read-only); what was there before stays.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             torch.save({"format_version": FORMAT_VERSION, **content}, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch turns some failed writes into the second
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        remedy = "free space or choose another output folder, then run the same command to go on"
+        raise UserError(path, f"can't be written ({reason})", remedy) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return path
 
 
@@ -71,9 +81,17 @@ def read(path: str | Path, *, device: torch.device | str = "cpu") -> dict[str, A
     return content
 
 
-def state_of(content: Mapping[str, Any], key: str, path: str | Path) -> dict[str, Tensor]:
-    """The weights under `key`, or the file itself where it is bare weights; wrappers' prefixes are removed."""
-    state = content.get(key)
+def state_of(
+    content: Mapping[str, Any], key: str, path: str | Path, *, prefer_average: bool = False
+) -> dict[str, Tensor]:
+    """The weights under `key`, or the file itself where it is bare weights; wrappers' prefixes are removed.
+
+    Args:
+        prefer_average: Take their moving average, where one was kept: what was validated, and is to be used.
+    """
+    state = content.get(f"{key}_ema") if prefer_average else None
+    if state is None:
+        state = content.get(key)
     if state is None:
         if not content or not all(isinstance(value, Tensor) for value in content.values()):
             raise UserError(path, f"has no '{key}'", f"it holds {', '.join(map(str, content)) or 'nothing'}")

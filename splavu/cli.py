@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 finished, but something failed along the way and was liste
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import logging
 import os
@@ -18,6 +19,10 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from splavu.errors import UserError
+
+OUTPUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+"""What the system answers where nothing can be written."""
+REMEDY = "free space or choose another output folder, then run the same command to go on"
 
 EXIT_CODES = __doc__.split("\n\n", 1)[1].strip()
 
@@ -66,10 +71,16 @@ def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         code = 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command to go on", file=sys.stderr)
-        code = 130
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if error.errno not in OUTPUT_ERRORS:
+            raise
+        where = error.filename or "the output folder"
+        print(f"{Path(sys.argv[0]).name}: {where}: can't be written ({error.strerror}); {REMEDY}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command to go on", file=sys.stderr)
+        code = 130
     sys.exit(code)

@@ -11,19 +11,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splavu.checkpoints import load_into, state_of
 from splavu.datasets import ClipBatch, Stream
-from splavu.objectives import latent_consistency, nt_xent
-from splavu.runtime import autocast
-from splavu.tasks import Learner, Task
+from splavu.learners import Learner, networks_of
+from splavu.loop import Trainer
+from splavu.objectives import nt_xent_share
+from splavu.processes import SINGLE, Processes
+from splavu.tasks import Task
 
-EpochLength = Literal["longest", "shortest"]
+EpochLength = Literal["clips", "longest", "shortest"]
+"""What sets the steps of an epoch: one pass over the clips (the AR set; without one the longest source), over the
+longest source, or over the shortest (the reference's way). Every other source goes on where it stopped."""
 
 
-class MultitaskTrainer:
-    """Trains the anonymizer with its tasks; a `splavu.loop.Trainer`.
+class MultitaskTrainer(Trainer):
+    """Trains the anonymizer with its tasks.
 
     Args:
         anonymizer: f_A and its optimizer.
@@ -34,11 +39,10 @@ class MultitaskTrainer:
         consistency_weight: w_LC.
         privacy_weight: w_B; 0 reads no static pair.
         temperature: Of NT-Xent.
-        epoch_length: A longer source sets the number of steps and the shorter ones start over ('longest'), or the
-            shortest ends the epoch (the reference's way).
-        device: Where batches go.
-        precision: 'fp32', 'bf16'.
-        consistency: (anonymized, raw) -> the latent-consistency term; the paper pre-trains with l1 instead.
+        epoch_length: What sets the number of steps.
+        processes: Those that train together.
+        consistency: (anonymized, raw, reduction) -> the latent-consistency term, a mean over features and clips; the
+            paper pre-trains with l1 instead.
     """
 
     def __init__(
@@ -51,13 +55,12 @@ class MultitaskTrainer:
         consistency_weight: float,
         privacy_weight: float,
         temperature: float = 0.1,
-        epoch_length: EpochLength = "longest",
-        device: torch.device,
-        precision: str = "fp32",
-        consistency: Callable[[Tensor, Tensor], Tensor] = latent_consistency,
+        epoch_length: EpochLength = "clips",
+        processes: Processes = SINGLE,
+        consistency: Callable[..., Tensor] = F.mse_loss,
     ) -> None:
         self.anonymizer, self.clips, self.validation = anonymizer, clips, validation
-        self.device, self.precision, self.consistency = device, precision, consistency
+        self.processes, self.consistency = processes, consistency
         self.tasks = [task for task, _ in tasks]
         self.weights_of_terms = {task.name: weight for task, weight in tasks}
         if consistency_weight:
@@ -84,34 +87,49 @@ class MultitaskTrainer:
     def batches(self, epoch: int) -> Batches:
         return Batches(self.sources, epoch, self.epoch_length)
 
-    def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        moved = {id(part): part.to(self.device) for part in batch.values()}
-        batch = {name: moved[id(part)] for name, part in batch.items()}  # a shared part stays one object
-        with autocast(self.device, self.precision):
-            terms = self.terms(batch)
-            total = sum(self.weights_of_terms[name] * term for name, term in terms.items())
-        for learner in self.learners:
-            learner.zero_grad()
-        total.backward()
-        for learner in self.learners:
-            learner.step()
-        return {**{name: term.detach() for name, term in terms.items()}, "total": total.detach()}
+    def objective(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """L, and its terms before weighting; of several processes this one's share of both."""
+        terms = self.terms(batch, self.processes)
+        return self._weighted(terms), terms
 
-    def terms(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The objective's terms by name, each a scalar to be minimised, before weighting."""
-        anonymize = Once(self.anonymizer.network)
-        terms = {task.name: task.loss(anonymize, batch[task.name]) for task in self.tasks}
+    def _weighted(self, terms: Mapping[str, Tensor]) -> Tensor:
+        return sum(self.weights_of_terms[name] * term for name, term in terms.items())
+
+    def terms(self, batch: Mapping[str, Any], processes: Processes) -> dict[str, Tensor]:
+        """The objective's terms by name, each a scalar to be minimised: the share of one of `processes`."""
+        moved = {id(part): part.to(processes.device) for part in batch.values()}
+        batch = {name: moved[id(part)] for name, part in batch.items()}  # a shared part stays one object
         clips: ClipBatch | None = batch.get("clips")
-        if "latent" in self.weights_of_terms:
-            pairs = [(anonymize(clips.clips), clips.clips)] if clips is not None else anonymize.pairs()
-            terms["latent"] = torch.stack([self.consistency(safe, raw) for safe, raw in pairs]).mean()
+        anonymize = Once(self.anonymizer.network)
         if "privacy" in self.weights_of_terms:
-            first, second = (anonymize(frames) for frames in clips.static_pairs.unbind(dim=1))  # two of [B, D]
-            terms["privacy"] = -nt_xent(first, second, temperature=self.temperature)
+            first, second = clips.static_pairs.unbind(dim=1)  # two of [b, D]
+            anonymize.together(clips.clips, first, second)
+        terms = {}
+        for task in self.tasks:
+            loss = task.loss(anonymize, batch[task.name])
+            terms[task.name] = loss if task.splits_batches else loss / processes.count
+        if "latent" in self.weights_of_terms:
+            if clips is not None:
+                terms["latent"] = self._clip_consistency(anonymize(clips.clips), clips)
+            else:
+                means = [self.consistency(safe, raw) for safe, raw in anonymize.pairs()]
+                terms["latent"] = torch.stack(means).mean() / processes.count
+        if "privacy" in self.weights_of_terms:
+            terms["privacy"] = -self._nt_xent(anonymize(first), anonymize(second), clips.num_total, processes)
         return terms
 
+    def _clip_consistency(self, safe: Tensor, clips: ClipBatch) -> Tensor:  # [b, D] -> []
+        return self.consistency(safe, clips.clips, reduction="sum") / (clips.num_total * safe.shape[-1])
+
+    def _nt_xent(  # [b, D], [b, D] -> []
+        self, first: Tensor, second: Tensor, num_total: int, processes: Processes
+    ) -> Tensor:
+        everyone = (processes.gather(view, num_total) for view in (first, second))
+        offset = processes.rows(num_total).start
+        return nt_xent_share(first, second, *everyone, offset=offset, temperature=self.temperature)
+
     def validate(self) -> dict[str, float]:
-        anonymizer = self.anonymizer.network
+        anonymizer = self.anonymizer.evaluated
         metrics = {
             f"{task.name}/{name}": value for task in self.tasks for name, value in task.evaluate(anonymizer).items()
         }
@@ -121,10 +139,9 @@ class MultitaskTrainer:
     def _objective(self) -> float:
         """Without a task there is no utility to choose a checkpoint by: the negative objective on validation clips."""
         self.anonymizer.network.eval()
-        total = 0.0
+        each_alone, total = Processes(self.processes.device), 0.0  # every process validates on all of it
         for batch in self.validation.epoch(0):
-            terms = self.terms({"clips": batch.to(self.device)})
-            total -= float(sum(self.weights_of_terms[name] * term for name, term in terms.items()))
+            total -= float(self._weighted(self.terms({"clips": batch}, each_alone)))
         return total / len(self.validation)
 
     def weights(self) -> dict[str, Any]:
@@ -137,17 +154,15 @@ class MultitaskTrainer:
 
     def _networks(self) -> dict[str, nn.Module]:
         """Every network by the key of its weights in a checkpoint; averages too, for they are what is validated."""
-        networks = {"fa_model_state_dict": self.anonymizer.network}
-        for task in self.tasks:
-            networks[task.checkpoint_key] = task.learner.network
-            if task.learner.average is not None:
-                networks[f"{task.checkpoint_key}_ema"] = task.learner.average.network
-        return networks
+        learners = {"fa_model_state_dict": self.anonymizer} | {task.checkpoint_key: task.learner for task in self.tasks}
+        return networks_of(learners)
 
 
 def steps_per_epoch(sources: Mapping[str, Any], length: EpochLength) -> int:
     """Steps of an epoch over several sources."""
-    return (max if length == "longest" else min)(len(source) for source in sources.values())
+    if length == "clips" and "clips" in sources:
+        return len(sources["clips"])
+    return (min if length == "shortest" else max)(len(source) for source in sources.values())
 
 
 class Batches:
@@ -161,7 +176,8 @@ class Batches:
         return self.num_steps
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        distinct = {id(source): source.epoch(self.epoch, num_steps=self.num_steps) for source in self.sources.values()}
+        first = self.epoch * self.num_steps
+        distinct = {id(source): source.steps(first, self.num_steps) for source in self.sources.values()}
         for _ in range(self.num_steps):
             drawn = {key: next(batches) for key, batches in distinct.items()}
             yield {name: drawn[id(source)] for name, source in self.sources.items()}
@@ -180,6 +196,12 @@ class Once(nn.Module):
         if key not in self._seen:  # the input is kept too, so that its id can't be given to another tensor
             self._seen[key] = (features, self.anonymizer(features, mask))
         return self._seen[key][1]
+
+    def together(self, *features: Tensor) -> None:  # each [B, D]
+        """Map several tensors of independent rows in one pass, to be had again one by one."""
+        if self.anonymizer.attends_over != "batch":  # there the rows of one tensor are one sequence
+            mapped = self.anonymizer(torch.cat(features)).split([len(rows) for rows in features])
+            self._seen |= {(id(rows), id(None)): (rows, safe) for rows, safe in zip(features, mapped, strict=True)}
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
         """(anonymized, raw) of everything mapped so far."""

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from splavu.anonymizers import Anonymizer, one_by_one
 from splavu.checkpoints import load_into, state_of
 from splavu.datasets import ClipBatch
+from splavu.learners import networks_of
+from splavu.loop import Trainer
 from splavu.tasks import Task
 
 Serving = Literal["alone", "batch"]
@@ -43,8 +45,8 @@ class Served(nn.Module):
         return one_by_one(self.anonymizer, features) if self.serving == "alone" else self.anonymizer(features)
 
 
-class ProbeTrainer:
-    """Trains the head of one task on served features; a `splavu.loop.Trainer`.
+class ProbeTrainer(Trainer):
+    """Trains the head of one task on served features.
 
     Args:
         served: The features.
@@ -60,21 +62,22 @@ class ProbeTrainer:
     def batches(self, epoch: int) -> _Pass:
         return _Pass(self.task.source, epoch)
 
-    def step(self, batch: ClipBatch) -> dict[str, Tensor]:
+    def objective(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
         loss = self.task.loss(self.served, batch.to(self.task.device))
-        self.task.learner.zero_grad()
-        loss.backward()
-        self.task.learner.step()
-        return {self.task.name: loss.detach()}
+        return loss, {self.task.name: loss}
 
     def validate(self) -> dict[str, float]:
         return self.task.evaluate(self.served)
 
     def weights(self) -> dict[str, Any]:
-        return {self.task.checkpoint_key: self.task.learner.network.state_dict()}
+        return {key: network.state_dict() for key, network in self._networks().items()}
 
     def load_weights(self, content: Mapping[str, Any]) -> None:
-        load_into(self.task.learner.network, state_of(content, self.task.checkpoint_key, "checkpoint"), "checkpoint")
+        for key, network in self._networks().items():
+            load_into(network, state_of(content, key, "checkpoint"), "checkpoint")
+
+    def _networks(self) -> dict[str, nn.Module]:
+        return networks_of({self.task.checkpoint_key: self.task.learner})
 
 
 class _Pass:

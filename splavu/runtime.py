@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import platform
 import random
 from importlib import metadata
@@ -64,6 +65,13 @@ def seed_everything(*parts: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002  scikit-learn falls back on the global generator
     torch.manual_seed(seed)
+
+
+def only_deterministic_kernels() -> None:
+    """Have torch refuse kernels whose result varies from run to run; of use on a GPU."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,91 +15,9 @@ from torch import Tensor, nn
 
 from splavu.anonymizers import Anonymizer
 from splavu.datasets import ClipBatch, Stream
+from splavu.learners import Learner
 from splavu.metrics import cmap, top1
 from splavu.objectives import reverse_gradient
-
-
-class Stateful(Protocol):
-    """What can be saved and resumed: a learning-rate schedule, a network."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
-
-
-class Schedule(Stateful, Protocol):
-    """A learning-rate schedule; torch's own are some."""
-
-    def step(self) -> None: ...
-
-
-class Average(Protocol):
-    """A running average of a network's weights, such as an exponential moving average."""
-
-    network: nn.Module
-    """The averaged network, which is evaluated in place of the trained one."""
-
-    def update(self, network: nn.Module) -> None: ...
-
-
-@dataclass
-class Learner:
-    """A network with everything that changes it: optimizer, schedule, clipping, average; one `step`, one resume state.
-
-    The optimizer's state is kept in checkpoints as `optimizer_{name}`.
-    """
-
-    name: str
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule | None = None
-    schedule_every: Literal["epoch", "step"] = "epoch"
-    """When the schedule advances."""
-    clip_norm: float | None = None
-    """Largest gradient norm; None leaves gradients alone."""
-    average: Average | None = None
-    """Updated after each step."""
-
-    def plan(self, *, num_epochs: int, steps_per_epoch: int) -> None:
-        """Told once, before training, how long it will be; a learner whose schedule depends on that makes it here."""
-
-    @property
-    def evaluated(self) -> nn.Module:
-        """The network to evaluate: the average, where there is one."""
-        return self.network if self.average is None else self.average.network
-
-    def zero_grad(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def step(self) -> None:
-        """Update the network from the gradients that lie ready."""
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
-        self.optimizer.step()
-        if self.schedule is not None and self.schedule_every == "step":
-            self.schedule.step()
-        if self.average is not None:
-            self.average.update(self.network)
-
-    def end_epoch(self) -> None:
-        if self.schedule is not None and self.schedule_every == "epoch":
-            self.schedule.step()
-
-    def state(self) -> dict[str, Any]:
-        """Everything that resuming needs but the network's weights, which are kept apart under their published key."""
-        return {f"{part}_{self.name}": stateful.state_dict() for part, stateful in self._stateful().items()}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        for part, stateful in self._stateful().items():
-            stateful.load_state_dict(state[f"{part}_{self.name}"])
-
-    def _stateful(self) -> dict[str, Stateful]:
-        parts: dict[str, Stateful] = {"optimizer": self.optimizer}
-        if self.schedule is not None:
-            parts["schedule"] = self.schedule
-        if self.average is not None:
-            parts["average"] = self.average.network
-        return parts
 
 
 class BatchSource(Protocol):
@@ -108,9 +26,22 @@ class BatchSource(Protocol):
     provenance: dict[str, Any]
     """What the features say of their making, as plain values."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Batches of one pass."""
+        ...
 
-    def epoch(self, epoch: int, *, num_steps: int | None = None) -> Iterator[Any]: ...
+    def steps(self, first: int, count: int) -> Iterator[Any]:
+        """Batches number `first` to `first + count - 1` of pass after pass; a function of the numbers alone."""
+        ...
+
+
+def passes(first: int, count: int, length: int) -> Iterator[tuple[int, int, int]]:
+    """Steps `first` to `first + count - 1` of passes that are `length` long: (pass, first step in it, steps of it)."""
+    while count > 0:
+        number, start = divmod(first, length)
+        taken = min(count, length - start)
+        yield number, start, taken
+        first, count = first + taken, count - taken
 
 
 class Task(Protocol):
@@ -122,6 +53,9 @@ class Task(Protocol):
     checkpoint_key: str
     """Where the head's weights lie in a checkpoint."""
     source: BatchSource
+
+    splits_batches: bool
+    """Whether each of several processes gets its slice of a batch, so that losses add up over them; or all of it."""
 
     def loss(self, anonymizer: nn.Module, batch: Any) -> Tensor:  # -> []
         """The task's loss on anonymized features; the gradient reaches the anonymizer."""
@@ -150,9 +84,11 @@ class ActionRecognition:
     name: str = "ar"
     checkpoint_key: str = "ft_model_ar_state_dict"
     score: str = field(default="top1", init=False)
+    splits_batches: bool = field(default=True, init=False)
 
     def loss(self, anonymizer: nn.Module, batch: ClipBatch) -> Tensor:
-        return F.cross_entropy(self.learner.network(anonymizer(batch.clips)), batch.labels)
+        logits = self.learner.network(anonymizer(batch.clips))
+        return F.cross_entropy(logits, batch.labels, reduction="sum") / batch.num_total
 
     def evaluate(self, anonymizer: Anonymizer) -> dict[str, float]:
         probabilities, labels = self.video_probabilities(anonymizer)
@@ -183,9 +119,12 @@ class AttributeRecognition:
     name: str = "fb"
     checkpoint_key: str = "fb_model_state_dict"
     score: str = field(default="cmap", init=False)
+    splits_batches: bool = field(default=True, init=False)
 
     def loss(self, anonymizer: nn.Module, batch: ClipBatch) -> Tensor:
-        return F.binary_cross_entropy_with_logits(self.learner.network(anonymizer(batch.clips)), batch.labels)
+        logits = self.learner.network(anonymizer(batch.clips))
+        losses = F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="none")  # [b, A]
+        return losses.mean(dim=1).sum() / batch.num_total
 
     def evaluate(self, anonymizer: Anonymizer) -> dict[str, float]:
         probabilities, labels = self.video_probabilities(anonymizer)
@@ -223,7 +162,7 @@ def _video_means(
 ) -> tuple[Tensor, Tensor]:  # -> [V, C], [V] or [V, A]
     """Activated outputs of the head, averaged over each video's clips, and the videos' labels."""
     anonymizer.eval()
-    head = task.learner.network.eval()
+    head = task.learner.evaluated.eval()
     means, labels = [], []
     for batch in task.validation.epoch(0):
         batch = batch.to(task.device)

@@ -1,4 +1,4 @@
-"""How TriDet joins co-training, and how an anonymizer joins TriDet: the one module here that imports `splavu`.
+"""How TriDet joins co-training, and how an anonymizer joins TriDet.
 
 Each video is one sequence to the anonymizer, in training, in validation and with `--aam`; what it gives therefore holds
 for videos released whole. For features that are served alone, `serving='alone'` says so and is measured as such.
@@ -7,7 +7,7 @@ for videos released whole. For features that are served alone, `serving='alone'`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,14 +18,14 @@ from splavu.anonymize import load_anonymizer
 from splavu.anonymizers import Anonymizer, one_by_one
 from splavu.errors import UserError, as_user_errors
 from splavu.stores import FeatureFolder
-from splavu.tasks import Learner
+from splavu.tasks import passes
 from tridet.average_precision import Segments
 from tridet.checkpoints import find, load_weights
 from tridet.config import load
 from tridet.detector import TriDet
 from tridet.errors import InputError
 from tridet.eval import evaluate
-from tridet.optim import LearningRate, MovingAverage, build_optimizer
+from tridet.learner import DetectorLearner, detector_learner
 from tridet.thumos14 import Batches, ThumosDataset, ground_truth
 
 
@@ -97,35 +97,11 @@ class Videos:
         """What the feature folder says of its making."""
         return dict(FeatureFolder(self.batches.dataset.config.feat_folder).attributes)
 
-    def epoch(self, epoch: int, *, num_steps: int | None = None) -> Iterator[VideoBatch]:
-        """`num_steps` batches (one pass if None); a data set too short for them starts over in a new order."""
+    def steps(self, first: int, count: int) -> Iterator[VideoBatch]:
+        """Batches number `first` to `first + count - 1` of pass after pass, each in another order and other windows."""
         with as_user_errors(InputError):
-            yield from map(VideoBatch, self.batches.epoch(epoch, num_steps=num_steps))
-
-
-class DetectorLearner(Learner):
-    """A learner with TriDet's schedule and its running loss normaliser, which the published weights don't hold."""
-
-    def plan(self, *, num_epochs: int, steps_per_epoch: int) -> None:
-        """TriDet's schedule, stretched over a whole co-training; the warm-up keeps its share of it."""
-        opt = self.network.config.opt
-        warmup = opt.warmup_epochs if opt.warmup else 0
-        warmup = round(num_epochs * warmup / (warmup + opt.epochs))
-        epochs = max(num_epochs - warmup, 1)
-        steps = tuple(round(step * epochs / opt.epochs) for step in opt.schedule_steps)
-        stretched = replace(opt, warmup_epochs=warmup, epochs=epochs, schedule_steps=steps)
-        self.schedule = LearningRate(self.optimizer, stretched, iters_per_epoch=steps_per_epoch)
-
-    def state(self) -> dict[str, Any]:
-        return super().state() | {f"loss_normaliser_{self.name}": self.network.loss_normaliser}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        try:
-            super().load_state(state)
-        except InputError as error:
-            problem = f"the detector's learning rate was planned for another length ({error.problem})"
-            raise UserError("num_epochs", problem, "keep it and the videos, or start anew with --restart") from error
-        self.network.loss_normaliser = state[f"loss_normaliser_{self.name}"]
+            for number, start, taken in passes(first, count, len(self)):
+                yield from map(VideoBatch, self.batches.epoch(number, first=start, count=taken))
 
 
 @dataclass
@@ -140,6 +116,8 @@ class TemporalActionDetection:
     name: str = "tad"
     checkpoint_key: str = "ft_model_tad_state_dict"
     score: str = field(default="average_map", init=False)
+    splits_batches: bool = field(default=False, init=False)
+    """A batch is two videos, whose loss is divided by what both hold: each process takes all of it."""
 
     def loss(self, anonymizer: nn.Module, batch: VideoBatch) -> Tensor:
         videos = [{**video, "feats": _anonymized(anonymizer, video["feats"])} for video in batch]
@@ -206,17 +184,8 @@ def temporal_action_detection(
         if saved_model is not None:
             load_weights(network, find(saved_model))
         network.to(device)
-        norm = config.train_cfg.clip_grad_l2norm
-        learner = DetectorLearner(
-            "ft_tad",
-            network,
-            build_optimizer(network, config.opt),
-            clip_norm=norm if norm > 0 else None,
-            average=MovingAverage(network, decay=config.opt.ema_decay),
-            schedule_every="step",
-        )
         return TemporalActionDetection(
-            learner,
+            detector_learner(network, name="ft_tad"),
             Videos(Batches(training, config.loader.batch_size, config.loader.num_workers)),
             Batches(validation),
             ground_truth(training.annotations, config.val_split[0]),

@@ -1,7 +1,7 @@
 """THUMOS14 as TriDet reads it: one feature file a video, windows of them in training, batches, the ground truth.
 
 Times are seconds in the annotations and steps of the feature grid in the items: step t is the centre of clip t, so a
-segment can start a little below 0. Every random choice follows from (seed, epoch, lap, index): the number of workers,
+segment can start a little below 0. Every random choice follows from (seed, epoch, index): the number of workers,
 other code's draws and an interruption change nothing.
 """
 
@@ -95,8 +95,8 @@ class ThumosDataset(Dataset):
     def __getitem__(self, index: int) -> Item:
         return self.item(index)
 
-    def item(self, index: int, *, epoch: int = 0, lap: int = 0) -> Item:
-        """A video; in training the window of it that belongs to a lap of an epoch.
+    def item(self, index: int, *, epoch: int = 0) -> Item:
+        """A video; in training the window of it that belongs to an epoch.
 
         Raises:
             InputError: The feature file can't be read or holds NaN or infinite values; so does the anonymizer's answer.
@@ -120,7 +120,7 @@ class ThumosDataset(Dataset):
             max_seq_len=config.max_seq_len,
             trunc_thresh=config.trunc_thresh,
             crop_ratio=config.crop_ratio,
-            generator=random.Random(f"{self.seed}/{epoch}/{lap}/{index}"),
+            generator=random.Random(f"{self.seed}/{epoch}/0/{index}"),  # the 0 stays, so that draws do
         )
         if window is not None:
             item["feats"] = feats[:, window.start : window.start + window.width].contiguous()
@@ -236,21 +236,18 @@ class Batches:
         whole, rest = divmod(len(self.dataset), self.batch_size)
         return whole + (rest > 0 and not self.dataset.training)
 
-    def epoch(self, epoch: int = 0, *, num_steps: int | None = None) -> Iterator[list[Item]]:
-        """The batches of an epoch; the same for the same number, whatever came before.
+    def epoch(self, epoch: int = 0, *, first: int = 0, count: int | None = None) -> Iterator[list[Item]]:
+        """The batches of an epoch, or `count` of them from number `first` on, without reading the others.
 
-        With `num_steps`, so many of them: a data set that is too short starts over, in another order and other windows.
+        The same for the same numbers, whatever came before.
         """
-        num_steps = len(self) if num_steps is None else num_steps
-        batches: list[list[tuple[int, int]]] = []
-        for lap in range(-(-num_steps // len(self))):
-            order = [(lap, index) for index in range(len(self.dataset))]
-            if self.dataset.training:
-                random.Random(f"{self.dataset.seed}/{epoch}/{lap}").shuffle(order)
-            batches += [order[n * self.batch_size :][: self.batch_size] for n in range(len(self))]
+        order = list(range(len(self.dataset)))
+        if self.dataset.training:
+            random.Random(f"{self.dataset.seed}/{epoch}/0").shuffle(order)
+        stop = len(self) if count is None else first + count
         loader = DataLoader(
             _Epoch(self.dataset, epoch),
-            batch_sampler=batches[:num_steps],
+            batch_sampler=[order[n * self.batch_size :][: self.batch_size] for n in range(first, stop)],
             collate_fn=list,
             num_workers=0 if self.dataset.is_cached else self.num_workers,
             generator=torch.Generator(),  # else it draws from the global one
@@ -264,15 +261,14 @@ class Batches:
 
 @dataclass(frozen=True)
 class _Epoch(Dataset):
-    """The items of an epoch by lap and index; an error is an item too, for a worker would make a traceback of it."""
+    """The items of an epoch by index; an error is an item too, for a worker would make a traceback of it."""
 
     dataset: ThumosDataset
     epoch: int
 
-    def __getitem__(self, key: tuple[int, int]) -> Item | InputError:
-        lap, index = key
+    def __getitem__(self, index: int) -> Item | InputError:
         try:
-            return self.dataset.item(index, epoch=self.epoch, lap=lap)
+            return self.dataset.item(index, epoch=self.epoch)
         except InputError as error:
             return error
 

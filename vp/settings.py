@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
 import config
 from multitask_train_fa import AnonymizerParams
+from splavu.engine import EngineParams
 from splavu.errors import UserError
 from splavu.probes import Serving
 from train_ft import HeadParams
 
 
 @dataclass(frozen=True)
-class VpParams:
+class VpParams(EngineParams):
     """Parameters of the VP protocol; see vp/params_vp.py for a commented example."""
 
     run_id: str
@@ -64,6 +66,7 @@ class VpParams:
     """Static clips a video in the store; only ssl = True reads them."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.num_pa != 5:
             raise UserError("num_pa", f"{self.num_pa}, but VP label files have 5 attributes", "remove it")
 
@@ -116,4 +119,5 @@ class VpParams:
         )  # fmt: skip
 
     def _shared(self, *names: str) -> dict[str, object]:
-        return {name: getattr(self, name) for name in names}
+        engine = (field.name for field in dataclasses.fields(EngineParams))
+        return {name: getattr(self, name) for name in (*names, *engine)}

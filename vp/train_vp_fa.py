@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import multitask_train_fa
-from splavu import cli, params, runtime
+from splavu import cli, params
+from splavu.processes import connect
 from vp.settings import VpParams
 
 
@@ -20,8 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     cli.start(args)
     p = params.load(args.params, VpParams, args.set)
-    trained = multitask_train_fa.train(p.anonymizer(), device=runtime.pick_device(args.device), restart=args.restart)
-    print(f"{p.anonymizer_run}: best epoch {trained['epoch']}; heads read the last one, model_temp.pth")
+    processes = connect(args.device)
+    trained = multitask_train_fa.train(p.anonymizer(), processes, restart=args.restart)
+    if processes.is_first:
+        print(f"{p.anonymizer_run}: best epoch {trained['epoch']}; heads read the last one, model_temp.pth")
     return 0
 
 

@@ -22,7 +22,7 @@ def load_anonymizer(path: str | Path, *, num_heads: int = 8) -> Anonymizer:
         UserError: The file is no checkpoint of an anonymizer.
     """
     content = checkpoints.read(path)
-    state = checkpoints.state_of(content, "fa_model_state_dict", path)
+    state = checkpoints.state_of(content, "fa_model_state_dict", path, prefer_average=True)
     found = dict(content.get("fa_architecture") or infer_architecture(state, source=path))
     if found["arch"] == "transformer":
         found.setdefault("num_heads", num_heads)

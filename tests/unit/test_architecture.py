@@ -123,7 +123,7 @@ assert not torch.cuda.is_initialized()
     assert done.stdout == ""
 
 
-CORES = {"tridet": {"task", "from_video"}, "mgfn": {"task"}}
+CORES = {"tridet": {"task", "from_video"}, "mgfn": {"task", "train", "main"}}
 """Folders that stand alone, and the modules by which they join this study."""
 
 
