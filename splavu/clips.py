@@ -152,11 +152,11 @@ class FeatureDataset(Dataset):
         """The videos at `indices`, drawn and stacked in one go."""
         draws = self.drawn(np.asarray(indices, dtype=np.int64), self.epoch)
         return ClipBatch(
-            clips=self.clips.rows[torch.from_numpy(draws.clips)],
+            clips=torch.from_numpy(self.clips.rows[draws.clips]),
             labels=None if self.labels is None else torch.from_numpy(self.labels[draws.videos]),
             videos=draws.videos,
             keys=self.keys,
-            static_pairs=None if self.static is None else self.static.rows[torch.from_numpy(draws.static_pairs)],
+            static_pairs=None if self.static is None else torch.from_numpy(self.static.rows[draws.static_pairs]),
             num_total=len(draws.videos),
         )
 

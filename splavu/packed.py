@@ -31,9 +31,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from splavu.errors import UserError
@@ -59,8 +57,8 @@ class PackedTable:
     Mapped rows are page cache, not memory of the process; a table that is pickled opens its file again.
     """
 
-    rows: Tensor
-    """[R, D] float32 on the CPU."""
+    rows: NDArray
+    """[R, D] float32."""
     start: NDArray
     """[V] int64: the first row of each video."""
     num_clips: NDArray
@@ -76,7 +74,7 @@ class PackedTable:
     @property
     def num_bytes(self) -> int:
         """Of all rows."""
-        return self.rows.numel() * self.rows.element_size()
+        return self.rows.nbytes
 
     def __reduce__(self) -> tuple:
         if self.path is None:
@@ -109,7 +107,7 @@ def in_memory(store: FeatureReader, keys: Sequence[str], *, limit: float) -> Pac
         if num_bytes > limit:
             return None
     num_clips = np.array([len(rows) for rows in features], dtype=np.int64)
-    return PackedTable(torch.from_numpy(np.concatenate(features)), _starts(num_clips), num_clips)
+    return PackedTable(np.concatenate(features), _starts(num_clips), num_clips)
 
 
 def packed(store: FeatureReader, keys: Sequence[str] | None = None, *, cache: Path | None = None) -> PackedTable:
@@ -261,11 +259,11 @@ def _mapped(path: Path, start: NDArray, num_clips: NDArray) -> PackedTable:
     try:
         with path.open("rb") as file:
             offset, shape = _rows_place(file)
-        # Copy on write, so that torch takes it without a warning; nobody writes, so nothing is copied.
+        # Copy on write, since torch warns of arrays that can't be written; nobody writes, so nothing is copied.
         rows = np.memmap(path, dtype="<f4", mode="c", offset=offset, shape=shape)
     except (OSError, ValueError) as error:
         raise UserError(path, f"can't be mapped ({error})", "delete it and start again: it is made anew") from error
-    return PackedTable(torch.from_numpy(rows), start, num_clips, path)
+    return PackedTable(rows, start, num_clips, path)
 
 
 def _unpacked(store: FeatureReader, keys: Sequence[str], error: OSError) -> PackedTable:

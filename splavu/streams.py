@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -89,7 +89,7 @@ class Stream:
         if self._tables is None:
             self._tables = Tables(self.dataset, self.device)
         batches = self._batches(places, self._tables)
-        return batches if self._tables.are_on_device else _ahead(batches, self.device)
+        return batches if self._tables.are_at_hand else _ahead(batches, self.device)
 
     def _batches(self, places: Iterable[Place], tables: Tables) -> Iterator[ClipBatch]:
         for (epoch, lap), run in itertools.groupby(places, key=lambda place: place[:2]):
@@ -111,46 +111,58 @@ class Stream:
 
 
 class Tables:
-    """The rows and labels of a data set, where a stream gathers them."""
+    """The rows and labels of a data set, on the device of a stream or, if they don't fit there, in host memory."""
 
     def __init__(self, dataset: FeatureDataset, device: torch.device) -> None:
         tables = [table for table in (dataset.clips, dataset.static) if table is not None]
-        self.dataset = dataset
-        self.are_on_device = _fit(device, tables)
-        self._device = device if self.are_on_device else torch.device("cpu")
-        self._pins = not self.are_on_device and device.type == "cuda"
-        self._clips = dataset.clips.rows.to(self._device)
-        self._static = None if dataset.static is None else dataset.static.rows.to(self._device)
-        self._labels = None if dataset.labels is None else torch.from_numpy(dataset.labels).to(self._device)
+        self.are_at_hand = _fit(device, tables)
+        self._keys = dataset.keys
+        self._gather: Gather = _gather_on_host
+        place: Callable[[NDArray], Any] = np.asarray
+        if device.type != "cpu" and self.are_at_hand:
+            self._gather, place = _gather_on_device, lambda array: torch.from_numpy(array).to(device)
+        elif device.type == "cuda":
+            self._gather = _gather_pinned
+        self._place = place
+        self._clips = place(dataset.clips.rows)
+        self._static = None if dataset.static is None else place(dataset.static.rows)
+        self._labels = None if dataset.labels is None else place(dataset.labels)
 
     def batches(self, draws: Draws, sizes: list[int], totals: list[int]) -> Iterator[ClipBatch]:
         """`draws` cut into batches of `sizes`, each a slice of a global batch of `totals`."""
-        videos, clips = self._indices(draws.videos), self._indices(draws.clips)
-        pairs = None if draws.static_pairs is None else self._indices(draws.static_pairs)
+        clips = self._place(draws.clips)
+        videos = None if self._labels is None else self._place(draws.videos)
+        pairs = None if self._static is None else self._place(draws.static_pairs)
         stop = 0
         for size, total in zip(sizes, totals, strict=True):
             part = slice(stop, stop := stop + size)
             yield ClipBatch(
                 clips=self._gather(self._clips, clips[part]),
-                labels=None if self._labels is None else self._gather(self._labels, videos[part]),
+                labels=None if videos is None else self._gather(self._labels, videos[part]),
                 videos=draws.videos[part],
-                keys=self.dataset.keys,
-                static_pairs=None if pairs is None else self._gather(self._static, pairs[part]),
+                keys=self._keys,
                 num_total=total,
+                static_pairs=None if pairs is None else self._gather(self._static, pairs[part]),
             )
 
-    def _indices(self, indices: NDArray) -> Tensor:
-        return torch.from_numpy(indices).to(self._device)
 
-    def _gather(self, table: Tensor, rows: Tensor) -> Tensor:  # [R, ...], [B] or [B, M] -> [B, ...] or [B, M, ...]
-        shape = (*rows.shape, *table.shape[1:])
-        if self.are_on_device:
-            return table.index_select(0, rows.flatten()).view(shape)
-        # NumPy, since in this thread torch would start a second team of threads beside that of the training.
-        gathered = torch.empty(shape, dtype=table.dtype, pin_memory=self._pins)
-        out = gathered.view(-1, *table.shape[1:]).numpy()
-        np.take(table.numpy(), rows.flatten().numpy(), axis=0, out=out, mode="clip")  # other modes copy `out`
-        return gathered
+Gather = Callable[[Any, Any], Tensor]
+"""(table [R, ...], row numbers [B] or [B, M]) -> [B, ...] or [B, M, ...]; both where the table lies."""
+
+
+def _gather_on_device(table: Tensor, rows: Tensor) -> Tensor:
+    return table.index_select(0, rows.flatten()).view(*rows.shape, *table.shape[1:])
+
+
+def _gather_on_host(table: NDArray, rows: NDArray) -> Tensor:
+    # NumPy, on one thread: torch starts all of its own, and copying a few megabytes is over before they are awake.
+    return torch.from_numpy(table.take(rows, axis=0))
+
+
+def _gather_pinned(table: NDArray, rows: NDArray) -> Tensor:
+    gathered = torch.empty((*rows.shape, *table.shape[1:]), dtype=torch.from_numpy(table[:0]).dtype, pin_memory=True)
+    table.take(rows, axis=0, out=gathered.numpy(), mode="clip")  # other modes make a copy of `out`
+    return gathered
 
 
 def _fit(device: torch.device, tables: list[Any]) -> bool:
