@@ -390,6 +390,20 @@ def epoch(args: argparse.Namespace, study: Study, device: torch.device) -> None:
         print(f"the device computes {computed / mine[1]:.0%} of it: {computed:.3f} s in kernels and copies")
 
 
+def _refuse_waiting(args: argparse.Namespace, study: Study, device: torch.device) -> None:
+    """Fail if the host waits for the device anywhere between a batch and the updated weights."""
+    batch = study.dataset().batch(range(args.batch)).to(device)
+    ours = Ours(OneBatch(batch), study, args.layers, device)
+    ours.epoch()  # optimizers make their state in the first step
+    torch.cuda.set_sync_debug_mode("error")
+    objective, _ = ours.trainer.objective({"clips": batch, "ar": batch})
+    objective.backward()
+    for learner in ours.trainer.learners:
+        learner.step(ours.engine.scaler)
+    torch.cuda.set_sync_debug_mode("default")
+    print("no wait for the device inside a step")
+
+
 def gpu(args: argparse.Namespace, study: Study) -> None:
     """Both on the first CUDA device."""
     if not torch.cuda.is_available():
@@ -397,6 +411,7 @@ def gpu(args: argparse.Namespace, study: Study) -> None:
         return
     device = torch.device("cuda")
     print(torch.cuda.get_device_name(device))
+    _refuse_waiting(args, study, device)
     step(args, study, device)
     epoch(args, study, device)
 
