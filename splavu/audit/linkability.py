@@ -14,8 +14,8 @@ Shapes: `P` probes, `N` gallery features, `D` feature width, `G` people, `R` res
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from splavu.errors import UserError
 
 MOST_BINS = 100
 SCORES_PER_BIN = 10
+RANKS = ("rank1", "rank5", "mean_ap")
 FINE_BINS = 300
 """Steps of the score scale, at least, on which equal error rates are resampled; the estimate itself is exact."""
 TALLY = 20_000_000
@@ -58,6 +59,8 @@ class Linkability:
     """Scores of all mated pairs."""
     non_mated: np.ndarray
     """Scores of all other pairs."""
+    draws: Mapping[str, np.ndarray]
+    """'rank1', 'rank5', 'mean_ap', 'eer' and 'd_sys', [R] each, for `statistics.equivalence`."""
     metric: str
 
 
@@ -116,7 +119,7 @@ def linked(
     level: float = 0.95,
     seed: int = 0,
 ) -> Linkability:  # [P, N], [N], [P]
-    """The same from similarities, of sets for example (`sets.maximum_similarity`).
+    """The same from similarities, as of sets (`sets.maximum_similarity`); pairs without a finite one don't meet.
 
     Intervals draw people with replacement, as probes and in the gallery at once: a mated pair weighs as often as its
     person was drawn, another pair as often as both were. Ranks keep the whole gallery and draw probes' people.
@@ -124,7 +127,7 @@ def linked(
     Chance of rank-k and mAP is what a drawn order of the same gallery gives. Cost: P x N numbers a resample.
     """
     similarity = np.asarray(similarity, dtype=np.float64)
-    pairs = _Pairs.of(gallery_ids, probe_ids, exclude)
+    pairs = _Pairs.of(gallery_ids, probe_ids, exclude).only(np.isfinite(similarity))
     mated, non_mated = similarity[pairs.met & pairs.mated], similarity[pairs.met & ~pairs.mated]
     if not len(mated) or not len(non_mated):
         kind = "mated" if not len(mated) else "non-mated"
@@ -132,34 +135,30 @@ def linked(
 
     found, luck = _found(similarity, pairs)
     of_probes = metrics.cluster_resamples(pairs.probe_person, num_resamples=num_resamples, seed=seed)
-    rank1, rank5, mean_ap = (
-        estimated(*of_column, level=level, chance=chance)
-        for *of_column, chance in zip(
-            metrics.mean_known(found.T),
-            metrics.resampled_prevalences(found, of_probes).T,
-            metrics.mean_known(luck.T),
-            strict=True,
-        )
-    )
+    draws = dict(zip(RANKS, metrics.resampled_prevalences(found, of_probes).T, strict=True))
+    ranks = {
+        name: estimated(value, draws[name], level=level, chance=chance)
+        for name, value, chance in zip(RANKS, metrics.mean_known(found.T), metrics.mean_known(luck.T), strict=True)
+    }
     scale = _Scale.of(mated, non_mated)
     tallies = _Tallies.of(scale.steps(similarity), pairs, scale.num_steps, num_resamples, num_permutations, seed)
     value = d_sys(mated, non_mated)
     null = scale.d_sys(tallies.exchanged, tallies.non_mated - tallies.exchanged)
     chance = float(metrics.mean_known(null))
-    drawn_eer = equal_error_rates(*(np.cumsum(t[:, ::-1], axis=1) for t in tallies.resampled))
+    draws["eer"] = equal_error_rates(*(np.cumsum(t[:, ::-1], axis=1) for t in tallies.resampled))
+    draws["d_sys"] = scale.d_sys(*tallies.resampled)
     labels = np.repeat([1.0, 0.0], [len(mated), len(non_mated)])
     eer = equal_error_rate(labels, np.concatenate([mated, non_mated]))
     return Linkability(
-        rank1=rank1,
-        rank5=rank5,
-        mean_ap=mean_ap,
-        eer=estimated(eer, drawn_eer, chance=0.5, level=level),
-        d_sys=estimated(value, scale.d_sys(*tallies.resampled), chance=chance, level=level),
+        **ranks,
+        eer=estimated(eer, draws["eer"], chance=0.5, level=level),
+        d_sys=estimated(value, draws["d_sys"], chance=chance, level=level),
         d_sys_corrected=(value - chance) / (1 - chance) if chance < 1 else float("nan"),
         d_sys_null=null,
         p=float((1 + np.sum(null >= value)) / (1 + len(null))),
         mated=mated,
         non_mated=non_mated,
+        draws=draws,
         metric=metric,
     )
 
@@ -203,6 +202,9 @@ class _Pairs:
             met = np.asarray(exclude[1])[:, None] != np.asarray(exclude[0])[None]
         return cls(of_probes, of_gallery, len(names), met, of_probes[:, None] == of_gallery[None])
 
+    def only(self, met: np.ndarray) -> _Pairs:  # [P, N] of bool
+        return replace(self, met=self.met & met)
+
 
 @dataclass(frozen=True)
 class _Scale:
@@ -225,7 +227,7 @@ class _Scale:
         return self.num_bins * self.per_bin
 
     def steps(self, scores: np.ndarray) -> np.ndarray:  # any shape -> the same, 0 to num_steps - 1
-        along = (scores - self.low) / (self.width or 1.0) * self.num_steps
+        along = (np.nan_to_num(scores, neginf=self.low) - self.low) / (self.width or 1.0) * self.num_steps
         return np.clip(along, 0, self.num_steps - 1).astype(np.intp)
 
     def d_sys(self, mated: np.ndarray, non_mated: np.ndarray) -> np.ndarray:  # [..., F] of counts -> [...]
