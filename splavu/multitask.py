@@ -8,6 +8,7 @@ The trainer knows nothing of its tasks but their contract (`splavu.tasks.Task`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -141,6 +142,7 @@ class MultitaskTrainer(Trainer):
         self.anonymizer.network.eval()
         each_alone, total = Processes(self.processes.device), 0.0  # every process validates on all of it
         for batch in self.validation.epoch(0):
+            batch = replace(batch, clips=batch.clips.squeeze(1))  # one clip a video: [B, 1, D] -> [B, D]
             total -= float(self._weighted(self.terms({"clips": batch}, each_alone)))
         return total / len(self.validation)
 
