@@ -56,8 +56,7 @@ def save(path: str | Path, training: Training, epoch: int) -> Path:
     """Write a checkpoint whole or not at all; `epoch` counts from 0 and is done."""
     content = {
         "epoch": epoch,
-        "state_dict": _wrapped(training.network),
-        "state_dict_ema": _wrapped(training.average.network),
+        **weights(training),
         "optimizer": training.optimizer.state_dict(),
         "scheduler": training.schedule.state_dict(),
         "loss_normaliser": float(training.network.loss_normaliser),
@@ -68,6 +67,11 @@ def save(path: str | Path, training: Training, epoch: int) -> Path:
     with written(path) as file:
         torch.save(content, file)
     return Path(path)
+
+
+def weights(training: Training) -> dict[str, dict[str, Tensor]]:
+    """The trained weights and their average, under the published keys."""
+    return {"state_dict": _wrapped(training.network), "state_dict_ema": _wrapped(training.average.network)}
 
 
 def resume(path: str | Path, training: Training) -> int:

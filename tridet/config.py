@@ -163,6 +163,22 @@ class OptConfig:
 
 
 @dataclass(frozen=True)
+class EngineConfig:
+    """How steps are computed; ours. The published way is none of it. Clipping and the moving average are TriDet's own."""
+
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the network's products; losses, weights and evaluation are fp32."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged into one update; the schedule counts updates."""
+    compile: bool = False
+    """torch.compile the network."""
+    deterministic: bool = False
+    """Only deterministic kernels, slower on a GPU. On a CPU a seed fixes everything anyhow."""
+    checkpoint_freq: int = 1
+    """Epochs between two writings of model_temp.pth, which is what a killed run goes on from."""
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything; build with `load` or `from_dict`."""
 
@@ -180,6 +196,7 @@ class Config:
     train_cfg: TrainConfig = field(default_factory=TrainConfig)
     test_cfg: TestConfig = field(default_factory=TestConfig)
     opt: OptConfig = field(default_factory=OptConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -359,6 +376,7 @@ def _check(config: Config) -> None:
         "train_cfg": ("center_sample_radius", "init_loss_norm", "cls_prior_prob"),
         "test_cfg": ("pre_nms_topk", "nms_sigma"),
         "opt": ("learning_rate", "epochs"),
+        "engine": ("accumulate", "checkpoint_freq"),
     }
     for section, names in positive.items():
         for name in names:

@@ -70,6 +70,11 @@ class TriDet(nn.Module):
                     results[index] = result
         return results
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """`torch.compile` the network; around it are lists of videos and targets, of another size each time."""
+        for part in self.children():
+            part.compile(*args, **options)
+
     def groups(self, video_list: Sequence[Video]) -> list[list[int]]:
         """Indices of videos that may share an evaluation batch without changing each other's scores."""
         by_length: dict[int, list[int]] = {}
@@ -118,28 +123,29 @@ class TriDet(nn.Module):
         if self.config.model.use_trident_head:
             apart = [level.detach() for level in levels]  # boundaries don't shape the pyramid
             starts, ends = self.start_head(apart, masks), self.end_head(apart, masks)
-        return tuple(
-            Level(*parts) for parts in zip(self.config.strides, masks, classes, offsets, starts, ends, strict=True)
-        )
+        levels = zip(self.config.strides, masks, classes, offsets, starts, ends, strict=True)
+        return tuple(Level(stride, mask, *map(_single, parts)) for stride, mask, *parts in levels)
 
     def losses(self, outputs: Sequence[Level], video_list: Sequence[Video]) -> dict[str, Tensor]:
         """`cls_loss`, `reg_loss` and `final_loss`; in evaluation mode, the same as a validation loss.
 
-        In training the loss normaliser follows the number of positive points, before it is used.
+        In training the loss normaliser follows the number of positive points, before it is used. Decoding and losses
+        are float32, whatever `torch.autocast` says: a boundary is a sum over bins.
         """
         train = self.config.train_cfg
         targets = self.targets(outputs, video_list)
         if self.training:
             positive = max(targets.num_points, 1)
             self.loss_normaliser = MOMENTUM * self.loss_normaliser + (1 - MOMENTUM) * positive
-        return batch_losses(
-            outputs,
-            targets.to(self.device),
-            normaliser=self.loss_normaliser,
-            label_smoothing=train.label_smoothing,
-            iou_power=self.config.model.iou_weight_power,
-            regression_weight=train.loss_weight,
-        )
+        with torch.autocast(self.device.type, enabled=False):
+            return batch_losses(
+                outputs,
+                targets.to(self.device),
+                normaliser=self.loss_normaliser,
+                label_smoothing=train.label_smoothing,
+                iou_power=self.config.model.iou_weight_power,
+                regression_weight=train.loss_weight,
+            )
 
     def targets(self, outputs: Sequence[Level], video_list: Sequence[Video]) -> Targets:
         """The positive points of the batch, on the CPU."""
@@ -226,6 +232,11 @@ def build_model(config: Config | Mapping[str, Any]) -> TriDet:
         InputError: The dictionary is no valid configuration.
     """
     return TriDet(config if isinstance(config, Config) else configuration.from_dict(config))
+
+
+def _single(logits: Tensor | None) -> Tensor | None:
+    """In float32, which `torch.autocast` may have left; the same tensor where it hasn't."""
+    return None if logits is None else logits.float()
 
 
 def _steps(video: Video) -> int:

@@ -56,7 +56,8 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:  # [B, D, T] -> [B, D, T]
-        return _ChannelNorm.apply(x, self.weight, self.bias)
+        # Under autocast a convolution answers in half precision, whose squares overflow.
+        return _ChannelNorm.apply(x.to(torch.promote_types(x.dtype, torch.float32)), self.weight, self.bias)
 
 
 class _ChannelNorm(torch.autograd.Function):
