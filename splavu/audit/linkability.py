@@ -25,7 +25,6 @@ from splavu.audit.statistics import Estimate, equal_error_rate, equal_error_rate
 from splavu.errors import UserError
 
 MOST_BINS = 100
-SCORES_PER_BIN = 10
 RANKS = ("rank1", "rank5", "mean_ap")
 FINE_BINS = 300
 """Steps of the score scale, at least, on which equal error rates are resampled; the estimate itself is exact."""
@@ -49,8 +48,9 @@ class Linkability:
     """Equal error rate over all pairs; chance is 0.5, and 0 links everything."""
     d_sys: Estimate
     """0 unlinkable, 1 fully linkable; chance is its mean over exchanged people, see `d_sys_null`."""
-    d_sys_corrected: float
-    """(D_sys - chance) / (1 - chance): about 0 for features without identity, however few; may be negative."""
+    d_sys_corrected: Estimate
+    """(D_sys - chance) / (1 - chance): about 0 for features without identity, however few; may be negative. A
+    little too low where features are linked, since the bias is less there."""
     d_sys_null: np.ndarray
     """[permutations] D_sys when a probe's mates are taken to be those of another person."""
     p: float
@@ -60,7 +60,7 @@ class Linkability:
     non_mated: np.ndarray
     """Scores of all other pairs."""
     draws: Mapping[str, np.ndarray]
-    """'rank1', 'rank5', 'mean_ap', 'eer' and 'd_sys', [R] each, for `statistics.equivalence`."""
+    """'rank1', 'rank5', 'mean_ap', 'eer', 'd_sys' and 'd_sys_corrected', [R] each, for `statistics.equivalence`."""
     metric: str
 
 
@@ -122,7 +122,8 @@ def linked(
     """The same from similarities, as of sets (`sets.maximum_similarity`); pairs without a finite one don't meet.
 
     Intervals draw people with replacement, as probes and in the gallery at once: a mated pair weighs as often as its
-    person was drawn, another pair as often as both were. Ranks keep the whole gallery and draw probes' people.
+    person was drawn, another pair as often as both were. Ranks keep the whole gallery and draw probes' people. Draws
+    of D_sys are moved to have the sample's as their mean, for drawing adds to its bias.
 
     Chance of rank-k and mAP is what a drawn order of the same gallery gives. Cost: P x N numbers a resample.
     """
@@ -146,14 +147,16 @@ def linked(
     null = scale.d_sys(tallies.exchanged, tallies.non_mated - tallies.exchanged)
     chance = float(metrics.mean_known(null))
     draws["eer"] = equal_error_rates(*(np.cumsum(t[:, ::-1], axis=1) for t in tallies.resampled))
-    draws["d_sys"] = scale.d_sys(*tallies.resampled)
+    drawn = scale.d_sys(*tallies.resampled)
+    draws["d_sys"] = drawn - metrics.mean_known(drawn) + value
+    draws["d_sys_corrected"] = (draws["d_sys"] - chance) / (1 - chance)
     labels = np.repeat([1.0, 0.0], [len(mated), len(non_mated)])
     eer = equal_error_rate(labels, np.concatenate([mated, non_mated]))
     return Linkability(
         **ranks,
         eer=estimated(eer, draws["eer"], chance=0.5, level=level),
         d_sys=estimated(value, draws["d_sys"], chance=chance, level=level),
-        d_sys_corrected=(value - chance) / (1 - chance) if chance < 1 else float("nan"),
+        d_sys_corrected=estimated((value - chance) / (1 - chance), draws["d_sys_corrected"], chance=0.0, level=level),
         d_sys_null=null,
         p=float((1 + np.sum(null >= value)) / (1 + len(null))),
         mated=mated,
@@ -168,8 +171,9 @@ def d_sys(mated: np.ndarray, non_mated: np.ndarray) -> float:
 
     Both kinds of pair count as equally likely beforehand (omega = 1), so D(s) = 2 LR / (1 + LR) - 1 where the
     likelihood ratio LR(s) exceeds 1. Densities are histograms on common bins of equal width from the least to the
-    largest score, one bin for each `SCORES_PER_BIN` mated scores but no more than `MOST_BINS` and no fewer than 2.
-    Biased upwards: where two estimates of the same density differ by luck, one of them is larger.
+    largest score, 2 n^(1/3) of them (Rice's rule) but no more than `MOST_BINS`, n the number of mated or of non-mated
+    scores, whichever is less. Biased upwards, for where two estimates of the same density differ by luck, one of them
+    is larger; with a fixed number of scores a bin, the bias would not fall with their number.
 
     Source: Gomez-Barrero, Galbally, Rathgeb and Busch 2018, "General framework to evaluate unlinkability in biometric
     template protection systems", equations 4 to 7.
@@ -219,7 +223,7 @@ class _Scale:
     @classmethod
     def of(cls, mated: np.ndarray, non_mated: np.ndarray) -> _Scale:
         low, high = min(mated.min(), non_mated.min()), max(mated.max(), non_mated.max())
-        num_bins = int(np.clip(len(mated) // SCORES_PER_BIN, 2, MOST_BINS))
+        num_bins = min(max(2, round(2 * min(len(mated), len(non_mated)) ** (1 / 3))), MOST_BINS)
         return cls(float(low), float(high - low), num_bins, math.ceil(FINE_BINS / num_bins))
 
     @property
@@ -241,7 +245,7 @@ class _Scale:
         )
         both = mated + non_mated
         linkable = np.maximum(mated - non_mated, 0.0) / np.where(both > 0, both, 1.0)
-        return (mated * linkable).sum(axis=-1)
+        return np.minimum((mated * linkable).sum(axis=-1), 1.0)  # shares sum to 1 up to rounding
 
 
 @dataclass(frozen=True)
