@@ -37,18 +37,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     synthesize.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
     cli.add_common(synthesize)
 
-    anonymize = commands.add_parser("anonymize", help="raw features -> released features")
-    anonymize.add_argument("store", type=Path, help="HDF5 store of raw features, or a folder of .npy, one a long video")
-    anonymize.add_argument("--aam", type=Path, required=True, help="checkpoint of a trained anonymizer")
-    anonymize.add_argument("--out", type=Path, required=True, help="HDF5 store or folder to write")
+    anonymize = commands.add_parser(
+        "anonymize",
+        help="raw features -> released features",
+        usage="splavu anonymize --aam ADAPTER IN OUT [--unit video] [--column NAME] [--keep NAME,NAME] [...]",
+        description="Released features out of raw ones, in the same format. Killed, the same command goes on.",
+    )
+    anonymize.add_argument(
+        "store", metavar="IN", type=Path, help="HDF5 store, folder of .npy (one a video), or Parquet"
+    )
+    anonymize.add_argument("target", metavar="OUT", type=Path, nargs="?", help="of the same format, to be written")
+    anonymize.add_argument(
+        "--aam", required=True, help="trained anonymizer: checkpoint, folder of save_pretrained, or hub name"
+    )
+    anonymize.add_argument("--out", type=Path, help="another way to give OUT")
     anonymize.add_argument(
         "--unit",
         choices=("alone", "video"),
         default="alone",
         help="each feature alone (default), or each long video as one sequence, as detectors were co-trained",
     )
+    anonymize.add_argument("--column", help="Parquet: the features' column (default: the only one of float lists)")
+    anonymize.add_argument(
+        "--keep", default="", help="Parquet: comma list of columns to carry along (default: none, labels are private)"
+    )
     anonymize.add_argument("--num-heads", type=int, default=8, help="of a published checkpoint, which doesn't say")
     cli.add_common(anonymize)
+
+    export = commands.add_parser("export", help="trained anonymizer -> ONNX, checked against PyTorch")
+    export.add_argument("target", metavar="OUT.onnx", type=Path)
+    export.add_argument("--aam", required=True, help="trained anonymizer, as for anonymize")
+    export.add_argument("--opset", type=int, default=18, help="of ONNX (default 18)")
+    export.add_argument("--num-heads", type=int, default=8, help="as for anonymize")
+    cli.add_common(export)
 
     report = commands.add_parser("report", help="run folders -> report.md with figures")
     report.add_argument("run", type=Path, help="folder that groups the runs, such as saved_models/demo")
@@ -77,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = {
         "synthesize": _synthesize,
         "anonymize": _anonymize,
+        "export": _export,
         "report": _report,
         "verify": _verify,
         "audit": audit_command.run,
@@ -96,12 +118,38 @@ def _synthesize(args: argparse.Namespace) -> int:
 
 
 def _anonymize(args: argparse.Namespace) -> int:
-    from splavu.anonymize import anonymize_store, load_anonymizer
+    from splavu.anonymize import anonymize_store, anonymize_table
+    from splavu.pretrained import load_pretrained
+    from splavu.stores.parquet import is_parquet
 
-    anonymizer = load_anonymizer(args.aam, num_heads=args.num_heads)
-    count = anonymize_store(args.store, args.out, anonymizer, unit=args.unit, device=pick_device(args.device))
+    target = args.target or args.out
+    if target is None or (args.target and args.out):
+        raise UserError("OUT", "is not given" if target is None else "is given twice", "anonymize --aam ADAPTER IN OUT")
+    anonymizer = load_pretrained(args.aam, num_heads=args.num_heads)
+    device = pick_device(args.device)
+    keep = [name.strip() for name in args.keep.split(",") if name.strip()]
+    if is_parquet(args.store):
+        if args.unit == "video":
+            raise UserError("--unit", "'video' is for folders of long videos", "leave it out: features are alone")
+        table = anonymize_table(args.store, target, anonymizer, column=args.column, keep=keep, device=device)
+        print(f"{target}: {table.num_rows} rows, '{table.column}' anonymized one feature at a time")
+        if table.dropped:
+            print(f"left behind: {', '.join(table.dropped)} (--keep carries a column along; think of private labels)")
+        return 0
+    if args.column or keep:
+        raise UserError(args.store, "is no Parquet file: it has no columns", "leave out --column and --keep")
+    count = anonymize_store(args.store, target, anonymizer, unit=args.unit, device=device)
     how = "one feature at a time" if args.unit == "alone" else "each video as one sequence"
-    print(f"{args.out}: {count} keys, anonymized {how}")
+    print(f"{target}: {count} keys, anonymized {how}")
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from splavu.onnx_export import export_onnx  # needs onnx, onnxscript and onnxruntime
+    from splavu.pretrained import load_pretrained
+
+    exported = export_onnx(load_pretrained(args.aam, num_heads=args.num_heads), args.target, opset=args.opset)
+    print(exported)
     return 0
 
 

@@ -5,6 +5,6 @@ what detectors were co-trained with; a feature then depends on its own video, ne
 """
 
 from splavu.anonymize.loading import load_anonymizer, weights_hash
-from splavu.anonymize.release import Unit, anonymize_store
+from splavu.anonymize.release import Unit, anonymize_store, anonymize_table
 
-__all__ = ["Unit", "anonymize_store", "load_anonymizer", "weights_hash"]
+__all__ = ["Unit", "anonymize_store", "anonymize_table", "load_anonymizer", "weights_hash"]

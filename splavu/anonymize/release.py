@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -27,10 +29,13 @@ from splavu.stores import FeatureReader, open_features
 from splavu.stores.ordered import FeatureWriter
 from splavu.stores.ordered_folder import FolderInOrder
 from splavu.stores.ordered_hdf5 import StoreInOrder
+from splavu.stores.ordered_parquet import TableInOrder
+from splavu.stores.parquet import FeatureTable, Part
 
 Unit = Literal["alone", "video"]
 
 _EXTRACT_AGAIN = "extract the features again"
+_OTHER_WIDTH = "give the anonymizer of the encoder that made these features"
 
 
 def anonymize_store(
@@ -65,7 +70,7 @@ def anonymize_store(
     refuse_mixing(anonymizer)
     refuse_same(source, target)
     store = open_features(source, feature_dim=anonymizer.architecture["feature_dim"])
-    headers = [(key, _checked_shape(store, key)) for key in store.keys()]
+    headers = [(key, _checked_shape(store, key)) for key in store]
     refuse_unchanged(anonymizer)
     anonymizer = anonymizer.to(device).eval()
     attributes = provenance(store.attributes, anonymizer, source=source)
@@ -88,6 +93,65 @@ def anonymize_store(
         if state_of_files(_files(store))[0] != origin:
             raise UserError(source, "was changed while it was read", "run the same command again")
     return len(headers)
+
+
+def anonymize_table(
+    source: str | Path,
+    target: str | Path,
+    anonymizer: Anonymizer,
+    *,
+    column: str | None = None,
+    keep: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+) -> FeatureTable:
+    """Write `target` with the features' column of a Parquet file anonymized, each feature as if it came alone.
+
+    As `anonymize_store`; rows keep their order. Other columns stay behind unless they are named.
+
+    Args:
+        source: A Parquet file.
+        target: The one to be written.
+        anonymizer: The trained anonymizer.
+        column: The features' column; None takes the only one that holds lists of floats.
+        keep: Plain columns to carry along.
+        device: Where it computes.
+
+    Returns:
+        The raw table, which tells its column and those it left behind.
+
+    Raises:
+        UserError: As `anonymize_store`; see also `FeatureTable`.
+    """
+    source, target = Path(source), Path(target)
+    refuse_mixing(anonymizer)
+    refuse_same(source, target)
+    table = FeatureTable(source, column=column, keep=keep)
+    width = anonymizer.architecture["feature_dim"]
+    refuse_unchanged(anonymizer)
+    anonymizer = anonymizer.to(device).eval()
+    attributes = provenance(table.attributes, anonymizer, source=source)
+    state, changed = state_of_files([source])
+    origin = " ".join([state, table.column, *table.keep])
+    with (
+        TableInOrder(target, source=table, attributes=attributes, origin=origin, changed=changed) as writer,
+        tqdm(total=table.num_parts, initial=writer.position, desc=target.name, unit="part") as progress,
+    ):
+        raw: deque[Part] = deque()
+
+        def features() -> Iterator[np.ndarray]:
+            for part in table.parts(writer.position):
+                if part.features.shape[1] != width:
+                    found = f"'{table.column}' is {part.features.shape[1]} wide, {width} expected"
+                    raise UserError(source, found, _OTHER_WIDTH)
+                raw.append(replace(part, features=None))
+                yield part.features
+
+        for served in serve_rows(features(), anonymizer, device=device):
+            writer.write(replace(raw.popleft(), features=served))
+            progress.update()
+        if state_of_files([source])[0] != state:
+            raise UserError(source, "was changed while it was read", "run the same command again")
+    return table
 
 
 def refuse_same(source: Path, target: Path) -> None:
@@ -139,7 +203,7 @@ def state_of_files(paths: Sequence[Path]) -> tuple[str, float]:
 
 
 def _files(store: FeatureReader) -> list[Path]:
-    return [store.path / f"{key}.npy" for key in store.keys()] if store.path.is_dir() else [store.path]
+    return [store.path / f"{key}.npy" for key in store] if store.path.is_dir() else [store.path]
 
 
 def _checked_shape(store: FeatureReader, key: str) -> tuple[int, ...]:
@@ -152,7 +216,7 @@ def _checked_shape(store: FeatureReader, key: str) -> tuple[int, ...]:
         raise UserError(
             store.path,
             f"'{key}' is {shape[-1]} wide, {store.feature_dim} expected",
-            "give the anonymizer of the encoder that made this store",
+            _OTHER_WIDTH,
         )
     return shape
 

@@ -113,6 +113,8 @@ class OrderedWriter(ABC, Generic[Written]):
                 self._journal.remove()
             else:
                 self._close()
+                if not self.position:
+                    self._journal.remove()
         finally:
             self._journal.release()
 

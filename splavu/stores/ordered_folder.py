@@ -29,9 +29,7 @@ class FolderInOrder(FeatureWriter):
             raise UserError(self.path, "holds something of unknown origin", "write to another folder")
         foreign = [file for file in self.path.rglob("*") if not _is_ours(file)]
         if foreign:
-            raise UserError(
-                foreign[0], "is no file of features", "keep it elsewhere: the folder is replaced as a whole"
-            )
+            raise UserError(foreign[0], "is no file of features", "move it: the folder is replaced as a whole")
         return super()._check_finished()
 
     def _open(self) -> None:

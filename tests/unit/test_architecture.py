@@ -27,7 +27,7 @@ LAYERS = (
     ("heads", "critics", "attackers"),
     ("learners", "tasks", "checkpoints", "runs"),
     ("engine", "probes", "loop", "multitask", "protocols", "attacks", "crossfit", "published", "released"),
-    ("anonymize", "audit", "figures", "report_tables", "reports", "cli"),
+    ("anonymize", "audit", "figures", "model_card", "onnx_export", "pretrained", "report_tables", "reports", "cli"),
     ("__main__",),
 )
 """splavu's rooms, lowest first: a module imports from its own row or from rows above this one in the list."""
@@ -123,7 +123,7 @@ assert not torch.cuda.is_initialized()
     assert done.stdout == ""
 
 
-CORES = {"tridet": {"task", "from_video"}, "mgfn": {"task", "train", "main"}}
+CORES = {"tridet": {"task", "learner", "train", "from_video"}, "mgfn": {"task", "train", "main"}}
 """Folders that stand alone, and the modules by which they join this study."""
 
 

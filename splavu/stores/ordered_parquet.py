@@ -1,0 +1,147 @@
+"""A Parquet table written part by part, and put together at the end: its footer allows nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from splavu.errors import UserError
+from splavu.stores.ordered import OrderedWriter
+from splavu.stores.parquet import CONTENT_KEY, METADATA_KEY, FeatureTable, Part, import_pyarrow
+from splavu.stores.provenance import refuse_conflict
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PARTS_A_GROUP = 4
+"""Parts that make a row group of the finished table."""
+
+
+class TableInOrder(OrderedWriter[Part]):
+    """An `OrderedWriter` of the parts of a `FeatureTable`, whose features others have replaced.
+
+    Lists stay lists of the same kind, of float32; pages get checksums.
+
+    Args:
+        source: The table that the parts are of.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        source: FeatureTable,
+        attributes: Mapping[str, str | int | float],
+        origin: str,
+        changed: float,
+    ) -> None:
+        super().__init__(path, num_items=source.num_parts, attributes=attributes, origin=origin, changed=changed)
+        self._source = source
+        self._arrow, self._parquet = import_pyarrow(path)
+        names = [name for name in source.schema.names if name == source.column or name in source.keep]
+        self._fields = [self._arrow.field(name, self._kind(name)) for name in names]
+
+    def _check_finished(self) -> bool:
+        try:
+            found = self._parquet.read_metadata(self.path)
+        except (self._arrow.ArrowException, OSError) as error:
+            raise UserError(self.path, "is no complete Parquet file", "delete it, or write elsewhere") from error
+        refuse_conflict(self.path, json.loads((found.metadata or {}).get(METADATA_KEY, b"{}")), self.attributes)
+        names = [field.name for field in self._fields]
+        return found.schema.to_arrow_schema().names == names and found.num_rows == self._source.num_rows
+
+    def _open(self) -> None:
+        self._unsynced: list[Path] = []
+
+    def _put(self, index: int, item: Part) -> tuple[int, bytes]:
+        columns = {**item.kept, self._source.column: self._lists(item)}
+        rows = self._arrow.table([columns[field.name] for field in self._fields], schema=self._schema())
+        sink = self._arrow.BufferOutputStream()
+        with self._arrow.ipc.new_file(sink, rows.schema) as file:
+            file.write_table(rows)
+        content = sink.getvalue()
+        self._part(index).write_bytes(content)
+        self._unsynced.append(self._part(index))
+        return len(content), hashlib.sha256(content).digest()
+
+    def _digest(self, index: int) -> bytes:
+        return hashlib.sha256(self._part(index).read_bytes()).digest()
+
+    def _sync(self) -> None:
+        while self._unsynced:
+            with self._unsynced.pop().open("rb+") as file:
+                os.fsync(file.fileno())
+
+    def _finish(self) -> None:
+        unfinished = self._journal.path / "table.parquet"
+        content = hashlib.sha256()
+        column = self._source.column
+        others = [field.name for field in self._fields if field.name != column]
+        with self._parquet.ParquetWriter(
+            unfinished, self._schema(), use_dictionary=others, write_statistics=others, write_page_checksum=True
+        ) as table:
+            for first in range(0, self.num_items, PARTS_A_GROUP):
+                some = range(first, min(first + PARTS_A_GROUP, self.num_items))
+                rows = self._arrow.concat_tables([self._read(index) for index in some])
+                for chunk in rows.column(column).chunks:
+                    content.update(_values(chunk))
+                table.write_table(rows, row_group_size=rows.num_rows)
+            table.add_key_value_metadata({CONTENT_KEY: content.hexdigest()})
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(self.path)
+
+    def _part(self, index: int) -> Path:
+        return self._journal.path / f"part-{index:06d}.arrow"
+
+    def _read(self, index: int) -> pa.Table:
+        with self._arrow.memory_map(str(self._part(index))) as file:
+            return self._arrow.ipc.open_file(file).read_all()
+
+    def _schema(self) -> pa.Schema:
+        return self._arrow.schema(self._fields, {METADATA_KEY: json.dumps(self.attributes, sort_keys=True)})
+
+    def _kind(self, name: str) -> pa.DataType:
+        kind = self._source.schema.field(name).type
+        return _of_floats(kind, self._arrow) if name == self._source.column else kind
+
+    def _lists(self, item: Part) -> pa.Array:
+        """The features as the source had them: lists of floats, or lists of such."""
+        kind = self._arrow.field("", self._kind(self._source.column)).type
+        values = self._arrow.array(item.features.reshape(-1), self._arrow.float32())
+        if item.counts is None:
+            return self._nested(kind, values, np.full(len(item.features), item.features.shape[1]))
+        inner = self._nested(kind.value_type, values, np.full(len(item.features), item.features.shape[1]))
+        return self._nested(kind, inner, item.counts)
+
+    def _nested(self, kind: pa.DataType, values: pa.Array, lengths: np.ndarray) -> pa.Array:
+        if self._arrow.types.is_fixed_size_list(kind):
+            return self._arrow.FixedSizeListArray.from_arrays(values, type=kind)
+        is_large = self._arrow.types.is_large_list(kind)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64 if is_large else np.int32)
+        array = self._arrow.LargeListArray if is_large else self._arrow.ListArray
+        return array.from_arrays(self._arrow.array(offsets), values, type=kind)
+
+
+def _of_floats(kind: pa.DataType, arrow: Any) -> pa.DataType:
+    """A type of lists with its numbers as float32."""
+    types = arrow.types
+    if types.is_floating(kind):
+        return arrow.float32()
+    inner = _of_floats(kind.value_type, arrow)
+    if types.is_fixed_size_list(kind):
+        return arrow.list_(inner, kind.list_size)
+    return arrow.large_list(inner) if types.is_large_list(kind) else arrow.list_(inner)
+
+
+def _values(lists: pa.Array) -> np.ndarray:
+    values = lists.flatten()
+    while hasattr(values, "flatten") and values.type.num_fields:
+        values = values.flatten()
+    return np.ascontiguousarray(values.to_numpy(zero_copy_only=False), dtype="<f4")
