@@ -19,7 +19,10 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from splavu import metrics
+from splavu.engine import Engine, EngineParams
 from splavu.heads import PrivacyHead
+from splavu.learners import Learner
+from splavu.processes import Processes
 from splavu.protocols import PROTOCOLS, Rows, json_values, shown
 
 
@@ -78,7 +81,7 @@ def evaluate_published(
             for seed in seeds:
                 with torch.random.fork_rng():
                     torch.manual_seed(seed)
-                    curves.append(_curve(train, test, function, recipe, seed, device, progress))
+                    curves.append(_curve(train, test, function, recipe, seed, torch.device(device), progress))
             best = [int(np.nanargmax(np.nan_to_num(metrics.mean_known(curve), nan=-1.0))) for curve in curves]
             precision = np.mean([curve[epoch] for curve, epoch in zip(curves, best, strict=True)], axis=0)
             representations[name] = {
@@ -110,29 +113,23 @@ def _curve(
     anonymize: Callable[[Tensor], Tensor] | None,
     recipe: HeadRecipe,
     seed: int,
-    device: torch.device | str,
+    device: torch.device,
     progress: tqdm,
 ) -> np.ndarray:  # [epochs, A]
     """Test average precision after each epoch of one head."""
     head = PrivacyHead(train.features.shape[1], train.labels.shape[1], normalise=recipe.normalise).to(device)
     serve = (lambda batch: batch) if anonymize is None else anonymize
-    features, labels = (torch.as_tensor(array, dtype=torch.float32) for array in (train.features, train.labels))
     in_order = torch.as_tensor(test.features, dtype=torch.float32).split(recipe.batch_size)
     with torch.no_grad():
         held_out = torch.cat([serve(batch.to(device)) for batch in in_order])
     held_out_labels = torch.as_tensor(test.labels, dtype=torch.float32, device=device)
     optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.2, patience=recipe.patience)
-    draw_view = _view_drawer(train.videos, seed)
+    steps = _Views(Learner("privacy", head, optimizer), train, serve, recipe.batch_size, seed, device)
+    engine = Engine(EngineParams(), Processes(device))
     curve = []
-    for _ in range(recipe.num_epochs):
-        head.train()
-        for rows in torch.as_tensor(draw_view()).split(recipe.batch_size):
-            with torch.no_grad():
-                batch = serve(features[rows].to(device))
-            optimizer.zero_grad(set_to_none=True)
-            _known_log_loss(head(batch), labels[rows].to(device)).backward()
-            optimizer.step()
+    for epoch in range(recipe.num_epochs):
+        engine.epoch(steps, epoch, title=None)
         head.eval()
         with torch.no_grad():
             logits = head(held_out)
@@ -140,6 +137,35 @@ def _curve(
         curve.append(metrics.average_precisions(test.labels, logits.cpu().numpy()))
         progress.update()
     return np.array(curve)
+
+
+class _Views:
+    """What an epoch of the head is made of (`splavu.engine.Steps`): a row of every video, served batch by batch."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        train: Rows,
+        serve: Callable[[Tensor], Tensor],
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.learners = [learner]
+        self._serve, self._batch_size, self._device = serve, batch_size, device
+        self._features, self._labels = (
+            torch.as_tensor(array, dtype=torch.float32) for array in (train.features, train.labels)
+        )
+        self._draw = _view_drawer(train.videos, seed)
+
+    def batches(self, epoch: int) -> tuple[Tensor, ...]:
+        return torch.as_tensor(self._draw()).split(self._batch_size)  # draws go on from epoch to epoch
+
+    def objective(self, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:  # [B] -> []
+        with torch.no_grad():
+            served = self._serve(self._features[rows].to(self._device))
+        logits = self.learners[0].network(served)
+        return _known_log_loss(logits, self._labels[rows].to(self._device)), {}
 
 
 def _view_drawer(videos: np.ndarray, seed: int) -> Callable[[], np.ndarray]:  # -> [V] rows, one a video, shuffled
@@ -152,8 +178,10 @@ def _view_drawer(videos: np.ndarray, seed: int) -> Callable[[], np.ndarray]:  # 
 
 
 def _known_log_loss(logits: Tensor, labels: Tensor) -> Tensor:  # [B, A], [B, A] -> []
+    """Mean over known labels; 0 where none is."""
     known = ~labels.isnan()
-    return functional.binary_cross_entropy_with_logits(logits[known], labels[known])
+    total = functional.binary_cross_entropy_with_logits(logits[known], labels[known], reduction="sum")
+    return total / known.sum().clamp_min(1)
 
 
 def format_table(result: Mapping[str, Any]) -> str:

@@ -8,9 +8,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 
 from splavu import metrics, published, released
 from splavu.errors import UserError
+from splavu.heads import PrivacyHead
 from splavu.protocols import PROTOCOLS, AttackData, Rows, hold_out, shuffled_labels
 
 WIDTH, ATTRIBUTES = 16, ("first", "second")
@@ -225,6 +227,50 @@ def test_the_published_head_learns_and_finds_nothing_after_erasure(data):
     assert result["raw"]["cmap"] >= result["raw"]["last_epoch_cmap"]
     assert "optimistic" in published.format_table(result)
     json.dumps(result, allow_nan=False)
+
+
+def test_the_published_head_is_what_a_plain_loop_trains(data):
+    """AdamW, divided by 5 on a plateau of the test loss, on one row drawn of every video, number for number."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = PrivacyHead(WIDTH, 2, normalise=True)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=0.03)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.2, patience=0)
+    loss, generator = torch.nn.BCEWithLogitsLoss(), np.random.default_rng(0)
+    train, test = ([torch.from_numpy(part.features), torch.from_numpy(part.labels)] for part in (data.train, data.test))
+    videos = [np.flatnonzero(data.train.videos == name) for name in np.unique(data.train.videos)]
+    curve = []
+    for _ in range(25):
+        drawn = generator.permutation([rows[int(u * 3)] for rows, u in zip(videos, generator.random(180), strict=True)])
+        for rows in (drawn[start : start + 64] for start in range(0, 180, 64)):
+            optimizer.zero_grad()
+            loss(head.train()(train[0][rows]), train[1][rows]).backward()
+            optimizer.step()
+        with torch.no_grad():
+            logits = head.eval()(test[0])
+        plateau.step(loss(logits, test[1]))
+        curve.append([average_precision_score(test[1][:, a], logits[:, a]) for a in range(2)])
+    assert optimizer.param_groups[0]["lr"] < 0.03
+    raw = publish(data, learning_rate=0.03, patience=0)["raw"]
+    best = int(np.argmax(np.mean(curve, axis=1)))
+    assert raw["best_epochs"] == [best + 1]
+    np.testing.assert_allclose(list(raw["ap"].values()), curve[best], rtol=1e-12)
+    assert raw["last_epoch_cmap"] == pytest.approx(np.mean(curve[-1]), rel=1e-12)
+
+
+def test_the_published_head_passes_over_what_is_not_labelled(data):
+    """Batches of a single row, a third of them without any label: they may teach nothing, and spoil nothing."""
+    labels = data.train.labels.copy()
+    labels[: len(labels) // 3] = np.nan
+    train = dataclasses.replace(data.train, labels=labels)
+    recipe = published.HeadRecipe(num_epochs=2, batch_size=1)
+    result = published.evaluate_published(train, data.test, None, attributes=ATTRIBUTES, recipe=recipe)
+    assert result["raw"]["cmap"] > result["chance_cmap"] + 0.3
+
+
+def test_the_published_head_stops_on_features_that_are_not_finite(data):
+    with pytest.raises(UserError, match="isn't finite in step 1 of epoch 1"):
+        publish(data, lambda batch: batch * torch.inf)
 
 
 def test_the_published_anonymizer_sees_test_rows_in_file_order(data):
