@@ -24,10 +24,8 @@ from torch import Tensor
 
 from feature_extraction.decoding import TIMEOUT, Event, Job, Mark, Pieces, in_processes, in_threads
 from feature_extraction.encoders import FrozenEncoder
-from feature_extraction.preprocessing import normalise
 from splavu.encoders import Preprocessing
 from splavu.errors import UserError
-from splavu.runtime import autocast
 
 __all__ = ["Job", "Pieces", "Result", "extract"]
 
@@ -101,7 +99,7 @@ def extract(
         is_isolated: Whether they are processes, so that the jobs must be picklable, or threads of this process.
         timeout: Seconds that a process may be silent over one file before the file counts as hung.
     """
-    encoder.to(device)
+    features_of = encoder.extractor(preprocessing, device=device, precision=precision)
     num_streams = torch.get_num_threads() if device.type == "cpu" else 1
     num_together = _clips_together(device, batch_size, preprocessing)
     # Clips of a batch that one stream encodes: whole passes.
@@ -112,9 +110,9 @@ def extract(
 
     def encoded(taken: list[_Piece]) -> np.ndarray:  # -> [B, D]
         clips = torch.cat([_tiled(clips, encoder.spec.num_frames) for *_, clips in taken])
-        with torch.inference_mode(), autocast(device, precision):
-            passes = (_filled_up(some.to(device), num_together) for some in clips.split(num_together))
-            features = torch.cat([encoder(normalise(some, preprocessing)).float().cpu() for some in passes])
+        with torch.inference_mode():
+            passes = (_filled_up(some, num_together) for some in clips.split(num_together))
+            features = torch.cat([features_of(some).cpu() for some in passes])
         return features[: len(clips)].numpy()
 
     def hand_out() -> None:

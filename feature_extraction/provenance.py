@@ -11,6 +11,13 @@ from feature_extraction.preprocessing import describe
 from splavu import __version__
 from splavu.encoders import Preprocessing
 
+ARITHMETIC = 2
+"""Raised when features move by rounding, though nothing they stand for does: a store begun before is not gone on with.
+
+2: transformers on a CPU have kernels of their own (`encoders/cpu_transformer.py`). float32 features of stores without
+this attribute differ by some 1e-6, those of bf16 by some 1e-2.
+"""
+
 
 def provenance(
     encoder: FrozenEncoder,
@@ -32,6 +39,7 @@ def provenance(
         "decoder": decoder,
         "precision": precision,
         "splavu_version": __version__,
+        "arithmetic": ARITHMETIC,
         "clip_rule": json.dumps(dict(clip_rule)),
     }
     return attributes | ({"obfuscation": hide.description} if hide is not None else {})

@@ -6,12 +6,18 @@ import dataclasses
 import functools
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from splavu.encoders import ENCODERS, EncoderSpec
+from feature_extraction.preprocessing import normalise
+from splavu.encoders import ENCODERS, EncoderSpec, Preprocessing
 from splavu.errors import UserError
+from splavu.runtime import autocast
+
+Extractor = Callable[[Tensor], Tensor]
+"""Prepared clips [B, T, H, W, 3] uint8, on the CPU, to features [B, D] float32 on the encoder's device."""
 
 
 class FrozenEncoder(nn.Module, ABC):
@@ -36,6 +42,32 @@ class FrozenEncoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, clips: Tensor) -> Tensor:  # [B, T, 3, H, W] normalised -> [B, D]
         """One feature per clip."""
+
+    def extractor(self, preprocessing: Preprocessing, *, device: torch.device, precision: str = "fp32") -> Extractor:
+        """The encoder from levels to features, as it is fastest on `device`; moves it there.
+
+        Args:
+            preprocessing: Says how levels are normalised.
+            device: Where it computes. On a CPU some encoders have other kernels for the same function
+                (`cpu_transformer`), for clips of the size that they were trained with.
+            precision: 'fp32', 'bf16' or 'fp16'.
+        """
+        self.to(device)
+        fast = self.cpu_extractor(preprocessing, precision) if device.type == "cpu" else None
+        side = self.spec.preprocessing.crop
+        fitting = (self.spec.num_frames, side, side, 3)
+
+        def features(clips: Tensor) -> Tensor:
+            if fast is not None and clips.shape[1:] == fitting:
+                return fast(clips)
+            with autocast(device, precision):
+                return self(normalise(clips.to(device), preprocessing)).float()
+
+        return features
+
+    def cpu_extractor(self, preprocessing: Preprocessing, precision: str) -> Extractor | None:
+        """What computes the same on a CPU in less time, if there is such a thing."""
+        return None
 
     @functools.cached_property
     def weights_hash(self) -> str:

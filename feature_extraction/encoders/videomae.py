@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from feature_extraction.encoders import official
+from feature_extraction.encoders.cpu_transformer import CPUTransformer
 from feature_extraction.encoders.frozen import FrozenEncoder, fitted_spec
 from feature_extraction.encoders.vit import HEADS_OF_WIDTH, LAYER_NORM_EPS
-from splavu.encoders import EncoderSpec
+from splavu.encoders import EncoderSpec, Preprocessing
 from splavu.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,6 +81,19 @@ class VideoMAEEncoder(FrozenEncoder):
     def forward(self, clips: Tensor) -> Tensor:  # [B, T, 3, H, W] -> [B, D]
         tokens = self.backbone(clips).last_hidden_state  # [B, S, D]; S tokens of one clip attend to each other
         return self.fc_norm(tokens.mean(dim=1))
+
+    def cpu_extractor(self, preprocessing: Preprocessing, precision: str) -> CPUTransformer | None:
+        config = self.backbone.config
+        if config.hidden_act != "gelu" or not config.qv_bias:
+            return None
+        return CPUTransformer(
+            dict(_official_names(self)),
+            positions=self.backbone.embeddings.position_embeddings[0],
+            num_heads=config.num_attention_heads,
+            eps=LAYER_NORM_EPS,
+            preprocessing=preprocessing,
+            precision=precision,
+        )
 
 
 def load_videomae(spec: EncoderSpec, weights: str | None) -> VideoMAEEncoder:
@@ -189,6 +203,21 @@ def _mapped(state: Mapping[str, Tensor], width: int, source: str) -> Iterator[tu
                 f"'{name}' is not part of a released VideoMAE (layer scale, learnt positions, cosine attention?)",
                 "use a released fine-tuned checkpoint",
             )
+
+
+def _official_names(encoder: VideoMAEEncoder) -> Iterator[tuple[str, Tensor]]:
+    """The way back from `_mapped`: the weights by official names, with one `qkv` a block."""
+    modules = {"patch_embed.proj": encoder.backbone.embeddings.patch_embeddings.projection, "fc_norm": encoder.fc_norm}
+    for index, layer in enumerate(encoder.backbone.encoder.layer):
+        block, attention = f"blocks.{index}.", layer.attention.attention
+        modules |= {block + name: layer.get_submodule(part) for name, part in _BLOCK_PARTS.items()}
+        query, value = attention.query.bias, attention.value.bias
+        yield f"{block}attn.qkv.bias", torch.cat([query, torch.zeros_like(query), value])  # keys have none
+        parts = (attention.query, attention.key, attention.value)
+        yield f"{block}attn.qkv.weight", torch.cat([part.weight for part in parts])
+    for name, module in modules.items():
+        yield f"{name}.weight", module.weight
+        yield f"{name}.bias", module.bias
 
 
 def _load(spec: EncoderSpec, weights: str) -> VideoMAEEncoder:

@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from feature_extraction.encoders import official
+from feature_extraction.encoders.cpu_transformer import CPUTransformer
 from feature_extraction.encoders.frozen import FrozenEncoder, fitted_spec
-from splavu.encoders import EncoderSpec
+from splavu.encoders import EncoderSpec, Preprocessing
 from splavu.errors import UserError
 
 LAYER_NORM_EPS = 1e-6
@@ -205,6 +206,18 @@ class TransformerEncoder(FrozenEncoder):
 
     def forward(self, clips: Tensor) -> Tensor:  # [B, T, 3, H, W] -> [B, D]
         return self.network(clips)
+
+    def cpu_extractor(self, preprocessing: Preprocessing, precision: str) -> CPUTransformer:
+        state = self.network.state_dict()
+        state.pop("pos_embed", None)
+        return CPUTransformer(
+            state,
+            positions=self.network.pos_embed[0],
+            num_heads=self.network.architecture.num_heads,
+            eps=LAYER_NORM_EPS,
+            preprocessing=preprocessing,
+            precision=precision,
+        )
 
 
 def sinusoid(length: int, width: int) -> Tensor:  # -> [1, length, width] float32
