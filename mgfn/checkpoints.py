@@ -1,11 +1,10 @@
-"""Checkpoints: ours, which build their network again by themselves, and those of the public programs.
+"""Reading checkpoints: ours, a co-training's, and those of the public programs; each builds its network by itself.
 
-Nothing but tensors and plain values is ever loaded, and a file is there whole or not at all.
+Nothing but tensors and plain values is ever loaded. Ours are written by the training loop (`train`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import pickle
 from pathlib import Path
 from typing import Any
@@ -14,26 +13,10 @@ import torch
 
 from mgfn.errors import InputError
 from mgfn.model import MGFN, Architecture, model_from_state
-from mgfn.option import Options
-from mgfn.runs import versions, write_whole
 
-FORMAT = 1
-RESUMABLE = "model_temp.pth"
-STATE_KEYS = ("model", "ft_model_ad_state_dict", "state_dict")
-"""Where weights lie in a checkpoint: ours, a co-training's, and the usual one elsewhere."""
-
-
-def write_checkpoint(path: Path, model: MGFN, options: Options, **content: Any) -> None:
-    """Weights with everything that is needed to build the network again."""
-    whole = {
-        "format": FORMAT,
-        "model": model.state_dict(),
-        "architecture": dataclasses.asdict(model.architecture),
-        "options": dataclasses.asdict(options),
-        "versions": versions(),
-        **content,
-    }
-    write_whole(path, lambda file: torch.save(whole, file))
+STATE_KEYS = ("model_ema", "model", "ft_model_ad_state_dict_ema", "ft_model_ad_state_dict", "state_dict")
+"""Where weights lie in a checkpoint: ours, a co-training's, and the usual one elsewhere; a moving average, where one
+was kept, is what was validated."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -69,13 +69,14 @@ def training_terms(model: MGFN, batch: Tensor, is_abnormal: Tensor, objective: O
     if is_abnormal.all() or not is_abnormal.any():
         raise InputError("batch", "holds no normal or no abnormal video", "draw both")
     chosen = {}
-    for of_class, name in ((is_abnormal, "abnormal"), (~is_abnormal, "normal")):
-        scores = output.scores[of_class]
-        mask = selection_mask(*scores.shape, dropout=objective.dropout, like=scores) if model.training else None
-        chosen[name] = select(output.features[of_class], scores, k=objective.k, mask=mask)
-    return terms(
-        chosen["normal"], chosen["abnormal"], output.scores[~is_abnormal], output.scores[is_abnormal], objective
-    )
+    with torch.autocast(batch.device.type, enabled=False):  # logarithms and distances are of full precision
+        for of_class, name in ((is_abnormal, "abnormal"), (~is_abnormal, "normal")):
+            scores = output.scores[of_class]
+            mask = selection_mask(*scores.shape, dropout=objective.dropout, like=scores) if model.training else None
+            chosen[name] = select(output.features[of_class].float(), scores, k=objective.k, mask=mask)
+        return terms(
+            chosen["normal"], chosen["abnormal"], output.scores[~is_abnormal], output.scores[is_abnormal], objective
+        )
 
 
 def terms(
@@ -85,8 +86,10 @@ def terms(
     scores = torch.cat([normal.scores, abnormal.scores])
     targets = torch.cat([torch.zeros_like(normal.scores), torch.ones_like(abnormal.scores)])
     normal_sizes, abnormal_sizes = (half.features.abs().sum(dim=-1) for half in (normal, abnormal))  # [N, b, k]
+    # Weights that went astray give NaN. The cross-entropy would break down at it; the caller is to see it.
+    entropy = F.binary_cross_entropy(scores.nan_to_num(), targets)
     found = {
-        "bce": F.binary_cross_entropy(scores, targets),
+        "bce": torch.where(scores.isnan().any(), torch.nan, entropy),
         "separation": separation(abnormal_sizes, normal_sizes, margin=objective.margin),
         "normal_clustering": clustering(normal_sizes, pairs=objective.clustering),
         "abnormal_clustering": clustering(abnormal_sizes, pairs=objective.clustering),

@@ -11,42 +11,46 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from mgfn.errors import leave
+from mgfn.errors import InputError
 from mgfn.frame_scores import HEADLINES, table
 from mgfn.option import parse
-from mgfn.runs import Run, start
+from mgfn.runs import start
 from mgfn.test import test
-from mgfn.train import run_training
+from mgfn.train import Run, TrainingOptions, train
+from splavu import cli
+from splavu.errors import as_user_errors
+from splavu.processes import alone
 
 
+@as_user_errors(InputError)
 def main(argv: Sequence[str] | None = None) -> None:
-    options = parse(argv, description=__doc__.splitlines()[0])
+    options = parse(argv, description=__doc__.splitlines()[0], kind=TrainingOptions)
     options.required("rgb_list", "test_rgb_list", "gt", "features")
     start(options)
-    trained, test_set = run_training(options)
+    alone("mgfn/main.py")
+    chosen, trainer = train(options)
     run = Run(options)
-    rows = test(trained.model, test_set, run, options)
+    rows = test(trainer.evaluated, trainer.test_set, options)
     result = {
         "aam": options.aam,
         "aam_serving": options.aam_serving if options.aam else None,
-        "chosen": trained.chosen,
-        "best_test_epoch": trained.best_test,
+        "chosen": {"epoch": chosen["epoch"], **({"auc": chosen["score"]} if trainer.score else {})},
+        "best_test_epoch": trainer.best_test,
         **dataclasses.asdict(rows["overall"]),
     }
     run.write_json("results.json", {"ad": result})
     print(table(rows))
     print(f"\nrun: {run.path}")
     name, label = HEADLINES[options.datasetname]
-    if trained.best_test is not None:
-        best = trained.best_test
+    if (best := trainer.best_test) is not None:
         print(
             f"best test epoch, as the literature reports it (chosen on the test set): "
             f"{label} {100 * best[name]:.1f} %, epoch {best['epoch']}"
         )
-    how = "chosen on validation videos" if "auc" in trained.chosen else "the last one, nothing chosen"
+    how = "chosen on validation videos" if trainer.score else "the last one, nothing chosen"
     figure = getattr(rows["overall"], name)
-    print(f"{label} {100 * figure:.1f} % (epoch {trained.chosen['epoch']}, {how})")
+    print(f"{label} {100 * figure:.1f} % (epoch {chosen['epoch']}, {how})")
 
 
 if __name__ == "__main__":
-    leave(main)
+    cli.run(main)

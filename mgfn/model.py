@@ -86,7 +86,7 @@ class MGFN(nn.Module):
         sequences = x.flatten(0, 1).mT  # [B * N, D + 1, T]
         tokens = self.to_tokens(sequences[:, :-1]) + self.architecture.mag_ratio * self.to_mag(sequences[:, -1:])
         features = self.to_logits(self.stages(tokens).mT).unflatten(0, x.shape[:2])  # [B, N, T, C]
-        return Output(features, self.fc(features).sigmoid().squeeze(-1).mean(dim=1))
+        return Output(features, self.fc(features).float().sigmoid().squeeze(-1).mean(dim=1))
 
     def score(self, x: Tensor) -> Tensor:  # [B, N, T, D + 1] -> [B, T]
         """Snippet scores, mean over crops; in evaluation mode a video's don't depend on its batch."""

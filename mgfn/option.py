@@ -13,7 +13,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from mgfn.errors import InputError
 
@@ -23,7 +23,8 @@ INERT = ("feat-extractor", "modality", "hiddensize", "local-con", "head-K", "num
 """Options of the public program that never had an effect; accepted, so that its command lines still work."""
 
 
-def _option(default: Any, help: str, **kwargs: Any) -> Any:
+def option(default: Any, help: str, **kwargs: Any) -> Any:
+    """A field with its default, its text in --help, and what else argparse is to know."""
     return field(default=default, metadata={"help": help, **kwargs})
 
 
@@ -31,61 +32,61 @@ def _option(default: Any, help: str, **kwargs: Any) -> Any:
 class Options:
     """Everything a run is decided by; recorded in its folder."""
 
-    datasetname: str = _option("UCF", "how names tell normal from abnormal", choices=("UCF", "XD", "ST"))
-    rgb_list: str | None = _option(None, "list of training videos")
-    test_rgb_list: str | None = _option(None, "list of test videos")
-    gt: str | None = _option(None, "ground truth: one array in list order, a folder of arrays, or an annotation .txt")
-    features: str | None = _option(None, "folder of the feature files (ours; a list's own paths are never used)")
-    test_features: str | None = _option(None, "folder of the test features, if another (ours)")
-    feature_size: int | None = _option(None, "width of a feature (default: what the files say)", type=int)
-    seg_length: int = _option(32, "segments a training video is pooled to")
-    preprocessed: bool = _option(False, "training files are (crops, segments, width + 1) already", action="store_true")
-    frames_per_snippet: int = _option(16, "frames of the video that one snippet stands for (ours)")
-    length_mismatch: str = _option(
+    datasetname: str = option("UCF", "how names tell normal from abnormal", choices=("UCF", "XD", "ST"))
+    rgb_list: str | None = option(None, "list of training videos")
+    test_rgb_list: str | None = option(None, "list of test videos")
+    gt: str | None = option(None, "ground truth: one array in list order, a folder of arrays, or an annotation .txt")
+    features: str | None = option(None, "folder of the feature files (ours; a list's own paths are never used)")
+    test_features: str | None = option(None, "folder of the test features, if another (ours)")
+    feature_size: int | None = option(None, "width of a feature (default: what the files say)", type=int)
+    seg_length: int = option(32, "segments a training video is pooled to")
+    preprocessed: bool = option(False, "training files are (crops, segments, width + 1) already", action="store_true")
+    frames_per_snippet: int = option(16, "frames of the video that one snippet stands for (ours)")
+    length_mismatch: str = option(
         "error",
         "ground truth of another length than the predictions: refuse, cut the frames that fill no snippet, or stretch "
         "the predictions (ours)",
         choices=("error", "cut", "stretch"),
     )
 
-    mag_ratio: float = _option(0.1, "weight of the magnitude's embedding")
-    widths: tuple[int, ...] = _option((64, 128, 1024), "widths of the stages (ours)", type=int, nargs=3)
-    depths1: int = _option(3, "layers of the first stage")
-    depths2: int = _option(3, "layers of the second stage")
-    depths3: int = _option(2, "layers of the third stage")
-    mgfn_type1: str = _option("gb", "block of the first stage: glance or focus", choices=("gb", "fb"))
-    mgfn_type2: str = _option("fb", "block of the second stage", choices=("gb", "fb"))
-    mgfn_type3: str = _option("fb", "block of the third stage", choices=("gb", "fb"))
-    dropout_rate: float = _option(0.7, "share of snippets left out of the magnitude selection")
-    pretrained_ckpt: str | None = _option(None, "weights to start from; for test.py, weights to test")
+    mag_ratio: float = option(0.1, "weight of the magnitude's embedding")
+    widths: tuple[int, ...] = option((64, 128, 1024), "widths of the stages (ours)", type=int, nargs=3)
+    depths1: int = option(3, "layers of the first stage")
+    depths2: int = option(3, "layers of the second stage")
+    depths3: int = option(2, "layers of the third stage")
+    mgfn_type1: str = option("gb", "block of the first stage: glance or focus", choices=("gb", "fb"))
+    mgfn_type2: str = option("fb", "block of the second stage", choices=("gb", "fb"))
+    mgfn_type3: str = option("fb", "block of the third stage", choices=("gb", "fb"))
+    dropout_rate: float = option(0.7, "share of snippets left out of the magnitude selection")
+    pretrained_ckpt: str | None = option(None, "weights to start from; for test.py, weights to test")
 
-    variant: str = _option("A", "losses of the authors (A) or of TeD-SPAD (B) (ours)", choices=("A", "B"))
-    clustering: str = _option("rows", "what is drawn together (ours)", choices=("rows", "videos"))
-    lr: str = _option("0.001", "learning rate: a number, or one for each epoch as in '[0.001]*50+[0.0001]*50'")
-    batch_size: int = _option(16, "normal videos a step, and as many abnormal ones")
-    max_epoch: int = _option(1000, "epochs")
-    seed: int = _option(0, "of weights, batches and dropout (ours)")
-    workers: int = _option(0, "threads that read features")
+    variant: str = option("A", "losses of the authors (A) or of TeD-SPAD (B) (ours)", choices=("A", "B"))
+    clustering: str = option("rows", "what is drawn together (ours)", choices=("rows", "videos"))
+    lr: str = option("0.001", "learning rate: a number, or one for each epoch as in '[0.001]*50+[0.0001]*50'")
+    batch_size: int = option(16, "normal videos a step, and as many abnormal ones")
+    max_epoch: int = option(1000, "epochs")
+    seed: int = option(0, "of weights, batches and dropout (ours)")
+    workers: int = option(0, "threads that read features")
 
-    validation_share: float = _option(0.2, "share of the training videos that selects the epoch; 0: the last (ours)")
-    list_seed: int = _option(0, "draws the validation part (ours)")
-    val_freq: int = _option(1, "epochs between validations (ours)")
-    test_freq: int = _option(1, "epochs between looks at the test set, reported but not used; 0: none (ours)")
+    validation_share: float = option(0.2, "share of the training videos that selects the epoch; 0: the last (ours)")
+    list_seed: int = option(0, "draws the validation part (ours)")
+    val_freq: int = option(1, "epochs between validations (ours)")
+    test_freq: int = option(1, "epochs between looks at the test set, reported but not used; 0: none (ours)")
 
-    model_name: str = _option("mgfn", "name of the run")
-    comment: str = _option("mgfn", "a note that is recorded")
-    output: str = _option("saved_models", "folder of the runs (ours)")
-    aam: str | None = _option(None, "anonymizer checkpoint; features pass through it first (ours)")
-    aam_serving: str = _option(
+    model_name: str = option("mgfn", "name of the run")
+    comment: str = option("mgfn", "a note that is recorded")
+    output: str = option("saved_models", "folder of the runs (ours)")
+    aam: str | None = option(None, "anonymizer checkpoint; features pass through it first (ours)")
+    aam_serving: str = option(
         "video", "the anonymizer sees a video as one sequence, or each snippet alone (ours)", choices=("video", "alone")
     )
-    plots: bool = _option(
+    plots: bool = option(
         False, "draw score, ground truth and key frames of every test video (ours)", action="store_true"
     )
-    videos: str | None = _option(None, "folder of the test videos, for key frames (ours)")
-    device: str = _option("auto", "auto, cpu, cuda, cuda:1, mps (ours)")
-    restart: bool = _option(False, "begin anew although the run has a checkpoint (ours)", action="store_true")
-    quiet: bool = _option(False, "no progress bars, warnings only (ours)", action="store_true")
+    videos: str | None = option(None, "folder of the test videos, for key frames (ours)")
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps (ours)")
+    restart: bool = option(False, "begin anew although the run has a checkpoint (ours)", action="store_true")
+    quiet: bool = option(False, "no progress bars, warnings only (ours)", action="store_true")
 
     def __post_init__(self) -> None:
         for name in ("seg_length", "frames_per_snippet", "batch_size", "max_epoch", "val_freq"):
@@ -118,6 +119,9 @@ class Options:
         return rates[min(epoch, len(rates) - 1)]
 
 
+Parsed = TypeVar("Parsed", bound=Options)
+
+
 def learning_rates(text: str) -> list[float]:
     """The rates that `0.001`, `[0.001]*15000` or `[0.001, 0.0005]*2 + [0.0001]` stand for.
 
@@ -141,8 +145,8 @@ def learning_rates(text: str) -> list[float]:
     return rates
 
 
-def parse(argv: Sequence[str] | None, *, description: str) -> Options:
-    """Options from a command line; leaves with code 2 where it can't be read.
+def parse(argv: Sequence[str] | None, *, description: str, kind: type[Parsed] = Options) -> Parsed:
+    """Options of a kind from a command line; leaves with code 2 where it can't be read.
 
     Raises:
         InputError: An option's value is out of range.
@@ -153,7 +157,7 @@ def parse(argv: Sequence[str] | None, *, description: str) -> Options:
         fromfile_prefix_chars="@",
         epilog="@FILE stands for the words in a file, one a line.",
     )
-    for item in dataclasses.fields(Options):
+    for item in dataclasses.fields(kind):
         kwargs = dict(item.metadata)
         if "action" not in kwargs:
             kwargs = {"default": item.default, "type": str if item.default is None else type(item.default), **kwargs}
@@ -168,7 +172,7 @@ def parse(argv: Sequence[str] | None, *, description: str) -> Options:
     gpus = args.pop("gpus")
     if gpus is not None and args["device"] == "auto":
         args["device"] = f"cuda:{gpus}"
-    return Options(**{**args, "widths": tuple(args["widths"])})
+    return kind(**{**args, "widths": tuple(args["widths"])})
 
 
 def _flag(name: str) -> str:

@@ -19,22 +19,23 @@ from mgfn.errors import leave
 from mgfn.frame_scores import HEADLINES, Figures, report, table
 from mgfn.model import MGFN
 from mgfn.option import Options, parse
-from mgfn.runs import Run, pick_device, start, write_whole
+from mgfn.runs import pick_device, start, write_json, write_whole
 from mgfn.scoring import score_all
 
 
-def test(model: MGFN, test_set: TestSet, run: Run, options: Options) -> dict[str, Figures]:
-    """Test, write scores and figures to the run folder, and draw what is asked for."""
+def test(model: MGFN, test_set: TestSet, options: Options) -> dict[str, Figures]:
+    """Test, write scores and figures to the folder `output/model_name`, and draw what is asked for."""
+    run = Path(options.output) / options.model_name
     snippet_scores = score_all(model, test_set)
     scored = test_set.truth.scored(snippet_scores)
     rows = report(scored)
     named = {entry.name: scores for entry, scores in zip(test_set.videos.entries, snippet_scores, strict=True)}
-    write_whole(run.path / "snippet_scores.npz", lambda file: np.savez(file, **named))
-    run.write_json("test.json", {name: dataclasses.asdict(row) for name, row in rows.items()})
+    write_whole(run / "snippet_scores.npz", lambda file: np.savez(file, **named))
+    write_json(run / "test.json", {name: dataclasses.asdict(row) for name, row in rows.items()})
     if options.plots:
         from mgfn.plots import draw_all
 
-        folder = draw_all(scored, run.path / "plots", options.frames_per_snippet, videos=options.videos)
+        folder = draw_all(scored, run / "plots", options.frames_per_snippet, videos=options.videos)
         print(f"plots: {folder}")
     return rows
 
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     test_set = open_test_set(
         options, feature_size=model.architecture.feature_size, anonymize=anonymizer_of(options, device)
     )
-    rows = test(model, test_set, Run(options), options)
+    rows = test(model, test_set, options)
     print(table(rows))
     name, label = HEADLINES[options.datasetname]
     print(f"{label} {100 * getattr(rows['overall'], name):.1f} % ({Path(options.pretrained_ckpt).name})")

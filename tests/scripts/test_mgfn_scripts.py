@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import signal
 import subprocess
 import sys
+import time
 import types
 
 import numpy as np
@@ -17,8 +20,9 @@ from mgfn_world import WIDTH, write_world
 from mgfn import main as main_script
 from mgfn import test as test_script
 from mgfn import train as train_script
-from mgfn.checkpoints import read_checkpoint
-from mgfn.errors import InputError
+from mgfn.checkpoints import read_checkpoint, read_network
+from splavu.errors import UserError
+from splavu.learners import Learner
 
 
 @pytest.fixture
@@ -75,19 +79,90 @@ def test_an_anomaly_is_found_and_with_swapped_labels_the_normal_is(world, capsys
     assert figures[True] < 40
 
 
-def test_a_killed_run_ends_with_the_same_weights(world, capsys):
-    train_script.main(world.options(model_name="whole", max_epoch=4))
-    train_script.main(world.options(model_name="parts", max_epoch=2))
-    train_script.main(world.options(model_name="parts", max_epoch=4))
-    whole, parts = (read_checkpoint(world.root / "runs" / name / "model_temp.pth") for name in ("whole", "parts"))
-    torch.testing.assert_close(parts["model"], whole["model"], rtol=0, atol=0)
-    assert parts["progress"]["best"]["epoch"] == whole["progress"]["best"]["epoch"]
-    assert records(world, "parts") == records(world, "whole")
+def same_training(world, one, other):
+    """Whether two runs left the same behind, to the last bit."""
+    whole, parts = (read_checkpoint(world.root / "runs" / name / "model_temp.pth") for name in (one, other))
+    for key in ("model", "optimizer_mgfn", "schedule_mgfn"):
+        torch.testing.assert_close(parts[key], whole[key], rtol=0, atol=0)
+    assert parts["progress"] == whole["progress"]
+    assert parts["best_test"] == whole["best_test"] is not None
+    names = [sorted(path.name for path in (world.root / "runs" / name).glob("*.pth")) for name in (one, other)]
+    assert names[0] == names[1]
+    return records(world, one) == records(world, other)
+
+
+RATES = "[0.001,0.0005]*2+[0.0001]*20"
+
+
+def test_a_run_that_goes_on_ends_with_the_same_weights(world):
+    train_script.main(world.options(model_name="whole", max_epoch=4, lr=RATES))
+    train_script.main(world.options(model_name="parts", max_epoch=2, lr=RATES))
+    train_script.main(world.options(model_name="parts", max_epoch=4, lr=RATES))
+    assert same_training(world, "whole", "parts")
+
+
+def test_killed_at_a_random_moment_and_started_again_equals_uninterrupted(world):
+    options = {"max_epoch": 10, "lr": RATES}
+    train_script.main(world.options(model_name="whole", **options))
+    command = [sys.executable, str(REPOSITORY / "mgfn/train.py"), *world.options(model_name="killed", **options)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    history = world.root / "runs/killed/metrics.jsonl"
+    while process.poll() is None and not (history.is_file() and len(history.read_text().splitlines()) >= 2):
+        time.sleep(0.005)
+    time.sleep(random.uniform(0, 0.1))
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it finished before it could be killed"
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert same_training(world, "whole", "killed")
+
+
+def test_the_learning_rate_goes_by_the_epoch(world, monkeypatch):
+    seen, step = [], Learner.step
+
+    def watched(learner, scaler):
+        seen.append(learner.optimizer.param_groups[0]["lr"])
+        step(learner, scaler)
+
+    monkeypatch.setattr(Learner, "step", watched)
+    train_script.main(world.options(lr="[0.003]*2+[0.0007]*2", max_epoch=3))
+    train_script.main(world.options(lr="[0.003]*2+[0.0007]*2", max_epoch=4))
+    assert seen == [0.003] * 4 + [0.0007] * 4  # 8 videos of each kind to train on, 4 a step
+
+
+def test_the_average_is_what_is_tested_and_loaded(world, capsys):
+    """Every option of the engine; the average differs from the weights, and main.py and test.py agree on it."""
+    engine = {"precision": "bf16", "accumulate": 2, "clip_norm": 1, "ema_decay": 0.9, "checkpoint_freq": 2}
+    main_script.main(world.options(**engine, mag_ratio=0.3, validation_share=0))
+    figure = capsys.readouterr().out.splitlines()[-1].split(" (")[0]
+    checkpoint = world.root / "runs/mgfn/model_temp.pth"
+    content, network = read_checkpoint(checkpoint), read_network(checkpoint)
+    assert network.architecture.mag_ratio == 0.3
+    torch.testing.assert_close(dict(network.state_dict()), dict(content["model_ema"]), rtol=0, atol=0)
+    assert any(not torch.equal(content["model"][name], weight) for name, weight in content["model_ema"].items())
+    assert {name: content["params"][name] for name in engine} == engine
+    assert not list(checkpoint.parent.glob("model_*_*.pth"))
+    test_script.main(world.options(rgb_list=None, max_epoch=None, pretrained_ckpt=checkpoint, model_name="tested"))
+    assert capsys.readouterr().out.splitlines()[-1].split(" (")[0] == figure
+
+
+def test_a_loss_that_is_not_finite_is_named_and_never_written(world):
+    with pytest.raises(UserError, match=r"loss term 'bce': isn't finite in step 2 of epoch 1"):
+        train_script.main(world.options(lr="1e30"))
+    for path in (world.root / "runs/mgfn").glob("*.pth"):
+        assert all(weight.isfinite().all() for weight in read_checkpoint(path)["model"].values())
+
+
+@pytest.mark.parametrize("script", [train_script, main_script])
+def test_several_processes_are_refused(world, script, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="no work for several processes"):
+        script.main(world.options())
+    assert not (world.root / "runs").exists()
 
 
 def test_a_run_is_not_continued_with_other_options(world):
     train_script.main(world.options())
-    with pytest.raises(InputError, match="was trained with seed = 0, now it is 1"):
+    with pytest.raises(UserError, match="was trained with seed = 0, now it is 1"):
         train_script.main(world.options(seed=1, max_epoch=4))
     train_script.main(world.options(seed=1, restart=True))
 
@@ -191,7 +266,7 @@ def spoil(world, what):
 )
 def test_bad_input_is_one_line_and_leaves_nothing_behind(world, what):
     message = spoil(world, what)
-    with pytest.raises(InputError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         main_script.main(world.options())
     assert "\n" not in str(caught.value)
     assert not (world.root / "runs").exists()

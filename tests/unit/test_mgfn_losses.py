@@ -120,3 +120,24 @@ def test_an_absent_class_is_refused():
 def test_unknown_objectives_are_refused(values):
     with pytest.raises(InputError, match=next(iter(values))):
         Objective(**values)
+
+
+def test_a_network_gone_astray_gives_a_loss_that_is_not_finite_instead_of_breaking_down():
+    normal, abnormal, *scores = made()
+    astray = Selected(scores=normal.scores * torch.nan, features=normal.features)
+    assert terms(astray, abnormal, *scores, Objective())["bce"].isnan()
+    assert terms(normal, abnormal, *scores, Objective())["bce"].isfinite()
+
+
+def test_under_mixed_precision_losses_are_of_full_precision():
+    torch.manual_seed(0)
+    model = build_model(6, dims=(8, 8, 16), depths=(1, 1, 1), dim_head=4)
+    batch, is_abnormal = torch.rand(4, 2, 8, 7), torch.tensor([False, False, True, True])
+    objective, found = Objective(dropout=0), {}
+    for precision in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+            found[precision] = training_terms(model, batch, is_abnormal, objective)
+    for name, value in found[torch.bfloat16].items():
+        assert value.dtype == torch.float32
+        assert float(value.detach()) == pytest.approx(float(found[torch.float32][name].detach()), rel=0.1)
+    assert found[torch.bfloat16]["bce"] != found[torch.float32]["bce"]  # the network is of half precision

@@ -1,13 +1,12 @@
-import json
+import dataclasses
 
 import pytest
 import torch
 
 from mgfn import build_model
-from mgfn.checkpoints import read_checkpoint, read_network, write_checkpoint
+from mgfn.checkpoints import read_network
 from mgfn.errors import InputError
-from mgfn.option import Options
-from mgfn.runs import Run, pick_device, seed_everything
+from mgfn.runs import pick_device, write_whole
 
 
 def small(mag_ratio=0.1):
@@ -15,15 +14,17 @@ def small(mag_ratio=0.1):
     return build_model(6, dims=(8, 8, 16), depths=(1, 1, 1), dim_head=4, mag_ratio=mag_ratio)
 
 
-def test_a_checkpoint_builds_its_network_again(tmp_path):
-    model = small(mag_ratio=0.3)
-    write_checkpoint(tmp_path / "model.pth", model, Options(), epoch=3)
-    again = read_network(tmp_path / "model.pth")
-    assert again.architecture == model.architecture
+def test_a_checkpoint_builds_its_network_again_and_the_average_goes_first(tmp_path):
+    model, average = small(mag_ratio=0.3), small(mag_ratio=0.3)
+    for weight in average.parameters():
+        torch.nn.init.normal_(weight)
+    content = {"architecture": dataclasses.asdict(model.architecture), "model": model.state_dict()}
     batch = torch.rand(1, 1, 8, 7)
-    torch.testing.assert_close(again.eval().score(batch), model.eval().score(batch), rtol=0, atol=0)
-    assert read_checkpoint(tmp_path / "model.pth")["epoch"] == 3
-    assert [path.name for path in tmp_path.iterdir()] == ["model.pth"]
+    for expected, more in ((model, {}), (average, {"model_ema": average.state_dict()})):
+        torch.save(content | more, tmp_path / "model.pth")
+        again = read_network(tmp_path / "model.pth")
+        assert again.architecture == model.architecture
+        torch.testing.assert_close(again.eval().score(batch), expected.eval().score(batch), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("key", [None, "state_dict", "ft_model_ad_state_dict"])
@@ -53,25 +54,17 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, content):
         read_network(path)
 
 
-def test_records_after_a_step_are_dropped_with_a_line_that_was_cut_off(tmp_path):
-    run = Run(Options(output=str(tmp_path), model_name="run"))
-    run.path.mkdir()
-    for step in range(4):
-        run.log(step, {"loss": float(step)})
-    run.close()
-    with (run.path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "lo')
-    run.rewind(2)
-    assert [json.loads(line)["step"] for line in (run.path / "metrics.jsonl").read_text().splitlines()] == [0, 1]
+def test_a_file_is_there_whole_or_as_it_was(tmp_path):
+    def fail(file):
+        file.write(b"half")
+        raise OSError("no space")
 
-
-def test_seeds_are_a_function_of_seed_and_epoch():
-    drawn = []
-    for seed, epoch in ((0, 1), (0, 1), (0, 2), (1, 1)):
-        seed_everything(seed, epoch)
-        drawn.append(torch.rand(()).item())
-    assert drawn[0] == drawn[1]
-    assert len(set(drawn)) == 3
+    path = tmp_path / "folder/scores.npz"
+    write_whole(path, lambda file: file.write(b"whole"))
+    with pytest.raises(OSError, match="no space"):
+        write_whole(path, fail)
+    assert path.read_bytes() == b"whole"
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_unknown_devices_are_refused():
