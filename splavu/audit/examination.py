@@ -23,17 +23,21 @@ from tqdm import tqdm
 
 from splavu import metrics, runtime
 from splavu.anonymizers import Anonymizer, one_by_one
-from splavu.attackers import ATTACKERS
+from splavu.attackers import ATTACKERS, AttackerRow
 from splavu.attacks import Campaign
 from splavu.audit import gates
+from splavu.audit.effort import code_lengths, learning_curve
 from splavu.audit.evidence import SCHEMA, Evidence, RungFound
 from splavu.audit.headline import headline
+from splavu.audit.identity import inverted, learn_inverters, linked_people, members
 from splavu.audit.judging import Judge, attacker_table
 from splavu.audit.ladder import KNOWS, Climb, climb, num_fits
 from splavu.audit.material import Material
+from splavu.audit.set_attacks import SET_ATTACKERS
 from splavu.audit.units import UNITS
 from splavu.errors import UserError, nearest
 from splavu.protocols import shuffled_labels
+from splavu.released import finite
 
 BATCH_SIZE = 1024  # raw rows that are served at once, each as if alone
 
@@ -45,9 +49,13 @@ class Options:
     families: tuple[str, ...] = tuple(ATTACKERS)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Of stochastic families; the others are trained once."""
+    set_families: tuple[str, ...] = tuple(SET_ATTACKERS)
+    """Of attackers that take all clips of a video or person."""
     gate_families: tuple[str, ...] = ("logistic", "mlp", "trees", "neighbours", "kernel")
     """Trained on shuffled labels, for each of `gate_seeds` anew."""
     gate_seeds: tuple[int, ...] = (0, 1, 2)
+    curve_families: tuple[str, ...] = ("logistic", "mlp")
+    """Whose success is followed over the number of people learnt from."""
     num_resamples: int = 1000
     num_swaps: int = 1000
     margin: float = 0.05
@@ -56,7 +64,7 @@ class Options:
     quick: bool = False
 
     def __post_init__(self) -> None:
-        for name in (*self.families, *self.gate_families):
+        for name in (*self.families, *self.gate_families, *self.curve_families):
             if name not in ATTACKERS:
                 raise UserError("families", f"'{name}' is unknown", nearest(name, ATTACKERS))
         if not 0 < self.margin < 0.5:
@@ -66,8 +74,8 @@ class Options:
     def quickly(cls, **changes: Any) -> Options:
         """A first look: three fast families, one seed."""
         fast = ("logistic", "neighbours", "kernel")
-        settings = {"families": fast, "seeds": (0,), "gate_families": ("logistic",), "quick": True}
-        return cls(**(settings | {"num_resamples": 300, "num_swaps": 300} | changes))
+        settings = {"families": fast, "seeds": (0,), "set_families": (), "curve_families": ("logistic",), "quick": True}
+        return cls(**(settings | {"gate_families": ("logistic",), "num_resamples": 300, "num_swaps": 300} | changes))
 
 
 def examine(
@@ -91,14 +99,31 @@ def examine(
     """
     started = time.perf_counter()
     serve = None if anonymizer is None else served_alone(anonymizer, device)
-    reference = material.released if material.raw is None else material.raw
-    fits = (len(options.gate_families)) * len(options.gate_seeds)
+    raw = material.raw
+    served = None if serve is None or raw is None else raw.mapped(finite(serve))
+    served_gate = gates.served_gate(material.released.test, None if served is None else served.test)
+    if served_gate.passed is not False or served.test.features.shape != material.released.test.features.shape:
+        served = None  # attacked apart only where the store holds something else
+    inverters = learn_inverters(material, seed=options.seeds[0])
+
     with _processes(workers, device) as executor, tqdm(desc="attacks", unit="fit", dynamic_ncols=True) as progress:
         campaign = Campaign(options.families, options.seeds, options.max_train_rows, "row", device, progress, executor)
-        progress.total = fits + num_fits(material, campaign, with_anonymizer=serve is not None)
-        climbed = climb(material, campaign, serve=serve)
+        progress.total = len(options.gate_families) * len(options.gate_seeds) + num_fits(
+            campaign,
+            with_raw=raw is not None,
+            with_anonymizer=serve is not None,
+            with_served=served is not None,
+            set_attackers=options.set_families,
+        )
+        climbed = climb(
+            material, campaign, inverters=inverters, served=served, serve=serve, set_attackers=options.set_families
+        )
+        reference = material.released if raw is None else raw
         shuffling = dataclasses.replace(campaign, attackers=options.gate_families, seeds=options.gate_seeds)
         shuffled = shuffling.run([shuffled_labels(reference, seed=seed) for seed in options.gate_seeds])
+        curve = learning_curve(material.released, options.curve_families, campaign)
+        kinds = {"released": material.released} | ({} if raw is None else {"raw": raw})
+        lengths = code_lengths(kinds, material.attributes, campaign)
 
     judge = Judge(
         attributes=material.attributes,
@@ -118,7 +143,7 @@ def examine(
         files=material.files,
         attributes=tuple(_attributes(material)),
         people={name: _counts(rows) for name, rows in material.released.splits.items()},
-        families={name: _described(name) for name in options.families},
+        families=_described({**ATTACKERS, **SET_ATTACKERS}, (*options.families, *options.set_families)),
         rungs=rungs,
         raw={unit: judge.found(attack, attack) for unit, attack in climbed.raw.items()},
         strongest=strongest,
@@ -128,14 +153,14 @@ def examine(
                 "attackers succeed on raw features", climbed.raw.get("clip"), True, options.num_resamples
             ),
             gates.attackers_gate("attackers fail on shuffled labels", shuffled, False, options.num_resamples),
-            gates.batch_gate(anonymizer, None if material.raw is None else material.raw.test.features, device),
-            gates.served_gate(material, serve),
+            gates.batch_gate(anonymizer, None if raw is None else raw.test.features, device),
+            served_gate,
         ),
-        learning_curve=(),
-        code_length={},
-        linkage={},
-        inversion={},
-        membership={},
+        learning_curve=tuple(curve),
+        code_length=lengths,
+        linkage=linked_people(material, serve=serve, num_resamples=options.num_resamples),
+        inversion=inverted(material, inverters, num_resamples=options.num_resamples),
+        membership=members(material, num_resamples=options.num_resamples, seed=options.seeds[0]),
         warnings=material.warnings,
         seconds=time.perf_counter() - started,
     )
@@ -173,13 +198,18 @@ def _counts(rows: Any) -> dict[str, int]:
     return {"clips": len(rows), "videos": len(np.unique(rows.videos)), "persons": len(np.unique(rows.clusters))}
 
 
-def _described(name: str) -> dict[str, Any]:
-    """The options that a family is built with."""
-    attacker = ATTACKERS[name].build()
-    options = {
-        n: getattr(attacker, n) for n in inspect.signature(type(attacker)).parameters if n not in ("seed", "device")
-    }
-    return {"class": type(attacker).__name__, "stochastic": ATTACKERS[name].stochastic, "options": options}
+def _described(table: Mapping[str, AttackerRow], names: tuple[str, ...]) -> dict[str, Any]:
+    """The options that each family is built with."""
+    found = {}
+    for name in names:
+        attacker = table[name].build()
+        parameters = [n for n in inspect.signature(type(attacker)).parameters if n not in ("seed", "device")]
+        found[name] = {
+            "class": type(attacker).__name__,
+            "stochastic": table[name].stochastic,
+            "options": {parameter: getattr(attacker, parameter) for parameter in parameters},
+        }
+    return found
 
 
 @contextmanager

@@ -7,16 +7,14 @@ gives to whoever asks it for one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
 from splavu.anonymizers import Anonymizer
 from splavu.attacks import Attack
 from splavu.audit.evidence import Gate
-from splavu.audit.material import Material
-from splavu.released import finite, gate
+from splavu.protocols import Rows
+from splavu.released import gate
 
 CLOSE = 1e-3
 """Largest difference, in units of the largest feature, by which a stored feature may differ from the one served now:
@@ -52,13 +50,14 @@ def batch_gate(anonymizer: Anonymizer | None, rows: np.ndarray | None, device: t
     return Gate(claim, gap < 1e-4, f"largest relative difference {gap:.2g}", {"relative_difference": gap})
 
 
-def served_gate(material: Material, serve: Callable[[np.ndarray], np.ndarray] | None) -> Gate:
+def served_gate(released: Rows, served: Rows | None) -> Gate:
     """Whether the released rows are those that the anonymizer gives for each raw row alone."""
     claim = "the store holds what the anonymizer gives each feature alone"
-    if serve is None or material.raw is None:
+    if served is None:
         return Gate(claim, None, "takes the anonymizer and raw features (--aam, --raw)", {})
-    stored, served = material.released.test.features, finite(serve)(material.raw.test.features)
-    if stored.shape != served.shape:
-        return Gate(claim, False, f"{stored.shape[1]} wide, the anonymizer gives {served.shape[1]}", {})
-    gap = float(np.abs(stored - served).max() / max(float(np.abs(served).max()), 1e-30))
+    if released.features.shape != served.features.shape:
+        widths = released.features.shape[1], served.features.shape[1]
+        return Gate(claim, False, "the store is {} wide, the anonymizer gives {}".format(*widths), {})
+    largest = max(float(np.abs(served.features).max()), 1e-30)
+    gap = float(np.abs(released.features - served.features).max()) / largest
     return Gate(claim, gap < CLOSE, f"largest relative difference {gap:.2g}", {"relative_difference": gap})

@@ -12,7 +12,7 @@ What a reader would get wrong: no rung is the strongest by its place. One that k
 run, and for each attribute the attack that validation people like best counts. Whoever stops at the second rung finds
 privacy in any change of coordinates.
 
-Cross-release, the linking of raw to released features, ranks and doesn't classify: see `linkage`.
+Cross-release, the linking of raw to released features and of two releases, ranks and doesn't classify: `identity`.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ from typing import Literal
 import numpy as np
 
 from splavu.attacks import Attack, Campaign, Exposure, joined
-from splavu.audit.inversion import INVERTERS
 from splavu.audit.material import Material
-from splavu.audit.units import Unit, set_attack, set_data
+from splavu.audit.set_attacks import attack_sets
+from splavu.audit.units import Unit, set_data
 from splavu.protocols import AttackData, Rows
 
-RungName = Literal["ignorant", "lazy-informed", "semi-informed", "informed", "set-level"]
+RungName = Literal["ignorant", "lazy-informed", "semi-informed", "informed", "served alone", "set-level"]
 KNOWS: Mapping[RungName, str] = {
     "ignorant": "raw features of other people",
     "lazy-informed": "the anonymizer, but served video means where clips were served",
     "semi-informed": "released features of other people",
     "informed": "raw and released features of other people, row by row",
+    "served alone": "features as the anonymizer gives each alone, where the store holds others",
     "set-level": "all clips of a video or person, beside what the rungs above know",
 }
+SETS: tuple[Unit, ...] = ("video", "person")
 
 Serve = Callable[[np.ndarray], np.ndarray]  # [N, D] -> [N, D], each row as if it came alone
 
@@ -67,84 +69,85 @@ class Climb:
         return joined({rung.name: rung.attack for rung in self.rungs if rung.unit == unit and rung.attack is not None})
 
 
-def climb(material: Material, campaign: Campaign, *, serve: Serve | None = None) -> Climb:
+def climb(
+    material: Material,
+    campaign: Campaign,
+    *,
+    inverters: Mapping[str, Serve],
+    served: AttackData | None = None,
+    serve: Serve | None = None,
+    set_attackers: tuple[str, ...] = (),
+) -> Climb:
     """Run every rung that the material allows.
 
     Args:
         material: Released features, and raw ones for all but the semi-informed and set-level rungs.
         campaign: The families and how they are run; level 'row'.
+        inverters: Maps from released to raw features, learnt from the training people; empty without raw features.
+        served: What the anonymizer gives each raw row alone, where that isn't what was released.
         serve: The anonymizer, for the lazy-informed rung.
+        set_attackers: Names from `set_attacks.SET_ATTACKERS`.
     """
-    released, raw = material.released, material.raw
-    shown = Exposure(released.validation, released.test)
-    clip: dict[RungName, dict[str, Attack]] = {"semi-informed": {"fresh": _fresh(released, campaign)}}
-    raw_clip: Attack | None = None
-    skipped: dict[RungName, str] = {}
-    if raw is None:
-        skipped |= dict.fromkeys(("ignorant", "lazy-informed", "informed"), "takes raw features (--raw)")
-    else:
-        pairs = released.validation.features, raw.validation.features
-        inverses = {n: learn(released.train.features, raw.train.features, pairs) for n, learn in INVERTERS.items()}
-        undone = {name: _mapped(shown, inverse) for name, inverse in inverses.items()}
-        own = Exposure(raw.validation, raw.test)
-        found = campaign.run_on([raw] * len(campaign.seeds), {"raw": own, "unchanged": shown, **undone})
-        raw_clip = found.pop("raw")
-        clip["ignorant"] = {"raw-trained": found.pop("unchanged")}
-        both = _side_by_side(released, inverses["mlp"])
-        clip["informed"] = {f"undone ({n})": attack for n, attack in found.items()} | {"both": _fresh(both, campaign)}
-        if serve is None:
-            skipped["lazy-informed"] = "takes the anonymizer (--aam)"
-        else:
-            guessed = set_data(raw, "video").mapped(serve)
-            lazy = campaign.run_on([guessed] * len(campaign.seeds), {"lazy": shown})
-            clip["lazy-informed"] = {"video means": lazy["lazy"]}
+    ways = {"semi-informed": {"fresh": fresh(material.released, campaign)}}
+    raw: dict[Unit, Attack] = {}
+    skipped = dict.fromkeys(("ignorant", "lazy-informed", "informed"), "takes raw features (--raw)")
+    if material.raw is not None:
+        raw["clip"], found = _with_raw_features(material, campaign, inverters)
+        ways |= found
+        skipped = {"lazy-informed": "takes the anonymizer (--aam)"}
+        if serve is not None:
+            ways["lazy-informed"] = {"video means": _lazy(material, campaign, serve)}
+    if served is not None:
+        ways["served alone"] = {"fresh": fresh(served, campaign)}
+    rungs = []
+    for name in KNOWS:
+        if name in ways:
+            rungs.append(Rung(name, "clip", joined(ways[name])))
+        elif name in skipped:
+            rungs.append(Rung(name, "clip", None, skipped[name]))
 
-    rungs = [Rung(name, "clip", joined(clip[name]) if name in clip else None, skipped.get(name, "")) for name in CLIPS]
-    every = joined({f"{n}/{way}": attack for n, ways in clip.items() for way, attack in ways.items()})
-    raw_of: dict[Unit, Attack] = {} if raw_clip is None else {"clip": raw_clip}
+    every = joined({f"{name}/{way}": attack for name in ways for way, attack in ways[name].items()})
     for unit in SETS:
-        rungs.append(Rung("set-level", unit, _of_sets(released, every, unit, material, campaign)))
-        if raw is not None:
-            raw_of[unit] = _of_sets(raw, raw_clip, unit, material, campaign)
-    return Climb(raw_of, tuple(rungs))
+        options = {"attackers": set_attackers, "kept": material.personal if unit == "person" else None}
+        rungs.append(Rung("set-level", unit, attack_sets(material.released, every, unit, campaign, **options)))
+        if material.raw is not None:
+            raw[unit] = attack_sets(material.raw, raw["clip"], unit, campaign, **options)
+    return Climb(raw, tuple(rungs))
 
 
-CLIPS: tuple[RungName, ...] = ("ignorant", "lazy-informed", "semi-informed", "informed")
-SETS: tuple[Unit, ...] = ("video", "person")
-
-
-def num_fits(material: Material, campaign: Campaign, *, with_anonymizer: bool) -> int:
+def num_fits(
+    campaign: Campaign, *, with_raw: bool, with_anonymizer: bool, with_served: bool, set_attackers: tuple[str, ...]
+) -> int:
     """How often `climb` moves the campaign's progress."""
-    clip_campaigns = 1 if material.raw is None else 3 + with_anonymizer
-    set_campaigns = len(SETS) * (1 if material.raw is None else 2)
-    return (clip_campaigns + set_campaigns) * len(campaign.attackers) * len(campaign.seeds)
+    of_clips = 1 + with_served + (2 + with_anonymizer if with_raw else 0)
+    of_sets = len(SETS) * (1 + with_raw)
+    families = (of_clips + of_sets) * len(campaign.attackers) + of_sets * len(set_attackers)
+    return families * len(campaign.seeds)
 
 
-def _fresh(data: AttackData, campaign: Campaign) -> Attack:
+def fresh(data: AttackData, campaign: Campaign) -> Attack:
+    """Attackers that learn from what they attack."""
     return campaign.run_on([data] * len(campaign.seeds), {"own": Exposure(data.validation, data.test)})["own"]
 
 
-def _of_sets(data: AttackData, clip: Attack, unit: Unit, material: Material, campaign: Campaign) -> Attack:
-    """Clip attacks with their scores pooled, and fresh attacks on pooled features."""
-    sets = _only(set_data(data, unit), material.personal if unit == "person" else None)
-    found = {
-        "mean of scores": set_attack(clip, unit, "mean"),
-        "largest score": set_attack(clip, unit, "max"),
-        "mean of features": _fresh(sets, campaign),
-    }
-    return joined(found)
+def _with_raw_features(
+    material: Material, campaign: Campaign, inverters: Mapping[str, Serve]
+) -> tuple[Attack, dict[RungName, dict[str, Attack]]]:
+    """Attackers that learnt from raw features, trained once: on raw features, and on released ones in every guise."""
+    raw, released = material.raw, Exposure(material.released.validation, material.released.test)
+    shown = {"raw": Exposure(raw.validation, raw.test), "unchanged": released}
+    shown |= {f"undone ({name})": _mapped(released, invert) for name, invert in inverters.items()}
+    found = campaign.run_on([raw] * len(campaign.seeds), shown)
+    on_raw, unchanged = found.pop("raw"), found.pop("unchanged")
+    strongest = inverters["mlp"]
+    both = material.released.mapped(lambda x: np.concatenate([x, strongest(x).astype(np.float32)], axis=1))
+    return on_raw, {"ignorant": {"raw-trained": unchanged}, "informed": found | {"both": fresh(both, campaign)}}
 
 
-def _only(data: AttackData, kept: np.ndarray | None) -> AttackData:
-    """The same with the labels of the other attributes unknown."""
-    if kept is None:
-        return data
-    return AttackData(
-        **{
-            name: dataclasses.replace(rows, labels=np.where(kept, rows.labels, np.float32(np.nan)))
-            for name, rows in data.splits.items()
-        }
-    )
+def _lazy(material: Material, campaign: Campaign, serve: Serve) -> Attack:
+    guessed = set_data(material.raw, "video").mapped(serve)
+    released = Exposure(material.released.validation, material.released.test)
+    return campaign.run_on([guessed] * len(campaign.seeds), {"own": released})["own"]
 
 
 def _mapped(shown: Exposure, function: Serve) -> Exposure:
@@ -152,7 +155,3 @@ def _mapped(shown: Exposure, function: Serve) -> Exposure:
         return dataclasses.replace(rows, features=function(rows.features).astype(np.float32))
 
     return Exposure(of(shown.validation), of(shown.test))
-
-
-def _side_by_side(data: AttackData, function: Serve) -> AttackData:
-    return data.mapped(lambda features: np.concatenate([features, function(features).astype(np.float32)], axis=1))

@@ -24,7 +24,7 @@ def set_rows(rows: Rows, unit: Unit) -> Rows:
     """One row a set: the mean of its features, and the labels of the set."""
     if unit == "clip":
         return rows
-    names = _names(rows.videos, rows.clusters, unit)
+    names = set_names(rows, unit)
     _, first = np.unique(names, return_index=True)
     features = pooled(rows.features, names).astype(np.float32)
     return Rows(features, set_labels(rows.labels, names), rows.clusters[first], rows.videos[first])
@@ -71,12 +71,13 @@ def pooled(values: np.ndarray, names: np.ndarray, pooling: Pooling = "mean") -> 
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
 
-def _names(videos: np.ndarray, clusters: np.ndarray, unit: Unit) -> np.ndarray:
-    return videos if unit == "video" else clusters
+def set_names(rows: Rows | Scored, unit: Unit) -> np.ndarray:  # -> [N]
+    """The set of each row; sets are in the sort order of these names."""
+    return rows.clusters if unit == "person" else rows.videos
 
 
 def _pooled_scores(scored: Scored, unit: Unit, pooling: Pooling) -> Scored:
-    names = _names(scored.videos, scored.clusters, unit)
+    names = set_names(scored, unit)
     _, first = np.unique(names, return_index=True)
     scores = np.moveaxis(pooled(np.moveaxis(scored.scores, 2, 0), names, pooling), 0, 2)
     return Scored(set_labels(scored.labels, names), scored.clusters[first], scored.videos[first], scores)
