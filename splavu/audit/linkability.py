@@ -73,7 +73,7 @@ def linkability(
     exclude: Exclude | None = None,
     metric: Metric | str = "cosine",
     num_resamples: int = 300,
-    num_permutations: int = 100,
+    num_permutations: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> Linkability:  # [N, D], [N], [P, D], [P]
@@ -115,7 +115,7 @@ def linked(
     exclude: Exclude | None = None,
     metric: str = "given",
     num_resamples: int = 300,
-    num_permutations: int = 100,
+    num_permutations: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> Linkability:  # [P, N], [N], [P]
@@ -285,9 +285,7 @@ class _Tallies:
             non_mated += tally.sum(axis=(0, 1))
             for place, person in enumerate(shown):
                 drawn += counts[:, person, None] * (counts @ tally[:, place])
-            probe = stands_for[:, shown]
-            known = (probe >= 0)[..., None]
-            exchanged += (tally[np.maximum(probe, 0), shown - start] * known).sum(axis=1)
+                exchanged += tally[stands_for[:, person], place] * (stands_for[:, person, None] >= 0)
         return cls(non_mated, exchanged, (counts @ own, drawn))
 
 

@@ -100,6 +100,8 @@ class Equivalence:
     high: float
     chance: float
     margin: float
+    reach: float
+    """The least margin that would have passed: how closely these people can tell."""
 
 
 def equivalence(draws: np.ndarray, *, chance: float, margin: float, level: float = 0.95) -> Equivalence:  # [R]
@@ -119,7 +121,13 @@ def equivalence(draws: np.ndarray, *, chance: float, margin: float, level: float
     )
     inside = chance - margin < low and high < chance + margin  # False for NaN
     return Equivalence(
-        bool(inside and p <= 1 - level + 1e-12), p, float(low), float(high), float(chance), float(margin)
+        equivalent=bool(inside and p <= 1 - level + 1e-12),
+        p=p,
+        low=float(low),
+        high=float(high),
+        chance=float(chance),
+        margin=float(margin),
+        reach=float(max(chance - low, high - chance)),
     )
 
 

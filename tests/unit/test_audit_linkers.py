@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.cross_decomposition import CCA
 
+from splavu.audit import linkers
 from splavu.audit.linkability import linkability
 from splavu.audit.linkers import (
     Metric,
@@ -129,3 +130,14 @@ def test_validation_without_pairs_is_told():
         strongest_metric(features, people, (features[:3], [0, 1, 2]))
     with pytest.raises(UserError, match="unknown"):
         unlearnt_metric("mahalanobis", features)
+
+
+def test_of_many_validation_features_whole_people_are_kept(monkeypatch):
+    monkeypatch.setattr(linkers, "MOST_ROWS", 50)
+    features, people = draw(2)
+    kept = linkers._some_people(people)
+    assert 40 < len(kept) <= 50
+    assert all(np.isin(np.flatnonzero(people == person), kept).all() for person in people[kept])
+    assert link(3, strongest_metric(*draw(1), (features, people))).rank1.value > 0.3
+    monkeypatch.setattr(linkers, "MOST_ROWS", 1)
+    assert len(np.unique(people[linkers._some_people(people)])) == 2

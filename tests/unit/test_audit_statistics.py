@@ -59,6 +59,9 @@ def test_equivalence_needs_both_tests(generator):
     assert not statistics.equivalence(around + 0.02, chance=0.5, margin=0.03).equivalent
     assert not statistics.equivalence(around - 0.02, chance=0.5, margin=0.03).equivalent
     assert not statistics.equivalence(around, chance=0.5, margin=0.01).equivalent
+    assert within.reach == pytest.approx(0.01645, abs=0.002)
+    assert statistics.equivalence(around, chance=0.5, margin=within.reach + 1e-4).equivalent
+    assert not statistics.equivalence(around, chance=0.5, margin=within.reach - 1e-3).equivalent
 
 
 def test_few_people_are_no_evidence_of_equivalence(generator):
