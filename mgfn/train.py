@@ -37,9 +37,8 @@ from splavu.runs import RunFolder
 from splavu.runtime import seed_everything, versions
 from splavu.stores import FeatureFolder
 
-FREE_TO_CHANGE = frozenset(
-    {"max_epoch", "val_freq", "checkpoint_freq", "workers", "device", "output", "plots", "videos", "restart", "quiet"}
-    | {"comment"}
+FREE_TO_CHANGE = loop.FREE_TO_CHANGE.union(
+    ("max_epoch", "workers", "device", "output", "plots", "videos", "restart", "quiet", "comment")
 )
 """Options that may differ between a run and its continuation."""
 

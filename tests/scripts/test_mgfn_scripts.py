@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import re
@@ -21,6 +22,7 @@ from mgfn import main as main_script
 from mgfn import test as test_script
 from mgfn import train as train_script
 from mgfn.checkpoints import read_checkpoint, read_network
+from splavu.engine import EngineParams
 from splavu.errors import UserError
 from splavu.learners import Learner
 
@@ -127,6 +129,13 @@ def test_the_learning_rate_goes_by_the_epoch(world, monkeypatch):
     train_script.main(world.options(lr="[0.003]*2+[0.0007]*2", max_epoch=3))
     train_script.main(world.options(lr="[0.003]*2+[0.0007]*2", max_epoch=4))
     assert seen == [0.003] * 4 + [0.0007] * 4  # 8 videos of each kind to train on, 4 a step
+
+
+def test_every_parameter_of_the_engine_is_an_option():
+    own = {field.name: field for field in dataclasses.fields(train_script.TrainingOptions)}
+    for field in dataclasses.fields(EngineParams):
+        assert own[field.name].default == field.default
+        assert own[field.name].metadata["help"]
 
 
 def test_the_average_is_what_is_tested_and_loaded(world, capsys):
