@@ -1,11 +1,7 @@
 """The training scripts as a user runs them, in processes of their own."""
 
 import json
-import random
-import signal
 import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -75,33 +71,6 @@ def test_pretraining_reduces_the_reconstruction_error(study):
     assert pretrain_fa.main(["--params", params, "--quiet", "--device", "cpu", *settings]) == 0
     lines = (study.runs / "pretrain_k400_videomae/metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["loss/latent"] < 0.5 * json.loads(lines[0])["loss/latent"]
-
-
-def test_killed_at_a_random_moment_and_resumed_equals_uninterrupted(study):
-    epochs = "num_epochs=30"
-    assert train(study, epochs, "run_id=whole").returncode == 0
-    arguments = ["--params", PARAMS, *CLIPS_ONLY, *HERE, "--set", epochs, "--set", "run_id=killed"]
-    command = [sys.executable, str(REPOSITORY / "multitask_train_fa.py"), *arguments]
-    history = study.runs / "killed/metrics.jsonl"
-    for wanted in (1, 8):  # killed twice, at some moment after so many epochs
-        process = subprocess.Popen(command, env=study.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (history.is_file() and len(history.read_text().splitlines()) >= wanted):
-            time.sleep(0.005)
-        time.sleep(random.uniform(0, 0.1))
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "it finished before it could be killed"
-    assert train(study, epochs, "run_id=killed").returncode == 0
-    assert history.read_bytes() == (study.runs / "whole/metrics.jsonl").read_bytes()
-    whole, killed = (
-        torch.load(study.runs / name / "model_temp.pth", weights_only=True) for name in ("whole", "killed")
-    )
-    for key in ("fa_model_state_dict", "ft_model_ar_state_dict"):
-        assert all(torch.equal(whole[key][name], killed[key][name]) for name in whole[key])
-    for key in ("optimizer_fa", "optimizer_ft_ar"):
-        for parameter, state in whole[key]["state"].items():
-            assert all(torch.equal(value, killed[key]["state"][parameter][name]) for name, value in state.items())
-    names = [sorted(p.name for p in (study.runs / name).glob("*.pth")) for name in ("whole", "killed")]
-    assert names[0] == names[1]
 
 
 @pytest.mark.parametrize("overrides", [("ft_ar_loss_weight=0",), ("fb_loss_weight=0",)])

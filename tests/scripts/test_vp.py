@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
-from conftest import WIDTH
+from vp_world import write_world
 
-from splavu.stores import StoreWriter
 from vp import train_vp_fa, train_vp_fb, train_vp_ft
 
-ACTIONS = ("clap", "run", "wave")
 SMALL = (
     "ft_arch=demo", "num_epochs=6", "num_epochs_ft=30", "num_epochs_fb=30", "batch_size=32", "learning_rate_fa=1e-3",
     "learning_rate_ft=1e-2", "learning_rate_fb=3e-3", "num_layers_fa=1", "fa_loss_weight=1",
@@ -20,32 +17,9 @@ SMALL = (
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    """VP-HMDB51's layout: 20 films to learn from and 10 to test on, features a sum of action, attributes and noise."""
     import config
 
-    rng = np.random.default_rng(0)
-    actions, attributes = rng.normal(size=(len(ACTIONS), WIDTH)), rng.normal(size=(5, WIDTH))
-    labels: list[str] = ["filename,label"]
-    for split, films in (("train", range(20)), ("test", range(20, 30))):
-        classes = ["filename,label"]
-        stores = [tmp_path / f"features/features_vp_hmdb_{split}_demo{tail}.h5" for tail in ("", "_fb10")]
-        with (
-            StoreWriter(stores[0], attributes={"encoder": "made up"}) as clips,
-            StoreWriter(stores[1], attributes={"encoder": "made up"}) as static,
-        ):
-            for film in films:
-                for action, name in enumerate(ACTIONS):
-                    path = f"{name}/film{film}_{name}_f_cm_np1_fr_med_0.avi"
-                    bits = rng.integers(0, 2, 5)
-                    appearance = bits @ attributes
-                    clips.add(path, actions[action] + appearance + rng.normal(size=(3, WIDTH)) * 0.3)
-                    static.add(path, appearance + rng.normal(size=(10, WIDTH)) * 0.3)
-                    labels.append(f'{path},"[{" ".join(f"{bit}." for bit in bits)}]"')
-                    classes.append(f"{path.split('/')[1]},{action}")
-        (tmp_path / "data/hmdb51").mkdir(parents=True, exist_ok=True)
-        (tmp_path / f"data/hmdb51/hmdb51_{split}_labels.csv").write_text("\n".join(classes) + "\n")
-    (tmp_path / "data/vp").mkdir()
-    (tmp_path / "data/vp/vphmdb51_labels_num.csv").write_text("\n".join(labels) + "\n")
+    write_world(tmp_path)
     for name in ("data", "features", "runs"):
         monkeypatch.setattr(config, name.upper(), tmp_path / name)
     return tmp_path

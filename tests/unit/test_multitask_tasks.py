@@ -12,8 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import Study
-from mgfn_world import write_world as write_anomalies
-from thumos_world import write_config, write_videos
+from untrimmed_world import OPTIONS, add_untrimmed
 
 from model_loaders import load_model_tridet
 from multitask_train_fa import AnonymizerParams, build
@@ -53,14 +52,7 @@ SUBSETS = [names for count in (1, 2, 3) for names in itertools.combinations(PART
 @pytest.fixture
 def everything(study) -> Study:
     """The made-up study with the data of all tasks."""
-    write_videos(study.data / "thumos14/thumos14.json", study.features / "thumos14_demo")
-    write_config(study.root / "small.yaml", json_file="elsewhere.json", feat_folder="elsewhere")
-    anomalies = write_anomalies(study.root / "anomalies", num_train=5, num_test=1)
-    (study.data / "ucf_crime").mkdir()
-    shutil.copy(anomalies.root / "train.list", study.data / "ucf_crime/ucf-i3d.list")
-    (study.features / "ucf_crime_demo").mkdir()
-    for path in anomalies.features.glob("*.npy"):
-        np.save(study.features / "ucf_crime_demo" / path.name, np.tile(np.load(path), 16))  # 12 wide -> 192
+    add_untrimmed(study)
     return study
 
 
@@ -79,7 +71,7 @@ def params_of(study, *names, **changes):
         "ft_arch": "demo",
         "ar_dataset": "hmdb51" if "ar" in names or changes.get("fb_loss_weight") else None,
         "tad_config": str(study.root / "small.yaml"),
-        "ad_options": "--widths 64 64 64 --depths1 1 --depths2 1 --depths3 1 --seg-length 8",
+        "ad_options": OPTIONS,
         "num_layers_fa": 1,
         "num_epochs": 2,
         "batch_size_ar": 24,
