@@ -9,11 +9,10 @@ the device if they fit there, else a thread gathers them in host memory some ste
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,14 +29,6 @@ STEPS_AHEAD = 3
 """Batches that are gathered before they are asked for, where the rows aren't on the device."""
 
 
-class Place(NamedTuple):
-    """Of a batch: which draws, which order, and which slice of that."""
-
-    epoch: int
-    lap: int
-    step: int
-
-
 class Stream:
     """Batches of a data set in a new order each pass.
 
@@ -49,7 +40,6 @@ class Stream:
         device: Where batches are wanted; None takes the CPU.
         share: (rank, world): of B videos of a batch this process gets `[rank * B // world : (rank + 1) * B // world]`,
             also of a short last one. That may be none: tensors of 0 rows.
-        num_workers: Of no effect; there are no worker processes any more.
     """
 
     def __init__(
@@ -61,7 +51,6 @@ class Stream:
         shuffle: bool = True,
         device: torch.device | None = None,
         share: tuple[int, int] = (0, 1),
-        num_workers: int = 0,
     ) -> None:
         self.dataset, self.batch_size, self.seed, self.shuffle = dataset, batch_size, seed, shuffle
         self.device, self.share = torch.device(device or "cpu"), share
@@ -76,32 +65,31 @@ class Stream:
         """Batches of one pass."""
         return -(-len(self.dataset) // self.batch_size)
 
+    def epoch(self, epoch: int) -> Iterator[ClipBatch]:
+        """Pass number `epoch`, whole."""
+        return self.steps(epoch * len(self), len(self))
+
     def steps(self, first: int, count: int) -> Iterator[ClipBatch]:
         """Batches number `first` to `first + count - 1` of pass after pass."""
-        positions = range(first, first + count)
-        return self._read(Place(number, 0, step) for number, step in (divmod(at, len(self)) for at in positions))
-
-    def epoch(self, epoch: int, *, num_steps: int | None = None) -> Iterator[ClipBatch]:
-        """Pass number `epoch`; or `num_steps` batches of it, starting over in another order where it is too short."""
-        return self._read(Place(epoch, *divmod(step, len(self))) for step in range(num_steps or len(self)))
-
-    def _read(self, places: Iterable[Place]) -> Iterator[ClipBatch]:
         if self._tables is None:
             self._tables = Tables(self.dataset, self.device)
-        batches = self._batches(places, self._tables)
+        batches = self._batches(first, first + count, self._tables)
         return batches if self._tables.are_at_hand else _ahead(batches, self.device)
 
-    def _batches(self, places: Iterable[Place], tables: Tables) -> Iterator[ClipBatch]:
-        for (epoch, lap), run in itertools.groupby(places, key=lambda place: place[:2]):
-            order = self._order(epoch, lap)
-            slices = [self._slice(place.step, len(order)) for place in run]
-            draws = self.dataset.drawn(np.concatenate([order[part] for part, _ in slices]), epoch)
-            yield from tables.batches(draws, [part.stop - part.start for part, _ in slices], [n for _, n in slices])
+    def _batches(self, first: int, stop: int, tables: Tables) -> Iterator[ClipBatch]:
+        while first < stop:
+            epoch, step = divmod(first, len(self))
+            count = min(len(self) - step, stop - first)
+            order = self._order(epoch)
+            slices, totals = zip(*(self._slice(at, len(order)) for at in range(step, step + count)), strict=True)
+            draws = self.dataset.drawn(np.concatenate([order[part] for part in slices]), epoch)
+            yield from tables.batches(draws, [part.stop - part.start for part in slices], totals)
+            first += count
 
-    def _order(self, epoch: int, lap: int) -> NDArray:  # [V]
+    def _order(self, epoch: int) -> NDArray:  # [V]
         if not self.shuffle:
             return np.arange(len(self.dataset))
-        return np.random.default_rng(derived_seed(self.seed, epoch, lap)).permutation(len(self.dataset))
+        return np.random.default_rng(derived_seed(self.seed, epoch, 0)).permutation(len(self.dataset))
 
     def _slice(self, step: int, num_videos: int) -> tuple[slice, int]:
         """This process's slice of batch `step`, and how many videos the batch has."""
@@ -128,7 +116,7 @@ class Tables:
         self._static = None if dataset.static is None else place(dataset.static.rows)
         self._labels = None if dataset.labels is None else place(dataset.labels)
 
-    def batches(self, draws: Draws, sizes: list[int], totals: list[int]) -> Iterator[ClipBatch]:
+    def batches(self, draws: Draws, sizes: Sequence[int], totals: Sequence[int]) -> Iterator[ClipBatch]:
         """`draws` cut into batches of `sizes`, each a slice of a global batch of `totals`."""
         clips = self._place(draws.clips)
         videos = None if self._labels is None else self._place(draws.videos)

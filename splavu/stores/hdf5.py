@@ -74,6 +74,9 @@ class FeatureStore(FeatureReader):
             raise UserError(self.path, f"'{key}' cannot be read ({error})", EXTRACT_AGAIN) from error
         return features
 
+    def status(self) -> os.stat_result:
+        return os.fstat(self._open().id.get_vfd_handle())
+
     def is_as_written(self, key: str, features: np.ndarray) -> bool | None:
         recorded = h5py.Dataset(self._dataset(key)).attrs.get(CHECKSUM_ATTRIBUTE)
         return None if recorded is None else plain(recorded) == checksum(features)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -44,6 +45,10 @@ class FeatureReader(ABC):
     def header(self, key: str) -> tuple[tuple[int, ...], np.dtype]:
         """Shape and stored dtype of `key`, unchecked, without reading its data."""
         return self._header(key)
+
+    def status(self) -> os.stat_result:
+        """Size, times and inode of what is read, whatever has taken its name since."""
+        return self.path.stat()
 
     def is_as_written(self, key: str, features: np.ndarray) -> bool | None:
         """Whether `features`, read from `key`, have the checksum recorded when they were written; None if none was."""

@@ -22,7 +22,7 @@ LAYERS = (
         "verification",
         "processes",
     ),
-    ("packed", "clips", "streams", "datasets", "metrics", "groups", "retrieval", "tradeoff"),
+    ("packing", "packed", "clips", "streams", "datasets", "metrics", "groups", "retrieval", "tradeoff"),
     ("anonymizers", "objectives", "optimizers"),
     ("heads", "critics", "attackers"),
     ("learners", "tasks", "checkpoints", "runs"),
