@@ -54,7 +54,8 @@ class Linkability:
     d_sys_null: np.ndarray
     """[permutations] D_sys when a probe's mates are taken to be those of another person."""
     p: float
-    """Share of those exchanges that do as well, the sample counted in."""
+    """Share of those exchanges that do as well, the sample counted in. A little small with few people: at 0.05, 9 % of
+    stores without identity (200 simulated ones of 20 people with 4 videos each)."""
     mated: np.ndarray
     """Scores of all mated pairs."""
     non_mated: np.ndarray
@@ -158,7 +159,7 @@ def linked(
         d_sys=estimated(value, draws["d_sys"], chance=chance, level=level),
         d_sys_corrected=estimated((value - chance) / (1 - chance), draws["d_sys_corrected"], chance=0.0, level=level),
         d_sys_null=null,
-        p=float((1 + np.sum(null >= value)) / (1 + len(null))),
+        p=_share_as_high(null, value),
         mated=mated,
         non_mated=non_mated,
         draws=draws,
@@ -195,19 +196,27 @@ class _Pairs:
     """[P, N]"""
     mated: np.ndarray
     """[P, N] of the same person, met or not."""
+    lent: np.ndarray
+    """[P, N] pairs that may stand for mated ones once people are exchanged: the first video of one person doesn't meet
+    the first one of another then, as it would not have met itself."""
 
     @classmethod
     def of(cls, gallery_ids: Sequence, probe_ids: Sequence, exclude: Exclude | None) -> _Pairs:
         gallery_ids, probe_ids = np.asarray(gallery_ids), np.asarray(probe_ids)
         names, person = np.unique(np.concatenate([gallery_ids, probe_ids]), return_inverse=True)
         of_gallery, of_probes = np.split(person, [len(gallery_ids)])
-        met = np.ones((len(of_probes), len(of_gallery)), dtype=bool)
+        met = lent = np.ones((len(of_probes), len(of_gallery)), dtype=bool)
         if exclude is not None:
-            met = np.asarray(exclude[1])[:, None] != np.asarray(exclude[0])[None]
-        return cls(of_probes, of_gallery, len(names), met, of_probes[:, None] == of_gallery[None])
+            of_gallery_rows, of_probe_rows = (np.asarray(side) for side in exclude)
+            met = of_probe_rows[:, None] != of_gallery_rows[None]
+            name = np.unique(np.concatenate([of_gallery_rows, of_probe_rows]), return_inverse=True)[1]
+            both, row = np.unique(np.stack([person, name]), axis=1, return_inverse=True)
+            place = (np.arange(both.shape[1]) - np.searchsorted(both[0], both[0]))[row.ravel()]
+            lent = met & (place[len(gallery_ids) :, None] != place[: len(gallery_ids)])
+        return cls(of_probes, of_gallery, len(names), met, of_probes[:, None] == of_gallery[None], lent)
 
     def only(self, met: np.ndarray) -> _Pairs:  # [P, N] of bool
-        return replace(self, met=self.met & met)
+        return replace(self, met=self.met & met, lent=self.lent & met)
 
 
 @dataclass(frozen=True)
@@ -275,28 +284,40 @@ class _Tallies:
         for start in range(0, num_people, width):
             shown = np.arange(start, min(start + width, num_people))  # people of the gallery
             columns = np.flatnonzero((pairs.gallery_person >= start) & (pairs.gallery_person < start + width))
-            met = pairs.met[:, columns]
             cell = pairs.probe_person[:, None] * len(shown) + (pairs.gallery_person[columns] - start)[None]
-            tally = np.bincount(
-                (cell * num_steps + steps[:, columns])[met], minlength=num_people * len(shown) * num_steps
-            ).reshape(num_people, len(shown), num_steps)
+            cell = cell * num_steps + steps[:, columns]
+            shape = (num_people, len(shown), num_steps)
+            tally, lent = (
+                np.bincount(cell[kept[:, columns]], minlength=math.prod(shape)).reshape(shape)
+                for kept in (pairs.met, pairs.lent)
+            )
             own[shown] = tally[shown, shown - start]
             tally[shown, shown - start] = 0
             non_mated += tally.sum(axis=(0, 1))
             for place, person in enumerate(shown):
                 drawn += counts[:, person, None] * (counts @ tally[:, place])
-                exchanged += tally[stands_for[:, person], place] * (stands_for[:, person, None] >= 0)
+                exchanged += lent[stands_for[:, person], place] * (stands_for[:, person, None] >= 0)
         return cls(non_mated, exchanged, (counts @ own, drawn))
 
 
 def _exchanges(linkable: np.ndarray, num_people: int, num_permutations: int, seed: int) -> np.ndarray:  # -> [S, G]
-    """Whom each person of the gallery is taken for: people in a drawn ring, each for the one before; -1 for nobody."""
-    if len(linkable) < 2:
+    """Whom each person of the gallery is taken for: people in drawn couples, each for the other one; -1 for nobody.
+
+    Couples, because a store that is linked with itself has every pair twice, and so must these be.
+    """
+    size = len(linkable) // 2 * 2
+    if not size:
         return np.full((0, num_people), -1)
-    rings = np.random.default_rng(seed).permuted(np.tile(linkable, (num_permutations, 1)), axis=1)
+    drawn = np.random.default_rng(seed).permuted(np.tile(linkable, (num_permutations, 1)), axis=1)[:, :size]
     stands_for = np.full((num_permutations, num_people), -1)
-    np.put_along_axis(stands_for, rings, np.roll(rings, 1, axis=1), axis=1)
+    np.put_along_axis(stands_for, drawn, np.roll(drawn, size // 2, axis=1), axis=1)
     return stands_for
+
+
+def _share_as_high(null: np.ndarray, value: float) -> float:  # [S]
+    """Share of the exchanges that do as well, the sample counted in; each of few that there are counts once."""
+    distinct = np.unique(np.round(null, 12)) if len(null) else null
+    return float(max((1 + np.sum(null >= value)) / (1 + len(null)), 1 / (1 + len(distinct))))
 
 
 def _found(similarity: np.ndarray, pairs: _Pairs) -> tuple[np.ndarray, np.ndarray]:  # [P, N] -> [P, 3], [P, 3]

@@ -76,7 +76,8 @@ def maximum_similarity(
     Args:
         metric: None compares by plain cosine.
         exclude: A name for each gallery clip and each probe clip, as in `linkability`: those of the same name do not
-            meet. Two sets without a pair that meets are minus infinity alike, and `linked` leaves them out.
+            meet. Sets without a pair that meets are minus infinity alike, and `linked` leaves them out; where these
+            are the sets of one name, give the sets' names to `linked` too, for the exchanged people.
 
     Returns:
         Similarities [sets of probes, sets of the gallery], and the names of both in sort order.

@@ -98,17 +98,33 @@ def test_everything_is_that_of_loops_over_pairs(excluded, monkeypatch):
 
 
 def test_exchanged_people_are_never_themselves():
-    gallery, gallery_ids, probes, probe_ids = halves(3, identity=50)
+    gallery, gallery_ids, probes, probe_ids = halves(3, identity=50, num_people=4)
     found = linkability(gallery, gallery_ids, probes, probe_ids, num_resamples=20, num_permutations=100)
+    similarity, slow = cosine_similarity(probes, gallery), []
+    true = gallery_ids[None] == probe_ids[:, None]
+    for couple in ([1, 0, 3, 2], [2, 3, 0, 1], [3, 2, 1, 0]):  # all there are
+        taken = gallery_ids[None] == np.array(couple)[probe_ids][:, None]
+        steps = np.histogram_bin_edges(similarity, round(2 * len(found.mated) ** (1 / 3)))
+        own, other = (np.histogram(similarity[rows], steps)[0] / rows.sum() for rows in (taken, ~taken & ~true))
+        slow.append(sum(o * max(0, o - n) / (o + n) for o, n in zip(own, other, strict=True) if o + n > 0))
     assert found.d_sys.value > 0.99  # were a true pair among the exchanged ones, its score would stand out
     assert found.d_sys_null.shape == (100,)
-    slow = []
-    for shift in range(1, 12):
-        similarity = cosine_similarity(probes, gallery)
-        taken = gallery_ids[None] == ((probe_ids + shift) % 12)[:, None]
-        true = gallery_ids[None] == probe_ids[:, None]
-        slow.append(d_sys(similarity[taken], similarity[~taken & ~true]))
-    assert np.mean(found.d_sys_null) == pytest.approx(np.mean(slow), abs=0.1)
+    np.testing.assert_allclose(np.unique(np.round(found.d_sys_null, 12)), np.sort(slow))
+    assert found.p == 1 / 4  # of three exchanges and the truth
+
+
+def test_a_store_linked_with_itself_without_identity_is_at_chance():
+    """Every pair counts twice there, and no video meets itself: the exchanged people must have it likewise."""
+    rng, found = np.random.default_rng(0), []
+    people, videos = np.repeat(np.arange(16), 12), np.repeat(np.arange(64), 3)
+    for seed in range(40):
+        features = rng.normal(size=(64, 10))[videos] + 0.5 * rng.normal(size=(192, 10))
+        options = {"exclude": (videos, videos), "num_resamples": 40, "num_permutations": 99, "seed": seed}
+        found.append(linkability(features, people, features, people, **options))
+    corrected = [result.d_sys_corrected for result in found]
+    assert abs(np.mean([c.value for c in corrected])) < 0.01
+    assert np.mean([c.low <= 0 <= c.high for c in corrected]) > 0.85
+    assert np.mean([result.p <= 0.1 for result in found]) < 0.25
 
 
 def test_features_without_identity_are_at_chance():
