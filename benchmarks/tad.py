@@ -24,10 +24,9 @@ import torch
 from tridet.average_precision import THUMOS_TIOUS, Segments, mean_average_precision
 from tridet.config import Config, load
 from tridet.detector import TriDet
+from tridet.learner import DetectorLearner, detector_learner
 from tridet.nms import suppress, vote
-from tridet.optim import clip
 from tridet.thumos14 import Batches, ThumosDataset
-from tridet.train import Training
 
 SIGMA, MIN_SCORE, VOTING_THRESHOLD = 0.5, 0.001, 0.7
 
@@ -146,20 +145,21 @@ def training_step(args: argparse.Namespace) -> Shares:
     """A training step of the published network: two windows of 2304 steps, 768 wide, 20 classes, from files to weights.
 
     The backward pass is cut at the network's outputs, so that the share of targets, decoding and losses can be told;
-    otherwise the step is `tridet.train.Training.step`.
+    otherwise the step is that of `tridet.train`.
     """
     with tempfile.TemporaryDirectory() as folder:
         config = _made_up_thumos(Path(folder), seed=args.seed, num_videos=4)
         torch.manual_seed(args.seed)
         device = torch.device(args.device)
         batches = Batches(ThumosDataset(config.dataset, config.train_split, training=True), config.loader.batch_size)
-        training = Training(config, TriDet(config).to(device).train(), len(batches))
-        steps = [_timed_step(training, batches.epoch(epoch), device) for epoch in range(args.repeats + 1)][1:]
+        learner = detector_learner(TriDet(config).to(device).train(), name="tridet")
+        learner.schedule_as_configured(updates_per_epoch=len(batches))
+        steps = [_timed_step(learner, batches.epoch(epoch), device) for epoch in range(args.repeats + 1)][1:]
     parts = {part: float(np.median([step[part] for step in steps])) for part in steps[0]}
     return Shares("training step, T = 2304, D = 768, batch 2", parts, ("forward", "backward"))
 
 
-def _timed_step(training: Training, batches: Iterator[list], device: torch.device) -> dict[str, float]:
+def _timed_step(learner: DetectorLearner, batches: Iterator[list], device: torch.device) -> dict[str, float]:
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
 
@@ -169,10 +169,9 @@ def _timed_step(training: Training, batches: Iterator[list], device: torch.devic
             torch.cuda.synchronize()
         seconds[part], clock = time.perf_counter() - clock, time.perf_counter()
 
-    network = training.network
+    network = learner.network
     videos = next(batches)
     lap("reading")
-    training.optimizer.zero_grad(set_to_none=True)
     batch = network.preprocess(videos)
     lap("padding and noise")
     levels = network.predict(*batch)
@@ -185,10 +184,7 @@ def _timed_step(training: Training, batches: Iterator[list], device: torch.devic
     lap("targets, decoding, losses")
     torch.autograd.backward(outputs, [leaf.grad for leaf in leaves])
     lap("backward")
-    clip(network.parameters(), training.config.train_cfg.clip_grad_l2norm)
-    training.optimizer.step()
-    training.schedule.step()
-    training.average.update(network)
+    learner.step()
     lap("clipping, optimizer, average")
     return seconds
 

@@ -164,7 +164,7 @@ class OptConfig:
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """How steps are computed; ours. The published way is none of it. Clipping and the moving average are TriDet's own."""
+    """How steps are computed; ours. The defaults are the published way; clipping and average are TriDet's own."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the network's products; losses, weights and evaluation are fp32."""

@@ -47,6 +47,9 @@ class MaskedConv(nn.Module):
         return self.conv(x) * mask, mask
 
 
+EPSILON = 1e-5  # of the normalisation
+
+
 class ChannelNorm(nn.Module):
     """Layer normalisation over the channels of each time step."""
 
@@ -67,12 +70,10 @@ class _ChannelNorm(torch.autograd.Function):
     network's normalisations makes a training step on a CPU half as long again.
     """
 
-    EPSILON = 1e-5
-
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         centred = x - x.mean(dim=1, keepdim=True)
-        scale = torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + _ChannelNorm.EPSILON)
+        scale = torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + EPSILON)
         normalised = centred.mul_(scale)
         ctx.save_for_backward(normalised, scale, weight)
         return torch.addcmul(bias, normalised, weight)

@@ -23,7 +23,9 @@ from conftest import REPOSITORY, WIDTH, Study
 from thumos_world import CLASSES, write_world
 from tqdm import tqdm
 
+from splavu import cli as study_cli
 from splavu.anonymizers import build_anonymizer, one_by_one
+from splavu.checkpoints import RESUMABLE
 from tridet import cli
 from tridet import config as configuration
 from tridet import eval as eval_script
@@ -60,8 +62,9 @@ def command(monkeypatch, capsys):
         line = [f"{module.__name__.split('.')[-1]}.py", "--device", "cpu", *map(str, args)]
         monkeypatch.setattr(sys, "argv", line)
         capsys.readouterr()
+        run_script = study_cli.run if module is train_script else cli.run
         with pytest.raises(SystemExit) as left:
-            cli.run(module.main)
+            run_script(module.main)
         return subprocess.CompletedProcess(line, left.value.code, *capsys.readouterr())
 
     yield run
@@ -110,9 +113,8 @@ def same_training(first, second):
 
 
 def records(folder):
-    """metrics.jsonl, without what a clock says."""
-    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [{name: value for name, value in line.items() if name != "seconds_per_step"} for line in lines]
+    """metrics.jsonl."""
+    return list(map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()))
 
 
 def detections(evaluated, world, checkpoint, *args):
@@ -139,7 +141,7 @@ def test_a_run_folder_holds_what_the_public_one_does_and_what_a_reader_needs(tra
     names = {path.name for path in run.iterdir()}
     # Published: after an epoch past the first whose number the frequency divides, and after the last.
     epochs = {f"epoch_{epoch:03d}.pth.tar" for epoch in (2, 4, 6, 8, 10, 11)}
-    assert names == epochs | {"config.txt", "params.json", "versions.json", "metrics.jsonl", "tensorboard"}
+    assert names == epochs | {"config.txt", "params.json", "versions.json", "metrics.jsonl", "tensorboard", RESUMABLE}
     content = read(run / LAST)
     assert {"epoch", "state_dict", "state_dict_ema", "optimizer", "scheduler"} <= content.keys()
     assert content["epoch"] == 11
@@ -147,13 +149,18 @@ def test_a_run_folder_holds_what_the_public_one_does_and_what_a_reader_needs(tra
     assert not same(content["state_dict"], content["state_dict_ema"])
     config = configuration.load(world.config)
     expected = json.loads(json.dumps(configuration.to_dict(config)))
-    assert json.loads((run / "params.json").read_text()) == expected
+    params = json.loads((run / "params.json").read_text())
+    engine = expected.pop("engine")
+    assert params.pop("config") == expected
+    assert {name: params[name] for name in engine} == engine
+    told = {"clip_norm": 1.0, "ema_decay": 0.9, "num_epochs": 12, "seed": expected["init_rand_seed"]}
+    assert {name: params[name] for name in told} == told
     assert "'embd_dim': 32" in (run / "config.txt").read_text()
     assert json.loads((run / "versions.json").read_text())["torch"] == torch.__version__
     history = records(run)
-    assert [line["step"] for line in history] == list(range(2, 49, 2))  # 8 videos in batches of 2, 12 epochs
-    assert history[-1]["loss/final"] < history[0]["loss/final"]
-    assert {"loss/cls", "loss/reg", "loss/final", "learning_rate"} < history[0].keys()
+    assert [line["step"] for line in history] == list(range(12))  # epochs
+    assert history[-1]["loss/total"] < history[0]["loss/total"]
+    assert {"step", "loss/cls", "loss/reg", "loss/total", "learning_rate"} == history[0].keys()
     assert "8 videos, 4 steps an epoch, 12 epochs" in done.stderr
     assert "0 of 25 actions have none" in done.stderr
 
@@ -248,20 +255,26 @@ def test_killed_at_a_random_moment_and_started_again_equals_uninterrupted(traine
 def test_interrupted_before_and_after_a_checkpoint_it_says_how_to_go_on(trained, train, monkeypatch, steps):
     world, _ = trained
     args = [world.config, "--output", f"interrupted{steps}", "-c", "2", "-p", "2", "--quiet"]
-    step, left = train_script.Training.step, iter(range(steps))
+    objective, calls = train_script.DetectorTrainer.objective, []
 
-    def impatient(training, videos):
-        if next(left, None) is None:
+    def impatient(trainer, videos):
+        if len(calls) == steps:
             raise KeyboardInterrupt
-        return step(training, videos)
+        return counted(trainer, videos)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(train_script.Training, "step", impatient)
-        done = train(*args)
+    def counted(trainer, videos):
+        calls.append(len(videos))
+        return objective(trainer, videos)
+
+    monkeypatch.setattr(train_script.DetectorTrainer, "objective", impatient)
+    done = train(*args)
     assert (done.returncode, done.stderr) == (130, "interrupted; run the same command to go on\n")
     run = world.run(f"interrupted{steps}")
     assert (newest(run) is None) is (steps == 3)
+    calls.clear()
+    monkeypatch.setattr(train_script.DetectorTrainer, "objective", counted)
     assert train(*args).returncode == 0
+    assert len(calls) == 4 * (12 - steps // 4)  # an epoch is four steps, and each is a point to go on from
     assert same_training(read(run / LAST), read(world.run("raw") / LAST))
     assert records(run) == records(world.run("raw"))
 
@@ -282,6 +295,60 @@ def test_a_finished_run_is_not_trained_again_and_resume_goes_back(trained, train
     assert (run / LAST).stat().st_mtime_ns > written
 
 
+def test_a_run_without_its_resumable_checkpoint_goes_on_from_the_last_epoch_that_there_is(trained, train):
+    """As runs of older versions are; also a copy of the public release's checkpoint."""
+    world, _ = trained
+    run, whole = world.run("older"), world.run("raw")
+    run.mkdir()
+    for name in ("epoch_008.pth.tar", "metrics.jsonl"):
+        (run / name).write_bytes((whole / name).read_bytes())
+    (run / "params.json").write_text(json.dumps({"opt": {}, "aam": "other.pth"}))
+    args = [world.config, "--output", "older", "-c", "2", "--quiet"]
+    assert f"{run}: was trained with aam = 'other.pth', now it is None" in one_line(train(*args))
+    (run / "params.json").unlink()
+    done = train(*args)
+    assert (done.returncode, done.stdout) == (0, f"{run / LAST}\n")
+    assert {path.name for path in run.glob("epoch*")} == {f"epoch_{epoch:03d}.pth.tar" for epoch in (8, 10, 11)}
+    assert same_training(read(run / LAST), read(whole / LAST))
+    assert records(run) == records(whole)
+    (run / RESUMABLE).unlink()
+    written = (run / LAST).stat().st_mtime_ns
+    assert train(*args).stdout == f"{run / LAST}\n"
+    assert (run / LAST).stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_nearly_the_same_training(trained, train, evaluated, precision):
+    world, _ = trained
+    done = train(world.config, "--output", precision, "--quiet", "--set", f"engine.precision={precision}")
+    assert done.returncode == 0, done.stderr
+    half, single = (records(world.run(name))[0]["loss/total"] for name in (precision, "raw"))
+    assert half != single
+    assert half == pytest.approx(single, rel=0.02)
+    content = read(world.run(precision) / LAST)
+    assert {value.dtype for value in content["state_dict"].values()} == {torch.float32}
+    figure = re.search(r"average mAP: (\S+) %", evaluated(world.config, world.run(precision)).stdout)[1]
+    assert float(figure) > 75
+
+
+def test_accumulated_batches_make_one_update_and_the_schedule_knows(trained, train):
+    world, _ = trained
+    done = train(world.config, "--output", "accumulated", "--quiet", "--set", "engine.accumulate=3")
+    assert done.returncode == 0, done.stderr
+    scheduler = read(world.run("accumulated") / LAST)["scheduler"]
+    assert scheduler["last_epoch"] == scheduler["max_epochs"] == 12 * 2  # three batches, then the fourth
+    refused = one_line(train(world.config, "--output", "accumulated", "--quiet", "--set", "engine.accumulate=2"))
+    assert "was trained with accumulate = 3, now it is 2" in refused
+
+
+def test_several_processes_are_refused(world, train, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert one_line(train(world.config, "--output", "x")) == (
+        "train.py: tridet/train.py: has no work for several processes; start it with python instead of torchrun"
+    )
+    assert not world.runs.exists()
+
+
 def test_restart_trains_anew_with_what_another_run_would_refuse(world, train):
     first = train(world.config, "--output", "x", "--set", "opt.early_stop_epochs=3", "-c", "1", "--quiet")
     assert first.returncode == 0
@@ -289,7 +356,7 @@ def test_restart_trains_anew_with_what_another_run_would_refuse(world, train):
     before = {path.name: path.read_bytes() for path in run.glob("*.*")}
     refused = train(world.config, "--output", "x", "--quiet", *other)
     assert refused.returncode == 2
-    assert f"{run}: was trained with another 'opt'; choose another --output, or start anew with --restart" in (
+    assert f"{run}: was trained with config.opt.early_stop_epochs = 3, now it is 2; choose another run folder" in (
         refused.stderr
     )
     faulty = train(world.config, "--output", "x", "--quiet", "--restart", "--set", "train_split=[vaildation]")
@@ -297,7 +364,9 @@ def test_restart_trains_anew_with_what_another_run_would_refuse(world, train):
     assert {path.name: path.read_bytes() for path in run.glob("*.*")} == before  # only sound input replaces a run
     assert train(world.config, "--output", "x", "--quiet", "--restart", *other).returncode == 0
     assert [path.name for path in run.glob("epoch*")] == ["epoch_001.pth.tar"]
-    assert {line["step"] for line in records(run)} == {4, 8}
+    assert [line["step"] for line in records(run)] == [0, 1]
+    content = read(run / RESUMABLE)
+    assert (content["epoch"], content["params"]["num_epochs"]) == (2, 2)
 
 
 def test_looking_at_the_test_split_changes_no_weight(trained, train):
@@ -305,9 +374,10 @@ def test_looking_at_the_test_split_changes_no_weight(trained, train):
     done = train(world.config, "--output", "watched", "--eval-freq", "5", "--quiet")
     assert done.returncode == 0
     assert same_training(read(world.run("watched") / LAST), read(world.run("raw") / LAST))
-    watched = {line["step"]: line["test/average_map"] for line in records(world.run("watched")) if len(line) == 2}
-    assert list(watched) == [20, 40, 48]
-    assert watched[48] > watched[20]
+    name = "test/average_map"
+    watched = {line["step"]: line[name] for line in records(world.run("watched")) if name in line}
+    assert list(watched) == [4, 9, 11]
+    assert watched[11] > watched[4]
 
 
 def test_without_a_name_the_run_is_called_by_the_time(world, train):
@@ -350,7 +420,7 @@ def test_training_through_an_anonymizer_that_does_nothing_is_training_on_raw_fea
     torch.save({**torch.load(path), "epoch": 1}, path)  # another file of the same name
     refused = train(world.config, "--output", "identity", "--aam", path, "--quiet")
     assert refused.returncode == 2
-    assert "was trained with another 'aam_sha256'" in refused.stderr
+    assert f"{world.run('identity')}: was trained with aam_sha256 = " in refused.stderr
 
 
 def test_an_anonymizer_that_does_something_is_named_with_its_result(trained, evaluated, aam):
@@ -572,6 +642,8 @@ def spoil(world, what):
         "override without sign": (["--set", "opt.epochs"], r"--set opt.epochs: has no '='"),
         "override of a value": (["--set", "opt.epochs=3", "--set", "opt.epochs.x=3"], r"'epochs' was given a value"),
         "override that is no YAML": (["--set", "opt.epochs=[3"], r"--set opt.epochs=\[3: has a value that can't"),
+        "precision that there isn't": (["--set", "engine.precision=int8"], r"precision = 'int8', expected 'fp32' or"),
+        "update that never comes": (["--set", "engine.accumulate=0"], r"engine.accumulate: 0 must be more than 0"),
         "override of another type": (["--set", "opt.epochs=many"], r"opt.epochs = 'many', expected int"),
         "anonymizer that isn't there": (["--aam", "aam.pth"], r"aam.pth: no such checkpoint"),
         "batch without end": (["--set", "loader.batch_size=9"], r"loader.batch_size: 9 makes no batch of 8 videos"),
@@ -592,6 +664,8 @@ def spoil(world, what):
         "override without sign",
         "override of a value",
         "override that is no YAML",
+        "precision that there isn't",
+        "update that never comes",
         "override of another type",
         "anonymizer that isn't there",
         "batch without end",
@@ -610,18 +684,28 @@ def test_a_feature_that_is_no_number_stops_before_a_checkpoint(world, train):
     assert not list(world.run("x").glob(".*"))
 
 
-@pytest.mark.parametrize(("changes", "culprit"), [({}, r"\w+_loss"), ({"opt.early_stop_epochs": 1}, r"backbone\S+")])
-def test_what_is_not_finite_is_never_saved(world, train, changes, culprit):
-    """In one epoch of one step the loss is still finite, the weights after it aren't."""
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"loader.batch_size": 4},
+            r"loss term '\w+': isn't finite in step 2 of epoch 1; lower the learning rate or its weight",
+        ),
+        (
+            {"loader.batch_size": 8},
+            r"weight 'backbone\S+' of tridet: isn't finite after epoch 1; lower the learning rate",
+        ),
+    ],
+)
+def test_what_is_not_finite_is_never_saved(world, train, changes, message):
+    """In an epoch of two steps it shows in the loss; after one step the loss was finite, the weights aren't."""
     changes = {"opt.type": "SGD", "opt.learning_rate": 1e38, "opt.warmup": False, **changes}
-    changes |= {"train_cfg.clip_grad_l2norm": 0, "train_cfg.loss_weight": 1e4, "loader.batch_size": 8}
+    changes |= {"train_cfg.clip_grad_l2norm": 0, "train_cfg.loss_weight": 1e4}
     flags = [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]
     done = train(world.config, "--output", "x", "-c", "1", "--quiet", *flags)
-    assert re.fullmatch(
-        rf"train.py: {culprit}: is -?(nan|inf) in epoch [12]; lower opt.learning_rate and train anew with --restart",
-        one_line(done),
-    )
+    assert re.fullmatch(rf"train.py: {message}; there is no checkpoint yet", one_line(done))
     assert newest(world.run("x")) is None
+    assert not (world.run("x") / RESUMABLE).exists()
 
 
 def test_evaluation_refuses_what_does_not_fit(trained, evaluated, aam, world):
