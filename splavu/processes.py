@@ -96,7 +96,11 @@ def connect(device: str = "auto") -> Processes:
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return Processes(pick_device(device))
-    from lightning_fabric import Fabric  # takes two seconds, and only several processes need it
+    try:
+        from lightning_fabric import Fabric  # takes two seconds, and only several processes need it
+    except ImportError as error:
+        remedy = 'pip install "splavu[distributed]"'
+        raise UserError("torchrun", "several processes need lightning-fabric", remedy) from error
 
     on_gpu = pick_device(device).type == "cuda"
     local = int(os.environ.get("LOCAL_WORLD_SIZE", count))
