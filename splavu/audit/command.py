@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--aam", type=Path, help="checkpoint of the anonymizer")
     parser.add_argument("--num-heads", type=int, default=8, help="of a published checkpoint, which doesn't say")
     parser.add_argument("--quick", action="store_true", help="three fast families, one seed: a first look")
+    parser.add_argument(
+        "--attributes-only", action="store_true", help="leave out linkage, inversion, membership, learning curves"
+    )
     parser.add_argument("--margin", type=float, default=0.05, help="of AUC around 0.5 that counts as chance")
     parser.add_argument("--max-train-rows", type=int, default=20_000, help="attackers learn from a draw of as many")
     parser.add_argument("--out", type=Path, help="folder for evidence.json")
@@ -49,7 +52,11 @@ def run(args: argparse.Namespace) -> int:
     table = read_table(args.labels, args.groups, attributes=attributes)
     others = {role: path for role, path in (("groups", args.groups), ("aam", args.aam)) if path is not None}
     material = read_material(args.released, table, labels=args.labels, raw=args.raw, others=others, seed=args.seed)
-    changes = {"margin": args.margin, "max_train_rows": args.max_train_rows}
+    changes = {
+        "margin": args.margin,
+        "max_train_rows": args.max_train_rows,
+        "attributes_only": args.attributes_only,
+    }
     options = (
         Options.quickly(seeds=(args.seed,), **changes)
         if args.quick

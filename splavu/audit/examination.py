@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +29,8 @@ from splavu.audit import gates
 from splavu.audit.effort import code_lengths, learning_curve
 from splavu.audit.evidence import SCHEMA, Evidence, RungFound
 from splavu.audit.headline import headline
-from splavu.audit.identity import inverted, learn_inverters, linked_people, members
+from splavu.audit.identity import Serve, inverted, learn_inverters, linked_people, members
+from splavu.audit.inversion import Inverter
 from splavu.audit.judging import Judge, attacker_table
 from splavu.audit.ladder import KNOWS, Climb, climb, num_fits
 from splavu.audit.material import Material
@@ -61,6 +62,8 @@ class Options:
     margin: float = 0.05
     """Of AUC, for 'at chance'."""
     max_train_rows: int = 20_000
+    attributes_only: bool = False
+    """Leaves out linkage, inversion, membership, learning curve and code length."""
     quick: bool = False
 
     def __post_init__(self) -> None:
@@ -121,9 +124,11 @@ def examine(
         reference = material.released if raw is None else raw
         shuffling = dataclasses.replace(campaign, attackers=options.gate_families, seeds=options.gate_seeds)
         shuffled = shuffling.run([shuffled_labels(reference, seed=seed) for seed in options.gate_seeds])
-        curve = learning_curve(material.released, options.curve_families, campaign)
-        kinds = {"released": material.released} | ({} if raw is None else {"raw": raw})
-        lengths = code_lengths(kinds, material.attributes, campaign)
+        curve, lengths = [], {}
+        if not options.attributes_only:
+            kinds = {"released": material.released} | ({} if raw is None else {"raw": raw})
+            curve = learning_curve(material.released, options.curve_families, campaign)
+            lengths = code_lengths(kinds, material.attributes, campaign)
 
     judge = Judge(
         attributes=material.attributes,
@@ -158,15 +163,26 @@ def examine(
         ),
         learning_curve=tuple(curve),
         code_length=lengths,
-        linkage=linked_people(material, serve=serve, num_resamples=options.num_resamples),
-        inversion=inverted(material, inverters, num_resamples=options.num_resamples),
-        membership=members(material, num_resamples=options.num_resamples, seed=options.seeds[0]),
+        **_beyond_attributes(material, options, inverters, serve),
         warnings=material.warnings,
         seconds=time.perf_counter() - started,
     )
 
 
-def served_alone(anonymizer: Anonymizer, device: torch.device | str) -> Callable[[np.ndarray], np.ndarray]:
+def _beyond_attributes(
+    material: Material, options: Options, inverters: Mapping[str, Inverter], serve: Serve | None
+) -> dict[str, dict[str, Any]]:
+    """The three parts of the evidence that ask for no attribute."""
+    if options.attributes_only:
+        return {"linkage": {}, "inversion": {}, "membership": {}}
+    return {
+        "linkage": linked_people(material, serve=serve, num_resamples=options.num_resamples),
+        "inversion": inverted(material, inverters, num_resamples=options.num_resamples),
+        "membership": members(material, num_resamples=options.num_resamples, seed=options.seeds[0]),
+    }
+
+
+def served_alone(anonymizer: Anonymizer, device: torch.device | str) -> Serve:
     """The anonymizer as a function of arrays, each row as if it came alone."""
     anonymizer = anonymizer.to(device).eval()
 

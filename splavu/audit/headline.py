@@ -92,8 +92,8 @@ def headline(
     by_unit = {name: _reduction(one.leakage) for name, one in found.items()}
     reduction, semi = by_unit[unit], _reduction(semi_informed.leakage)
     sentence = (
-        f"the strongest attacker's excess over chance falls by {_percent(reduction)} (judged by {unit}; "
-        f"{found[unit].verdict}); a fresh attacker who sees one clip loses {_percent(semi)}"
+        f"reduction of the excess over chance under the strongest attackers: {_percent(reduction)}, judged by {unit} "
+        f"({found[unit].verdict}); under fresh attackers of single clips: {_percent(semi)}"
     )
     return Headline(
         sentence=sentence,

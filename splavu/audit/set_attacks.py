@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -46,6 +47,7 @@ def attack_sets(
     sets = set_data(data, unit)
     if kept is not None:
         sets = AttackData(**{name: _only(rows, kept) for name, rows in sets.splits.items()})
+        clip = dataclasses.replace(_only(clip, kept), tuned=_only(clip.tuned, kept))
     shown = Exposure(sets.validation, sets.test)
     found = {
         "mean of scores": set_attack(clip, unit, "mean"),
@@ -55,6 +57,9 @@ def attack_sets(
     if attackers:
         found["learnt pooling"] = _learnt_pooling(data, sets, unit, campaign, attackers)
     return joined(found)
+
+
+_Labelled = TypeVar("_Labelled", Rows, Attack, Scored)
 
 
 @dataclass(frozen=True)
@@ -102,5 +107,6 @@ def _learnt_pooling(
     )
 
 
-def _only(rows: Rows, kept: np.ndarray) -> Rows:
-    return dataclasses.replace(rows, labels=np.where(kept, rows.labels, np.float32(np.nan)))
+def _only(labelled: _Labelled, kept: np.ndarray) -> _Labelled:
+    """The same with the labels of the other attributes unknown."""
+    return dataclasses.replace(labelled, labels=np.where(kept, labelled.labels, np.float32(np.nan)))
