@@ -155,16 +155,14 @@ def membership(
     def judge(name: str, scores: np.ndarray) -> MembershipAttack:  # [2, N], of use in its own half only
         by_row = _halved(is_member, half), scores.T
         by_person = _halved(is_member[first], half[first]), np.stack([_means(s, person) for s in scores], axis=1)
-        draws = resampled_aucs(*by_row, of_rows).mean(axis=1)
+        draws = _together(resampled_aucs(*by_row, of_rows))
         # The halves' scores come from two attackers; by known others' mean and spread they can be accused alike.
         alike = np.where(half == 0, *(_by_others(s, (half != h) & (is_member == 0)) for h, s in enumerate(scores)))
         rate = tpr_at_fpr(is_member, alike, fpr)
         return MembershipAttack(
             name,
             auc=estimated(aucs(*by_row).mean(), draws, chance=0.5),
-            person_auc=estimated(
-                aucs(*by_person).mean(), resampled_aucs(*by_person, of_people).mean(axis=1), chance=0.5
-            ),
+            person_auc=estimated(aucs(*by_person).mean(), _together(resampled_aucs(*by_person, of_people)), chance=0.5),
             tpr=None
             if rate is None
             else estimated(rate, resampled_tprs(is_member, alike, of_rows, fpr=fpr), chance=fpr),
@@ -177,6 +175,16 @@ def membership(
         logistic=judge("logistic", combined),
         num_people=(len(np.unique(member_people)), len(np.unique(other_people))),
     )
+
+
+def _together(draws: np.ndarray) -> np.ndarray:  # [R, 2] -> [R]
+    """Mean of the two halves' draws, the least with the least and so on, as if the halves were one.
+
+    Where there is nothing to find they nearly are: a signal that by luck lies higher for members in both halves makes
+    both attacks succeed, one that lies higher in one and lower in the other makes both fail. Draws that know nothing of
+    this gave 95 % intervals that held 0.5 in 85 % of simulated cases.
+    """
+    return np.sort(draws, axis=0).mean(axis=1)
 
 
 def _halves(people: np.ndarray, is_member: np.ndarray, seed: int) -> np.ndarray:  # [N], [N] -> [N] of 0 and 1

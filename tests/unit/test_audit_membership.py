@@ -46,12 +46,14 @@ def test_true_positives_at_few_false_ones():
 
 def test_no_membership_is_chance_on_average():
     """People differ, and which of them are members is luck: attacks must not profit from it."""
-    found = [membership(*draw(seed, 0.0, person=2.0, num_people=10), num_resamples=40, seed=seed) for seed in range(60)]
+    found = [
+        membership(*draw(seed, 0.0, person=1.0, num_people=30), num_resamples=100, seed=seed) for seed in range(60)
+    ]
     for pick in ("strongest", "logistic"):
         values = [getattr(result, pick).auc.value for result in found]
-        assert np.mean(values) == pytest.approx(0.5, abs=0.05)
+        assert np.mean(values) == pytest.approx(0.5, abs=0.03)
         covered = [getattr(r, pick).auc.low <= 0.5 <= getattr(r, pick).auc.high for r in found]
-        assert np.mean(covered) > 0.75  # of 0.95: ten people a side are few
+        assert np.mean(covered) > 0.88  # 0.95 less two deviations of 60 draws
 
 
 def test_the_judged_half_is_unknown_to_its_attacker():
