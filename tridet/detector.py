@@ -8,11 +8,13 @@ reach `feats` that ask for them: the adapter that makes the features can be trai
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp import is_autocast_available
 
 from tridet import config as configuration
 from tridet.config import Config
@@ -137,7 +139,7 @@ class TriDet(nn.Module):
         if self.training:
             positive = max(targets.num_points, 1)
             self.loss_normaliser = MOMENTUM * self.loss_normaliser + (1 - MOMENTUM) * positive
-        with torch.autocast(self.device.type, enabled=False):
+        with _without_autocast(self.device):
             return batch_losses(
                 outputs,
                 targets.to(self.device),
@@ -237,6 +239,10 @@ def build_model(config: Config | Mapping[str, Any]) -> TriDet:
 def _single(logits: Tensor | None) -> Tensor | None:
     """In float32, which `torch.autocast` may have left; the same tensor where it hasn't."""
     return None if logits is None else logits.float()
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager:
+    return torch.autocast(device.type, enabled=False) if is_autocast_available(device.type) else nullcontext()
 
 
 def _steps(video: Video) -> int:
