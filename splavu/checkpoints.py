@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from splavu.errors import UserError
+from splavu.errors import UserError, writing
 
 FORMAT_VERSION = 1
 RESUMABLE = "model_temp.pth"
@@ -35,20 +35,19 @@ def write(path: str | Path, content: Mapping[str, Any]) -> Path:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save({"format_version": FORMAT_VERSION, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch turns some failed writes into the second
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        remedy = "free space or choose another output folder, then run the same command to go on"
-        raise UserError(path, f"can't be written ({reason})", remedy) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                torch.save({"format_version": FORMAT_VERSION, **content}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except RuntimeError as error:  # what torch makes of some failed writes
+            raise OSError(str(error).splitlines()[0]) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
     return path
 
 

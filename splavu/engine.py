@@ -127,12 +127,11 @@ class Engine:
 class NonFiniteLoss(UserError):
     """A loss term that is NaN or infinite: names the term, the step and the epoch."""
 
-    def __init__(self, term: str, step: int, epoch: int) -> None:
-        super().__init__(
-            f"loss term '{term}'",
-            f"isn't finite in step {step + 1} of epoch {epoch + 1}",
-            "lower the learning rate or its weight",
-        )
+    @classmethod
+    def of(cls, term: str, step: int, epoch: int) -> NonFiniteLoss:
+        """Of step and epoch as they are counted from 0."""
+        problem = f"isn't finite in step {step + 1} of epoch {epoch + 1}"
+        return cls(f"loss term '{term}'", problem, "lower the learning rate or its weight")
 
 
 class _Sums:
@@ -161,7 +160,7 @@ class _Sums:
         if is_bad.any():
             earliest = torch.where(is_bad > 0, self.first_bad, torch.inf).argmin()
             step = self.first_bad[earliest]
-            raise NonFiniteLoss(self.names[earliest], int(step) if step.isfinite() else self.count - 1, self.epoch)
+            raise NonFiniteLoss.of(self.names[earliest], int(step) if step.isfinite() else self.count - 1, self.epoch)
 
     def means(self) -> dict[str, float]:
         self.check()

@@ -40,3 +40,13 @@ def as_user_errors(kind: type[Exception]) -> Iterator[None]:
         yield
     except kind as error:
         raise UserError(error.culprit, error.problem, error.remedy) from error
+
+
+@contextmanager
+def writing(path: object) -> Iterator[None]:
+    """Turns a failed write (disk full, read-only, no such place) into a `UserError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "free space or choose another output folder, then run the same command to go on"
+        raise UserError(path, f"can't be written ({error.strerror or error})", remedy) from error

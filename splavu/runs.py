@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from splavu.errors import UserError
+from splavu.errors import UserError, writing
 from splavu.params import as_dict
 from splavu.runtime import versions
 
@@ -80,16 +81,17 @@ class RunFolder:
 
     def log(self, *, step: int, **metrics: float) -> None:
         """Append one record to metrics.jsonl and to TensorBoard; `step` counts epochs in training."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
-        if self._writer is None:
-            # Imported late: TensorBoard takes a second to load, and only training needs it.
-            from torch.utils.tensorboard import SummaryWriter
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            with (self.path / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({"step": step, **metrics}) + "\n")
+            if self._writer is None:
+                # Imported late: TensorBoard takes a second to load, and only training needs it.
+                from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self.path / "tensorboard"), purge_step=step)
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
+                self._writer = SummaryWriter(str(self.path / "tensorboard"), purge_step=step)
+            for name, value in metrics.items():
+                self._writer.add_scalar(name, value, step)
 
     def history(self) -> list[dict[str, float]]:
         """The records of metrics.jsonl, oldest first."""
@@ -120,13 +122,18 @@ class RunFolder:
 def write_text(path: str | Path, text: str) -> Path:
     """Write a text file so that it's there whole or not at all."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
     return path
 
 
