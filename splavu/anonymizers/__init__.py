@@ -6,19 +6,28 @@ sequence of length B, so that every anonymized feature is a mixture of strangers
 `attends_over='batch'` to reproduce its numbers, and it is refused where features are released.
 """
 
+from splavu.anonymizers.affine import AffineAnonymizer
 from splavu.anonymizers.base import SERVING_TILE, Anonymizer, AttendsOver, in_tiles, one_by_one
+from splavu.anonymizers.chain import Chain
 from splavu.anonymizers.identity import IdentityAnonymizer
 from splavu.anonymizers.mlp import MLPAnonymizer
+from splavu.anonymizers.noise import GaussianNoise
+from splavu.anonymizers.quantizer import CodeUsage, Quantizer
 from splavu.anonymizers.registry import ANONYMIZERS, build_anonymizer, infer_architecture
 from splavu.anonymizers.transformer import SelfAttentionBlock, TransformerAnonymizer
 
 __all__ = [
     "ANONYMIZERS",
     "SERVING_TILE",
+    "AffineAnonymizer",
     "Anonymizer",
     "AttendsOver",
+    "Chain",
+    "CodeUsage",
+    "GaussianNoise",
     "IdentityAnonymizer",
     "MLPAnonymizer",
+    "Quantizer",
     "SelfAttentionBlock",
     "TransformerAnonymizer",
     "build_anonymizer",

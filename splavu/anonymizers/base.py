@@ -55,8 +55,9 @@ class Anonymizer(nn.Module):
         raise NotImplementedError
 
     def map_sequences(self, sequences: Tensor, valid: Tensor | None) -> Tensor:  # [B, T, D], [B, T] -> [B, T, D]
-        """Each sequence on its own; by default each of its steps."""
-        return self.map_rows(sequences.flatten(0, 1)).view_as(sequences)
+        """Each sequence on its own; by default each of its steps, with the bits it has alone."""
+        rows = sequences.flatten(0, 1)
+        return (self.map_rows(rows) if self.training else in_tiles(self.map_rows, rows)).view_as(sequences)
 
     def _forward_rows(self, rows: Tensor) -> Tensor:  # [B, D] -> [B, D]
         if self.training:

@@ -7,9 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
+from splavu.anonymizers.affine import AffineAnonymizer
 from splavu.anonymizers.base import Anonymizer
+from splavu.anonymizers.chain import Chain
 from splavu.anonymizers.identity import IdentityAnonymizer
 from splavu.anonymizers.mlp import MLPAnonymizer
+from splavu.anonymizers.noise import GaussianNoise
+from splavu.anonymizers.quantizer import Quantizer
 from splavu.anonymizers.transformer import TransformerAnonymizer
 from splavu.errors import UserError, nearest
 
@@ -17,18 +21,24 @@ ANONYMIZERS: Mapping[str, type[Anonymizer]] = {
     "transformer": TransformerAnonymizer,
     "mlp": MLPAnonymizer,
     "identity": IdentityAnonymizer,
+    "affine": AffineAnonymizer,
+    "quantizer": Quantizer,
+    "noise": GaussianNoise,
+    "chain": Chain,
 }
 """Name in params (`fa_arch`) -> class."""
 
 
 def build_anonymizer(arch: str, feature_dim: int, **options: Any) -> Anonymizer:
-    """The anonymizer called `arch`; `options` are its constructor's.
+    """The anonymizer called `arch`; `options` are its constructor's, the stages of a chain named as in `architecture`.
 
     Raises:
         UserError: Unknown architecture or option.
     """
     if arch not in ANONYMIZERS:
         raise UserError("fa_arch", f"'{arch}' is no anonymizer", nearest(arch, ANONYMIZERS))
+    if "stages" in options:
+        options["stages"] = [build_anonymizer(**stage) for stage in options["stages"]]
     try:
         return ANONYMIZERS[arch](feature_dim, **options)
     except TypeError as error:

@@ -152,7 +152,7 @@ def test_reproduction_mode_mixes_strangers_and_serving_alone_undoes_it():
         torch.testing.assert_close(alone[2], anonymizer(rows[2:3])[0], **TOLERANCE)  # a batch of one
 
 
-@pytest.mark.parametrize("arch", sorted(ANONYMIZERS))
+@pytest.mark.parametrize("arch", sorted(set(ANONYMIZERS) - {"quantizer"}))  # which has no codes to be it
 @pytest.mark.parametrize("shape", [(WIDTH,), (5, WIDTH), (2, 3, WIDTH), (2, 2, 3, WIDTH)])
 def test_a_new_anonymizer_is_exactly_the_identity(arch, shape):
     anonymizer, features = build_anonymizer(arch, WIDTH), torch.randn(shape)

@@ -23,7 +23,7 @@ LAYERS = (
         "processes",
     ),
     ("packing", "packed", "clips", "streams", "datasets", "metrics", "groups", "retrieval", "tradeoff"),
-    ("anonymizers", "objectives", "optimizers"),
+    ("anonymizers", "erasure", "objectives", "optimizers"),
     ("heads", "critics", "attackers"),
     ("learners", "tasks", "checkpoints", "runs"),
     ("engine", "probes", "loop", "multitask", "protocols", "attacks", "crossfit", "published", "released"),

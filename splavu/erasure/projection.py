@@ -1,0 +1,63 @@
+"""An affine projection as its two thin factors, and the two that know nothing of privacy: PCA and random directions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splavu.errors import UserError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """`x -> center + outward inward (x - center)`: D - r numbers are kept of D."""
+
+    center: Array  # [D]
+    inward: Array  # [D - r, D]
+    outward: Array  # [D, D - r]
+
+    @property
+    def rank(self) -> int:
+        """r, the number of directions removed."""
+        return len(self.center) - len(self.inward)
+
+    @property
+    def matrix(self) -> Array:  # [D, D]
+        return self.outward @ self.inward
+
+    def __call__(self, features: NDArray) -> Array:  # [N, D] -> [N, D]
+        return self.center + (features - self.center) @ self.inward.T @ self.outward.T
+
+    @classmethod
+    def of_matrix(cls, matrix: Array, center: Array, *, rank: int) -> Projection:  # [D, D], [D]
+        """The factors of a matrix that removes `rank` directions, the inward one with orthonormal rows."""
+        left, values, right = np.linalg.svd(matrix)
+        kept = len(center) - rank
+        return cls(center, right[:kept], left[:, :kept] * values[:kept])
+
+
+def pca(features: NDArray, *, keep: int) -> Projection:  # [N, D]
+    """The `keep` directions of largest variance; blind to what is private, and to what is useful."""
+    check_kept(keep, features.shape[1])
+    center = features.mean(axis=0, dtype=np.float64)
+    _, _, directions = np.linalg.svd(features - center, full_matrices=len(features) < features.shape[1])
+    return Projection(center, directions[:keep], directions[:keep].T)
+
+
+def random_projection(features: NDArray, *, keep: int, seed: int = 0) -> Projection:  # [N, D]
+    """`keep` directions drawn uniformly, orthonormal; features are read for their mean only."""
+    width = features.shape[1]
+    check_kept(keep, width)
+    directions, triangle = np.linalg.qr(np.random.default_rng(seed).normal(size=(width, keep)))
+    directions = directions * np.sign(np.diag(triangle))  # uniform only with the signs of QR fixed
+    return Projection(features.mean(axis=0, dtype=np.float64), directions.T, directions)
+
+
+def check_kept(keep: int, width: int) -> None:
+    """Refuse numbers of dimensions that can't be kept."""
+    if not 1 <= keep <= width:
+        raise UserError("keep", f"{keep} of {width} dimensions", f"give 1 to {width}")
