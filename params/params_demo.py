@@ -23,10 +23,11 @@ num_heads = 8
 batch_as_sequence = False
 
 # optimisation
-num_epochs = 15  # of 30 steps: the longest source, here TAD, sets the length
+num_epochs = 90  # of 5 steps, a pass over the clips; detection and anomaly detection go on where they stopped
 batch_size_ar = 128  # the data set is small: more steps an epoch
 v_batch_size = 512
-val_freq = 5
+val_freq = 30
+checkpoint_freq = 10
 learning_rate_fa = 1e-3
 learning_rate_ft = 1e-3
 learning_rate_ft_ad = 1e-3

@@ -24,6 +24,7 @@ v_batch_size = 512
 val_freq = 2  # epochs between validations
 learning_rate_fa = 1e-4  # for batch 512; scale linearly
 learning_rate_ft = 1e-4
+# precision = "bf16", accumulate, clip_norm, ema_decay, compile, deterministic, checkpoint_freq: see docs/training.md
 
 # losses
 fa_loss_weight = 100  # latent consistency; features of larger variance want a smaller one
