@@ -43,6 +43,10 @@ _PIECES_AHEAD = 4
 """Pieces a worker makes before the first of them is taken: this bounds the memory."""
 
 
+_ALL_AT_ONCE = getattr(mmap, "MAP_POPULATE", 0)
+"""Map all pages of a piece now, not each when it is first read."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One video or image: its key, and how to get its clips. `pieces` runs elsewhere and may raise UserError.
@@ -329,30 +333,30 @@ def _send_piece(owner: connection.Connection, output: str, clips: Tensor) -> Non
     if num_clips > 1 and length > 1 and step % each == 0 and step < length * each:
         window = (length, step // each)
         frames = clips.as_strided(((num_clips - 1) * window[1] + length, *clips.shape[2:]), clips.stride()[1:])
-    with _shared_memory(frames.numel()) as (descriptor, memory):
-        torch.frombuffer(memory, dtype=torch.uint8).view(frames.shape).copy_(frames)
+    # Written, not mapped: the kernel would clear every page first, and stop the process at each.
+    descriptor = _nameless_file()
+    try:
+        levels = memoryview(frames.contiguous().numpy()).cast("B")
+        while levels:
+            levels = levels[os.write(descriptor, levels) :]
         owner.send(("piece", output, tuple(frames.shape), window))
         reduction.send_handle(owner, descriptor, os.getppid())
+    finally:
+        os.close(descriptor)
 
 
 def _received(descriptor: int, shape: tuple[int, ...], window: tuple[int, int] | None) -> Tensor:
     try:
-        memory = mmap.mmap(descriptor, 0)  # lives as long as the tensor
+        memory = mmap.mmap(descriptor, 0, mmap.MAP_SHARED | _ALL_AT_ONCE)  # lives as long as the tensor
     finally:
         os.close(descriptor)
     frames = torch.frombuffer(memory, dtype=torch.uint8).view(shape)
     return frames if window is None else frames.unfold(0, *window).movedim(-1, 1)
 
 
-@contextlib.contextmanager
-def _shared_memory(size: int) -> Iterator[tuple[int, mmap.mmap]]:
+def _nameless_file() -> int:
+    """A descriptor of shared memory, or on macOS of a file without a name."""
     if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("clips")
-    else:  # macOS: a file without a name
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    try:
-        os.ftruncate(descriptor, size)
-        yield descriptor, mmap.mmap(descriptor, size)
-    finally:
-        os.close(descriptor)
+        return os.memfd_create("clips")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
