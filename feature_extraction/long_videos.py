@@ -29,7 +29,15 @@ from feature_extraction.extraction import extract
 from feature_extraction.obfuscation import OBFUSCATIONS, Obfuscation, default_features, obfuscation
 from feature_extraction.preprocessing import CROPS
 from feature_extraction.provenance import provenance
-from feature_extraction.shards import Shard, device_name, find_shard, is_under_torchrun, ranks_here
+from feature_extraction.shards import (
+    Shard,
+    device_name,
+    find_shard,
+    is_first_rank,
+    is_under_torchrun,
+    ranks_here,
+    sum_over_ranks,
+)
 from feature_extraction.sources import folder_files, listed_files
 from feature_extraction.video_features import NO_OVERLAP, check_clips, file_pieces, stacked
 from feature_extraction.videos import BACKENDS, backend_version, pick_backend
@@ -92,10 +100,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     for key, error in failures:
         print(f"failed: {key}: {error}")
-    if failures:
-        print(f"{len(failures)} failed; run the same command to try these again")
-    # Under torchrun another code would stop the other ranks.
-    return 1 if failures and not (shard is not None and is_under_torchrun()) else 0
+    if shard is not None and is_under_torchrun():
+        num_failed = sum_over_ranks(len(failures))
+        if not is_first_rank():  # it fails for all, when all are done
+            return 0
+    else:
+        num_failed = len(failures)
+    if num_failed:
+        print(f"{num_failed} failed; run the same command to try these again")
+    return 1 if num_failed else 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,7 +2,8 @@
 
 A shard is every N-th key in sorted order, the same whoever computes it, so nothing is said between the processes while
 they work. What a reader would get wrong: `torchrun` stops all ranks as soon as one exits with an error. Under it, a
-rank whose files failed exits with 0 and leaves its list for the last one, which reports for all (`splavu.stores`).
+rank whose files failed exits with 0, and one that knows of all failures fails for all: of those who fill one store the
+last, which finds the others' lists (`splavu.stores`), and of those who fill a folder the first (`sum_over_ranks`).
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
+from torch import distributed
 
 from splavu.errors import UserError
 
@@ -66,3 +69,19 @@ def device_name(asked: str, environment: Mapping[str, str] = os.environ) -> str:
 def is_under_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether an exit code other than 0 would stop the other ranks."""
     return "TORCHELASTIC_RUN_ID" in environment
+
+
+def is_first_rank(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this is rank 0, by torchrun's word."""
+    return environment.get("RANK", "0") == "0"
+
+
+def sum_over_ranks(count: int) -> int:
+    """The sum of every rank's `count` under torchrun; to be called once, at the end. Waits until all have come."""
+    distributed.init_process_group("gloo", timeout=timedelta(days=30))  # one rank may have much longer videos
+    try:
+        total = torch.tensor(count)
+        distributed.all_reduce(total)
+        return int(total)
+    finally:
+        distributed.destroy_process_group()
