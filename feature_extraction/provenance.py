@@ -30,7 +30,8 @@ def provenance(
 ) -> dict[str, str | int | float]:
     """Attributes of a store or folder: two runs that differ in one of them don't belong together.
 
-    `obfuscation` is there only where something was hidden, so that a store of raw frames is what it always was.
+    `obfuscation` is there only where something was hidden, so that a store of raw frames is what it always was, and
+    `weights_hub` with `weights_revision` only where a hub told them.
     """
     attributes: dict[str, str | int | float] = {
         "encoder": encoder.spec.name,
@@ -42,4 +43,5 @@ def provenance(
         "arithmetic": ARITHMETIC,
         "clip_rule": json.dumps(dict(clip_rule)),
     }
+    attributes |= encoder.origin
     return attributes | ({"obfuscation": hide.description} if hide is not None else {})

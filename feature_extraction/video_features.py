@@ -43,6 +43,7 @@ def video_features(
     backend: str | None = None,
     batch_size: int = 32,
     precision: str = "fp32",
+    hide: Obfuscation | None = None,
 ) -> VideoFeatures:
     """Features of one video, computed where the encoder is. Row t covers the frames from `stride * t` on.
 
@@ -54,12 +55,14 @@ def video_features(
         backend: A name in `videos.BACKENDS`; None is the default.
         batch_size: Clips in one pass through the encoder.
         precision: 'fp32' or 'bf16'.
+        hide: What is done to the frames before anything else, from `obfuscation.obfuscation`; a file of boxes must name
+            the video by its file name without extension.
 
     Raises:
         UserError: The video is missing or damaged, doesn't say its frame rate, or an argument is out of range.
     """
     check_clips(stride, crops, encoder.spec.num_frames)
-    with open_video(path, backend) as video:
+    with obfuscated(open_video(path, backend), hide, Path(path).stem) as video:
         job = Job(str(path), lambda: video_pieces(video, encoder.spec, stride=stride, crops=crops))
         (result,) = extract(
             [job],

@@ -6,7 +6,8 @@ import dataclasses
 import functools
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +28,11 @@ class FrozenEncoder(nn.Module, ABC):
 
     Attributes:
         spec: Width, frames and preprocessing as they are for the loaded weights.
+        origin: Attributes for a store, where the weights came from a hub: `weights_hub` and `weights_revision`.
     """
 
     spec: EncoderSpec
+    origin: Mapping[str, str] = MappingProxyType({})
 
     def freeze(self) -> None:
         """To be called at the end of a subclass's constructor."""

@@ -51,6 +51,7 @@ class HubEncoder(FrozenEncoder):
     def __init__(self, model: PreTrainedModel, spec: EncoderSpec, *, input_name: str, source: str) -> None:
         super().__init__()
         self.model, self.input_name, self.spec = model, input_name, spec
+        self.origin = hub_origin(source, model.config)
         self.freeze()
         self.spec = dataclasses.replace(spec, feature_dim=self._width(source))
 
@@ -118,6 +119,19 @@ def load_any(spec: EncoderSpec, weights: str | None) -> HubEncoder:
         input_name=model.main_input_name,
         source=weights,
     )
+
+
+def hub_origin(weights: str, config: PretrainedConfig) -> dict[str, str]:
+    """`weights_hub` and `weights_revision` of weights that came from a hub; {} for any other folder.
+
+    A folder of the hub's own cache (`models--OWNER--NAME/snapshots/REVISION`) tells them by its path.
+    """
+    if not Path(weights).is_dir():
+        return {"weights_hub": weights, "weights_revision": getattr(config, "_commit_hash", None) or "unknown"}
+    repository, kind, revision = ("", "", "", *Path(weights).absolute().parts)[-3:]
+    if not repository.startswith("models--") or kind != "snapshots":
+        return {}
+    return {"weights_hub": repository.removeprefix("models--").replace("--", "/"), "weights_revision": revision}
 
 
 def _load(weights: str, spec: EncoderSpec) -> tuple[PreTrainedModel, Preprocessing]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from feature_extraction.encoders import official
 from feature_extraction.encoders.cpu_transformer import CPUTransformer
 from feature_extraction.encoders.frozen import FrozenEncoder, fitted_spec
+from feature_extraction.encoders.hub import hub_origin
 from feature_extraction.encoders.vit import HEADS_OF_WIDTH, LAYER_NORM_EPS
 from splavu.encoders import EncoderSpec, Preprocessing
 from splavu.errors import UserError
@@ -265,4 +266,6 @@ def _load_pretrained(spec: EncoderSpec, weights: str) -> VideoMAEEncoder:
             f"{len(lost)} weights were not loaded, for example '{lost[0]}'",
             "use a fine-tuned VideoMAE, and transformers 5.5 or later",
         )
-    return VideoMAEEncoder(model, spec, source=weights)
+    encoder = VideoMAEEncoder(model, spec, source=weights)
+    encoder.origin = hub_origin(weights, model.config)
+    return encoder

@@ -15,7 +15,9 @@ transformers = pytest.importorskip("transformers")
 
 import config  # noqa: E402  needs the above
 from feature_extraction import feature_extraction_action, long_videos  # noqa: E402
-from feature_extraction.obfuscation import downsampled  # noqa: E402
+from feature_extraction.encoders import load_encoder  # noqa: E402
+from feature_extraction.obfuscation import downsampled, obfuscation  # noqa: E402
+from feature_extraction.video_features import video_features  # noqa: E402
 from splavu.errors import UserError  # noqa: E402
 from splavu.stores import FeatureFolder, FeatureStore  # noqa: E402
 
@@ -101,6 +103,18 @@ def test_clips_static_clips_and_long_videos_are_those_of_files_hidden_beforehand
         assert stores[0].attributes["obfuscation"].startswith(name)
         assert "obfuscation" not in stores[2].attributes
     assert_same(FeatureStore(tmp_path / "ours_fb3.h5"), FeatureStore(tmp_path / "before_fb3.h5"))
+
+
+@pytest.mark.parametrize("name", ["downsample-4x", "blacken"])
+def test_one_video_is_hidden_as_a_folder_is(tmp_path, weights, boxes, name):
+    videos, encoder = write_videos(tmp_path / "videos"), load_encoder("demo", weights)
+    with_boxes = {"person_boxes": str(boxes)} if name == "blacken" else {}
+    how = ("--obfuscate", name, *(("--person-boxes", boxes) if with_boxes else ()))
+    folder = extracted(long_videos, videos, tmp_path / "out", weights, *how)
+    (path,) = videos.rglob("long.*")
+    hidden = video_features(path, encoder, hide=obfuscation(name, **with_boxes)).features
+    np.testing.assert_allclose(hidden, folder["long"], atol=ROUNDING)
+    assert np.abs(hidden - video_features(path, encoder).features).max() > 100 * ROUNDING
 
 
 def test_a_store_of_raw_features_takes_no_hidden_ones(tmp_path, weights, boxes):

@@ -221,3 +221,23 @@ def test_a_large_videomae_has_a_row_of_its_own(tmp_path):
     assert encoder(torch.randn(2, 16, 3, 32, 32)).shape == (2, 1024) == (2, encoder.spec.feature_dim)
     with pytest.raises(UserError, match="1024 wide, videoMAE is 768; use --encoder videoMAE-large"):
         load_encoder("videoMAE", folder)
+
+
+def test_a_store_is_told_the_hub_name_and_revision_where_there_are_any(tmp_path):
+    from feature_extraction.encoders.hub import hub_origin
+    from feature_extraction.provenance import provenance
+
+    known = {"weights_hub": "owner/some-model", "weights_revision": "0a1b2c"}
+    config = transformers.VJEPA2Config()
+    config._commit_hash = "0a1b2c"
+    assert hub_origin("owner/some-model", config) == known
+    assert hub_origin("owner/some-model", transformers.VJEPA2Config())["weights_revision"] == "unknown"
+    cache = tmp_path / "models--owner--some-model" / "snapshots" / "0a1b2c"
+    cache.mkdir(parents=True)
+    for name, folder, save in (("vjepa2", cache, save_vjepa2), ("hf", tmp_path / "plain", save_vjepa2)):
+        encoder = load_encoder(name, str(save(folder)))
+        attributes = provenance(
+            encoder, preprocessing=encoder.spec.preprocessing, decoder="none", precision="fp32", clip_rule={}
+        )
+        told = {key: value for key, value in attributes.items() if key in known}
+        assert told == (known if folder == cache else {})
