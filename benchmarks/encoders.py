@@ -3,7 +3,8 @@
 Weights are random, written as the official files or hub folders are laid out, and loaded as `--encoder NAME --weights
 FILE` loads them, so a feature means nothing; what is shown is that each architecture takes a clip from file to feature,
 how wide it is, how long a clip takes and how large the network is. The frames of all readers are compared with PyAV's.
-Needs about 10 GB of memory and 5 GB of disk for the largest.
+`--whole` extracts every clip of the videos as `feature_extraction_action.py` would, once by each of `--readers`,
+and compares the features; it takes as long as it takes. Needs about 10 GB of memory and 5 GB of disk for the largest.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from feature_extraction.clips import cut_clips
@@ -22,6 +24,7 @@ from feature_extraction.encoders.i3d import InceptionI3D
 from feature_extraction.encoders.i3d_resnet import I3DResNet50
 from feature_extraction.encoders.vit import Architecture, VideoTransformer
 from feature_extraction.preprocessing import centre_view, normalise
+from feature_extraction.video_features import video_features
 from feature_extraction.videos import BACKENDS, list_videos, open_video
 from splavu.errors import UserError
 from splavu.tables import table
@@ -108,6 +111,23 @@ def run(name: str, weights: str | None, clips: Sequence[torch.Tensor]) -> list[s
     return [name, f"{millions:.1f}", size, str(spec.feature_dim), f"{min(seconds):.2f}"]
 
 
+def run_whole(name: str, weights: str | None, videos: Sequence[Path], readers: Sequence[str]) -> Iterator[list[str]]:
+    """A line for each reader: every clip of the videos, decoding included, and whether its features are the first's."""
+    encoder = load_encoder(name, weights)
+    first: list[np.ndarray] = []
+    for reader in readers:
+        started = time.perf_counter()
+        features = [video_features(video, encoder, backend=reader).features for video in videos]
+        seconds = time.perf_counter() - started
+        counts = [len(rows) for rows in features]
+        if not all(np.isfinite(rows).all() for rows in features):
+            raise UserError(name, f"gave features that are not finite, by {reader}")
+        first = first or features
+        same = all(np.array_equal(one, other) for one, other in zip(first, features, strict=True))
+        clips = " + ".join(map(str, counts))
+        yield [name, reader, clips, f"{seconds / sum(counts):.2f}", "yes" if same else "no"]
+
+
 def readers_table(videos: Sequence[Path]) -> Iterator[list[str]]:
     for name in BACKENDS:
         try:
@@ -124,6 +144,8 @@ def main() -> None:
     parser.add_argument(
         "--videos", type=Path, required=True, help="folder; the first 16 (or 64) frames of each are read"
     )
+    parser.add_argument("--whole", action="store_true", help="all clips of the videos instead of the first ones")
+    parser.add_argument("--readers", nargs="+", choices=BACKENDS, default=["pyav", "decord"], help="for --whole")
     parser.add_argument("--only", nargs="+", default=["demo", *WRITERS], help="encoders (default: all)")
     args = parser.parse_args()
     videos = list_videos(args.videos)
@@ -134,10 +156,15 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             torch.manual_seed(0)
             weights = None if name == "demo" else str(WRITERS[name](Path(folder) / "weights.pth"))
-            rows.append(run(name, weights, clips))
-            print(*rows[-1], flush=True)
-    print(f"\n{torch.get_num_threads()} threads, fp32, clips one at a time, random weights but for demo\n")
-    print(table(["encoder", "million weights", "frames x pixels", "width", "seconds a clip"], rows))
+            made = run_whole(name, weights, videos, args.readers) if args.whole else [run(name, weights, clips)]
+            for row in made:
+                rows.append(row)
+                print(*row, flush=True)
+    print(f"\n{torch.get_num_threads()} threads, fp32, random weights but for demo\n")
+    heads = ["reader", "clips", "seconds a clip", f"features equal {args.readers[0]}'s"]
+    if not args.whole:
+        heads = ["million weights", "frames x pixels", "width", "seconds a clip, one at a time"]
+    print(table(["encoder", *heads], rows))
 
 
 if __name__ == "__main__":
