@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--margin", type=float, default=0.05, help="of AUC around 0.5 that counts as chance")
     parser.add_argument("--max-train-rows", type=int, default=20_000, help="attackers learn from a draw of as many")
+    parser.add_argument("--max-clips", type=int, default=64, help="of a longer video, as many evenly spaced ones")
     parser.add_argument("--out", type=Path, help="folder for evidence.json")
     parser.add_argument("--seed", type=int, default=0, help="first of the seeds, and of the dealing of people")
     parser.add_argument("--workers", type=int, help="processes (default: one a core, at most 8)")
@@ -51,7 +52,15 @@ def run(args: argparse.Namespace) -> int:
     attributes = [name.strip() for name in args.attributes.split(",")] if args.attributes else None
     table = read_table(args.labels, args.groups, attributes=attributes)
     others = {role: path for role, path in (("groups", args.groups), ("aam", args.aam)) if path is not None}
-    material = read_material(args.released, table, labels=args.labels, raw=args.raw, others=others, seed=args.seed)
+    material = read_material(
+        args.released,
+        table,
+        labels=args.labels,
+        raw=args.raw,
+        others=others,
+        max_clips=args.max_clips,
+        seed=args.seed,
+    )
     changes = {
         "margin": args.margin,
         "max_train_rows": args.max_train_rows,

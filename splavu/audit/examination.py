@@ -35,7 +35,6 @@ from splavu.audit.judging import Judge, attacker_table
 from splavu.audit.ladder import KNOWS, Climb, climb, num_fits
 from splavu.audit.material import Material
 from splavu.audit.set_attacks import SET_ATTACKERS
-from splavu.audit.units import UNITS
 from splavu.errors import UserError, nearest
 from splavu.protocols import shuffled_labels
 from splavu.released import finite
@@ -137,7 +136,7 @@ def examine(
         num_swaps=options.num_swaps,
         margin=options.margin,
     )
-    released = {unit: climbed.released(unit) for unit in UNITS}
+    released = {unit: climbed.released(unit) for unit in climbed.units}
     strongest = {unit: judge.found(attack, climbed.raw.get(unit)) for unit, attack in released.items()}
     rungs = tuple(_rungs(climbed, judge))
     semi_informed = next(rung.found for rung in rungs if rung.name == "semi-informed")

@@ -17,10 +17,12 @@ from splavu import metrics
 from splavu.attacks import Attack, draws
 from splavu.audit import statistics
 from splavu.audit.evidence import Found, FoundAttribute, Rate
-from splavu.audit.statistics import Estimate, estimated
+from splavu.audit.statistics import estimated
 
 ALPHA = 0.05
 FPRS = (0.01, 0.001)
+SWAP_CELLS = 4_000_000
+"""Swaps times units that are held at once."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +146,7 @@ class Success:
             seed_weights,
             lambda column, s: metrics.resampled_average_precisions(attack.labels[:, [column]], s, resamples),
         )
-        swaps = metrics.permuted_rows(attack.clusters, attack.videos, num_permutations=judge.num_swaps, seed=1)
-        null = _drawn(
-            attack.chosen_scores,
-            np.full((judge.num_swaps, len(attack.scores)), 1 / len(attack.scores)),
-            lambda column, s: metrics.permuted_average_precisions(attack.labels[:, [column]], s, swaps),
-        )  # [swaps, A]
+        null = _swapped(attack, judge.num_swaps)
         chance = np.where(np.isnan(share), np.nan, metrics.mean_known(null.T))
         drawn_share = np.where(np.isnan(drawn), np.nan, metrics.resampled_prevalences(attack.labels, resamples))
         known = ~np.isnan(precision)
@@ -221,6 +218,26 @@ def _drawn(
     return np.stack(columns, axis=1)
 
 
+def _swapped(attack: Attack, num_swaps: int) -> np.ndarray:  # -> [swaps, A]
+    """Average precision of the strongest attackers' scores when whole test people swap their labels."""
+    step = max(1, SWAP_CELLS // max(1, len(attack.labels)))
+    blocks = []
+    for start in range(0, num_swaps, step):
+        count = min(step, num_swaps - start)
+        swaps = metrics.permuted_rows(attack.clusters, attack.videos, num_permutations=count, seed=1 + start)
+        even = np.full((count, len(attack.scores)), 1 / len(attack.scores))
+        blocks.append(
+            _drawn(
+                attack.chosen_scores,
+                even,
+                lambda column, s, swaps=swaps: metrics.permuted_average_precisions(
+                    attack.labels[:, [column]], s, swaps
+                ),
+            )
+        )
+    return np.concatenate(blocks)
+
+
 def _weighted(seed_weights: np.ndarray, of_seed: Sequence[np.ndarray]) -> np.ndarray:  # [R, S], S x [R, A] -> [R, A]
     return np.einsum("rs,sra->ra", seed_weights, np.stack(of_seed))
 
@@ -239,6 +256,3 @@ def _rate(
     )[:, 0]
     low, high = metrics.percentile_interval(drawn)
     return Rate(fpr, float(np.mean(values)), float(low), float(high), negatives)
-
-
-__all__ = ["ALPHA", "FPRS", "Estimate", "Judge", "Success", "attacker_table"]

@@ -27,7 +27,7 @@ import numpy as np
 from splavu.attacks import Attack, Campaign, Exposure, joined
 from splavu.audit.material import Material
 from splavu.audit.set_attacks import attack_sets
-from splavu.audit.units import Unit, set_data
+from splavu.audit.units import UNITS, Unit, set_data, set_labels, set_names
 from splavu.protocols import AttackData, Rows
 
 RungName = Literal["ignorant", "lazy-informed", "semi-informed", "informed", "served alone", "set-level"]
@@ -63,6 +63,12 @@ class Climb:
     raw: Mapping[Unit, Attack]
     """Raw features by unit, each attacked in every way that doesn't take a release; empty without raw features."""
     rungs: tuple[Rung, ...]
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """Those that were attacked."""
+        attacked = {rung.unit for rung in self.rungs if rung.attack is not None}
+        return tuple(unit for unit in UNITS if unit in attacked)
 
     def released(self, unit: Unit) -> Attack:
         """All attacks on released units as one, its attackers named 'rung/attacker'."""
@@ -108,6 +114,16 @@ def climb(
 
     every = joined({f"{name}/{way}": attack for name in ways for way, attack in ways[name].items()})
     for unit in SETS:
+        if not _can_be_judged(material, unit):
+            rungs.append(
+                Rung(
+                    "set-level",
+                    unit,
+                    None,
+                    f"no attribute that is the same in all clips of a {unit} divides validation and test people",
+                )
+            )
+            continue
         options = {"attackers": set_attackers, "kept": material.personal if unit == "person" else None}
         rungs.append(Rung("set-level", unit, attack_sets(material.released, every, unit, campaign, **options)))
         if material.raw is not None:
@@ -123,6 +139,15 @@ def num_fits(
     of_sets = len(SETS) * (1 + with_raw)
     families = (of_clips + of_sets) * len(campaign.attackers) + of_sets * len(set_attackers)
     return families * len(campaign.seeds)
+
+
+def _can_be_judged(material: Material, unit: Unit) -> bool:
+    """Whether some attribute that sets of this unit may have divides the validation sets and the test sets."""
+    kept = material.personal if unit == "person" else np.ones(len(material.attributes), dtype=bool)
+    for rows in (material.released.validation, material.released.test):
+        labels = set_labels(rows.labels, set_names(rows, unit))
+        kept = kept & (labels == 0).any(axis=0) & (labels == 1).any(axis=0)
+    return bool(kept.any())
 
 
 def fresh(data: AttackData, campaign: Campaign) -> Attack:

@@ -143,6 +143,7 @@ def read_material(
     labels: str | Path,
     raw: Sequence[str | Path] = (),
     others: Mapping[str, str | Path] | None = None,
+    max_clips: int = 64,
     seed: int = 0,
 ) -> Material:
     """Features of the stores, joined with the table and split by people.
@@ -153,6 +154,7 @@ def read_material(
         labels: Where it is from.
         raw: The stores that `released` was made from: the same keys with as many rows.
         others: Role -> further file that goes into the evidence.
+        max_clips: Of a longer video, as many evenly spaced clips are taken, and a warning says so.
         seed: Of the dealing of people, where the table has no split.
 
     Raises:
@@ -188,8 +190,23 @@ def read_material(
                 found = f"{len(features['raw'][key])} raw rows and {len(features['released'][key])} released ones"
                 raise UserError("--raw", f"'{key}' has {found}", "give the store that was released")
 
+    long = [key for key in keys if len(features["released"][key]) > max_clips]
+    for key in long:
+        for found in features.values():
+            if key in found:
+                found[key] = found[key][np.arange(max_clips) * len(found[key]) // max_clips]
+    if long:
+        warnings.append(f"{len(long)} videos have more than {max_clips} clips; as many evenly spaced ones were taken")
+
     groups = _groups(keys, features["released"], table, seed, labels)
     data = {role: _attack_data(features[role], groups, table) for role in ("released", "raw") if features[role]}
+    judged = [_both_classes(data["released"].splits[name]) for name in ("train", "validation", "test")]
+    for place, name in enumerate(table.attributes):
+        missing = [split for split, both in zip(("train", "val", "test"), judged, strict=True) if not both[place]]
+        if missing:
+            warnings.append(f"'{name}' is not judged: the people of {' and '.join(missing)} are of one class")
+    if not np.logical_and.reduce(judged).any():
+        raise UserError(labels, "has no attribute of both classes among train, val and test people", "add people")
     for warning in warnings:
         logger.warning(warning)
     return Material(table.attributes, data["released"], data.get("raw"), tuple(files), tuple(warnings))
@@ -248,6 +265,10 @@ def _groups(
                 "release train, val and test people, or leave out the column split",
             )
     return {name: rows.videos.tolist() for name, rows in found.items()}
+
+
+def _both_classes(rows: Rows) -> np.ndarray:  # -> [A] of bool
+    return (rows.labels == 0).any(axis=0) & (rows.labels == 1).any(axis=0)
 
 
 def _attack_data(features: Mapping[str, np.ndarray], groups: Mapping[str, list[str]], table: Table) -> AttackData:
