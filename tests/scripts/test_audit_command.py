@@ -1,0 +1,146 @@
+"""`python -m splavu audit` as a user runs it, on a made-up study whose raw features do give attributes away."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import WIDTH, write_study
+
+from splavu.__main__ import main
+from splavu.anonymizers import build_anonymizer
+from splavu.attackers import ATTACKERS
+from splavu.audit.examination import Options
+from splavu.errors import UserError
+from splavu.labels import VISPR_ATTRIBUTES
+
+RUNGS = {"ignorant", "lazy-informed", "semi-informed", "informed", "set-level"}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("audited"), videos_per_subject=4)
+
+
+@pytest.fixture(scope="module")
+def adapter(study):
+    """A checkpoint of an MLP that starts as the identity."""
+    anonymizer = build_anonymizer("mlp", WIDTH)
+    path = study.root / "adapter.pth"
+    torch.save({"fa_model_state_dict": anonymizer.state_dict(), "fa_architecture": anonymizer.architecture}, path)
+    return path
+
+
+def labels(study):
+    return study.data / "hmdb51" / "private_labels.csv"
+
+
+def arguments(study, *more) -> list[str]:
+    stores = str(study.features / "features_hmdb_*_demo.h5")
+    given = ["audit", "--released", stores, "--labels", labels(study), "--quick", "--quiet", "--device", "cpu"]
+    return list(map(str, [*given, "--workers", "1", *more]))
+
+
+def rewritten(study, target, change):
+    """The table of labels with each row changed, or left out where `change` gives None."""
+    with labels(study).open() as file:
+        rows = [row for row in map(change, csv.DictReader(file)) if row is not None]
+    with target.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return target
+
+
+def test_the_whole_ladder_is_climbed_and_kept_as_evidence(study, adapter, tmp_path, capsys):
+    stores = [str(study.features / f"features_hmdb_{split}_demo.h5") for split in ("train", "val", "test")]
+    done = main(arguments(study, "--raw", *stores[:2], "--raw", stores[2], "--aam", adapter, "--out", tmp_path / "out"))
+    assert done == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1].startswith("HEADLINE: reduction of the excess over chance")
+    assert printed.count("passed") == 4
+    evidence = json.loads((tmp_path / "out" / "evidence.json").read_text())
+    assert evidence["valid"]
+    assert {rung["name"] for rung in evidence["rungs"]} == RUNGS
+    skipped = [rung["unit"] for rung in evidence["rungs"] if rung["found"] is None]
+    assert skipped == ["person"]  # in this study every video draws attributes of its own
+    assert evidence["headline"]["reduction"]["value"] == pytest.approx(0, abs=0.1)  # the identity hides nothing
+    assert [one["name"] for one in evidence["attributes"]] == list(VISPR_ATTRIBUTES)
+    assert evidence["people"]["train"]["persons"] == 12
+    assert {file["role"] for file in evidence["files"]} == {"released", "raw", "labels", "aam"}
+    assert all(len(file["sha256"]) == 64 for file in evidence["files"])
+
+
+def test_without_a_split_people_are_dealt_apart(study, tmp_path, capsys):
+    def without_split(row):
+        return {name: value for name, value in row.items() if name != "split"}
+
+    table = rewritten(study, tmp_path / "labels.csv", without_split)
+    more = ("--labels", table, "--attributes", "gender,semi_nudity", "--attributes-only", "--out", tmp_path)
+    main(arguments(study, *more))
+    evidence = json.loads((tmp_path / "evidence.json").read_text())
+    assert sum(split["persons"] for split in evidence["people"].values()) == 26
+    assert min(split["persons"] for split in evidence["people"].values()) >= 4
+    assert [one["name"] for one in evidence["attributes"]] == ["gender", "semi_nudity"]
+    assert "no reduction can be told" in capsys.readouterr().out
+
+
+def test_groups_stand_in_for_subjects(study, tmp_path, capsys):
+    def without_subject(row):
+        return {name: value for name, value in row.items() if name not in ("subject", "split")}
+
+    table = rewritten(study, tmp_path / "labels.csv", without_subject)
+    with pytest.raises(UserError, match="has no column 'subject'; add it, or give --groups"):
+        main(arguments(study, "--labels", table))
+
+    groups = rewritten(
+        study, tmp_path / "groups.csv", lambda row: {"filename": row["filename"], "group": row["subject"]}
+    )
+    more = ("--labels", table, "--groups", groups, "--attributes-only", "--attributes", "gender", "--out", tmp_path)
+    main(arguments(study, *more))
+    evidence = json.loads((tmp_path / "evidence.json").read_text())
+    assert sum(split["persons"] for split in evidence["people"].values()) == 26
+
+
+def test_a_failed_gate_is_exit_code_3(study, tmp_path, capsys):
+    """Labels drawn at random: nothing to be found in raw features, so nothing this audit says counts."""
+    rng = np.random.default_rng(0)
+    table = rewritten(study, tmp_path / "labels.csv", lambda row: row | {"gender": str(rng.integers(2))})
+    raw = study.features / "features_hmdb_*_demo.h5"
+    more = ("--labels", table, "--attributes", "gender", "--attributes-only", "--raw", raw)
+    assert main(arguments(study, *more)) == 3
+    printed = capsys.readouterr().out
+    assert "FAILED   attackers succeed on raw features" in printed
+    assert "NOT VALID" in printed
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--released", "nowhere_*.h5"), "--released: there is no store 'nowhere_"),
+        (("--attributes", "gendre"), "'gendre' is no column; did you mean 'gender'"),
+        (("--attributes", "subject"), "'subject' holds other values than 0, 1 and nothing"),
+        (("--margin", "0.7"), "--margin: is 0.7, expected between 0 and 0.5"),
+        (("--raw", "{train}"), "--raw: has no 'subject"),
+    ],
+)
+def test_bad_input_is_told_in_a_line(study, more, message):
+    train = study.features / "features_hmdb_train_demo.h5"
+    with pytest.raises(UserError, match=message):
+        main(arguments(study, *(text.format(train=train) for text in more)))
+
+
+def test_a_person_in_two_splits_is_refused(study, tmp_path):
+    table = rewritten(study, tmp_path / "labels.csv", lambda row: row | {"subject": "somebody"})
+    with pytest.raises(UserError, match="'somebody' is in train and in (val|test)"):
+        main(arguments(study, "--labels", table))
+
+
+def test_a_full_audit_has_seven_families_and_five_seeds():
+    options = Options()
+    assert {"logistic", "svm", "neighbours", "kernel", "mlp", "mlp_large", "trees"} <= set(options.families)
+    assert "attention" in options.set_families
+    assert all(len(options.seeds) >= 5 for name in options.families if ATTACKERS[name].stochastic)
