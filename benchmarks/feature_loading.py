@@ -181,6 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     print(f"torch {torch.__version__}, {args.threads} threads on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    if os.getloadavg()[0] > 0.5:
+        print("note: other programs are at work on this machine, and times mean little")
     for name, part in (("small", small), ("large", large)):
         if args.only in (None, name):
             with tempfile.TemporaryDirectory(dir=args.folder) as folder:

@@ -4,8 +4,8 @@ It lies in `.packed/` beside the store, and its name says of which store: one th
 attributes has another name and is packed anew. What a reader would get wrong: the lock only spares others the same
 work. That nobody reads half a file is due to the move under its name at the end.
 
-File: a .npy of the rows [R, D] (`numpy.load` opens it), behind it an .npz with the keys and their numbers of rows, and
-the length of that.
+File: what `numpy.save` writes for the rows [R, D] (`numpy.load` opens it), behind it an .npz with the keys and their
+numbers of rows, and the length of that.
 
 Letters: V videos, K clips of one video, R rows of all videos, D feature width.
 """
@@ -75,7 +75,7 @@ def packed_file(store: FeatureReader, cache: Path | None = None) -> PackedFile:
         UserError: A feature is faulty, or the store changes meanwhile.
     """
     folders = _folders(store.path, cache)
-    name = f"{store.path.name}-{_fingerprint(store)}.npy"
+    name = f"{store.path.name}-{_fingerprint(store)}.rows"
     for folder in folders:
         if (found := read_packed(folder / name)) is not None:
             return found
@@ -128,7 +128,7 @@ def _is_writable(folder: Path) -> bool:
 
 def _made(store: FeatureReader, path: Path) -> PackedFile:
     """The packed file `path`, made by this process or, while it waited, by another."""
-    of_store = f"{glob.escape(store.path.name)}-{'[0-9a-f]' * 16}.npy"
+    of_store = f"{glob.escape(store.path.name)}-{'[0-9a-f]' * 16}.rows"
     with _lock(path.with_name(f"{store.path.name}.lock")) as is_alone:
         if (found := read_packed(path)) is not None:
             return found

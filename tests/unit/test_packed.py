@@ -143,7 +143,7 @@ def test_killed_builds_leave_nothing_that_could_be_read(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
-        assert not [name for name in packed_files(tmp_path) if name.endswith(".npy")]
+        assert not [name for name in packed_files(tmp_path) if name.endswith(".rows")]
     torn = packed_files(tmp_path)
     assert torn, "at least one was killed while it wrote"
     table = packed(FeatureStore(tmp_path / "s.h5"))
