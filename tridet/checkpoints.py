@@ -53,7 +53,11 @@ class Training(Protocol):
 
 
 def save(path: str | Path, training: Training, epoch: int) -> Path:
-    """Write a checkpoint whole or not at all; `epoch` counts from 0 and is done."""
+    """Write a checkpoint whole or not at all; `epoch` counts from 0 and is done.
+
+    Raises:
+        InputError: It can't be written (disk full, read-only); what was there before stays.
+    """
     content = {
         "epoch": epoch,
         **weights(training),
@@ -64,8 +68,13 @@ def save(path: str | Path, training: Training, epoch: int) -> Path:
         "versions": versions(),
         "format_version": FORMAT_VERSION,
     }
-    with written(path) as file:
-        torch.save(content, file)
+    try:
+        with written(path) as file:
+            torch.save(content, file)
+    except (OSError, RuntimeError) as error:  # torch turns some failed writes into the second
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        remedy = "free space or choose another folder, then run the same command to go on"
+        raise InputError(path, f"can't be written ({reason})", remedy) from error
     return Path(path)
 
 

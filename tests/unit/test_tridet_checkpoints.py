@@ -231,3 +231,21 @@ def test_files_are_written_whole_or_not_at_all(tmp_path):
         file.write("half of it, and no bytes")
     assert path.read_text().startswith('{\n  "a"')
     assert [each.name for each in path.parent.iterdir()] == ["results.json"]
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_what_was_there(saved, monkeypatch):
+    path, made = saved
+    before = path.read_bytes()
+    for failure in (OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed\nmore")):
+
+        def fail(content, file, failure=failure):
+            file.write(b"half")
+            raise failure
+
+        monkeypatch.setattr(torch, "save", fail)
+        with pytest.raises(
+            InputError, match=r"epoch_001.pth.tar: can't be written \(.*(No space|StreamWriter)[^\n]*\)"
+        ):
+            save(path, made, 1)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
