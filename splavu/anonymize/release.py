@@ -31,10 +31,10 @@ from splavu.stores.ordered_folder import FolderInOrder
 from splavu.stores.ordered_hdf5 import StoreInOrder
 from splavu.stores.ordered_parquet import TableInOrder
 from splavu.stores.parquet import FeatureTable, Part
+from splavu.stores.scanning import Scan
 
 Unit = Literal["alone", "video"]
 
-_EXTRACT_AGAIN = "extract the features again"
 _OTHER_WIDTH = "give the anonymizer of the encoder that made these features"
 
 
@@ -70,7 +70,7 @@ def anonymize_store(
     refuse_mixing(anonymizer)
     refuse_same(source, target)
     store = open_features(source, feature_dim=anonymizer.architecture["feature_dim"])
-    headers = [(key, _checked_shape(store, key)) for key in store]
+    scan = Scan(store)
     refuse_unchanged(anonymizer)
     anonymizer = anonymizer.to(device).eval()
     attributes = provenance(store.attributes, anonymizer, source=source)
@@ -79,10 +79,10 @@ def anonymize_store(
     origin, changed = state_of_files(_files(store))
     writer_class: type[FeatureWriter] = FolderInOrder if source.is_dir() else StoreInOrder
     with (
-        writer_class(target, headers=headers, attributes=attributes, origin=origin, changed=changed) as writer,
-        tqdm(total=len(headers), initial=writer.position, desc=target.name, unit="key") as progress,
+        writer_class(target, headers=scan.headers, attributes=attributes, origin=origin, changed=changed) as writer,
+        tqdm(total=len(scan.headers), initial=writer.position, desc=target.name, unit="key") as progress,
     ):
-        raw = _tested(store, [key for key, _ in headers[writer.position :]])
+        raw = scan.features(writer.position)
         if unit == "video":
             served = serve_each(raw, partial(_as_sequence, anonymizer), device=device)
         else:
@@ -92,7 +92,7 @@ def anonymize_store(
             progress.update()
         if state_of_files(_files(store))[0] != origin:
             raise UserError(source, "was changed while it was read", "run the same command again")
-    return len(headers)
+    return len(scan.headers)
 
 
 def anonymize_table(
@@ -204,32 +204,6 @@ def state_of_files(paths: Sequence[Path]) -> tuple[str, float]:
 
 def _files(store: FeatureReader) -> list[Path]:
     return [store.path / f"{key}.npy" for key in store] if store.path.is_dir() else [store.path]
-
-
-def _checked_shape(store: FeatureReader, key: str) -> tuple[int, ...]:
-    shape, dtype = store.header(key)
-    if dtype != np.float32:
-        raise UserError(store.path, f"'{key}' holds {dtype}, features are float32", _EXTRACT_AGAIN)
-    if not shape or 0 in shape:
-        raise UserError(store.path, f"'{key}' is empty (shape {shape})", _EXTRACT_AGAIN)
-    if shape[-1] != store.feature_dim:
-        raise UserError(
-            store.path,
-            f"'{key}' is {shape[-1]} wide, {store.feature_dim} expected",
-            _OTHER_WIDTH,
-        )
-    return shape
-
-
-def _tested(store: FeatureReader, keys: Sequence[str]) -> Iterator[np.ndarray]:
-    """Raw features, each tested as it is read."""
-    for key in keys:
-        features = store[key]
-        if not np.isfinite(features).all():
-            raise UserError(store.path, f"'{key}' holds values that are not finite", _EXTRACT_AGAIN)
-        if store.is_as_written(key, features) is False:
-            raise UserError(store.path, f"'{key}' is not what was written: its checksum differs", _EXTRACT_AGAIN)
-        yield features
 
 
 def _as_sequence(anonymizer: Anonymizer, video: Tensor) -> Tensor:  # [T, D] or [T, N, D] -> the same

@@ -1,9 +1,8 @@
 """Features through an anonymizer as fast as one matrix product after the other, each as if it had come alone.
 
-Rows of many videos share a tile, since a video of ten clips would leave most of `SERVING_TILE` empty. That changes no
-bit: a tile's rows don't see each other, and every product has as many rows as ever. What a reader would get wrong:
-processors are kept busy by tiles side by side, a thread each, not by threads within a product of 64 rows, which spend
-their time waiting for one another.
+Rows of many videos share a tile, since a video of ten clips would leave most of `SERVING_TILE` empty, and tiles are
+wider where that is shown to change no bit (`widest_tile`). What a reader would get wrong: processors are kept busy by
+tiles side by side, a thread each, not by threads within a small product, which spend their time waiting for one another.
 """
 
 from __future__ import annotations
@@ -22,9 +21,11 @@ from torch import Tensor
 
 from splavu.anonymizers import SERVING_TILE, Anonymizer, in_tiles
 
-BLOCK_ROWS = 8 * SERVING_TILE
+BLOCK_ROWS = 16 * SERVING_TILE
 """Rows that a thread takes at once."""
-BLOCKS_AHEAD = 16
+TILES = (1024, 512, 256, 128)
+"""Rows of a product, more than `SERVING_TILE`, that are tried: larger ones are faster and may have the same bits."""
+BLOCKS_AHEAD = 8
 """Blocks read ahead of what is written: enough to compute on while the disk is waited for."""
 
 
@@ -52,9 +53,10 @@ def serve_rows(
         device: Where it computes.
     """
     shapes: deque[tuple[int, ...]] = deque()
+    tile = widest_tile(anonymizer, device=device)
     with _read_ahead(_blocks(_noting(items, shapes))) as blocks:
         partial: list[np.ndarray] = []
-        for block, served in _in_order(blocks, lambda block: _serve_block(block, anonymizer, device), device):
+        for block, served in _in_order(blocks, lambda block: _serve_block(block, anonymizer, tile, device), device):
             start = 0
             for num_rows, num_missing in block.segments:
                 partial.append(served[start : start + num_rows])
@@ -79,9 +81,32 @@ def serve_each(
             yield served
 
 
-def _serve_block(block: Block, anonymizer: Anonymizer, device: torch.device | str) -> np.ndarray:
+def widest_tile(anonymizer: Anonymizer, *, device: torch.device | str = "cpu") -> int:
+    """The most rows a product may have, here and now, to give the very bits that tiles of `SERVING_TILE` rows give.
+
+    A library chooses by the shape, not by the values, in which order it sums, so random rows tell: any other order
+    would change some of their last bits. They are tried in several places of a tile.
+    """
+    width = anonymizer.architecture["feature_dim"]
+    rows = torch.randn(TILES[0], width, generator=torch.Generator().manual_seed(0)).to(device)
+    with torch.inference_mode(), _one_thread():
+        expected = in_tiles(anonymizer.map_rows, rows)
+        for tile in TILES:
+            if all(
+                torch.equal(torch.cat([anonymizer.map_rows(part) for part in moved.split(tile)]), expected.roll(by, 0))
+                for by, moved in ((by, rows.roll(by, 0)) for by in (0, 1, 37))
+            ):
+                return tile
+    return SERVING_TILE
+
+
+def _serve_block(block: Block, anonymizer: Anonymizer, tile: int, device: torch.device | str) -> np.ndarray:
+    num_rows = -(-block.num_rows // tile) * tile
+    block.rows[block.num_rows : num_rows] = 0
     with torch.inference_mode():
-        return in_tiles(anonymizer.map_rows, torch.from_numpy(block.rows[: block.num_rows]).to(device)).cpu().numpy()
+        rows = torch.from_numpy(block.rows[:num_rows]).to(device)
+        tiles = [anonymizer.map_rows(part) for part in rows.split(tile)]
+        return (tiles[0] if len(tiles) == 1 else torch.cat(tiles)).cpu().numpy()[: block.num_rows]
 
 
 def _noting(items: Iterable[np.ndarray], shapes: deque[tuple[int, ...]]) -> Iterator[np.ndarray]:
@@ -110,10 +135,9 @@ def _blocks(items: Iterable[np.ndarray]) -> Iterator[Block]:
 
 def _in_order(items, function, device):  # Iterable[T], T -> R -> Iterator[tuple[T, R]]
     """(item, function(item)) in the order of `items`, computed a thread a processor; one thread feeds a GPU."""
-    on_cpu = torch.device(device).type == "cpu"
-    num_threads = torch.get_num_threads()
+    num_workers = torch.get_num_threads() if torch.device(device).type == "cpu" else 1
     pending: deque[tuple[object, Future]] = deque()
-    with ThreadPoolExecutor(num_threads if on_cpu else 1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with _one_thread(), ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             for item in items:
                 pending.append((item, pool.submit(function, item)))
@@ -125,7 +149,17 @@ def _in_order(items, function, device):  # Iterable[T], T -> R -> Iterator[tuple
                 yield done, future.result()
         finally:
             pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(num_threads)  # the threads' own setting reaches MKL's, which is of the process
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A product computes on one thread; afterwards on as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from splavu.stores.files import read_json, written_aside
 from splavu.stores.formats import open_features
 from splavu.stores.journal import Journal
 from splavu.stores.provenance import Attributes, refuse_conflict
+from splavu.stores.scanning import Header
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,6 @@ BYTES_AT_RISK = 2**26
 """Written between two moments at which all is on the disk: what a loss of power can cost."""
 DIGEST_BYTES = hashlib.sha256().digest_size
 
-Header = tuple[str, tuple[int, ...]]
-"""Key and shape of an item."""
 Written = TypeVar("Written")
 
 

@@ -1,0 +1,123 @@
+"""A store read once, from one end to the other, each feature tested on the way.
+
+What a reader would get wrong: this isn't for training. Features come in the order of their keys, and an HDF5 store is
+read past HDF5, whose handles would cost more than the bytes: its places, shapes and checksums are listed first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+
+from splavu.errors import UserError
+from splavu.stores.hdf5 import HDF5_ERRORS, FeatureStore
+from splavu.stores.provenance import CHECKSUM_ATTRIBUTE, EXTRACT_AGAIN
+from splavu.stores.reader import FeatureReader
+
+FLOAT = np.dtype("<f4")
+
+Header = tuple[str, tuple[int, ...]]
+"""Key and shape."""
+
+
+class Scan:
+    """All features of a store, in the order of their keys.
+
+    Args:
+        store: An open store, of the width that is expected.
+
+    Attributes:
+        headers: Key and shape of each.
+
+    Raises:
+        UserError: A key holds something else than float32, is empty, or has another width.
+    """
+
+    def __init__(self, store: FeatureReader) -> None:
+        self.store = store
+        self._places: dict[str, tuple[int, bytes | None]] = {}  # key -> (place in the file, checksum)
+        if isinstance(store, FeatureStore):
+            self.headers = [(key, self._list(dataset, key)) for key, dataset in _datasets(store)]
+        else:
+            self.headers = [(key, self._checked(key, *store.header(key))) for key in store]
+
+    def features(self, start: int = 0) -> Iterator[np.ndarray]:
+        """Those of `headers[start:]`, as stored.
+
+        Raises:
+            UserError: One can't be read, holds values that are not finite, or isn't what was written.
+        """
+        if not self._places:
+            yield from (self._tested(key) for key, _ in self.headers[start:])
+            return
+        file = os.open(self.store.path, os.O_RDONLY)
+        try:
+            for key, shape in self.headers[start:]:
+                yield self._read(file, key, shape) if key in self._places else self._tested(key)
+        finally:
+            os.close(file)
+
+    def _list(self, dataset: h5py.h5d.DatasetID, key: str) -> tuple[int, ...]:
+        """The shape of a dataset; notes where it lies, if it lies in one piece, uncompressed."""
+        try:
+            if not dataset.get_type().equal(h5py.h5t.IEEE_F32LE):
+                return self._checked(key, dataset.shape, dataset.dtype)
+            shape = self._checked(key, dataset.shape, FLOAT)
+            place = dataset.get_offset()
+            if place is not None and dataset.get_storage_size() == np.prod(shape) * FLOAT.itemsize:
+                digest = None
+                if h5py.h5a.exists(dataset, CHECKSUM_ATTRIBUTE.encode()):
+                    text = np.empty((), "S64")
+                    h5py.h5a.open(dataset, CHECKSUM_ATTRIBUTE.encode()).read(text)
+                    digest = bytes.fromhex(text.item().decode())
+                self._places[key] = place, digest
+        except HDF5_ERRORS as error:
+            raise UserError(self.store.path, f"'{key}' cannot be opened ({error})", EXTRACT_AGAIN) from error
+        return shape
+
+    def _checked(self, key: str, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
+        if dtype != np.float32:
+            raise UserError(self.store.path, f"'{key}' holds {dtype}, features are float32", EXTRACT_AGAIN)
+        if not shape or 0 in shape:
+            raise UserError(self.store.path, f"'{key}' is empty (shape {shape})", EXTRACT_AGAIN)
+        if shape[-1] != self.store.feature_dim:
+            raise UserError(
+                self.store.path,
+                f"'{key}' is {shape[-1]} wide, {self.store.feature_dim} expected",
+                "choose what was made for the encoder of this store",
+            )
+        return shape
+
+    def _read(self, file: int, key: str, shape: tuple[int, ...]) -> np.ndarray:
+        place, digest = self._places[key]
+        features = np.empty(shape, FLOAT)
+        if os.preadv(file, [features.reshape(-1).view(np.uint8)], place) != features.nbytes:
+            raise UserError(self.store.path, f"'{key}' is cut short", EXTRACT_AGAIN)
+        self._require_finite(key, features)
+        if digest is not None and hashlib.sha256(features.reshape(-1)).digest() != digest:
+            raise UserError(self.store.path, f"'{key}' is not what was written: its checksum differs", EXTRACT_AGAIN)
+        return features
+
+    def _tested(self, key: str) -> np.ndarray:
+        features = self.store[key]
+        self._require_finite(key, features)
+        if self.store.is_as_written(key, features) is False:
+            raise UserError(self.store.path, f"'{key}' is not what was written: its checksum differs", EXTRACT_AGAIN)
+        return features
+
+    def _require_finite(self, key: str, features: np.ndarray) -> None:
+        if not np.isfinite(features).all():
+            raise UserError(self.store.path, f"'{key}' holds values that are not finite", EXTRACT_AGAIN)
+
+
+def _datasets(store: FeatureStore) -> Iterator[tuple[str, h5py.h5d.DatasetID]]:
+    with h5py.File(store.path, "r", locking=False) as file:
+        for key in store:
+            try:
+                yield key, h5py.h5d.open(file.id, key.encode(errors="surrogateescape"))
+            except HDF5_ERRORS as error:
+                raise UserError(store.path, f"'{key}' cannot be opened ({error})", EXTRACT_AGAIN) from error
