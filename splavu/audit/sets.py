@@ -126,9 +126,10 @@ class ClipSets:
 
 
 class AttentionPooling:
-    """An attacker on sets that learns which clips to look at: learnt queries attend over a set's clips, an MLP answers.
+    """An attacker on sets that learns which clips to look at.
 
-    The contract of `attackers.Attacker` with `ClipSets` in place of features. Each query's attention starts out even,
+    Learnt queries attend over a set's clips and an MLP answers; a linear answer to the mean of the clips is added, which
+    is all it takes where every clip tells alike. The contract of `attackers.Attacker` with `ClipSets` in place of features. Each query's attention starts out even,
     as a mean over clips, and each step sees a drawn part of every set, which makes many sets of few. Each attribute
     keeps the recipe (scaling, learning rate, weight decay) and epoch of its best validation average precision.
     Stochastic: `seed` draws first weights, dropout and order, and the generator of the caller is left as it was.
@@ -221,11 +222,15 @@ class _Pool(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(width, num_attributes),
         )
+        self.of_mean = nn.Linear(num_inputs, num_attributes, bias=False)
+        nn.init.zeros_(self.of_mean.weight)
 
     def forward(self, clips: Tensor, mask: Tensor) -> Tensor:
         attention = self.key(clips) @ self.queries  # [G, K, Q]
         attention = attention.masked_fill(~mask[..., None], -torch.inf).softmax(dim=1)
-        return self.answer(torch.einsum("gkq,gkw->gqw", attention, self.value(clips)).flatten(1))
+        pooled = torch.einsum("gkq,gkw->gqw", attention, self.value(clips)).flatten(1)  # [G, Q width]
+        mean = (clips * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)  # [G, d]
+        return self.answer(pooled) + self.of_mean(mean)
 
 
 def _drawn_part(mask: Tensor) -> Tensor:  # [G, K] -> [G, K]

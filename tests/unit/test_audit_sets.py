@@ -102,7 +102,7 @@ def draw(seed: int, *, signal: float = 4.0, num_sets: int = 150):
 def test_attention_finds_the_clip_that_tells():
     sets, labels = draw(1, num_sets=300)
     labels[::7, 1] = np.nan
-    attacker = AttentionPooling(max_epochs=20).fit(sets, labels, draw(2))
+    attacker = AttentionPooling(recipes=(("standardise", 1e-3, 1e-1),), max_epochs=20).fit(sets, labels, draw(2))
     test, truth = draw(3, num_sets=300)
     scores = attacker.scores(test)
     areas = [metrics.auc(truth[:, a], scores[:, a]) for a in range(3)]
