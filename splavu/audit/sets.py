@@ -128,11 +128,12 @@ class ClipSets:
 class AttentionPooling:
     """An attacker on sets that learns which clips to look at.
 
-    Learnt queries attend over a set's clips and an MLP answers; a linear answer to the mean of the clips is added, which
-    is all it takes where every clip tells alike. The contract of `attackers.Attacker` with `ClipSets` in place of features. Each query's attention starts out even,
-    as a mean over clips, and each step sees a drawn part of every set, which makes many sets of few. Each attribute
-    keeps the recipe (scaling, learning rate, weight decay) and epoch of its best validation average precision.
-    Stochastic: `seed` draws first weights, dropout and order, and the generator of the caller is left as it was.
+    Learnt queries attend over a set's clips and an MLP answers; a linear answer to the mean of the clips is added,
+    which is all it takes where every clip tells alike. The contract of `attackers.Attacker`, with `ClipSets` in place
+    of features. Each query's attention starts out even, and each step sees a drawn part of every set, which makes many
+    sets of few. Each attribute keeps the recipe (scaling, learning rate, weight decay) and epoch of its best validation
+    average precision. Stochastic: `seed` draws first weights, dropout and order, and the generator of the caller is
+    left as it was.
 
     Source: multi-head pooling by attention, Lee et al. 2019 ("Set Transformer", section 3.2).
     """
