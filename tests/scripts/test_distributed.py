@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from conftest import REPOSITORY
+from untrimmed_world import OPTIONS, add_untrimmed
 
 PARAMS = str(REPOSITORY / "params/params_demo.py")
 SETTINGS = {
@@ -59,6 +60,17 @@ def test_two_processes_are_one_to_rounding_and_may_go_on_as_another_number(study
 
     train(study, 3, run_id="changing", num_epochs=2)
     assert_same(train(study, 1, run_id="changing"), alone)
+
+
+def test_detection_and_anomaly_detection_are_computed_whole_by_each_process(study):
+    add_untrimmed(study)
+    tasks = {
+        "ft_tad_loss_weight": 1, "ft_ad_loss_weight": 1, "tad_config": study.root / "small.yaml", "ad_options": OPTIONS,
+        "batch_size_ad": 4, "num_epochs": 2,
+    }  # fmt: skip
+    alone = train(study, 1, run_id="alone", **tasks)
+    assert {"loss/tad", "loss/ad"} <= alone[0].keys()
+    assert_same(train(study, 2, run_id="together", **tasks), alone)
 
 
 def test_a_loss_that_is_not_finite_stops_all_processes(study):
