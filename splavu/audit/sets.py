@@ -135,7 +135,7 @@ class AttentionPooling:
     average precision. Stochastic: `seed` draws first weights, dropout and order, and the generator of the caller is
     left as it was.
 
-    Source: multi-head pooling by attention, Lee et al. 2019 ("Set Transformer", section 3.2).
+    Source: multi-head pooling by attention, Lee et al. 2019, "Set Transformer".
     """
 
     def __init__(

@@ -20,7 +20,7 @@ import numpy as np
 from splavu import metrics
 
 FRACTIONS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
-"""Where the blocks of an online code end (Voita and Titov 2020, section 2.2)."""
+"""Where the blocks of an online code end (Voita and Titov 2020)."""
 
 FALSE_ALARMS = 10
 """False alarms that must be expected before a rate of true ones is given."""
@@ -275,7 +275,7 @@ def usable_bits(labels: np.ndarray, probabilities: np.ndarray, prior: np.ndarray
         prior: Share of ones, a number or [A]; or of each class, [C]. From training labels: an attacker without
             features has seen no others.
 
-    Source: Xu et al. 2020, "A theory of usable information under computational constraints", definition 2; by row:
+    Source: Xu et al. 2020, "A theory of usable information under computational constraints"; by row:
     Ethayarajh et al. 2022, "Understanding dataset difficulty with V-usable information".
     """
     labels, probabilities = np.asarray(labels, dtype=np.float64), np.asarray(probabilities, dtype=np.float64)
@@ -397,7 +397,7 @@ def online_code_length(
             is then cheap for whoever recognises the person.
         seed: Of the order.
 
-    Source: Voita and Titov 2020, "Information-theoretic probing with minimum description length", equation 3.
+    Source: Voita and Titov 2020, "Information-theoretic probing with minimum description length".
     """
     labels = np.asarray(labels, dtype=np.float64)
     known = np.flatnonzero(~np.isnan(labels))

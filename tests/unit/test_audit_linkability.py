@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
 from splavu import metrics, retrieval
-from splavu.audit import linkability as module
+from splavu.audit import pairs
 from splavu.audit.linkability import d_sys, linkability, linked
 from splavu.errors import UserError
 
@@ -46,7 +46,7 @@ def test_d_sys_of_overlapping_uniforms():
 
 @pytest.mark.parametrize("excluded", [False, True])
 def test_everything_is_that_of_loops_over_pairs(excluded, monkeypatch):
-    monkeypatch.setattr(module, "TALLY", 4000)  # tallies in several blocks
+    monkeypatch.setattr(pairs, "TALLY", 4000)  # tallies in several blocks
     gallery, gallery_ids, probes, probe_ids = halves(3, num_people=5, clips=8)
     probe_ids = np.where(probe_ids == 4, 9, probe_ids)  # one who is not in the gallery
     views = (np.arange(len(gallery)) % 3, np.arange(len(probes)) % 3)
@@ -182,3 +182,11 @@ def test_nothing_to_score_is_told():
         linked(np.zeros((2, 2)), [0, 0], [0, 0])
     with pytest.raises(UserError, match="did you mean 'cosine'"):
         linkability(*halves(1), metric="cosin")
+
+
+def test_one_person_with_mates_has_nobody_to_be_exchanged_with():
+    found = linked(np.random.default_rng(0).normal(size=(4, 6)), [0, 0, 0, 1, 2, 3], [0, 0, 0, 0], num_resamples=5)
+    assert len(found.d_sys_null) == 0
+    assert found.p == 1
+    assert np.isnan(found.d_sys.chance)
+    assert np.isnan(found.d_sys_corrected.value)
