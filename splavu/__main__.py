@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from splavu import __version__, cli
+from splavu import __version__, cli, fitting
 from splavu.audit import command as audit_command
 from splavu.errors import UserError
 from splavu.runtime import pick_device
@@ -85,6 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     audit_command.add_arguments(audit)
     cli.add_common(audit)
 
+    fit = commands.add_parser("fit", help=fitting.HELP, description=fitting.__doc__)
+    fitting.add_arguments(fit)
+    cli.add_common(fit)
+
     # What lies above the library brings its commands along by name, in an entry point: nothing here imports it.
     others = {entry.name: entry for entry in metadata.entry_points(group="splavu.commands")}
     for name in others:
@@ -102,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "report": _report,
         "verify": _verify,
         "audit": audit_command.run,
+        "fit": fitting.run,
     }[args.command]
     return run(args)
 

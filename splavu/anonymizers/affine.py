@@ -8,17 +8,13 @@ along a removed direction doesn't move a bit of the released feature.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from splavu.anonymizers.base import Anonymizer
 from splavu.errors import UserError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 class AffineAnonymizer(Anonymizer):
@@ -52,7 +48,7 @@ class AffineAnonymizer(Anonymizer):
         """The map with these matrices: [D], [D - r, D], [D, D - r]."""
         made = cls(len(center), rank=len(center) - len(inward), method=method)
         for name, value in (("center", center), ("inward", inward), ("outward", outward)):
-            getattr(made, name).copy_(torch.as_tensor(value))
+            getattr(made, name).copy_(torch.from_numpy(np.ascontiguousarray(value)))
         return made
 
     @property

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from splavu.anonymizers.affine import precise
 from splavu.anonymizers.base import Anonymizer
 from splavu.errors import UserError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 Units = Literal["dimension", "whitened"]
 
@@ -61,7 +59,7 @@ class GaussianNoise(Anonymizer):
     def of(cls, root: np.ndarray, *, sd: float, seed: int | None = None) -> GaussianNoise:
         """Noise of the features that `root` describes, [D] or [D, D]; without a `seed` the key is drawn at random."""
         made = cls(len(root), sd=sd, units="dimension" if root.ndim == 1 else "whitened")
-        made.root.copy_(torch.as_tensor(root))
+        made.root.copy_(torch.from_numpy(np.ascontiguousarray(root)))
         key = secrets.token_bytes(32) if seed is None else hashlib.sha256(str(seed).encode()).digest()
         made.key.copy_(torch.from_numpy(np.frombuffer(key, dtype="<i8").astype(np.int64)))
         return made

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,9 +19,6 @@ from torch import Tensor, nn
 from splavu.anonymizers.affine import precise
 from splavu.anonymizers.base import Anonymizer
 from splavu.errors import UserError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -84,9 +81,9 @@ class Quantizer(Anonymizer):
         """The quantizer with these matrices: [D], [d, D], [D, d], each [K, d]."""
         made = cls(len(center), codes=[len(book) for book in codebooks], subspace_dim=len(inward))
         for name, value in (("center", center), ("inward", inward), ("outward", outward)):
-            getattr(made, name).copy_(torch.as_tensor(value))
+            getattr(made, name).copy_(torch.from_numpy(np.ascontiguousarray(value)))
         for book, value in zip(made.codebooks, codebooks, strict=True):
-            book.data.copy_(torch.as_tensor(value))
+            book.data.copy_(torch.from_numpy(np.ascontiguousarray(value)))
         return made
 
     @property
@@ -109,7 +106,7 @@ class Quantizer(Anonymizer):
         chosen = self.codes(rows.detach())
         # Tables of released vectors, always computed at one shape: equal codes give equal bits.
         tables = [F.linear(precise(book), precise(self.outward)) for book in self.codebooks]  # each [K, D]
-        released = precise(self.center).expand(len(rows), -1)
+        released = precise(self.center)
         for table, column in zip(tables, chosen.unbind(1), strict=True):
             released = released + table[column]
         if self.training and torch.is_grad_enabled():

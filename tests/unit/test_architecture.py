@@ -27,7 +27,18 @@ LAYERS = (
     ("heads", "critics", "attackers"),
     ("learners", "tasks", "checkpoints", "runs"),
     ("engine", "probes", "loop", "multitask", "protocols", "attacks", "crossfit", "published", "released"),
-    ("anonymize", "audit", "figures", "model_card", "onnx_export", "pretrained", "report_tables", "reports", "cli"),
+    (
+        "anonymize",
+        "audit",
+        "figures",
+        "fitting",
+        "model_card",
+        "onnx_export",
+        "pretrained",
+        "report_tables",
+        "reports",
+        "cli",
+    ),
     ("__main__",),
 )
 """splavu's rooms, lowest first: a module imports from its own row or from rows above this one in the list."""
