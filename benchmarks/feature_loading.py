@@ -8,8 +8,8 @@ large  Kinetics-400's size (240,000 videos, 10 clips), for the same samples: the
        again, the samples a second from the map, and the memory of the process beyond the page cache (RssAnon, Linux),
        torch and this program included. All of it is written and read with 96 numbers a clip, which takes 2 GB of disk
        rather than 15. For the speed at 768 numbers, the packed rows are then replaced by a file of that width which is
-       all holes (7.4 GB that take no disk): the map, the page cache and the gather are the same, the disk isn't read. A first pass fills the page cache, and
-       a second finds most of its rows there.
+       all holes (7.4 GB that take no disk): the map, the page cache and the gather are the same, the disk isn't read.
+       A first pass fills the page cache, and a second finds most of its rows there.
 
 Nothing here fails for being slow.
 """
