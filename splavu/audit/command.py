@@ -1,6 +1,7 @@
 """`python -m splavu audit`: what released features leak, to attackers who know everything but the test people's labels.
 
-Prints a table and one headline; `--out` keeps `evidence.json`. Exit code 3: a gate failed, the audit proves nothing.
+Prints a table and one headline; `--out` keeps `evidence.json` and `report.html`, a page of all of it. Exit code 3: a
+gate failed, the audit proves nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from splavu.anonymize import load_anonymizer
 from splavu.audit.evidence import write_evidence
 from splavu.audit.examination import Options, examine
+from splavu.audit.html import read_evidence, write_report
 from splavu.audit.material import read_material, read_table
 from splavu.audit.summary import summary
 from splavu.runtime import pick_device
@@ -42,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--margin", type=float, default=0.05, help="of AUC around 0.5 that counts as chance")
     parser.add_argument("--max-train-rows", type=int, default=20_000, help="attackers learn from a draw of as many")
     parser.add_argument("--max-clips", type=int, default=64, help="of a longer video, as many evenly spaced ones")
-    parser.add_argument("--out", type=Path, help="folder for evidence.json")
+    parser.add_argument("--out", type=Path, help="folder for evidence.json and report.html")
     parser.add_argument("--seed", type=int, default=0, help="first of the seeds, and of the dealing of people")
     parser.add_argument("--workers", type=int, help="processes (default: one a core, at most 8)")
 
@@ -85,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         torch.set_num_threads(threads)
     if args.out is not None:
-        print(f"evidence: {write_evidence(args.out / 'evidence.json', evidence)}\n")
+        written = write_evidence(args.out / "evidence.json", evidence)
+        print(f"evidence: {written}\nreport:   {write_report(args.out / 'report.html', read_evidence(written))}\n")
     print(summary(evidence))
     return 0 if evidence.valid else 3
