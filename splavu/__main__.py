@@ -10,6 +10,7 @@ from pathlib import Path
 
 from splavu import __version__, cli, fitting
 from splavu.audit import command as audit_command
+from splavu.audit import html as audit_html
 from splavu.errors import UserError
 from splavu.runtime import pick_device
 
@@ -85,6 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     audit_command.add_arguments(audit)
     cli.add_common(audit)
 
+    audit_report = commands.add_parser("audit-report", help=audit_html.HELP, description=audit_html.__doc__)
+    audit_html.add_arguments(audit_report)
+    cli.add_common(audit_report)
+
     fit = commands.add_parser("fit", help=fitting.HELP, description=fitting.__doc__)
     fitting.add_arguments(fit)
     cli.add_common(fit)
@@ -106,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "report": _report,
         "verify": _verify,
         "audit": audit_command.run,
+        "audit-report": audit_html.run,
         "fit": fitting.run,
     }[args.command]
     return run(args)
