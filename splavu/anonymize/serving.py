@@ -2,7 +2,7 @@
 
 Rows of many videos share a tile, since a video of ten clips would leave most of `SERVING_TILE` empty, and tiles are
 wider where that is shown to change no bit (`widest_tile`). What a reader would get wrong: processors are kept busy by
-tiles side by side, a thread each, not by threads within a small product, which spend their time waiting for one another.
+tiles side by side, a thread each, not by threads within a small product, which spend their time waiting for others.
 """
 
 from __future__ import annotations

@@ -71,6 +71,7 @@ def _lay_out(path: Path, headers: Sequence[Header], attributes: Mapping[str, obj
     early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    early.set_obj_track_times(False)  # the same bytes whenever it is made
     scalar, text = h5py.h5s.create(h5py.h5s.SCALAR), h5py.h5t.py_create(np.dtype("S64"), logical=True)
     number = h5py.h5t.py_create(FLOAT, logical=True)
     spaces = {shape: h5py.h5s.create_simple(shape) for shape in {shape for _, shape in headers}}
