@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 from splavu import metrics
 from splavu.audit.statistics import Estimate, aucs, estimated, resampled_aucs, resampled_tprs, tpr_at_fpr
@@ -126,6 +125,8 @@ def membership(
 
     Source: Yeom et al. 2018 (threshold); Carlini et al. 2022 for true positives at few false ones as what counts.
     """
+    from sklearn.linear_model import LogisticRegression  # sets variables of the environment when imported
+
     names = tuple(members)
     if names != tuple(others) or not names:
         raise UserError("signals", f"members have {list(names)}, others {list(others)}", "give both the same")
