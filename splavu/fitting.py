@@ -147,36 +147,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read, fit, write, and say what was made."""
-    first = None if args.after is None else load_anonymizer(args.after).eval()
-    data, files = read_training(args)
-    with torch.no_grad():
-        raw = data.features
-        if first is not None:
-            files.append({"role": "after", "name": args.after.name, "sha256": weights_hash(first)})
-            data = _anonymized(data, first)
-        made = METHODS[args.method](data, args).eval()
-        whole = made if first is None else Chain(raw.shape[1], stages=[first, made])
-        checkpoints.write(
-            args.out,
-            {
-                "fa_model_state_dict": whole.state_dict(),
-                "fa_architecture": whole.architecture,
-                "fitted": {
-                    "method": args.method,
-                    "options": _options(args),
-                    "files": files,
-                    "clips": len(data.features),
-                    "videos": len(np.unique(data.keys)),
-                    "splavu_version": __version__,
-                },
-            },
-        )
-        print(f"{args.out}: {described(made, data)}")
-        changed = np.square(_mapped(whole, raw) - raw).sum() / np.square(raw - raw.mean(axis=0)).sum()
-        print(f"squared change of the features: {100 * changed:.1f} % of their variance")
+    """Fit as the arguments say, write, and say what was made."""
+    print(fit(args))
     print(f"to judge it: python -m splavu anonymize --aam {args.out} RAW RELEASED, then python -m splavu audit")
     return 0
+
+
+def fit(args: argparse.Namespace) -> str:
+    """Read, fit and write; what was made, in two lines.
+
+    Raises:
+        UserError: An option is missing or out of range, a file is damaged, or two don't match; nothing is written then.
+    """
+    first = None if args.after is None else load_anonymizer(args.after).eval()
+    data, files = read_training(args)
+    raw = data.features
+    if first is not None:
+        files.append({"role": "after", "name": args.after.name, "sha256": weights_hash(first)})
+        data = _anonymized(data, first)
+    made = METHODS[args.method](data, args).eval()
+    whole = made if first is None else Chain(raw.shape[1], stages=[first, made])
+    fitted = {
+        "method": args.method,
+        "options": _options(args),
+        "files": files,
+        "clips": len(raw),
+        "videos": len(np.unique(data.keys)),
+        "splavu_version": __version__,
+    }
+    checkpoints.write(
+        args.out,
+        {"fa_model_state_dict": whole.state_dict(), "fa_architecture": whole.architecture, "fitted": fitted},
+    )
+    changed = np.square(_mapped(whole, raw) - raw).sum() / np.square(raw - raw.mean(axis=0)).sum()
+    return f"{args.out}: {described(made, data)}\nit changes features by {100 * changed:.1f} % of their variance"
 
 
 def described(made: Anonymizer, data: Training) -> str:
@@ -295,7 +299,8 @@ def _anonymized(data: Training, first: Anonymizer) -> Training:
 
 
 def _mapped(anonymizer: Anonymizer, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    return one_by_one(anonymizer, torch.from_numpy(features)).numpy()
+    with torch.inference_mode():
+        return one_by_one(anonymizer, torch.from_numpy(features)).numpy()
 
 
 def _affine(made: erasure.Projection, method: str) -> AffineAnonymizer:
