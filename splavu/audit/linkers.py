@@ -95,7 +95,7 @@ def strongest_metric(
             each feature from meeting itself.
 
     Raises:
-        UserError: No two validation features are of one person, or all are.
+        UserError: Everybody who is learnt from has one feature; no two validation features are of one person, or all.
     """
     spreads = [_Spread.of(features, people, scaling) for scaling in SCALINGS]
     candidates = [
@@ -198,6 +198,8 @@ class _Spread:
         scaled = scale(features)
         person = np.unique(np.asarray(people), return_inverse=True)[1]
         sizes = np.bincount(person)
+        if len(sizes) == len(person):
+            raise UserError("people", "have one feature each, which shows no variance within people", "give several")
         means = np.zeros((len(sizes), scaled.shape[1]))
         np.add.at(means, person, scaled)
         means /= sizes[:, None]

@@ -124,10 +124,12 @@ def test_canonical_dimensions_are_those_of_scikit_learn():
             assert abs(np.corrcoef(mine[:, k], theirs[:, k])[0, 1]) == pytest.approx(1, abs=1e-4)
 
 
-def test_validation_without_pairs_is_told():
+def test_features_that_teach_nothing_are_told():
     features, people = draw(1)
     with pytest.raises(UserError, match="no mated or no non-mated pair"):
         strongest_metric(features, people, (features[:3], [0, 1, 2]))
+    with pytest.raises(UserError, match="one feature each"):
+        learn_metric(features, np.arange(len(people)))
     with pytest.raises(UserError, match="unknown"):
         unlearnt_metric("mahalanobis", features)
 
