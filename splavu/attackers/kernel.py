@@ -14,10 +14,11 @@ from splavu.metrics import average_precisions
 
 
 class KernelAttacker:
-    """Least squares on cos(x W / h + b), W Gaussian: in the limit, kernel ridge with exp(-|x - y|^2 / (2 h^2)).
+    """Least squares on sqrt(2 / F) cos(x W / h + b), W Gaussian: in the limit kernel ridge, exp(-|x - y|^2 / (2 h^2)).
 
-    The bandwidth h is a multiple of the median distance between training rows, every penalty of a bandwidth comes from
-    one eigendecomposition. Attributes known in the same rows share it. Stochastic: `seed` draws W and b.
+    Minimises the mean squared error + penalty * |w|^2, the intercept free; kernel ridge has alpha = penalty * N.
+    The bandwidth h is a multiple of the median distance between training rows. Attributes that are known in the same
+    rows are solved for at once. Stochastic: `seed` draws W and b.
 
     Source: Rahimi and Recht, Random features for large-scale kernel machines, 2007.
     """
@@ -26,8 +27,8 @@ class KernelAttacker:
         self,
         *,
         num_features: int = 1024,
-        bandwidths: tuple[float, ...] = (0.5, 1.0, 2.0),
-        penalties: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5),
+        bandwidths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0),
+        penalties: tuple[float, ...] = (1e-2, 1e-3, 1e-4, 1e-5),
         scalings: tuple[str, ...] = ("standardise", "whiten"),
         seed: int = 0,
         device: torch.device | str = "cpu",
@@ -48,7 +49,7 @@ class KernelAttacker:
                 shape = (inputs.shape[1], self.num_features)
                 directions = (torch.randn(shape, generator=generator) / (bandwidth * typical)).to(inputs.device)
                 phases = (2 * torch.pi * torch.rand(self.num_features, generator=generator)).to(inputs.device)
-                mapped, judged = (torch.cos(torch.addmm(phases, rows, directions)) for rows in (inputs, held_out))
+                mapped, judged = (_mapped(rows, directions, phases) for rows in (inputs, held_out))
                 for index, known in enumerate(patterns):
                     if known.any():
                         columns = np.flatnonzero(pattern_of.ravel() == index)
@@ -72,10 +73,11 @@ class KernelAttacker:
         target = torch.as_tensor(labels[:, columns], device=mapped.device)
         mean = mapped.mean(dim=0)
         centred = mapped - mean
-        values, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
-        projected = axes.T @ (centred.T @ (target - target.mean(dim=0)) / len(centred))  # [F, c]
+        covariance = centred.T @ centred / len(centred)  # [F, F]
+        wanted = centred.T @ (target - target.mean(dim=0)) / len(centred)  # [F, c]
+        every_axis = torch.eye(len(covariance), device=covariance.device)
         for penalty in self.penalties:
-            weight = axes @ (projected / (values.clamp_min(0) + penalty)[:, None])
+            weight = torch.linalg.solve(covariance + penalty * every_axis, wanted)
             precisions = np.full(validation_labels.shape[1], np.nan)
             scores = ((judged - mean) @ weight).cpu().numpy()
             precisions[columns] = average_precisions(validation_labels[:, columns], scores)
@@ -98,4 +100,8 @@ def _median_distance(inputs: Tensor, generator: torch.Generator, pairs: int = 20
 def _kernel_scores(
     scaling: Scaling, directions: Tensor, phases: Tensor, mean: Tensor, weight: Tensor, features: np.ndarray
 ) -> np.ndarray:  # [N, D] -> [N, A]
-    return ((torch.cos(torch.addmm(phases, scaling(features), directions)) - mean) @ weight).cpu().numpy()
+    return ((_mapped(scaling(features), directions, phases) - mean) @ weight).cpu().numpy()
+
+
+def _mapped(inputs: Tensor, directions: Tensor, phases: Tensor) -> Tensor:  # [N, d], [d, F], [F] -> [N, F]
+    return torch.cos(torch.addmm(phases, inputs, directions)).mul_((2 / len(phases)) ** 0.5)
