@@ -1,0 +1,229 @@
+"""Closed forms against their definitions: constraints they must meet, optima computed another way, and attackers."""
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+
+from splavu import erasure
+from splavu.anonymizers import AffineAnonymizer, Quantizer
+from splavu.erasure.spread import class_residuals, covariance, whitening
+from splavu.errors import UserError
+
+WIDTH, ROWS = 12, 900
+
+
+def correlated(seed: int = 0, attributes: int = 2):
+    """Features of unequal and correlated variances, with binary attributes added along directions of their own."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, (ROWS, attributes))
+    mixing = rng.normal(size=(WIDTH, WIDTH)) * np.geomspace(3, 0.1, WIDTH)
+    return rng.normal(size=(ROWS, WIDTH)) @ mixing + labels @ rng.normal(size=(attributes, WIDTH)), labels
+
+
+def cross(features, labels):
+    return (features - features.mean(0)).T @ (labels - labels.mean(0)) / len(features)
+
+
+def least_change(features, labels):
+    """The P of least E|(P - I)(x - mean)|^2 with P cov(x, z) = 0, by its normal equations, without any whitening.
+
+    P = I - M, M cov(x, z) = cov(x, z), M of least tr(M S M'): each row m of M is S^-1 C (C' S^-1 C)^-1 (its row of C)'.
+    """
+    scatter, covaries = np.cov(features.T, bias=True), cross(features, labels)
+    solved = np.linalg.solve(scatter, covaries)
+    return np.eye(len(scatter)) - covaries @ np.linalg.solve(covaries.T @ solved, solved.T)
+
+
+def test_leace_is_the_least_change_that_leaves_no_covariance():
+    features, labels = correlated()
+    made = erasure.leace(features, labels)
+    np.testing.assert_allclose(made.matrix, least_change(features, labels), atol=1e-8)
+    np.testing.assert_allclose(cross(made(features), labels), 0, atol=1e-9)
+    assert made.rank == 2
+    np.testing.assert_allclose(made(features).mean(0), features.mean(0), atol=1e-9)
+
+
+@pytest.mark.parametrize("fit", [erasure.leace, erasure.orthogonal])
+def test_no_straight_line_tells_an_erased_attribute(fit):
+    features, labels = correlated()
+    released = fit(features, labels)(features)
+    for column in labels.T:
+        raw = LogisticRegression(C=1e6).fit(features, column).predict_proba(features)[:, 1]
+        safe = LogisticRegression(C=1e6).fit(released, column).predict_proba(released)[:, 1]
+        assert raw.std() > 0.2
+        assert safe.std() < 1e-3  # the best line is the constant
+        assert abs(safe.mean() - column.mean()) < 1e-3
+
+
+def test_erasure_is_exact_with_a_ridge_and_where_variance_is_missing():
+    features, labels = correlated()
+    for ridge in (0.0, 0.3):
+        np.testing.assert_allclose(cross(erasure.leace(features, labels, ridge=ridge)(features), labels), 0, atol=1e-9)
+    flat = features.copy()
+    flat[:, 3] = 1.0  # a dimension that never changes
+    made = erasure.leace(flat, labels)
+    np.testing.assert_allclose(cross(made(flat), labels), 0, atol=1e-9)
+    np.testing.assert_allclose(made(flat)[:, 3], 1.0, atol=1e-9)
+
+
+def test_leace_changes_features_less_than_the_orthogonal_projection():
+    features, labels = correlated()
+    change = [
+        np.square(fit(features, labels)(features) - features).sum() for fit in (erasure.leace, erasure.orthogonal)
+    ]
+    assert change[0] < 0.9 * change[1]
+
+
+@pytest.mark.parametrize("rank", [1, 3, 6])
+def test_the_static_eraser_is_leace_of_the_directions_that_covary_most(rank):
+    """At rank r it erases the r best linear summaries of the concept (in whitened features), and those alone."""
+    features, _ = correlated()
+    rng = np.random.default_rng(1)
+    static = features @ rng.normal(size=(WIDTH, WIDTH)) + rng.normal(size=(ROWS, WIDTH))
+    made = erasure.static_eraser(features, static, rank=rank)
+    whiten = np.linalg.inv(np.linalg.cholesky(np.cov(features.T, bias=True)))  # another root: the same subspace
+    left, _, right = np.linalg.svd(whiten @ cross(features, static))
+    np.testing.assert_allclose(made.matrix, least_change(features, static @ right[:rank].T), atol=1e-7)
+    np.testing.assert_allclose(left.T @ left, np.eye(WIDTH), atol=1e-9)
+    np.testing.assert_allclose(made.matrix @ made.matrix, made.matrix, atol=1e-8)
+    assert made.rank == rank == WIDTH - np.linalg.matrix_rank(made.matrix)
+
+
+def test_share_takes_as_few_directions_as_hold_it():
+    features, _ = correlated()
+    static = features + np.random.default_rng(2).normal(size=features.shape)
+    whiten, _ = whitening(np.cov(features.T, bias=True))
+    squares = np.linalg.svd(whiten @ cross(features, static))[1] ** 2
+    for share in (0.2, 0.5, 0.9):
+        rank = erasure.static_eraser(features, static, share=share).rank
+        assert squares[:rank].sum() >= share * squares.sum() > squares[: rank - 1].sum()
+
+
+def test_what_pictures_tell_of_the_action_is_spared_by_its_classes():
+    """Appearance in dimensions 0-3 of a picture, the action in 4 and 5; a clip shows both."""
+    rng = np.random.default_rng(3)
+    action = rng.integers(0, 3, ROWS)
+    appearance = rng.normal(size=(ROWS, 4))
+    seen = np.hstack([appearance, np.eye(3)[action][:, :2] * 4, np.zeros((ROWS, 6))])
+    features = seen + rng.normal(size=(ROWS, WIDTH)) * 0.3
+    static = seen + rng.normal(size=(ROWS, WIDTH)) * 0.1
+
+    def told(values):
+        return LogisticRegression(max_iter=500).fit(values, action).score(values, action)
+
+    spared = erasure.static_eraser(features, static, classes=action, rank=4)(features)
+    erased = erasure.static_eraser(features, static, rank=6)(features)
+    assert told(features) > 0.97
+    assert told(spared) > 0.97
+    assert told(erased) < 0.6
+    np.testing.assert_allclose(cross(spared, class_residuals(appearance, action)), 0, atol=0.05)
+
+
+def test_inlp_leaves_a_line_little_better_than_the_majority():
+    features, labels = correlated()
+    one, many = (erasure.inlp(features, labels, rounds=rounds) for rounds in (1, 4))
+    assert (one.rank, many.rank) == (2, 8)
+    np.testing.assert_allclose(many.matrix @ many.matrix, many.matrix, atol=1e-9)
+    np.testing.assert_allclose(many.matrix, many.matrix.T, atol=1e-9)
+    for column in labels.T:
+        raw, safe = (
+            LogisticRegression(max_iter=500).fit(values, column).score(values, column)
+            for values in (features, many(features))
+        )
+        assert raw > 0.7
+        assert safe < max(column.mean(), 1 - column.mean()) + 0.08  # some of it luck: these are the rows learnt from
+
+
+def test_pca_is_that_of_scikit_learn():
+    features, _ = correlated()
+    known = PCA(4).fit(features)
+    made = erasure.pca(features, keep=4)
+    np.testing.assert_allclose(made(features), known.inverse_transform(known.transform(features)), atol=1e-8)
+    few = features[:3]
+    np.testing.assert_allclose(erasure.pca(few, keep=WIDTH)(few), few, atol=1e-9)
+
+
+def test_random_directions_are_orthonormal_and_favour_none():
+    features = np.random.default_rng(0).normal(size=(50, WIDTH))
+    made = [erasure.random_projection(features, keep=3, seed=seed) for seed in range(400)]
+    np.testing.assert_allclose(made[0].inward @ made[0].inward.T, np.eye(3), atol=1e-12)
+    assert not np.allclose(made[0].matrix, made[1].matrix)
+    mean = np.mean([one.matrix for one in made], axis=0)
+    np.testing.assert_allclose(mean, np.eye(WIDTH) * 3 / WIDTH, atol=0.06)
+    np.testing.assert_allclose(np.mean([one.inward[0] for one in made], axis=0), 0, atol=0.06)
+
+
+def test_factors_make_the_matrix_and_the_network_applies_it():
+    features, labels = correlated()
+    made = erasure.leace(features, labels)
+    np.testing.assert_allclose(made.inward @ made.inward.T, np.eye(WIDTH - 2), atol=1e-9)
+    import torch
+
+    network = AffineAnonymizer.of(made.center, made.inward, made.outward, method="leace").eval()
+    released = network(torch.from_numpy(features)).numpy()
+    np.testing.assert_allclose(released, made(features), atol=1e-5 * np.abs(features).max())
+
+
+def classes_in_few_dimensions(seed: int = 0):
+    rng = np.random.default_rng(seed)
+    classes = rng.integers(0, 4, ROWS)
+    means = np.zeros((4, WIDTH))
+    means[:, :3] = np.vstack([np.eye(3), np.zeros(3)]) * 4
+    spread = np.array([1.0, 1, 1] + [6.0] * (WIDTH - 3))
+    return means[classes] + rng.normal(size=(ROWS, WIDTH)) * spread, classes
+
+
+def test_codes_live_in_the_discriminant_subspace():
+    features, classes = classes_in_few_dimensions()
+    made = erasure.discriminant_codes(features, classes, [8, 4], ridge=0.0)
+    known = LinearDiscriminantAnalysis(solver="eigen").fit(features, classes).scalings_[:, :3]
+    ours, theirs = np.linalg.qr(made.inward.T)[0], np.linalg.qr(known)[0]
+    np.testing.assert_allclose(np.linalg.svd(ours.T @ theirs)[1], 1, atol=1e-6)
+    places = (features - made.center) @ made.inward.T
+    within = covariance(class_residuals(places, classes))
+    np.testing.assert_allclose(within, np.eye(3), atol=1e-6)
+    assert [book.shape for book in made.codebooks] == [(8, 3), (4, 3)]
+    # What is mapped back is the linear prediction of a feature from its place.
+    predicted = np.linalg.lstsq(places, features - made.center, rcond=None)[0].T
+    np.testing.assert_allclose(made.outward, predicted, atol=1e-8)
+
+
+def test_few_codes_tell_the_classes_and_a_second_codebook_comes_nearer():
+    import torch
+
+    features, classes = classes_in_few_dimensions()
+    error = []
+    for codes in ([8], [8, 8]):
+        made = erasure.discriminant_codes(features, classes, codes)
+        network = Quantizer.of(made.center, made.inward, made.outward, made.codebooks).eval()
+        with torch.no_grad():
+            released = network(torch.from_numpy(features)).numpy()
+        error.append(np.square((released - features) @ made.inward.T).sum())
+        assert LogisticRegression(max_iter=500).fit(released, classes).score(released, classes) > 0.85
+    assert error[1] < 0.7 * error[0]
+
+
+def test_without_classes_codes_live_in_the_principal_components():
+    features, _ = classes_in_few_dimensions()
+    made = erasure.discriminant_codes(features, None, [4], dims=2)
+    np.testing.assert_allclose(np.abs(made.inward @ PCA(2).fit(features).components_.T), np.eye(2), atol=1e-6)
+
+
+def test_bad_options_are_named():
+    features, labels = correlated()
+    with pytest.raises(UserError, match="rank: give either rank or share"):
+        erasure.static_eraser(features, features)
+    with pytest.raises(UserError, match="rank: 12, but features covary with the concept in 11 directions"):
+        erasure.static_eraser(features, features, rank=WIDTH)
+    with pytest.raises(UserError, match="concept: doesn't vary"):
+        erasure.leace(features, np.zeros(ROWS))
+    with pytest.raises(UserError, match="features: are all the same"):
+        erasure.leace(np.zeros((ROWS, 3)), labels)
+    with pytest.raises(UserError, match="keep: 0 of 12"):
+        erasure.pca(features, keep=0)
+    with pytest.raises(UserError, match="codes: 901 centroids for 900 clips"):
+        erasure.discriminant_codes(features, labels[:, 0], [901])
+    with pytest.raises(ValueError, match="900 features and 899 rows"):
+        erasure.leace(features, labels[1:])
