@@ -4,7 +4,7 @@
 
     schema          'splavu-audit/1'
     versions        splavu, Python, torch, NumPy, device (runtime.versions)
-    command         the options as given: seeds, quick, max_train_rows, num_resamples, margin, workers
+    command         what was given, and every option of `examination.Options`
     files           [role, name, sha256, attributes] of each store, table and checkpoint
     attributes      [name, personal (no person has it both ways), prevalence by split]
     people          split -> number of clips, videos and persons
@@ -14,10 +14,17 @@
     raw             unit -> found, the same on raw features
     strongest       unit -> found, over all rungs of the unit
     headline        [sentence, unit, reduction, ...]
-    gates           [claim, passed (null: not run), detail and numbers]
-    learning_curve  [people, rows, family, AP by attribute] by number of training people
-    code_length     representation -> attribute -> bits and those of a code without features
-    linkage, inversion, membership    what identifies rows and people
+    gates           [claim, passed (null: not run), detail, numbers]
+    learning_curve  [family, people, rows, ap: one an attribute, in the order of `attributes`], released clips
+    code_length     'released', 'raw' -> attribute -> bits, prior_bits (a code without features), uniform_bits, rows,
+                    compression_over_prior
+    linkage         'raw to raw', 'released to released', 'raw to released', 'second release to released' (gallery to
+                    probes; videos) -> rank1, rank5, mean_ap, eer, d_sys, d_sys_corrected, p, metric, and across kinds
+                    same_video_rank1; or `skipped`, with the reason
+    inversion       'ridge', 'mlp' -> explained, explained_between_people, median_rank, top1, num_rows
+    membership      signal, 'strongest signal', 'logistic' -> auc, person_auc, tpr_at_1_percent; `assumes` says what
+                    must hold for it to mean anything; or `skipped`
+    valid           no gate failed
     warnings, seconds
 
 `found` (`Found`) holds a `FoundAttribute` for each attribute and their mean. An `Estimate` is [value, low, high,
