@@ -1,0 +1,173 @@
+"""`python -m splavu fit`: a checkpoint that the other commands take, and one clear line for what can't be fitted."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_study
+
+from splavu import checkpoints
+from splavu.__main__ import main
+from splavu.anonymize import load_anonymizer
+from splavu.audit.material import file_hash
+from splavu.erasure import leace
+from splavu.errors import UserError
+from splavu.fitting import METHODS, shared_out
+from splavu.stores import open_features
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("fit"))
+
+
+@pytest.fixture
+def files(world):
+    hmdb = world.data / "hmdb51"
+    return {
+        "raw": world.features / "features_hmdb_train_demo.h5",
+        "static": world.features / "features_hmdb_train_demo_fb10.h5",
+        "labels": hmdb / "hmdb51_train_labels.csv",
+        "private": hmdb / "private_labels.csv",
+        "test": world.features / "features_hmdb_test_demo.h5",
+    }
+
+
+OPTIONS = {
+    "eraser": "--static {static} --labels {labels} --rank 9",
+    "leace": "--private {private} --attributes gender,semi_nudity",
+    "orthogonal": "--private {private}",
+    "inlp": "--private {private} --rounds 1",
+    "pca": "--keep 20",
+    "random": "--keep 20 --seed 4",
+    "quantizer": "--labels {labels} --codes 12,3",
+    "noise": "--sd 0.5 --units whitened",
+}
+REMOVED = {"eraser": 9, "leace": 2, "orthogonal": 7, "inlp": 7, "pca": 172, "random": 172}
+
+
+def fit(method, files, out, options=None):
+    words = (OPTIONS[method] if options is None else options).format(**files).split()
+    assert main(["fit", method, "--raw", str(files["raw"]), "--out", str(out), "--quiet", *words]) == 0
+    return checkpoints.read(out)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_makes_what_anonymize_takes(method, files, tmp_path, capsys):
+    out = tmp_path / "made.pth"
+    content = fit(method, files, out)
+    assert "fitted to" in capsys.readouterr().out
+    made = load_anonymizer(out)
+    assert made.architecture.get("rank") == REMOVED.get(method)
+    released = tmp_path / "released.h5"
+    assert main(["anonymize", "--aam", str(out), str(files["test"]), str(released), "--quiet"]) == 0
+    raw, safe = open_features(files["test"]), open_features(released)
+    assert safe.keys() == raw.keys()
+    assert not any(np.array_equal(raw[key], safe[key]) for key in raw)
+
+    fitted = content["fitted"]
+    assert (fitted["method"], fitted["videos"]) == (method, 72)
+    by_role = {file["role"]: file for file in fitted["files"]}
+    assert by_role["raw"]["sha256"] == file_hash(files["raw"])
+    assert by_role["raw"]["attributes"]["encoder"] == "demo"
+    assert set(by_role) == {"raw", *(role for role in ("static", "labels", "private") if role in OPTIONS[method])}
+
+
+def test_what_is_fitted_is_what_the_function_gives_on_training_people(files, tmp_path):
+    fit("leace", files, tmp_path / "made.pth")
+    store = open_features(files["raw"])
+    with files["private"].open() as file:
+        rows = {row["filename"][:-4]: row for row in csv.DictReader(file)}
+    owners = [key for key in store for _ in store[key]]
+    labels = np.array([[int(rows[key][name]) for name in ("gender", "semi_nudity")] for key in owners])
+    expected = leace(np.concatenate([store[key] for key in store]), labels)
+    made = load_anonymizer(tmp_path / "made.pth")
+    np.testing.assert_allclose(made.weight.numpy(), expected.matrix, atol=1e-5)
+    np.testing.assert_allclose(made.center.numpy(), expected.center, atol=1e-5)
+
+
+def test_only_train_rows_of_a_column_split_are_fitted_to(world, files, tmp_path):
+    """All people's features given: those the table doesn't train on are left out."""
+    everyone = [world.features / f"features_hmdb_{split}_demo.h5" for split in ("val", "test")]
+    fit("leace", files, tmp_path / "alone.pth")
+    fit("leace", files, tmp_path / "all.pth", OPTIONS["leace"] + " --raw " + " ".join(map(str, everyone)))
+    one, other = (load_anonymizer(tmp_path / name).state_dict() for name in ("alone.pth", "all.pth"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_after_an_eraser_the_quantizer_is_fitted_to_what_it_leaves(files, tmp_path):
+    fit("eraser", files, tmp_path / "eraser.pth")
+    content = fit("quantizer", files, tmp_path / "both.pth", OPTIONS["quantizer"] + f" --after {tmp_path}/eraser.pth")
+    stages = content["fa_architecture"]["stages"]
+    assert [stage["arch"] for stage in stages] == ["affine", "quantizer"]
+    assert "after" in {file["role"] for file in content["fitted"]["files"]}
+    released = tmp_path / "released.h5"
+    main(["anonymize", "--aam", str(tmp_path / "both.pth"), str(files["raw"]), str(released), "--quiet"])
+    store = open_features(released)
+    vectors = np.concatenate([store[key] for key in store])
+    assert 1 < len(np.unique(vectors, axis=0)) <= 36
+    eraser = load_anonymizer(tmp_path / "eraser.pth")
+    erased = eraser(torch.from_numpy(vectors))
+    np.testing.assert_allclose(erased.numpy(), vectors, atol=1e-3)  # codes lie in what the eraser leaves
+
+
+def test_the_same_command_gives_the_same_weights_but_for_the_key_of_noise(files, tmp_path):
+    for method in METHODS:
+        states = [fit(method, files, tmp_path / f"{n}.pth")["fa_model_state_dict"] for n in range(2)]
+        differ = {name for name in states[0] if not torch.equal(states[0][name], states[1][name])}
+        assert differ == ({"key"} if method == "noise" else set())
+    keyed = [fit("noise", files, tmp_path / "n.pth", "--sd 1 --seed 71829") for _ in range(2)]
+    assert torch.equal(*(one["fa_model_state_dict"]["key"] for one in keyed))
+    assert "71829" not in str(keyed[0]["fitted"])
+    assert "71829" not in json.dumps(keyed[0]["fa_architecture"])
+
+
+def test_bits_are_shared_out():
+    for bits in (1, 7, 10, 11, 15, 24, 31):
+        codes = shared_out(bits)
+        assert sum(np.log2(codes)) == bits
+        assert max(codes) <= 1024
+        assert max(codes) <= 2 * min(codes)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("eraser", "--rank 3", "--static: is missing"),
+        ("eraser", "--static {static}", "rank: give either rank or share"),
+        ("eraser", "--static {test} --rank 3", "--static: has no 'subject"),
+        ("leace", "", "--private: is missing"),
+        ("leace", "--private {private} --attributes height", "but not 'height'"),
+        ("leace", "--private {private} --attributes subject", "has subject = 'p0', expected 0 or 1"),
+        ("leace", "--private {labels}", "has no column of 0 and 1"),
+        ("pca", "", "--keep: is missing, and pca needs it"),
+        ("pca", "--keep 500", "keep: 500 of 192"),
+        ("quantizer", "", "takes either --bits or --codes"),
+        ("quantizer", "--codes many", "'many' is no list of numbers"),
+        ("quantizer", "--bits 0", "--bits: 0"),
+        ("noise", "--sd -1", "sd: -1.0 is no standard deviation"),
+        ("pca", "--keep 4 --raw {raw}", "is in another store of --raw too"),
+        ("pca", "--keep 4 --after {labels}", "hmdb51_train_labels.csv"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_written(method, options, message, files, tmp_path):
+    with pytest.raises(UserError, match=message):
+        fit(method, files, tmp_path / "made.pth", options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_released_features_are_refused(files, tmp_path):
+    fit("pca", files, tmp_path / "pca.pth")
+    main(["anonymize", "--aam", str(tmp_path / "pca.pth"), str(files["raw"]), str(tmp_path / "safe.h5"), "--quiet"])
+    with pytest.raises(UserError, match="is a released store"):
+        fit("pca", {**files, "raw": tmp_path / "safe.h5"}, tmp_path / "again.pth")
+
+
+def test_help_teaches_each_method(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["fit", "--help"])
+    assert left.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n    {method}" in shown for method in METHODS)
