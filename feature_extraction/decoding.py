@@ -11,6 +11,7 @@ Letters: k clips of one piece, T frames (1 for a clip that is to be tiled).
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import multiprocessing
 import os
@@ -282,6 +283,7 @@ def _context() -> multiprocessing.context.BaseContext:
 def _work(owner: connection.Connection) -> None:
     """The life of a decoding process."""
     torch.set_num_threads(1)
+    _keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's
     threading.Thread(target=_leave_with_owner, daemon=True).start()
     jobs: deque[Job] = deque()
@@ -318,6 +320,15 @@ def _work(owner: connection.Connection) -> None:
                 owner.send(("bug", traceback.format_exc()))
             else:
                 owner.send(("end",))
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc reuse blocks of a batch's size, which it otherwise gives back and faults in again for every batch."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
+        libc.mallopt(mmap_threshold, 32 << 20)  # the largest that glibc takes
+        libc.mallopt(trim_threshold, 64 << 20)
 
 
 def _leave_with_owner() -> None:
