@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -137,6 +139,18 @@ def test_a_person_in_two_splits_is_refused(study, tmp_path):
     table = rewritten(study, tmp_path / "labels.csv", lambda row: row | {"subject": "somebody"})
     with pytest.raises(UserError, match="'somebody' is in train and in (val|test)"):
         main(arguments(study, "--labels", table))
+
+
+def test_processes_give_the_numbers_of_one(study, tmp_path):
+    """As a program of its own: attackers are trained in processes that start by importing it again."""
+    for workers in ("1", "2"):
+        more = ("--attributes", "gender", "--attributes-only", "--workers", workers, "--out", tmp_path / workers)
+        program = [sys.executable, "-m", "splavu", *arguments(study, *more)]
+        done = subprocess.run(program, capture_output=True, text=True, timeout=300, env=study.environment)
+        assert done.returncode == 0, done.stderr
+    one, two = (json.loads((tmp_path / workers / "evidence.json").read_text()) for workers in ("1", "2"))
+    for name in ("rungs", "strongest", "gates", "headline"):
+        assert one[name] == two[name]
 
 
 def test_a_full_audit_has_seven_families_and_five_seeds():
