@@ -7,10 +7,11 @@ memory      peak resident memory of both scripts, child processes included, on a
 gpu         VideoMAE-B on 16 x 224 x 224: clips per second in fp32 and bf16, and the share of a plain matrix product's
             speed; where there is no CUDA device, one line says so
 
-What to expect on two cores: the loop with our transforms lets torch use both cores for the encoder, which torch does
-well when nothing else runs. The most that any pipeline can gain in fp32 is then the time in which that loop leaves a
-core idle; a line at the end says how much that is. More takes fewer bits (`--precision bf16`). Beside other work, the
-loop's two cores wait for each other at every layer, and the ratio grows without meaning: mind the load it prints.
+What to expect on two cores: the loop lets torch use both for the encoder, by the kernels its class calls;
+extraction has kernels of its own for transformers (`encoders/cpu_transformer.py`) and decodes meanwhile. A line at the
+end says what two cores that did nothing but this encoder's matrix products in fp32 would reach. More takes fewer bits
+(`--precision bf16`). Beside other work, the loop's two cores wait for each other at every layer, and the ratio grows
+without meaning: mind the load it prints.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from feature_extraction.clips import cut_clips
 from feature_extraction.decoding import Job, decoders
 from feature_extraction.encoders import FrozenEncoder, load_encoder
+from feature_extraction.encoders.cpu_transformer import linear
 from feature_extraction.extraction import extract
 from feature_extraction.preprocessing import centre_view, normalise
 from feature_extraction.sources import CLIPS, Source, folder_files
@@ -187,10 +189,12 @@ def _print_bounds(encoder: FrozenEncoder, plain_rate: float) -> None:
     work = _flops(encoder, clips) / len(clips)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    left, right = torch.randn(1600, spec.feature_dim), torch.randn(spec.feature_dim, 4 * spec.feature_dim)
-    product = _fastest(lambda: left @ right, repeats=50)
+    left, right = torch.randn(1600, spec.feature_dim), torch.randn(4 * spec.feature_dim, spec.feature_dim)
+    bias, levels = torch.zeros(len(right)), torch.zeros(clips.movedim(2, -1).shape, dtype=torch.uint8)
+    features = encoder.extractor(spec.preprocessing, device=torch.device("cpu"))
     with torch.inference_mode():
-        forward = _fastest(lambda: encoder(clips), repeats=5) / len(clips)
+        product = _fastest(lambda: linear(left, right, bias), repeats=50)
+        forward = _fastest(lambda: features(levels), repeats=5) / len(clips)
     torch.set_num_threads(num_threads)
     peak = 2 * left.shape[0] * right.numel() / product
     bound = num_threads * peak / work
