@@ -1,0 +1,351 @@
+"""Run a table of the paper on the data that is there, and print ours next to the published numbers.
+
+    python -m splavu reproduce table9 --dry-run          # what it takes, what is there, what is missing
+    python -m splavu reproduce table9 --jobs 4           # runs it; killed, the same command goes on
+    python -m splavu reproduce table1 --data data/demo --quick
+
+Every number comes from the scripts of this repository, run as they are; each keeps its run folder and log below
+saved_models/reproduce/TABLE/ (TABLE-quick with --quick), beside table.md and table.csv. A number says what it was
+measured on: features of the synthetic world are no claim about the paper's, whatever they stand next to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import config
+from holdings import Places
+from published_numbers import TABLES, Table
+from reproduction import COLUMNS, Cell, Grid, Job, Value
+from splavu import cli
+from splavu.errors import UserError, nearest
+from splavu.runs import write_text
+from splavu.tables import table
+
+STAMP = "reproduced.json"
+"""In a run folder: the commands that ended well, and the roots that they read. Without it a job runs, or goes on."""
+LOG = "reproduce.log"
+GATE_FAILED = 3
+"""Exit code of an evaluation that failed its own gates: a result, but none to rely on."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of a job."""
+
+    state: str
+    """done, gate failed, failed, not run."""
+    detail: str = ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: every cell has its number. 1: some are missing or failed, and listed. Bad input raises UserError (2)."""
+    parser = argparse.ArgumentParser(
+        prog="splavu reproduce",
+        description=__doc__,
+        epilog=cli.EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("table", metavar="TABLE", help=f"of {', '.join(TABLES)}")
+    parser.add_argument(
+        "--data", type=Path, metavar="ROOT", help="data root, its stores in features/ (default: config.py)"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="commands at a time, one thread each")
+    parser.add_argument("--quick", action="store_true", help="a few epochs: to see that it runs, not for its numbers")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="list cells and commands, what they need, what is missing"
+    )
+    parser.add_argument("--columns", default="", help="comma list of columns, the others are left out")
+    cli.add_common(parser)
+    args = parser.parse_args(argv)
+    cli.start(args)
+    if args.table not in TABLES:
+        raise UserError("table", f"'{args.table}' is unknown", nearest(args.table, TABLES))
+    if args.jobs < 1:
+        raise UserError("--jobs", f"is {args.jobs}, expected at least 1")
+    published = chosen(TABLES[args.table], args.columns)
+
+    root = None if args.data is None else args.data.resolve()
+    data, features = (Path(config.DATA), Path(config.FEATURES)) if root is None else (root, root / "features")
+    run_root = Path(config.RUNS).resolve()
+    folder = run_root / "reproduce" / (f"{args.table}-quick" if args.quick else args.table)
+    places = Places(data.resolve(), features.resolve(), None)
+    grid = Grid(published, places, folder, run_root, quick=args.quick)
+    jobs, cells = grid.built
+    environment = surroundings(places, run_root)
+    if args.dry_run:
+        outcomes = {job.name: planned(job, folder, environment) for job in jobs}
+        print(listing(jobs, cells, outcomes))
+    else:
+        outcomes = run_all(jobs, folder, environment, at_once=args.jobs, device=args.device, quiet=args.quiet)
+    values = {id(cell): value_of(cell, outcomes, jobs, folder) for cell in cells}
+    text = markdown(args.table, published, cells, values, outcomes)
+    print(text)
+    if args.dry_run:
+        return 1 if any(cell.missing for cell in cells) else 0
+    print(f"\ntable: {keep(args.table, folder, text, cells, values, outcomes)}")
+    return 0 if all(value is not None for value in values.values()) else 1
+
+
+def chosen(published: Table, columns: str) -> Table:
+    """The table with the columns asked for."""
+    names = tuple(name.strip() for name in columns.split(",") if name.strip()) or published.columns
+    for name in names:
+        if name not in published.columns:
+            raise UserError("--columns", f"'{name}' is none of this table's", nearest(name, published.columns))
+    return Table(published.title, names, published.rows, published.note)
+
+
+# Running.
+
+
+def surroundings(places: Places, run_root: Path) -> dict[str, str]:
+    """What the commands find where, by the variables that config.py reads."""
+    return {"SPLAVU_DATA": str(places.data), "SPLAVU_FEATURES": str(places.features), "SPLAVU_RUNS": str(run_root)}
+
+
+def stamp(job: Job, environment: Mapping[str, str]) -> dict[str, Any]:
+    """What decides whether a finished job is this one."""
+    return {"commands": [list(command) for command in job.commands], **environment}
+
+
+def finished(job: Job, folder: Path, environment: Mapping[str, str]) -> Outcome | None:
+    """How it ended before, if it did and its result is there."""
+    path = folder / job.name / STAMP
+    if not path.is_file() or not (folder / job.name / job.result).is_file():
+        return None
+    try:
+        found = json.loads(path.read_text())
+    except json.JSONDecodeError:
+        return None
+    state = found.pop("state", "done")
+    return Outcome(state) if found == stamp(job, environment) else None
+
+
+def planned(job: Job, folder: Path, environment: Mapping[str, str]) -> Outcome:
+    return finished(job, folder, environment) or Outcome("not run")
+
+
+def run_all(
+    jobs: Sequence[Job], folder: Path, environment: Mapping[str, str], *, at_once: int, device: str, quiet: bool
+) -> dict[str, Outcome]:
+    """Run what isn't done, each job after those that it needs; what needs a failed one isn't run."""
+    outcomes = {job.name: found for job in jobs if (found := finished(job, folder, environment))}
+    if outcomes and not quiet:
+        print(f"{len(outcomes)} of {len(jobs)} jobs are done already")
+    waiting = [job for job in jobs if job.name not in outcomes]
+    running: dict[Future[Outcome], Job] = {}
+    processes: set[subprocess.Popen[bytes]] = set()
+    with ThreadPoolExecutor(at_once) as threads:
+        try:
+            while waiting or running:
+                for job in list(waiting):
+                    before = [outcomes.get(name) for name in job.after]
+                    if any(one is not None and one.state in ("failed", "not run") for one in before):
+                        outcomes[job.name] = Outcome("not run", "what it needs failed")
+                        waiting.remove(job)
+                    elif None not in before and len(running) < at_once:
+                        waiting.remove(job)
+                        future = threads.submit(run_job, job, folder, environment, device, processes)
+                        running[future] = job
+                if not running:
+                    continue
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    job = running.pop(future)
+                    outcomes[job.name] = future.result()
+                    if not quiet:
+                        done = f"{len(outcomes)} of {len(jobs)}"
+                        print(f"[{done}] {job.name}: {outcomes[job.name].state}", flush=True)
+        except BaseException:
+            for process in list(processes):  # ours, by their handles; each leaves a checkpoint to go on from
+                process.terminate()
+            raise
+    return outcomes
+
+
+def run_job(
+    job: Job, folder: Path, environment: Mapping[str, str], device: str, processes: set[subprocess.Popen[bytes]]
+) -> Outcome:
+    """Run a job's commands one after the other, their output in its log."""
+    here = folder / job.name
+    here.mkdir(parents=True, exist_ok=True)
+    (here / STAMP).unlink(missing_ok=True)
+    state = "done"
+    with (here / LOG).open("ab") as log:
+        for command in job.commands:
+            script, *arguments = command
+            log.write(f"$ python {' '.join(command)}\n".encode())
+            log.flush()
+            process = subprocess.Popen(
+                [sys.executable, str(config.HERE / script), *arguments, "--device", device],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=config.HERE,
+                env={"OMP_NUM_THREADS": "1", **os.environ, **environment},
+            )
+            processes.add(process)
+            code = process.wait()
+            processes.discard(process)
+            if code == GATE_FAILED:
+                state = "gate failed"
+            elif code:
+                return Outcome("failed", f"exit code {code}: {_last_line(here / LOG)}")
+    write_text(here / STAMP, json.dumps(stamp(job, environment) | {"state": state}, indent=1) + "\n")
+    return Outcome(state)
+
+
+def _last_line(path: Path) -> str:
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][-300:] if lines else ""
+
+
+# Showing.
+
+
+def keep(
+    name: str,
+    folder: Path,
+    text: str,
+    cells: Sequence[Cell],
+    values: Mapping[int, Value | None],
+    outcomes: Mapping[str, Outcome],
+) -> Path:
+    """table.md and table.csv."""
+    write_text(folder / "table.csv", as_csv(name, cells, values, outcomes))
+    return write_text(folder / "table.md", text + "\n")
+
+
+def value_of(cell: Cell, outcomes: Mapping[str, Outcome], jobs: Sequence[Job], folder: Path) -> Value | None:
+    """Ours, from the result that the cell's job left."""
+    if cell.job is None or outcomes[cell.job].state not in ("done", "gate failed"):
+        return None
+    result = next(job.result for job in jobs if job.name == cell.job)
+    return cell.read(json.loads((folder / cell.job / result).read_text()))
+
+
+def listing(jobs: Sequence[Job], cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> str:
+    """What isn't there, file by file, and what would be run."""
+    absent: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        for name, files in cell.missing.items():
+            absent.setdefault(name, {}).update(dict.fromkeys(files))
+    lines = []
+    for name, files in absent.items():
+        lines += [f"missing: {name}", *(f"  {file}" for file in files)]
+    lines.append("python -m splavu check-data says more of each\n" if absent else "nothing is missing\n")
+    lines += [f"{len(jobs)} jobs, {sum(o.state == 'not run' for o in outcomes.values())} to run"]
+    for job in jobs:
+        after = f" (after {', '.join(job.after)})" if job.after else ""
+        lines.append(f"\n{job.name}: {outcomes[job.name].state.replace('not run', 'to run')}{after}")
+        lines += [f"  python {' '.join(command)}" for command in job.commands]
+    return "\n".join([*lines, ""])
+
+
+def markdown(
+    name: str,
+    published: Table,
+    cells: Sequence[Cell],
+    values: Mapping[int, Value | None],
+    outcomes: Mapping[str, Outcome],
+) -> str:
+    """Ours beside the published numbers; letters tell what ours were measured on, numbers why there is none."""
+    measured: dict[str, str] = {}
+    absent: dict[str, str] = {}
+    header = [name]
+    for column in published.columns:
+        header += [COLUMNS[column].title, "published"]
+    rows = []
+    for row in published.rows:
+        line = [row.name]
+        for cell in (c for c in cells if c.row is row):
+            value = values[id(cell)]
+            if value is not None:
+                told = measured_on(cell, outcomes)
+                letter = measured.setdefault(told, _letter(len(measured)))
+                line.append(f"{100 * value.value:.2f} [{letter}]")
+            else:
+                reason = why_not(cell, outcomes)
+                line.append(f"- ({absent.setdefault(reason, str(len(absent) + 1))})")
+            line.append(f"{row.numbers[cell.column]:.2f}" if cell.column in row.numbers else "not given")
+        rows.append(line)
+    lines = [
+        f"## {name}: {published.title}\n",
+        "Per cent, ours and the published number beside it.\n",
+        table(header, rows),
+    ]
+    lines += [f"[{letter}] measured on {told}" for told, letter in measured.items()]
+    lines += [f"({number}) no number: {reason}" for reason, number in absent.items()]
+    if published.note:
+        lines += ["", published.note]
+    if any(cell.origin == "synthetic" for cell in cells if values[id(cell)] is not None):
+        lines += [
+            "",
+            "Features of the synthetic world say nothing about the paper's: only the order of rows can be compared.",
+        ]
+    return "\n".join(lines)
+
+
+def measured_on(cell: Cell, outcomes: Mapping[str, Outcome]) -> str:
+    """Data set, encoder, whether real, and what they stand in for."""
+    said = f"{cell.on}, {cell.origin}"
+    if cell.stands_in:
+        said += f"; in place of {cell.stands_in}"
+    return said + ("; ITS GATE FAILED, not to be relied on" if outcomes[cell.job].state == "gate failed" else "")
+
+
+def why_not(cell: Cell, outcomes: Mapping[str, Outcome]) -> str:
+    if cell.missing:
+        return f"missing: {', '.join(cell.missing)}"
+    outcome = outcomes[cell.job]
+    return f"{outcome.state}: {outcome.detail}" if outcome.detail else f"{outcome.state} yet"
+
+
+def as_csv(
+    name: str, cells: Sequence[Cell], values: Mapping[int, Value | None], outcomes: Mapping[str, Outcome]
+) -> str:
+    """A line a cell, in per cent."""
+    columns = (
+        "table",
+        "row",
+        "column",
+        "ours",
+        "low",
+        "high",
+        "published",
+        "data",
+        "origin",
+        "in_place_of",
+        "job",
+        "state",
+    )
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(columns)
+    for cell in cells:
+        value = values[id(cell)]
+        figures = [None] * 3 if value is None else [value.value, value.low, value.high]
+        state = outcomes[cell.job].state if cell.job else "missing"
+        ours = ["" if figure is None else f"{100 * figure:.4f}" for figure in figures]
+        published = cell.row.numbers.get(cell.column, "not given")
+        about = (cell.on, cell.origin, cell.stands_in, cell.job or "", state)
+        writer.writerow((name, cell.row.name, cell.column, *ours, published, *about))
+    return lines.getvalue()
+
+
+def _letter(place: int) -> str:
+    return chr(ord("a") + place) if place < 26 else f"z{place - 25}"
+
+
+if __name__ == "__main__":
+    cli.run(main)
