@@ -9,6 +9,7 @@ sequence of length B, so that every anonymized feature is a mixture of strangers
 from splavu.anonymizers.affine import AffineAnonymizer
 from splavu.anonymizers.base import SERVING_TILE, Anonymizer, AttendsOver, in_tiles, one_by_one
 from splavu.anonymizers.chain import Chain
+from splavu.anonymizers.encoder import Continuation, EncoderAnonymizer
 from splavu.anonymizers.identity import IdentityAnonymizer
 from splavu.anonymizers.mlp import MLPAnonymizer
 from splavu.anonymizers.noise import GaussianNoise
@@ -24,6 +25,8 @@ __all__ = [
     "AttendsOver",
     "Chain",
     "CodeUsage",
+    "Continuation",
+    "EncoderAnonymizer",
     "GaussianNoise",
     "IdentityAnonymizer",
     "MLPAnonymizer",

@@ -10,6 +10,7 @@ from torch import Tensor
 from splavu.anonymizers.affine import AffineAnonymizer
 from splavu.anonymizers.base import Anonymizer
 from splavu.anonymizers.chain import Chain
+from splavu.anonymizers.encoder import EncoderAnonymizer
 from splavu.anonymizers.identity import IdentityAnonymizer
 from splavu.anonymizers.mlp import MLPAnonymizer
 from splavu.anonymizers.noise import GaussianNoise
@@ -20,6 +21,7 @@ from splavu.errors import UserError, nearest
 ANONYMIZERS: Mapping[str, type[Anonymizer]] = {
     "transformer": TransformerAnonymizer,
     "mlp": MLPAnonymizer,
+    "encoder": EncoderAnonymizer,
     "identity": IdentityAnonymizer,
     "affine": AffineAnonymizer,
     "quantizer": Quantizer,
