@@ -80,7 +80,7 @@ def test_roundings_tell_nothing_of_what_was_removed_where_a_dense_float32_matrix
         left = (left - left.mean(0)) / left.std(0)
         guessed = left[2000:] @ np.linalg.lstsq(left[:2000], removed[:2000], rcond=None)[0]
         explained[name] = 1 - np.square(removed[2000:] - guessed).sum() / np.square(removed[2000:]).sum()
-    assert explained["dense"] > 0.1
+    assert explained["dense"] > 0.05
     assert explained["factored"] < 0.01
 
 
