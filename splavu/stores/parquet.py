@@ -28,7 +28,7 @@ METADATA_KEY = b"splavu"
 """Of the file's metadata: provenance, as JSON."""
 CONTENT_KEY = b"splavu_features_sha256"
 """Likewise: SHA-256 of all features as little-endian float32, in the order of the rows."""
-PART_BYTES = 2**24
+PART_BYTES = 2**23
 """Of raw features read at once."""
 
 

@@ -1,0 +1,126 @@
+"""`python -m splavu anonymize` and `export`, as a user calls and a machine kills them."""
+
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, WIDTH
+
+from splavu import __main__, checkpoints
+from splavu.anonymizers import build_anonymizer
+from splavu.errors import UserError
+from splavu.stores import FeatureStore, FolderWriter, StoreWriter
+
+ATTRIBUTES = {"encoder": "demo"}
+KILLED_AT = """
+import os, signal, sys
+from splavu import __main__
+from splavu.stores import ordered
+ordered.BYTES_AT_RISK = 1
+write, written = ordered.OrderedWriter.write, []
+def dying(self, item):
+    written.append(item)
+    if len(written) > 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(self, item)
+ordered.OrderedWriter.write = dying
+__main__.main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def world(tmp_path):
+    """Adapter, and raw features in each format."""
+    torch.manual_seed(0)
+    anonymizer = build_anonymizer("mlp", WIDTH, identity=False)
+    content = {"fa_model_state_dict": anonymizer.state_dict(), "fa_architecture": anonymizer.architecture}
+    checkpoints.write(tmp_path / "aam.pth", content)
+    rng, folder = np.random.default_rng(0), FolderWriter(tmp_path / "raw", attributes=ATTRIBUTES)
+    with StoreWriter(tmp_path / "raw.h5", attributes=ATTRIBUTES) as store:
+        for index in range(8):
+            rows = rng.normal(size=(5, WIDTH))
+            store.add(f"video{index}", rows)
+            folder.add(f"video{index}", rows)
+    return tmp_path
+
+
+def write_parquet(path):
+    pa = pytest.importorskip("pyarrow", reason="needs the extra 'parquet'")
+    import pyarrow.parquet
+
+    rows = np.random.default_rng(0).normal(size=(40, WIDTH)).astype(np.float32)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), WIDTH)
+    table = pa.table({"id": [str(i) for i in range(40)], "features": column, "skin": np.arange(40) % 3})
+    pyarrow.parquet.write_table(table, path, row_group_size=5)  # eight parts
+
+
+def anonymize(*arguments):
+    return __main__.main(["anonymize", *map(str, arguments), "--quiet", "--device", "cpu"])
+
+
+def contents(path):
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return {file.relative_to(path): file.read_bytes() for file in files if file.is_file()}
+
+
+@pytest.mark.parametrize("name", ["raw.h5", "raw", "raw.parquet"])
+def test_killed_and_called_again_it_gives_the_same_bytes(world, name):
+    if name == "raw.parquet":
+        write_parquet(world / name)
+    aam = ("--aam", world / "aam.pth")
+    assert anonymize(*aam, world / name, world / f"whole_{name}") == 0
+    target = world / f"killed_{name}"
+    arguments = [str(part) for part in ("anonymize", *aam, world / name, target, "--quiet", "--device", "cpu")]
+    killed = subprocess.run([sys.executable, "-c", KILLED_AT, *arguments], cwd=REPOSITORY, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not target.exists()
+    assert (world / f"killed_{name}.partial/digests").stat().st_size == 3 * 32
+    assert __main__.main(arguments) == 0
+    assert contents(target) == contents(world / f"whole_{name}")
+    assert not list(world.glob("*.partial*"))
+
+
+def test_both_ways_to_name_the_output(world):
+    aam = ("--aam", world / "aam.pth")
+    assert anonymize(*aam, world / "raw.h5", world / "new.h5") == 0
+    assert anonymize(world / "raw.h5", *aam, "--out", world / "old.h5") == 0
+    assert (world / "new.h5").read_bytes() == (world / "old.h5").read_bytes()
+    with pytest.raises(UserError, match="OUT: is not given"):
+        anonymize(*aam, world / "raw.h5")
+    with pytest.raises(UserError, match="OUT: is given twice"):
+        anonymize(*aam, world / "raw.h5", world / "a.h5", "--out", world / "b.h5")
+
+
+def test_a_table_loses_its_labels_unless_they_are_named(world, capsys):
+    write_parquet(world / "raw.parquet")
+    import pyarrow.parquet as pq
+
+    aam = ("--aam", world / "aam.pth")
+    assert anonymize(*aam, world / "raw.parquet", world / "out.parquet", "--keep", "id") == 0
+    assert "left behind: skin" in capsys.readouterr().out
+    assert pq.read_schema(world / "out.parquet").names == ["id", "features"]
+    with pytest.raises(UserError, match=r"raw.h5: is no Parquet file: it has no columns"):
+        anonymize(*aam, world / "raw.h5", world / "out.h5", "--keep", "id")
+
+
+def test_a_saved_folder_serves_as_a_checkpoint_does(world):
+    pytest.importorskip("safetensors", reason="needs the extra 'hub'")
+    import splavu
+
+    splavu.Anonymizer.from_pretrained(world / "aam.pth").save_pretrained(world / "mine")
+    assert anonymize("--aam", world / "mine", world / "raw.h5", world / "one.h5") == 0
+    assert anonymize("--aam", world / "aam.pth", world / "raw.h5", world / "two.h5") == 0
+    assert FeatureStore(world / "one.h5").attributes == FeatureStore(world / "two.h5").attributes
+    assert (world / "one.h5").read_bytes() == (world / "two.h5").read_bytes()
+
+
+def test_export_says_what_it_checked(world, capsys):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="needs the extra 'onnx'")
+    command = ["export", "--aam", str(world / "aam.pth"), str(world / "aam.onnx"), "--quiet"]
+    assert __main__.main(command) == 0
+    assert (world / "aam.onnx").stat().st_size > 2 * WIDTH * WIDTH * 4
+    assert "opset 18" in capsys.readouterr().out
