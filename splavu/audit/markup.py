@@ -110,7 +110,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --paper: #14171a; --ink: #e8eaed; --soft: #a9b1ba; --rule: #343a41;
   --wash: #1d2126; --accent: #58c2cc; --grey: #8d97a1; --alarm: #ff8f85; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2.5rem 1.25rem 5rem; max-width: 74rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; padding: 2.5rem 1.25rem 5rem; max-width: 78rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif; }
 h1, h2, h3 { line-height: 1.2; font-weight: 600; text-wrap: balance; }
 h1 { font-size: 1.15rem; margin: 0; } h2 { font-size: 1.35rem; margin: 3.2rem 0 .6rem; }
@@ -137,13 +137,14 @@ svg .line { fill: none; stroke: var(--accent); stroke-width: 2; } svg .dashed { 
 .scroll { overflow-x: auto; margin: 1rem 0 1.4rem; } .scroll:focus-visible { outline: 2px solid var(--accent); }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: 0 0 .45rem; } th { text-align: left; font-weight: 500; }
-th, td { padding: .34rem .7rem .34rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
+th, td { padding: .34rem .6rem .34rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
 thead th { color: var(--soft); border-bottom: 1px solid var(--soft); vertical-align: bottom; }
 td, thead th + th { text-align: right; } td { white-space: nowrap; }
 td.word, thead th.word { text-align: left; white-space: normal; } td.verdict { text-align: left; white-space: normal; }
-td.word { min-width: 7rem; } td.word:last-child { min-width: 15rem; } td.verdict { padding-left: .8rem; }
+td.word { min-width: 7rem; } td.word:last-child { min-width: 11rem; } td.verdict { padding-left: .8rem; }
 caption { position: sticky; left: 0; width: min(100%, calc(100vw - 2.5rem)); }
-.range { color: var(--soft); display: block; font-size: .78rem; font-weight: 400; }
+.range { color: var(--soft); display: block; font-size: .78rem; font-weight: 400;
+  white-space: nowrap; }
 .heat td { padding: .34rem .5rem; text-align: right; border-bottom: 2px solid var(--paper);
   border-right: 2px solid var(--paper);
   background: color-mix(in srgb, var(--accent) calc(var(--share) * 55%), var(--wash)); }
@@ -155,10 +156,14 @@ dt { font-weight: 600; margin-top: .6rem; } dd { margin: 0; }
 summary { cursor: pointer; margin: .6rem 0; font-weight: 500; } a { color: var(--accent); }
 @media (max-width: 40rem) { body { padding: 1.4rem 1rem 3rem; } .wide { display: none; } .narrow { display: block; }
   .lead { font-size: 1.08rem; } h2 { margin-top: 2.4rem; } }
+@page { margin: 14mm; }
 @media print { :root { --paper: #fff; --ink: #000; --soft: #444; --rule: #ccc; --wash: #f2f2f2; --accent: #0b6a74;
     --grey: #777; --alarm: #a00; }
   body { max-width: none; padding: 0; font-size: 10pt; } figure, tr, h2, h3 { break-inside: avoid; }
-  h2, h3 { break-after: avoid; } * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  h2, h3, caption, thead { break-after: avoid; } table { font-size: 7pt; } .range { font-size: 6.2pt; }
+  td.word, td.word:last-child { min-width: 0; } caption { position: static; width: auto; }
+  .soft, caption, figcaption { font-size: 8.5pt; }
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   .scroll, pre { overflow: visible; max-height: none; } .all pre { display: none; }
   details.print::details-content { content-visibility: visible; block-size: auto; } }
 """

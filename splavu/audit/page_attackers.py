@@ -11,7 +11,7 @@ from typing import Any
 
 from splavu.audit.charts import Band, Curve, Dot, curve_chart, dot_chart
 from splavu.audit.markup import Content, Markup, cell, element, table
-from splavu.audit.page_cells import UNITS, estimate_cell, number, small, verdict_cell
+from splavu.audit.page_cells import UNITS, bounds, estimate_cell, number, small, verdict_cell
 
 LADDER = (
     "Every attacker has examples of other people with their attributes. The rungs differ in what else is known of how "
@@ -195,10 +195,9 @@ def _attribute_chart(found: Mapping[str, Any], of_raw: Mapping[str, Any], margin
 
 
 def _attribute_table(unit: str, found: Mapping[str, Any], of_raw: Mapping[str, Any]) -> Content:
-    rates = dict.fromkeys(f"TPR at {100 * rate['fpr']:g} % FPR" for one in found["attributes"] for rate in one["tpr"])
     header = (
-        *("attribute", "decision", "AP", "chance", "AP raw", "AUC", "balanced accuracy"),
-        *(*rates, "bits", "leakage", "p (Holm)", "read by"),
+        *("attribute", "decision", "AP", "AP raw", "AUC", "balanced accuracy", "TPR at FPR", "bits", "leakage"),
+        *("p (Holm)", "read by"),
     )
     rows = []
     for one in found["attributes"]:
@@ -209,12 +208,11 @@ def _attribute_table(unit: str, found: Mapping[str, Any], of_raw: Mapping[str, A
             (
                 one["name"],
                 verdict_cell(one["verdict"], small(f"± {number(one['equivalence'].get('reach'), 1, 3)}")),
-                estimate_cell(one["ap"], 100, 1),
-                number(one["ap"].get("chance"), 100, 1),
+                estimate_cell(one["ap"], 100, 1, with_chance=True),
                 estimate_cell(raw.get("ap"), 100, 1),
                 estimate_cell(one["auc"], 1, 3),
                 estimate_cell(one["balanced_accuracy"], 100, 1),
-                *(_rate(rate) for rate in one["tpr"]),
+                _rates(one["tpr"]),
                 cell(bits[0], interval, bits[1]),
                 estimate_cell(one["leakage"]),
                 cell(number(one["p_holm"], 1, 3), small(f"p {number(one['p'], 1, 4)}")),
@@ -229,10 +227,15 @@ def _attribute_table(unit: str, found: Mapping[str, Any], of_raw: Mapping[str, A
     return table(caption, header, rows, words=("decision", "read by"))
 
 
-def _rate(rate: Mapping[str, Any]) -> Markup:
-    if rate["value"] is None:
-        return cell(small("not estimable"), small(f"{rate['negatives']} negatives"))
-    return estimate_cell(rate, 100, 1)
+def _rates(rates: Sequence[Mapping[str, Any]]) -> Markup:
+    """True positives at each rate of false ones, a line each; why not, where it takes more negatives."""
+    lines = []
+    for rate in rates:
+        shown = "not estimable" if rate["value"] is None else f"{number(rate['value'], 100, 1)} {bounds(rate, 100, 1)}"
+        lines.append(small(f"{100 * rate['fpr']:g} %: {shown}"))
+    if any(rate["value"] is None for rate in rates):
+        lines.append(small(f"{rates[0]['negatives']} negatives"))
+    return cell(lines)
 
 
 def _by_family(rung: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
