@@ -2,6 +2,7 @@
 
     L = w_LC MSE(h, f_A(h)) + sum of w_task L_task(f_A(h)) - w_B L_B
 
+or, in place of - L_B, what f_A(h) tells of the raw still pictures of its video beyond the action (docs/method.md).
 The trainer knows nothing of its tasks but their contract (`splavu.tasks.Task`).
 """
 
@@ -16,16 +17,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splavu.checkpoints import load_into, state_of
+from splavu.critics import Critic
 from splavu.datasets import ClipBatch, Stream
 from splavu.learners import Learner, networks_of
 from splavu.loop import Trainer
-from splavu.objectives import nt_xent_share
+from splavu.objectives import conditional_contrast, nt_xent_share
 from splavu.processes import SINGLE, Processes
 from splavu.tasks import Task
 
 EpochLength = Literal["clips", "longest", "shortest"]
 """What sets the steps of an epoch: one pass over the clips (the AR set; without one the longest source), over the
 longest source, or over the shortest (the reference's way). Every other source goes on where it stopped."""
+
+PrivacyObjective = Literal["published", "conditional", "critic"]
+"""What is asked for privacy: static clips of a video that can't be told from others by cosine; or clips from which the
+raw still picture of their video can't be told among those of its class, by cosine or by critics that learn to."""
+
+LESSONS_AFTER = 1 << 32
+"""Passes after which the critics' batches come in the sequence of passes: no training is so long."""
 
 
 class MultitaskTrainer(Trainer):
@@ -44,6 +53,9 @@ class MultitaskTrainer(Trainer):
         processes: Those that train together.
         consistency: (anonymized, raw, reduction) -> the latent-consistency term, a mean over features and clips; the
             paper pre-trains with l1 instead.
+        privacy_objective: What is asked for privacy.
+        critic: Of the objective 'critic'.
+        notes: What checkpoints say of themselves beside weights, as plain values by name.
     """
 
     def __init__(
@@ -59,6 +71,9 @@ class MultitaskTrainer(Trainer):
         epoch_length: EpochLength = "clips",
         processes: Processes = SINGLE,
         consistency: Callable[..., Tensor] = F.mse_loss,
+        privacy_objective: PrivacyObjective = "published",
+        critic: Critic | None = None,
+        notes: Mapping[str, Any] | None = None,
     ) -> None:
         self.anonymizer, self.clips, self.validation = anonymizer, clips, validation
         self.processes, self.consistency = processes, consistency
@@ -69,7 +84,10 @@ class MultitaskTrainer(Trainer):
         if privacy_weight:
             self.weights_of_terms["privacy"] = privacy_weight
         self.temperature, self.epoch_length = temperature, epoch_length
+        self.privacy_objective, self.critic, self.notes = privacy_objective, critic, dict(notes or {})
         self.learners = [anonymizer, *(task.learner for task in self.tasks)]
+        if critic is not None:
+            self.learners.append(critic)
         self.score = f"{self.tasks[0].name}/{self.tasks[0].score}" if self.tasks else "objective"
 
     @property
@@ -86,12 +104,22 @@ class MultitaskTrainer(Trainer):
         return {name: dict(source.provenance) for name, source in self.sources.items()}
 
     def batches(self, epoch: int) -> Batches:
-        return Batches(self.sources, epoch, self.epoch_length)
+        lessons = 0 if self.critic is None else self.critic.num_steps
+        return Batches(self.sources, epoch, self.epoch_length, num_lessons=lessons)
 
     def objective(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """L, and its terms before weighting; of several processes this one's share of both."""
+        """L, and its terms before weighting; of several processes this one's share of both. Critics learn first."""
+        if self.critic is not None:
+            batch = dict(batch)
+            for lesson in batch.pop("lessons"):
+                self._teach(lesson.to(self.processes.device))
         terms = self.terms(batch, self.processes)
         return self._weighted(terms), terms
+
+    def _teach(self, clips: ClipBatch) -> None:
+        with torch.no_grad():
+            safe = self.anonymizer.network(clips.clips)
+        self.critic.learn(*_of_everyone(safe, clips, self.processes), self.processes)
 
     def _weighted(self, terms: Mapping[str, Tensor]) -> Tensor:
         return sum(self.weights_of_terms[name] * term for name, term in terms.items())
@@ -102,7 +130,8 @@ class MultitaskTrainer(Trainer):
         batch = {name: moved[id(part)] for name, part in batch.items()}  # a shared part stays one object
         clips: ClipBatch | None = batch.get("clips")
         anonymize = Once(self.anonymizer.network)
-        if "privacy" in self.weights_of_terms:
+        compares_static_clips = "privacy" in self.weights_of_terms and self.privacy_objective == "published"
+        if compares_static_clips:
             first, second = clips.static_pairs.unbind(dim=1)  # two of [b, D]
             anonymize.together(clips.clips, first, second)
         terms = {}
@@ -115,8 +144,10 @@ class MultitaskTrainer(Trainer):
             else:
                 means = [self.consistency(safe, raw) for safe, raw in anonymize.pairs()]
                 terms["latent"] = torch.stack(means).mean() / processes.count
-        if "privacy" in self.weights_of_terms:
+        if compares_static_clips:
             terms["privacy"] = -self._nt_xent(anonymize(first), anonymize(second), clips.num_total, processes)
+        elif "privacy" in self.weights_of_terms:
+            terms["privacy"] = self._told(anonymize(clips.clips), clips, processes) / processes.count
         return terms
 
     def _clip_consistency(self, safe: Tensor, clips: ClipBatch) -> Tensor:  # [b, D] -> []
@@ -128,6 +159,16 @@ class MultitaskTrainer(Trainer):
         everyone = (processes.gather(view, num_total) for view in (first, second))
         offset = processes.rows(num_total).start
         return nt_xent_share(first, second, *everyone, offset=offset, temperature=self.temperature)
+
+    def _told(self, safe: Tensor, clips: ClipBatch, processes: Processes) -> Tensor:  # [b, D] -> []
+        """Nats that clips tell of the raw still pictures of their videos beyond the class; every process has all of it.
+
+        Less than nothing isn't rewarded: it takes no privacy to be taken for somebody else, only a change of sign.
+        """
+        everyone = _of_everyone(safe, clips, processes)
+        if self.critic is None:
+            return conditional_contrast(*everyone, temperature=self.temperature).clamp_min(0)
+        return self.critic.information(*everyone).clamp_min(0)
 
     def validate(self) -> dict[str, float]:
         anonymizer = self.anonymizer.evaluated
@@ -148,7 +189,7 @@ class MultitaskTrainer(Trainer):
 
     def weights(self) -> dict[str, Any]:
         states = {key: network.state_dict() for key, network in self._networks().items()}
-        return {"fa_architecture": self.anonymizer.network.architecture, **states}
+        return {"fa_architecture": self.anonymizer.network.architecture, **self.notes, **states}
 
     def load_weights(self, content: Mapping[str, Any]) -> None:
         for key, network in self._networks().items():
@@ -157,7 +198,18 @@ class MultitaskTrainer(Trainer):
     def _networks(self) -> dict[str, nn.Module]:
         """Every network by the key of its weights in a checkpoint; averages too, for they are what is validated."""
         learners = {"fa_model_state_dict": self.anonymizer} | {task.checkpoint_key: task.learner for task in self.tasks}
+        if self.critic is not None:
+            learners["critic_state_dict"] = self.critic
         return networks_of(learners)
+
+
+def _of_everyone(  # [b, D] -> [B, D], [B, D], [B]
+    safe: Tensor, clips: ClipBatch, processes: Processes
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Anonymized clips of all processes, raw still pictures of the same videos (means of pairs), and classes."""
+    static, classes = clips.static_pairs.mean(dim=1), clips.labels[:, None].to(torch.float32)
+    safe, static, classes = (processes.gather(rows, clips.num_total) for rows in (safe, static, classes))
+    return safe, static, classes[:, 0]
 
 
 def steps_per_epoch(sources: Mapping[str, Any], length: EpochLength) -> int:
@@ -168,10 +220,13 @@ def steps_per_epoch(sources: Mapping[str, Any], length: EpochLength) -> int:
 
 
 class Batches:
-    """One epoch over several sources at once: a batch of each, those that are the same object read once."""
+    """One epoch over several sources at once: a batch of each, those that are the same object read once.
 
-    def __init__(self, sources: Mapping[str, Any], epoch: int, length: EpochLength) -> None:
-        self.sources, self.epoch = sources, epoch
+    With `num_lessons` a step has so many more batches of clips, under 'lessons', from passes of their own.
+    """
+
+    def __init__(self, sources: Mapping[str, Any], epoch: int, length: EpochLength, *, num_lessons: int = 0) -> None:
+        self.sources, self.epoch, self.num_lessons = sources, epoch, num_lessons
         self.num_steps = steps_per_epoch(sources, length)
 
     def __len__(self) -> int:
@@ -180,9 +235,16 @@ class Batches:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         first = self.epoch * self.num_steps
         distinct = {id(source): source.steps(first, self.num_steps) for source in self.sources.values()}
+        if self.num_lessons:
+            clips = self.sources["clips"]
+            start = LESSONS_AFTER * len(clips) + first * self.num_lessons
+            lessons = clips.steps(start, self.num_steps * self.num_lessons)
         for _ in range(self.num_steps):
             drawn = {key: next(batches) for key, batches in distinct.items()}
-            yield {name: drawn[id(source)] for name, source in self.sources.items()}
+            batch = {name: drawn[id(source)] for name, source in self.sources.items()}
+            if self.num_lessons:
+                batch["lessons"] = [next(lessons) for _ in range(self.num_lessons)]
+            yield batch
 
 
 class Once(nn.Module):

@@ -1,17 +1,21 @@
 """The terms of the SPLAVU objective that are no task: the privacy budget, latent consistency, a reversed gradient.
 
 The anonymizer *maximises* NT-Xent: two static clips of one video must not be told from those of other videos. The bound
-holds only because the similarities are cosines; with a plain dot product the game diverges.
+holds only because the similarities are cosines; with a plain dot product the game diverges. Beside this published term
+stand those that compare a clip with the raw still pictures of its video, within the class (docs/method.md).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from splavu.errors import UserError
 
 LARGEST_SIMILARITY = 2**24
 """Entries of the matrix of similarities that is kept from the loss to its gradient: 64 MiB, 2048 pairs. A larger one is
@@ -179,3 +183,61 @@ class _Reversed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: object, gradient: Tensor) -> Tensor:
         return -gradient
+
+
+def class_residuals(rows: Tensor, classes: Tensor) -> Tensor:  # [B, D], [B] -> [B, D]
+    """Each row less the mean of the rows of its class."""
+    same = (classes[:, None] == classes).to(rows.dtype)  # [B, B]
+    return rows - same @ rows / same.sum(dim=1, keepdim=True)
+
+
+def within_class_information(scores: Tensor, classes: Tensor) -> Tensor:  # [B, B], [B] -> []
+    """Nats by which scores tell each row's own column among the columns of its class.
+
+    Row i scores 'clip i belongs to still picture j' in column j. The mean over rows of
+    log n + s_ii - log sum_j exp s_ij, the sum over the n rows of i's class: InfoNCE, which bounds from below what clip
+    and picture have in common beyond the class. At most log n; 0 for scores that know nothing, negative for those that
+    are wrong. A row alone in its class has nothing to be told from and isn't counted; where all are, the result is 0.
+
+    Source: van den Oord et al. 2018, "Representation learning with contrastive predictive coding", conditioned on the
+    class by taking negatives from it alone.
+    """
+    same = classes[:, None] == classes
+    rivals = same.sum(dim=1)
+    told = (
+        rivals.to(scores.dtype).log() + scores.diagonal() - scores.masked_fill(~same, -torch.inf).logsumexp(dim=1)
+    )  # [B]
+    contrasted = rivals > 1
+    return (told * contrasted).sum() / contrasted.sum().clamp_min(1)
+
+
+def conditional_contrast(  # [B, D], [B, D], [B] -> []
+    anonymized: Tensor, static: Tensor, classes: Tensor, *, temperature: float = 0.1
+) -> Tensor:
+    """Nats by which cosines tell a clip's own raw still picture from those of other videos of its class.
+
+    Both sides less the mean of their class in the batch, so that what they say of the action counts for nothing.
+    Without a critic: it looks in one fixed coordinate system, and a change of coordinates is enough to silence it.
+    """
+    with torch.autocast(anonymized.device.type, enabled=False):
+        sides = (class_residuals(rows.float(), classes) for rows in (anonymized, static))
+        clips, pictures = (F.normalize(rows, eps=1e-8) for rows in sides)
+        return within_class_information(clips @ pictures.T / temperature, classes)
+
+
+@dataclass(frozen=True)
+class RelativeConsistency:
+    """Latent consistency as a share of the features' variance, so that one weight serves every encoder.
+
+    1 is what a constant anonymizer costs, 0.1 a loss of a tenth of what the features vary by.
+    """
+
+    variance: float
+    """Of raw training features, the mean over dimensions: a constant of the encoder, never of the batch."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.variance < float("inf"):
+            raise UserError("consistency", f"features have variance {self.variance}", "look at the feature store")
+
+    def __call__(self, anonymized: Tensor, raw: Tensor, reduction: str = "mean") -> Tensor:
+        return F.mse_loss(anonymized, raw, reduction=reduction) / self.variance

@@ -24,8 +24,8 @@ LAYERS = (
     ),
     ("packing", "packed", "clips", "streams", "datasets", "metrics", "groups", "retrieval", "tradeoff"),
     ("anonymizers", "erasure", "objectives", "optimizers"),
-    ("heads", "critics", "attackers"),
-    ("learners", "tasks", "checkpoints", "runs"),
+    ("heads", "attackers"),
+    ("learners", "critics", "tasks", "checkpoints", "runs"),
     ("engine", "probes", "loop", "multitask", "protocols", "attacks", "crossfit", "published", "released"),
     (
         "anonymize",
