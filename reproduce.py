@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import io
 import json
 import os
@@ -22,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import config
 from holdings import Places
@@ -36,6 +37,7 @@ from splavu.tables import table
 STAMP = "reproduced.json"
 """In a run folder: the commands that ended well, and the roots that they read. Without it a job runs, or goes on."""
 LOG = "reproduce.log"
+LOCK = "reproduce.lock"
 GATE_FAILED = 3
 """Exit code of an evaluation that failed its own gates: a result, but none to rely on."""
 
@@ -85,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     jobs, cells = grid.built
     environment = surroundings(places, run_root)
     if args.dry_run:
-        outcomes = {job.name: planned(job, folder, environment) for job in jobs}
+        made = stamps(jobs, environment)
+        outcomes = {job.name: finished(job, folder, made[job.name]) or Outcome("not run") for job in jobs}
         print(listing(jobs, cells, outcomes))
     else:
         outcomes = run_all(jobs, folder, environment, at_once=args.jobs, device=args.device, quiet=args.quiet)
@@ -115,12 +118,16 @@ def surroundings(places: Places, run_root: Path) -> dict[str, str]:
     return {"SPLAVU_DATA": str(places.data), "SPLAVU_FEATURES": str(places.features), "SPLAVU_RUNS": str(run_root)}
 
 
-def stamp(job: Job, environment: Mapping[str, str]) -> dict[str, Any]:
-    """What decides whether a finished job is this one."""
-    return {"commands": [list(command) for command in job.commands], **environment}
+def stamps(jobs: Sequence[Job], environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Name -> what decides whether a finished job is this one: commands, roots, and all of what it came after."""
+    made: dict[str, dict[str, Any]] = {}
+    for job in jobs:
+        after = {name: hashlib.sha256(json.dumps(made[name]).encode()).hexdigest() for name in job.after}
+        made[job.name] = {"commands": [list(command) for command in job.commands], "after": after, **environment}
+    return made
 
 
-def finished(job: Job, folder: Path, environment: Mapping[str, str]) -> Outcome | None:
+def finished(job: Job, folder: Path, stamp: Mapping[str, Any]) -> Outcome | None:
     """How it ended before, if it did and its result is there."""
     path = folder / job.name / STAMP
     if not path.is_file() or not (folder / job.name / job.result).is_file():
@@ -130,18 +137,15 @@ def finished(job: Job, folder: Path, environment: Mapping[str, str]) -> Outcome 
     except json.JSONDecodeError:
         return None
     state = found.pop("state", "done")
-    return Outcome(state) if found == stamp(job, environment) else None
-
-
-def planned(job: Job, folder: Path, environment: Mapping[str, str]) -> Outcome:
-    return finished(job, folder, environment) or Outcome("not run")
+    return Outcome(state) if found == stamp else None
 
 
 def run_all(
     jobs: Sequence[Job], folder: Path, environment: Mapping[str, str], *, at_once: int, device: str, quiet: bool
 ) -> dict[str, Outcome]:
     """Run what isn't done, each job after those that it needs; what needs a failed one isn't run."""
-    outcomes = {job.name: found for job in jobs if (found := finished(job, folder, environment))}
+    made = stamps(jobs, environment)
+    outcomes = {job.name: found for job in jobs if (found := finished(job, folder, made[job.name]))}
     if outcomes and not quiet:
         print(f"{len(outcomes)} of {len(jobs)} jobs are done already")
     waiting = [job for job in jobs if job.name not in outcomes]
@@ -157,7 +161,7 @@ def run_all(
                         waiting.remove(job)
                     elif None not in before and len(running) < at_once:
                         waiting.remove(job)
-                        future = threads.submit(run_job, job, folder, environment, device, processes)
+                        future = threads.submit(run_job, job, folder, made[job.name], environment, device, processes)
                         running[future] = job
                 if not running:
                     continue
@@ -175,14 +179,20 @@ def run_all(
 
 
 def run_job(
-    job: Job, folder: Path, environment: Mapping[str, str], device: str, processes: set[subprocess.Popen[bytes]]
+    job: Job,
+    folder: Path,
+    stamp: Mapping[str, Any],
+    environment: Mapping[str, str],
+    device: str,
+    processes: set[subprocess.Popen[bytes]],
 ) -> Outcome:
     """Run a job's commands one after the other, their output in its log."""
     here = folder / job.name
     here.mkdir(parents=True, exist_ok=True)
     (here / STAMP).unlink(missing_ok=True)
     state = "done"
-    with (here / LOG).open("ab") as log:
+    with (here / LOG).open("ab") as log, (here / LOCK).open("ab") as lock:
+        descriptors = hold(lock)
         for command in job.commands:
             script, *arguments = command
             log.write(f"$ python {' '.join(command)}\n".encode())
@@ -193,6 +203,7 @@ def run_job(
                 stderr=subprocess.STDOUT,
                 cwd=config.HERE,
                 env={"OMP_NUM_THREADS": "1", **os.environ, **environment},
+                pass_fds=descriptors,
             )
             processes.add(process)
             code = process.wait()
@@ -201,8 +212,21 @@ def run_job(
                 state = "gate failed"
             elif code:
                 return Outcome("failed", f"exit code {code}: {_last_line(here / LOG)}")
-    write_text(here / STAMP, json.dumps(stamp(job, environment) | {"state": state}, indent=1) + "\n")
+    write_text(here / STAMP, json.dumps({**stamp, "state": state}, indent=1) + "\n")
     return Outcome(state)
+
+
+def hold(lock: BinaryIO) -> tuple[int, ...]:
+    """Wait until no command of a killed reproduction is at work on the run; the file descriptors to hand to one's own.
+
+    A command holds the lock for as long as it lives, be the reproduction that started it alive or not.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on this system
+        return ()
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return (lock.fileno(),)
 
 
 def _last_line(path: Path) -> str:

@@ -18,7 +18,7 @@ from conftest import REPOSITORY, write_study
 import reproduce
 from holdings import Places
 from published_numbers import TABLES
-from reproduce import STAMP, Outcome, finished, run_all
+from reproduce import STAMP, Outcome, finished, run_all, stamps
 from reproduction import COLUMNS, Grid, Job, Value, steps
 from splavu.errors import UserError
 
@@ -217,13 +217,19 @@ def test_finished_jobs_are_kept_and_others_run_again(folder):
 
 def test_another_command_or_another_root_is_another_job(folder):
     job = program(folder, "job")
-    run([job], folder, SPLAVU_DATA="one")
-    assert finished(job, folder, {"SPLAVU_DATA": "one"}) == Outcome("done")
-    assert finished(job, folder, {"SPLAVU_DATA": "other"}) is None
+    later = program(folder, "later", after=("job",))
+    run([job, later], folder, SPLAVU_DATA="one")
+
+    def is_finished(*jobs: Job, root: str = "one") -> list[bool]:
+        made = stamps(jobs, {"SPLAVU_DATA": root})
+        return [finished(one, folder, made[one.name]) == Outcome("done") for one in jobs]
+
+    assert is_finished(job, later) == [True, True]
+    assert is_finished(job, later, root="other") == [False, False]
     changed = dataclasses.replace(job, commands=((*job.commands[0], "--more"),))
-    assert finished(changed, folder, {"SPLAVU_DATA": "one"}) is None
+    assert is_finished(changed, later) == [False, False]
     (folder / "job" / "result.json").unlink()
-    assert finished(job, folder, {"SPLAVU_DATA": "one"}) is None
+    assert is_finished(job, later) == [False, True]
 
 
 def test_a_failed_gate_keeps_its_result_and_its_mark(folder):
@@ -234,8 +240,12 @@ def test_a_failed_gate_keeps_its_result_and_its_mark(folder):
 
 
 def test_a_killed_reproduction_goes_on_where_it_stopped(folder):
-    """The second job kills the reproduction, as a machine would; the third hasn't begun."""
-    kill = f"if len((here / 'starts').read_text()) == 1: os.kill(os.getppid(), {int(signal.SIGKILL)}); sys.exit(1)"
+    """The second job kills the reproduction and lives on; its second start waits until the first one has ended."""
+    kill = (
+        "import time\nif len((here / 'starts').read_text()) == 1:\n"
+        f"    os.kill(os.getppid(), {int(signal.SIGKILL)}); time.sleep(2); (here / 'ended').touch(); sys.exit(1)\n"
+        "assert (here / 'ended').exists()"
+    )
     jobs = [
         program(folder, "first"),
         program(folder, "second", kill, after=("first",)),
