@@ -67,7 +67,7 @@ class Attack:
     validation: np.ndarray
     """[S, M, A] average precision, what the choice is made on."""
     tuned: Scored | None = None
-    """What `validation` was computed from; None where attacks were pooled."""
+    """What `validation` was computed from; None where seeds chose on different labels, or folds were pooled."""
 
     @property
     def strongest(self) -> np.ndarray:  # [A]
@@ -143,50 +143,57 @@ class Campaign:
             exposures: Name -> rows of the same width.
             chosen_on: Each seed's own validation rows, where labels differ from seed to seed.
         """
-        jobs, place = [], {}
-        for number, (seed, data) in enumerate(zip(self.seeds, data_of_seed, strict=True)):
-            thinned = len(data.train) > self.max_train_rows
-            for name in self.attackers:
-                repeatable = not (ATTACKERS[name].stochastic or thinned)
-                key = (name, id(data)) if repeatable else (name, seed)
-                if key in place:
-                    self.progress.update()
-                    continue
-                place[key] = len(jobs)
-                shown = [
-                    (chosen_on[number] if chosen_on else exposure.validation, exposure.test)
-                    for exposure in exposures.values()
-                ]
-                jobs.append(_Job(name, seed, data.train, data.validation, shown, self.max_train_rows, self.device))
-        done = []
-        for scores in (self.executor.map if self.executor else map)(_scores_of, jobs):
-            done.append(scores)
-            self.progress.update()
-        order = [
-            [place[(n, id(data)) if (n, id(data)) in place else (n, seed)] for n in self.attackers]
+        keys = [
+            [self._key(name, seed, data) for name in self.attackers]
             for seed, data in zip(self.seeds, data_of_seed, strict=True)
         ]
-        result = {}
+        jobs: dict[_Key, _Job] = {}
+        for number, (seed, data) in enumerate(zip(self.seeds, data_of_seed, strict=True)):
+            for name, key in zip(self.attackers, keys[number], strict=True):
+                if key in jobs:  # an attacker that seeds leave as it is
+                    self.progress.update()
+                    continue
+                shown = [(chosen_on[number] if chosen_on else e.validation, e.test) for e in exposures.values()]
+                jobs[key] = _Job(name, seed, data.train, data.validation, shown, self.max_train_rows, self.device)
+        found: dict[_Key, list[tuple[np.ndarray, np.ndarray]]] = {}
+        for key, scores in zip(
+            jobs, (self.executor.map if self.executor else map)(_scores_of, jobs.values()), strict=True
+        ):
+            found[key] = scores
+            self.progress.update()
+        attacks = {}
         for index, (name, exposure) in enumerate(exposures.items()):
-            chosen = chosen_on or [exposure.validation] * len(self.seeds)
-            tuned = [
-                [_of_units(done[j][index][0], rows, self.level) for j in o]
-                for o, rows in zip(order, chosen, strict=True)
-            ]
-            units = [judged_units(rows, self.level) for rows in chosen]
-            precision = [
-                [metrics.average_precisions(labels, scores) for scores in of_seed]
-                for (labels, _, _), of_seed in zip(units, tuned, strict=True)
-            ]
-            tests = [[_of_units(done[j][index][1], exposure.test, self.level) for j in o] for o in order]
-            result[name] = Attack(
-                self.attackers,
-                *judged_units(exposure.test, self.level),
-                np.array(tests),
-                np.array(precision),
-                Scored(*units[0], np.array(tuned)) if all(rows is chosen[0] for rows in chosen) else None,
-            )
-        return result
+            scores = [[found[key][index] for key in of_seed] for of_seed in keys]
+            attacks[name] = self._attack(scores, exposure.test, chosen_on or [exposure.validation] * len(self.seeds))
+        return attacks
+
+    def _key(self, name: str, seed: int, data: AttackData) -> _Key:
+        """What decides how an attacker comes out: its data alone, or its seed."""
+        thinned = len(data.train) > self.max_train_rows
+        return (name, id(data)) if not (ATTACKERS[name].stochastic or thinned) else (name, -1 - seed)
+
+    def _attack(
+        self, scores: list[list[tuple[np.ndarray, np.ndarray]]], test: Rows, chosen_on: Sequence[Rows]
+    ) -> Attack:  # [S][M] pairs of [v, A] and [n, A]
+        tuned = [
+            [_of_units(pair[0], rows, self.level) for pair in of_seed]
+            for of_seed, rows in zip(scores, chosen_on, strict=True)
+        ]
+        units = [judged_units(rows, self.level) for rows in chosen_on]
+        precision = [
+            [metrics.average_precisions(labels, one) for one in of_seed]
+            for (labels, _, _), of_seed in zip(units, tuned, strict=True)
+        ]
+        return Attack(
+            self.attackers,
+            *judged_units(test, self.level),
+            np.array([[_of_units(pair[1], test, self.level) for pair in of_seed] for of_seed in scores]),
+            np.array(precision),
+            Scored(*units[0], np.array(tuned)) if all(rows is chosen_on[0] for rows in chosen_on) else None,
+        )
+
+
+_Key = tuple[str, int]
 
 
 @dataclass(frozen=True)

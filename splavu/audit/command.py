@@ -10,16 +10,6 @@ import argparse
 import os
 from pathlib import Path
 
-import torch
-
-from splavu.anonymize import load_anonymizer
-from splavu.audit.evidence import write_evidence
-from splavu.audit.examination import Options, examine
-from splavu.audit.html import read_evidence, write_report
-from splavu.audit.material import read_material, read_table
-from splavu.audit.summary import summary
-from splavu.runtime import pick_device
-
 HELP = "what released features leak, under the strongest attackers"
 
 
@@ -51,6 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, examine, print, and write."""
+    import torch  # here and below: other commands start without scikit-learn
+
+    from splavu.anonymize import load_anonymizer
+    from splavu.audit.evidence import write_evidence
+    from splavu.audit.examination import Options, examine
+    from splavu.audit.html import read_evidence, write_report
+    from splavu.audit.material import read_material, read_table
+    from splavu.audit.summary import summary
+    from splavu.runtime import pick_device
+
     attributes = [name.strip() for name in args.attributes.split(",")] if args.attributes else None
     table = read_table(args.labels, args.groups, attributes=attributes)
     others = {role: path for role, path in (("groups", args.groups), ("aam", args.aam)) if path is not None}

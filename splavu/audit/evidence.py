@@ -18,9 +18,9 @@
     learning_curve  [family, people, rows, ap: one an attribute, in the order of `attributes`], released clips
     code_length     'released', 'raw' -> attribute -> bits, prior_bits (a code without features), uniform_bits, rows,
                     compression_over_prior
-    linkage         'raw to raw', 'released to released', 'raw to released', 'second release to released' (gallery to
-                    probes; videos) -> rank1, rank5, mean_ap, eer, d_sys, d_sys_corrected, p, metric, and across kinds
-                    same_video_rank1; or `skipped`, with the reason
+    linkage         gallery to probes, of videos: 'raw to raw', 'released to released', 'raw to released', 'second
+                    release to released', 'released to released, best pair of clips' -> rank1, rank5, mean_ap, eer,
+                    d_sys, d_sys_corrected, p, metric, and across kinds same_video_rank1; or `skipped`, with the reason
     inversion       'ridge', 'mlp' -> explained, explained_between_people, median_rank, top1, num_rows
     membership      signal, 'strongest signal', 'logistic' -> auc, person_auc, tpr_at_1_percent; `assumes` says what
                     must hold for it to mean anything; or `skipped`

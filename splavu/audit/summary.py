@@ -45,6 +45,7 @@ def summary(evidence: Evidence) -> str:
     lines.append(
         f"'at chance': AUC within 0.5 +- {found.equivalence.margin:g} by two one-sided tests; n.e.: not estimable"
     )
+    lines += _beyond_attributes(evidence)
     lines.append("")
     for gate in evidence.gates:
         state = {True: "passed", False: "FAILED", None: "not run"}[gate.passed]
@@ -54,6 +55,27 @@ def summary(evidence: Evidence) -> str:
         lines.append("NOT VALID: a gate failed, do not rely on these numbers")
     lines.append(f"HEADLINE: {evidence.headline.sentence} ({evidence.seconds:.0f} s)")
     return "\n".join(lines)
+
+
+def _beyond_attributes(evidence: Evidence) -> list[str]:
+    """Who can be found, and what comes back, a line each."""
+    lines = [""] if evidence.linkage else []
+    for pairing, one in evidence.linkage.items():
+        if "skipped" not in one:
+            lines.append(
+                f"people linked, {pairing}: rank-1 {_with_interval(one['rank1'], 100, 1)} (chance "
+                f"{shown(_known(one['rank1'].chance), 100, 1)}), EER {shown(_known(one['eer'].value), 100, 1)}, "
+                f"D_sys {shown(_known(one['d_sys_corrected'].value), 1, 2)}"
+            )
+    for inverter, one in evidence.inversion.items():
+        lines.append(
+            f"raw features back, by {inverter}: {_with_interval(one['explained'], 100, 1)} % of the variance, own raw "
+            f"feature found first in {shown(_known(one['top1'].value), 100, 1)} %"
+        )
+    if "logistic" in evidence.membership:
+        one = evidence.membership["logistic"]["auc"]
+        lines.append(f"training people told from test people: AUC {_with_interval(one, 1, 3)}")
+    return lines
 
 
 def _rung(name: str, unit: str, found: Found) -> str:
