@@ -96,6 +96,9 @@ def fits() -> list[tuple[str, list[str]]]:
     """(name, command lines of `splavu fit`, each after the one before) of every row of the table."""
     rows: list[tuple[str, list[str]]] = [("raw", [])]
     rows += [(f"eraser, rank {rank}", [ERASE.replace("{rank}", str(rank))]) for rank in RANKS]
+    rows += [
+        (f"quadratic eraser, rank {rank}", [ERASE.replace("{rank}", f"{rank} --lift quadratic")]) for rank in RANKS[3:]
+    ]
     rows += [("eraser, rank 32, no labels", ["eraser --static {static} --rank 32"])]
     rows += [("LEACE of the attributes", [f"leace {PRIVATE}"]), ("orthogonal", [f"orthogonal {PRIVATE}"])]
     rows += [(f"INLP, {rounds} rounds", [f"inlp {PRIVATE} --rounds {rounds}"]) for rounds in (2, 8)]

@@ -3,7 +3,7 @@
 The checkpoint is one like any other: `splavu anonymize`, `audit` and `export`, `tridet` and `mgfn` take it as --aam,
 and parameter files as saved_fa_model.
 
-    eraser      --static [--labels] --rank R | --share S
+    eraser      --static [--labels] --rank R | --share S [--lift quadratic]
                 removes what pictures of a video tell of its clips: appearance. No private label is used; with
                 --labels, what pictures tell of the action is spared.
     leace       --private
@@ -68,7 +68,13 @@ class Training:
 
 def eraser(data: Training, args: argparse.Namespace) -> Anonymizer:
     made = erasure.static_eraser(
-        data.features, _given(data, "static"), classes=data.classes, rank=args.rank, share=args.share, ridge=args.ridge
+        data.features,
+        _given(data, "static"),
+        classes=data.classes,
+        rank=args.rank,
+        share=args.share,
+        lift=args.lift,
+        ridge=args.ridge,
     )
     return _affine(made, "eraser")
 
@@ -133,6 +139,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--after", type=Path, metavar="CKPT", help="anonymizer to come first")
     parser.add_argument("--rank", type=int, help="eraser: directions to remove")
     parser.add_argument("--share", type=float, help="eraser: or the share of squared covariance to remove, 0-1")
+    parser.add_argument(
+        "--lift",
+        choices=("linear", "quadratic"),
+        default="linear",
+        help="eraser: or products of what pictures show too",
+    )
     parser.add_argument("--ridge", type=float, default=0.0, help="added to variances, as a share of their mean")
     parser.add_argument("--rounds", type=int, default=8, help="inlp: how often (default 8)")
     parser.add_argument("--keep", type=int, help="pca, random: directions to keep")
@@ -332,6 +344,20 @@ def _codes(text: str) -> list[int]:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """What was asked for; the seed of noise is its key, and a secret."""
-    names = ("rank", "share", "ridge", "rounds", "keep", "bits", "codes", "dims", "sd", "units", "attributes", "seed")
+    names = (
+        "rank",
+        "share",
+        "lift",
+        "ridge",
+        "rounds",
+        "keep",
+        "bits",
+        "codes",
+        "dims",
+        "sd",
+        "units",
+        "attributes",
+        "seed",
+    )
     secret = {"seed"} if args.method == "noise" else set()
     return {name: getattr(args, name) for name in names if name not in secret and getattr(args, name) is not None}

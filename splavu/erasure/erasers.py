@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,9 @@ from splavu.erasure.projection import Array, Projection
 from splavu.erasure.spread import class_residuals, covariance, whitening
 from splavu.errors import UserError
 
+Lift = Literal["linear", "quadratic"]
+PRODUCTS_OF = 24
+"""Principal components of the pictures whose products the quadratic lift takes: 300 products."""
 SMALLEST_DIRECTION = 1e-6
 """Singular values below this share of the largest are rounding, not covariance."""
 
@@ -20,6 +25,7 @@ def static_eraser(
     classes: NDArray | None = None,  # [N]
     rank: int | None = None,
     share: float | None = None,
+    lift: Lift = "linear",
     ridge: float = 0.0,
 ) -> Projection:
     """Erase from clips what the still pictures of their videos predict: appearance, without a private label.
@@ -36,17 +42,26 @@ def static_eraser(
         classes: Action of each row; None erases what pictures say of the action too.
         rank: r. Give this or `share`.
         share: Remove the fewest directions that hold this share of the squared covariance (0 to 1).
+        lift: 'quadratic' takes squares and products of the pictures' first principal components for a part of the
+            concept, with the weight of the pictures themselves: for clips that depend on appearance in other ways than
+            by a straight line.
         ridge: See `spread.whitening`.
 
     Raises:
-        UserError: Neither or both of rank and share; more directions than there are.
+        UserError: Neither or both of rank and share; more directions than there are; an unknown lift.
 
     Source: Belrose et al. 2023, "LEACE: perfect linear concept erasure in closed form", theorem 4.2 for the projection;
     the concept and the truncation are ours.
     """
     if (rank is None) == (share is None):
         raise UserError("rank", "give either rank or share", "rank 32 removes 32 directions, share 0.9 as many as hold")
-    concept = static if classes is None else class_residuals(static, classes)
+    if lift not in get_args(Lift):
+        raise UserError("lift", f"'{lift}' is unknown", f"use one of {', '.join(get_args(Lift))}")
+    one_class = np.zeros(len(static), dtype=np.intp) if classes is None else classes
+    concept = class_residuals(static, one_class)
+    if lift == "quadratic":
+        products = class_residuals(_products(concept), one_class)
+        concept = np.hstack([part / np.sqrt(np.square(part).sum()) for part in (concept, products)])
     return _erased(features, concept, rank=rank, share=share, ridge=ridge)
 
 
@@ -92,6 +107,13 @@ def _erased(features: NDArray, concept: NDArray, *, rank: int | None, share: flo
         raise UserError("rank", f"{rank}, but features covary with the concept in {most} directions", "give fewer")
     removed = directions[:, :rank]
     return Projection.of_matrix(np.eye(len(center)) - unwhiten @ removed @ removed.T @ whiten, center, rank=rank)
+
+
+def _products(concept: Array) -> Array:  # [N, Q] -> [N, P]
+    """Squares and products of the first principal components, each of which has variance 1."""
+    components = np.linalg.svd(concept, full_matrices=False)[0][:, :PRODUCTS_OF] * np.sqrt(len(concept))
+    first, second = np.triu_indices(components.shape[1])
+    return components[:, first] * components[:, second]
 
 
 def _cross(features: NDArray, concept: NDArray) -> Array:  # [N, D], [N, Q] -> [D, Q]

@@ -121,6 +121,22 @@ def test_what_pictures_tell_of_the_action_is_spared_by_its_classes():
     np.testing.assert_allclose(cross(spared, class_residuals(appearance, action)), 0, atol=0.05)
 
 
+def test_the_quadratic_lift_finds_appearance_that_no_straight_line_tells():
+    """A clip shows the square of what a picture shows, whose covariance with the picture itself is 0."""
+    rng = np.random.default_rng(5)
+    seen = rng.normal(size=(20 * ROWS, 2))
+    static = seen @ rng.normal(size=(2, WIDTH))
+    features = rng.normal(size=(20 * ROWS, WIDTH))
+    features[:, 0] += 2 * seen[:, 0] ** 2
+    features[:, 1] += 2 * seen[:, 0] * seen[:, 1]
+    left = {
+        lift: np.abs(cross(erasure.static_eraser(features, static, rank=2, lift=lift)(features), seen**2)).max()
+        for lift in ("linear", "quadratic")
+    }
+    assert left["linear"] > 1.5  # of cov(2 x^2, x^2) = 4
+    assert left["quadratic"] < 0.15
+
+
 def test_inlp_leaves_a_line_little_better_than_the_majority():
     features, labels = correlated()
     one, many = (erasure.inlp(features, labels, rounds=rounds) for rounds in (1, 4))
@@ -215,6 +231,8 @@ def test_bad_options_are_named():
     features, labels = correlated()
     with pytest.raises(UserError, match="rank: give either rank or share"):
         erasure.static_eraser(features, features)
+    with pytest.raises(UserError, match="lift: 'cubic' is unknown"):
+        erasure.static_eraser(features, features, rank=2, lift="cubic")
     with pytest.raises(UserError, match="rank: 12, but features covary with the concept in 11 directions"):
         erasure.static_eraser(features, features, rank=WIDTH)
     with pytest.raises(UserError, match="concept: doesn't vary"):
