@@ -94,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         outcomes = run_all(jobs, folder, environment, at_once=args.jobs, device=args.device, quiet=args.quiet)
     values = {id(cell): value_of(cell, outcomes, jobs, folder) for cell in cells}
     text = markdown(args.table, published, cells, values, outcomes)
+    if args.quick:
+        text += "\n\nQuick: a few epochs of everything show that it runs. Don't compare the numbers."
     print(text)
     if args.dry_run:
         return 1 if any(cell.missing for cell in cells) else 0
@@ -297,7 +299,7 @@ def markdown(
             if value is not None:
                 told = measured_on(cell, outcomes)
                 letter = measured.setdefault(told, _letter(len(measured)))
-                line.append(f"{100 * value.value:.2f} [{letter}]")
+                line.append(f"{shown(value)} [{letter}]")
             else:
                 reason = why_not(cell, outcomes)
                 line.append(f"- ({absent.setdefault(reason, str(len(absent) + 1))})")
@@ -318,6 +320,12 @@ def markdown(
             "Features of the synthetic world say nothing about the paper's: only the order of rows can be compared.",
         ]
     return "\n".join(lines)
+
+
+def shown(value: Value) -> str:
+    """Per cent, with its interval."""
+    interval = "" if value.low is None or value.high is None else f" ({100 * value.low:.1f} to {100 * value.high:.1f})"
+    return f"{100 * value.value:.2f}{interval}"
 
 
 def measured_on(cell: Cell, outcomes: Mapping[str, Outcome]) -> str:
