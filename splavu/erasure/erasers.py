@@ -111,7 +111,8 @@ def _erased(features: NDArray, concept: NDArray, *, rank: int | None, share: flo
 
 def _products(concept: Array) -> Array:  # [N, Q] -> [N, P]
     """Squares and products of the first principal components, each of which has variance 1."""
-    components = np.linalg.svd(concept, full_matrices=False)[0][:, :PRODUCTS_OF] * np.sqrt(len(concept))
+    vectors, values, _ = np.linalg.svd(concept, full_matrices=False)
+    components = vectors[:, : min(PRODUCTS_OF, _found(values))] * np.sqrt(len(concept))
     first, second = np.triu_indices(components.shape[1])
     return components[:, first] * components[:, second]
 
