@@ -39,12 +39,17 @@ def standardise(features: np.ndarray, device: torch.device | str = "cpu") -> Sca
 
 
 def whiten(features: np.ndarray, device: torch.device | str = "cpu") -> Scaling:  # [N, D]
-    """Unit covariance. Drops only directions narrower than float32 resolves beside the widest."""
+    """Unit covariance. Drops only directions narrower than float32 resolves beside the widest.
+
+    Where all rows are the same there is none; one coordinate of 0 is kept, so that nothing learns from no input at all.
+    """
     features = _double(features, device)
     mean = features.mean(dim=0)
     triangle = torch.linalg.qr(features - mean, mode="r").R  # singular values of the data, without squaring them
     _, singular, axes = torch.linalg.svd(triangle, full_matrices=False)
     kept = singular > singular.max() * torch.finfo(torch.float32).eps
+    if not kept.any():
+        return Scaling(mean.float().to(device), torch.zeros(features.shape[1], 1, device=device))
     matrix = axes[kept].T * (len(features) ** 0.5 / singular[kept])
     return Scaling(mean.float().to(device), matrix.float().to(device))
 

@@ -100,7 +100,10 @@ def climb(
     if material.raw is not None:
         raw["clip"], found = _with_raw_features(material, campaign, inverters)
         ways |= found
-        skipped = {"lazy-informed": "takes the anonymizer (--aam)"}
+        skipped = {
+            "ignorant": "raw features are of another width",
+            "lazy-informed": "takes the anonymizer (--aam)",
+        }
         if serve is not None:
             ways["lazy-informed"] = {"video means": _lazy(material, campaign, serve)}
     if served is not None:
@@ -160,13 +163,16 @@ def _with_raw_features(
 ) -> tuple[Attack, dict[RungName, dict[str, Attack]]]:
     """Attackers that learnt from raw features, trained once: on raw features, and on released ones in every guise."""
     raw, released = material.raw, Exposure(material.released.validation, material.released.test)
-    shown = {"raw": Exposure(raw.validation, raw.test), "unchanged": released}
+    shown = {"raw": Exposure(raw.validation, raw.test)}
+    if raw.test.features.shape[1] == released.test.features.shape[1]:
+        shown["unchanged"] = released
     shown |= {f"undone ({name})": _mapped(released, invert) for name, invert in inverters.items()}
-    found = campaign.run_on([raw] * len(campaign.seeds), shown)
-    on_raw, unchanged = found.pop("raw"), found.pop("unchanged")
+    informed = campaign.run_on([raw] * len(campaign.seeds), shown)
+    on_raw, ignorant = informed.pop("raw"), informed.pop("unchanged", None)
     strongest = inverters["mlp"]
     both = material.released.mapped(lambda x: np.concatenate([x, strongest(x).astype(np.float32)], axis=1))
-    return on_raw, {"ignorant": {"raw-trained": unchanged}, "informed": found | {"both": fresh(both, campaign)}}
+    ways: dict[RungName, dict[str, Attack]] = {"informed": informed | {"both": fresh(both, campaign)}}
+    return on_raw, ways if ignorant is None else ways | {"ignorant": {"raw-trained": ignorant}}
 
 
 def _lazy(material: Material, campaign: Campaign, serve: Serve) -> Attack:

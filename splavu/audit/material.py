@@ -158,8 +158,8 @@ def read_material(
         seed: Of the dealing of people, where the table has no split.
 
     Raises:
-        UserError: No store, no key with a label, keys or rows that raw and released don't share, a group without
-            people.
+        UserError: No store, no key with a label, keys or rows that raw and released don't share, values that are not
+            finite, a group without people.
     """
     paths = {"released": _expanded(released, "--released"), "raw": _expanded(raw, "--raw") if raw else []}
     features, files = {}, []
@@ -172,6 +172,8 @@ def read_material(
                 if (key := without_extension(stored)) in features[role]:
                     raise UserError(path, f"'{key}' is in another store of --{role} too", "give each video once")
                 features[role][key] = _rows_of(store[stored])
+                if not np.isfinite(features[role][key]).all():  # attackers that fail on NaN would pass for privacy
+                    raise UserError(path, f"'{stored}' holds values that are not finite", "release it again")
     files += [
         InputFile(role, Path(p).name, file_hash(p), {}) for role, p in {"labels": labels, **(others or {})}.items()
     ]

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from splavu.anonymizers import Anonymizer
-from splavu.attackers import MLPAttacker
+from splavu.attackers import ATTACKERS, MLPAttacker
 from splavu.audit.evidence import write_evidence
 from splavu.audit.examination import Options, examine
 from splavu.audit.material import Material
+from splavu.audit.set_attacks import SET_ATTACKERS
 from splavu.audit.summary import summary
 from splavu.metrics import average_precisions, permuted_rows, prevalences
 from splavu.protocols import AttackData, Rows
@@ -197,6 +198,22 @@ def test_shuffled_labels_are_at_chance_and_the_audit_is_not_valid(raw):
     assert abs(found.strongest["clip"].mean_auc.value - 0.5) < 0.06
     assert not found.valid
     assert [gate.claim for gate in found.gates if gate.passed is False] == ["attackers succeed on raw features"]
+
+
+def test_a_release_of_nothing_but_zeros_breaks_no_attacker():
+    few = AttackData(people(12, 1), people(8, 2), people(16, 3))
+    every = {"families": tuple(ATTACKERS), "set_families": tuple(SET_ATTACKERS), "attributes_only": False}
+    found = audit(few, lambda features: 0 * features, **every)
+    assert found.headline.reduction.value == pytest.approx(1, abs=1e-6)
+    assert {one.auc.value for one in found.strongest["clip"].attributes} == {0.5}
+    assert found.inversion["mlp"]["explained"].value < 0.05
+
+
+def test_a_release_of_another_width_is_attacked_all_the_same(raw):
+    found = audit(raw, lambda features: features @ rotation()[:, :10])
+    skipped = {rung.name: rung.skipped for rung in found.rungs if rung.found is None}
+    assert skipped["ignorant"] == "raw features are of another width"
+    assert found.headline.reduction.value < 0.7
 
 
 def test_without_raw_features_rungs_are_skipped_and_said_so(raw):
