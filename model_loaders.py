@@ -14,9 +14,9 @@ from torch import nn
 
 import config as study
 from feature_dl import dataset_spec
-from splavu import checkpoints
+from splavu import checkpoints, recipes
 from splavu.anonymize import load_anonymizer
-from splavu.anonymizers import Anonymizer, build_anonymizer
+from splavu.anonymizers import ANONYMIZERS, Anonymizer, build_anonymizer
 from splavu.encoders import encoder_spec
 from splavu.errors import UserError, nearest
 from splavu.heads import LinearHead, PrivacyHead
@@ -48,8 +48,9 @@ def load_adapter(p: JudgedFeatures) -> Anonymizer | None:
     if not p.anon or p.saved_fa_model is None:
         return None
     anonymizer = load_anonymizer(p.saved_fa_model, num_heads=p.num_heads)
+    recipe = _recipe(anonymizer, p.fa_arch)
     for name, found, wanted in (
-        ("arch", anonymizer.architecture["arch"], p.fa_arch or anonymizer.architecture["arch"]),
+        ("arch", recipe, p.fa_arch or recipe),
         ("feature_dim", anonymizer.architecture["feature_dim"], feature_dim(p)),
     ):
         if found != wanted:
@@ -83,36 +84,59 @@ def load_fa(
     by their parameter names. Without weights it starts as the identity.
 
     Args:
-        params: fa_arch, ft_arch; for the transformer num_layers_fa, num_heads, batch_as_sequence.
+        params: fa_arch, ft_arch; for the transformer num_layers_fa, num_heads, batch_as_sequence; for the encoder
+            num_layers_fa, num_heads, window, bottleneck. fa_arch may be a recipe (`splavu.recipes`) of a checkpoint.
         saved_model: Checkpoint with `fa_model_state_dict`, or bare weights.
         arch: Overrides `params.fa_arch`.
         identity: False starts from random weights, as pre-training does.
+
+    Raises:
+        UserError: Params and checkpoint disagree, or a recipe is to be made of nothing.
     """
     width = feature_dim(params)
     arch = arch or getattr(params, "fa_arch", "transformer")
-    options: dict[str, Any] = {}
-    if arch == "transformer":
-        options = {
-            "num_layers": getattr(params, "num_layers_fa", 3),
-            "num_heads": getattr(params, "num_heads", 8),
-            "attends_over": "batch" if getattr(params, "batch_as_sequence", False) else "time",
-        }
     if saved_model is None:
+        if arch not in ANONYMIZERS and any(part not in recipes.TRAINED for part in recipes.parse(arch)):
+            raise UserError(
+                "saved_fa_model", f"is missing: '{arch}' is fitted to features", "multitask_train_fa.py fits it"
+            )
+        options = _options_of(params, arch)
         if arch != "identity":
             options["identity"] = identity
         return build_anonymizer(arch, width, **options)
 
-    anonymizer = load_anonymizer(saved_model, num_heads=options.get("num_heads", 8))
+    anonymizer = load_anonymizer(saved_model, num_heads=getattr(params, "num_heads", 8))
     recorded = checkpoints.read(saved_model).get("fa_architecture") is not None
-    for name, value in {"arch": arch, "feature_dim": width, **options}.items():
-        found = anonymizer.architecture.get(name, value)
+    stage = recipes.trained_stage(anonymizer)
+    expected = {"feature_dim": width, **_options_of(params, stage.architecture["arch"])}
+    found = {
+        "arch": _recipe(anonymizer, arch),
+        **{name: stage.architecture.get(name, expected[name]) for name in expected},
+    }
+    for name, value in {"arch": arch, **expected}.items():
         if name == "attends_over" and not recorded:
             anonymizer.attends_over = anonymizer.architecture[name] = value  # published weights fit both
-        elif found != value:
+        elif found[name] != value:
             raise UserError(
-                saved_model, f"was trained with {name} = {found!r}, params say {value!r}", "make them agree"
+                saved_model, f"was trained with {name} = {found[name]!r}, params say {value!r}", "make them agree"
             )
     return anonymizer
+
+
+def _options_of(params: Any, arch: str) -> dict[str, Any]:
+    """What params say of a part that is trained."""
+    if arch not in ("transformer", "encoder"):
+        return {}
+    options = {"num_layers": getattr(params, "num_layers_fa", 3), "num_heads": getattr(params, "num_heads", 8)}
+    if arch == "transformer":
+        return options | {"attends_over": "batch" if getattr(params, "batch_as_sequence", False) else "time"}
+    return options | {"window": getattr(params, "window", None) or 0, "bottleneck": getattr(params, "bottleneck", None)}
+
+
+def _recipe(anonymizer: Anonymizer, wanted: str | None) -> str:
+    """What an anonymizer is called in params: its recipe, or the name of its class where that is meant."""
+    arch = anonymizer.architecture["arch"]
+    return arch if wanted == arch else recipes.spelled(anonymizer.architecture)
 
 
 def load_ft(params: Any, saved_model: str | None = None, arch: str | None = None) -> LinearHead:

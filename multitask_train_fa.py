@@ -3,6 +3,10 @@
 L = w_LC MSE(h, f_A(h)) + w_AR L_AR(f_A(h)) + w_TAD L_TAD(f_A(video)) + w_AD L_AD(f_A(video))
     - w_B NT-Xent(f_A(static clip 1), f_A(static clip 2))
 
+privacy_objective = 'conditional' or 'critic' puts in place of the last term what f_A(h) tells of the raw still pictures
+of its video beyond the action (docs/method.md). fa_arch may be a recipe such as 'eraser+encoder+quantizer': what is
+fitted in closed form is fitted first, and where nothing is left to train the run ends with that, without an epoch.
+
 With ssl = False the privacy term is supervised: a head learns to tell the private attributes of pa_dataset from
 anonymized clips, and the adapter learns to prevent it, - w_B BCE(f_B(f_A(h)), attributes).
 
@@ -21,17 +25,21 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import config
 from feature_dl import dataset_spec, open_dataset, untrimmed_spec
 from model_loaders import feature_dim, load_fa, load_fb, load_ft
-from splavu import cli, loop, params, runs, runtime
+from splavu import checkpoints, cli, loop, params, recipes, runs, runtime
+from splavu.anonymizers import Anonymizer
+from splavu.critics import Critic
 from splavu.datasets import EvenClips, FeatureDataset, Stream
 from splavu.engine import EngineParams
 from splavu.errors import UserError
 from splavu.learners import Learner, moving_average
-from splavu.multitask import EpochLength, MultitaskTrainer, steps_per_epoch
+from splavu.multitask import EpochLength, MultitaskTrainer, PrivacyObjective, steps_per_epoch
+from splavu.objectives import RelativeConsistency
 from splavu.optimizers import adamw
 from splavu.processes import SINGLE, Processes, connect
 from splavu.tasks import ActionRecognition, AdversarialAttributes, Task
@@ -65,9 +73,20 @@ class AnonymizerParams(EngineParams):
     """MGFN's options as on its command line: network, loss, share kept for validation. @FILE is named from the
     repository's folder."""
 
-    fa_arch: Literal["transformer", "mlp"] = "transformer"
+    fa_arch: str = "transformer"
+    """A recipe (`splavu.recipes`): [eraser+][transformer|mlp|encoder][+quantizer][+noise]."""
     num_layers_fa: int = 3
     num_heads: int = 8
+    window: int | None = None
+    """Of the encoder: steps back in time that a block sees; None is 0, each step on its own."""
+    bottleneck: int | None = None
+    """Of the encoder: numbers through which all of a clip passes; None has none."""
+    erase_rank: int | None = None
+    """Of the eraser: directions removed."""
+    bits: int | None = None
+    """Of the quantizer: budget of a clip."""
+    noise_sd: float | None = None
+    """Of the noise: in standard deviations of each dimension."""
     batch_as_sequence: bool = False
     """The reference's mode: a batch is one sequence. Its numbers don't hold for a feature served alone."""
     saved_fa_model: str | None = None
@@ -106,6 +125,17 @@ class AnonymizerParams(EngineParams):
     ft_ad_loss_weight: float = 0.0
     fb_loss_weight: float = 1.0
     """w_B, privacy budget; 0 opens no static-clip store."""
+    privacy_objective: PrivacyObjective = "published"
+    """'published': NT-Xent of two static clips; 'conditional': a clip's own still picture among those of its class, by
+    cosine; 'critic': the same, by networks that learn to."""
+    critic_steps: int = 5
+    """Updates of the critics for each batch, on batches of their own."""
+    critic_reset: int = 10
+    """Epochs after which one of the critics, in turn, begins anew; 0: never."""
+    num_critics: int = 2
+    learning_rate_critic: float = 1e-3
+    consistency: Literal["absolute", "relative"] = "absolute"
+    """'relative': divided by the variance of the training features, so that one weight serves every encoder."""
     ssl: bool = True
     """The privacy term: self-supervised on pairs of static clips (SPLAVU), or False: against a head that is trained on
     the private attributes of pa_dataset."""
@@ -143,9 +173,64 @@ class AnonymizerParams(EngineParams):
             )
         if self.fb_frame_sample != 2:
             raise UserError("fb_frame_sample", f"{self.fb_frame_sample}, but NT-Xent compares two", "set 2")
-        for name in ("num_epochs", "batch_size_ar", "batch_size_ad", "v_batch_size", "val_freq", "num_modes"):
+        for name in (
+            "num_epochs",
+            "batch_size_ar",
+            "batch_size_ad",
+            "v_batch_size",
+            "val_freq",
+            "num_modes",
+            "critic_steps",
+            "num_critics",
+        ):
             if getattr(self, name) < 1:
                 raise UserError(name, f"{getattr(self, name)} is less than 1", "give at least 1")
+        if self.critic_reset < 0:
+            raise UserError("critic_reset", f"{self.critic_reset} is negative", "give epochs, or 0 for never")
+        self._check_recipe()
+        if self.privacy_objective != "published" and not self.ssl:
+            problem = f"'{self.privacy_objective}' learns without labels, ssl = False from them"
+            raise UserError("privacy_objective", problem, "set ssl = True")
+        if self.consistency == "relative" and not self.needs_clips:
+            problem = "'relative' takes the variance of ar_dataset, which no term reads"
+            raise UserError("consistency", problem, "give AR or privacy a weight, or take 'absolute'")
+
+    def _check_recipe(self) -> None:
+        parts, recipe = self.parts, f"fa_arch = '{self.fa_arch}'"
+        for name, part, least in (("erase_rank", "eraser", 1), ("bits", "quantizer", 1), ("noise_sd", "noise", 0.0)):
+            value = getattr(self, name)
+            if part in parts and value is None and self.saved_fa_model is None:
+                raise UserError(name, f"is missing, and {recipe} has a part {part}", f"add a line {name} = ...")
+            if value is not None and (value < least or not value):
+                raise UserError(name, f"{value} is too little", "give more, or leave the part out of fa_arch")
+        for name, part in (
+            ("erase_rank", "eraser"),
+            ("bits", "quantizer"),
+            ("noise_sd", "noise"),
+            ("window", "encoder"),
+            ("bottleneck", "encoder"),
+        ):
+            if getattr(self, name) is not None and part not in parts:
+                raise UserError(name, f"is given, but {recipe} has no part {part}", f"remove it, or add {part}")
+        if self.saved_fa_model is not None and recipes.trained_part(parts) is None:
+            raise UserError("saved_fa_model", f"leaves nothing to do: {recipe} has no part to train", "remove it")
+        if "noise" in parts and self.ema_decay:
+            raise UserError("ema_decay", "would average the key of the noise", "set 0, or leave the noise out")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Of the recipe."""
+        return recipes.parse(self.fa_arch)
+
+    @property
+    def fits(self) -> bool:
+        """Whether a part is fitted in closed form; those of a checkpoint have been."""
+        return self.saved_fa_model is None and any(part not in recipes.TRAINED for part in self.parts)
+
+    @property
+    def compares_within_classes(self) -> bool:
+        """Whether the privacy term reads classes."""
+        return bool(self.fb_loss_weight and self.ssl and self.privacy_objective != "published")
 
     @property
     def supervises_privacy(self) -> bool:
@@ -160,6 +245,8 @@ class AnonymizerParams(EngineParams):
     @property
     def needs_clips(self) -> bool:
         """Whether any term reads the data set of clips."""
+        if self.fits:
+            return True
         without = self.ft_tad_loss_weight or self.ft_ad_loss_weight or self.supervises_privacy
         return bool(self.ft_ar_loss_weight or self.static_frames or not without)
 
@@ -168,8 +255,9 @@ def build(p: AnonymizerParams, processes: Processes = SINGLE) -> MultitaskTraine
     """The experiment: networks, data, terms and their weights."""
     runtime.seed_everything(p.seed)
     device = processes.device
-    anonymizer = load_fa(p, p.saved_fa_model).to(device)
     source, validation = _clips(p, processes) if p.needs_clips else (None, None)
+    examples = recipes.Examples.of(source.dataset) if p.fits or p.consistency == "relative" else None
+    anonymizer = anonymizer_of(p, examples).to(device)
     tasks: list[tuple[Task, float]] = []
     if p.ft_ar_loss_weight:
         head = load_ft(p, p.saved_ft_model).to(device)
@@ -182,7 +270,7 @@ def build(p: AnonymizerParams, processes: Processes = SINGLE) -> MultitaskTraine
     if p.supervises_privacy:
         tasks.append((_attribute_adversary(p, processes), p.fb_loss_weight))
     trainer = MultitaskTrainer(
-        _learner(p, "fa", anonymizer, p.learning_rate_fa),
+        _learner(p, "fa", recipes.freeze_before_trained(anonymizer), p.learning_rate_fa),
         tasks,
         source,
         validation=validation,
@@ -191,6 +279,10 @@ def build(p: AnonymizerParams, processes: Processes = SINGLE) -> MultitaskTraine
         temperature=p.temperature,
         epoch_length=p.epoch_length,
         processes=processes,
+        consistency=F.mse_loss if p.consistency == "absolute" else RelativeConsistency(examples.variance),
+        privacy_objective=p.privacy_objective,
+        critic=_critic(p, device) if p.compares_within_classes and p.privacy_objective == "critic" else None,
+        notes=notes_of(p, anonymizer, examples),
     )
     updates = -(-steps_per_epoch(trainer.sources, p.epoch_length) // p.accumulate)
     for task in trainer.tasks:
@@ -198,21 +290,65 @@ def build(p: AnonymizerParams, processes: Processes = SINGLE) -> MultitaskTraine
     return trainer
 
 
+def anonymizer_of(p: AnonymizerParams, examples: recipes.Examples | None) -> Anonymizer:
+    """The anonymizer as training begins: of a checkpoint, or new, its closed forms fitted to the examples."""
+    if not p.fits:
+        return load_fa(p, p.saved_fa_model)
+    trained = recipes.trained_part(p.parts)
+    return recipes.cook(
+        p.parts,
+        examples,
+        trained=None if trained is None else load_fa(p, arch=trained),
+        erase_rank=p.erase_rank,
+        bits=p.bits,
+        noise_sd=p.noise_sd,
+        seed=p.seed,
+    )
+
+
+def notes_of(p: AnonymizerParams, anonymizer: Anonymizer, examples: recipes.Examples | None) -> dict[str, Any]:
+    """What checkpoints say of closed forms and constants that were taken from the training features."""
+    notes: dict[str, Any] = {}
+    if p.fits:
+        options = {name: getattr(p, name) for name in ("erase_rank", "bits", "noise_sd", "bottleneck")}
+        notes["fitted"] = recipes.fitting_record(anonymizer, examples, options)
+    if p.consistency == "relative":
+        notes["feature_variance"] = examples.variance
+    return notes
+
+
+def _critic(p: AnonymizerParams, device: torch.device) -> Critic:
+    return Critic.of(
+        feature_dim(p),
+        num_critics=p.num_critics,
+        num_steps=p.critic_steps,
+        reset_every=p.critic_reset,
+        learning_rate=p.learning_rate_critic,
+        seed=p.seed,
+        device=device,
+    )
+
+
 def _learner(p: AnonymizerParams, name: str, network: nn.Module, learning_rate: float) -> Learner:
-    optimizer = adamw(network.parameters(), lr=learning_rate, weight_decay=p.weight_decay)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = adamw(trained, lr=learning_rate, weight_decay=p.weight_decay)
     return Learner(name, network, optimizer, clip_norm=p.clip_norm, average=moving_average(network, p.ema_decay))
 
 
 def _clips(p: AnonymizerParams, processes: Processes) -> tuple[Stream, Stream]:
     """Clips of the training and the validation split, with what the terms that have a weight need of them."""
+    reads_classes = bool(p.ft_ar_loss_weight or p.compares_within_classes)
+    needs_classes = p.compares_within_classes or p.fits
+    if needs_classes and dataset_spec(p.ar_dataset, data_root=p.data_root).multi_label:
+        raise UserError("ar_dataset", f"labels of '{p.ar_dataset}' are no actions", "name a data set of actions")
     source = Stream(
         open_dataset(
             p.ar_dataset,
             "train",
             encoder=p.ft_arch,
             data_root=p.data_root,
-            with_labels=bool(p.ft_ar_loss_weight),
-            static_frames=p.static_frames,
+            with_labels=reads_classes or p.fits,
+            static_frames=p.static_frames or (p.fb_frame_pool if p.fits and "eraser" in p.parts else 0),
             seed=p.seed,
         ),
         batch_size=p.batch_size_ar,
@@ -226,7 +362,7 @@ def _clips(p: AnonymizerParams, processes: Processes) -> tuple[Stream, Stream]:
             p.val_split,
             encoder=p.ft_arch,
             data_root=p.data_root,
-            with_labels=bool(p.ft_ar_loss_weight),
+            with_labels=reads_classes,
             draw=EvenClips(p.num_modes if p.ft_ar_loss_weight else 1),
             static_frames=0 if p.ft_ar_loss_weight else p.static_frames,
         ),
@@ -289,17 +425,64 @@ def _attribute_adversary(p: AnonymizerParams, processes: Processes) -> Task:
 
 def train(p: AnonymizerParams, processes: Processes, *, restart: bool = False) -> dict[str, Any]:
     """Train (or go on training) the anonymizer in its run folder; the result, which is written there too."""
+    if processes.count > 1:
+        _refuse_several(p)
     if p.batch_as_sequence:
-        if processes.count > 1:
-            problem = "mixes all rows of a batch, which several processes don't hold together"
-            raise UserError("batch_as_sequence", problem, "start one process")
         print("batch_as_sequence: every feature is mixed with its batch, as in the reference. Not for release.")
     run = runs.RunFolder(config.RUNS, p.run_id)
-    trainer = build(p, processes)
-    best = loop.fit(trainer, run, p, inputs=trainer.provenance, restart=restart, processes=processes)
+    if recipes.trained_part(p.parts) is None:
+        best = fit(p, run, restart=restart)
+    else:
+        trainer = build(p, processes)
+        best = loop.fit(trainer, run, p, inputs=trainer.provenance, restart=restart, processes=processes)
+        if p.fits and processes.is_first:
+            _note_release(p, trainer, best["checkpoint"])
     if processes.is_first:
         run.write_json("results.json", best)
     return best
+
+
+def fit(p: AnonymizerParams, run: runs.RunFolder, *, restart: bool = False) -> dict[str, Any]:
+    """An anonymizer in closed form, written as training would have written it; what is there already stays."""
+    path = run.path / checkpoints.RESUMABLE
+    runtime.seed_everything(p.seed)
+    source, _ = _clips(p, SINGLE)
+    described = {"params": params.as_dict(p), "inputs": dict(source.provenance)}
+    content = checkpoints.read(path) if path.is_file() and not restart else None
+    if content is None:
+        examples = recipes.Examples.of(source.dataset)
+        anonymizer = anonymizer_of(p, examples).eval()
+        content = {
+            "fa_model_state_dict": anonymizer.state_dict(),
+            "fa_architecture": anonymizer.architecture,
+            **notes_of(p, anonymizer, examples),
+            **described,
+            "epoch": 0,
+            "versions": runtime.versions(),
+        }
+        run.record(p)
+        checkpoints.write(path, content)
+    for part, now in described.items():
+        loop.refuse_other(path, content.get(part, {}), now, loop.FREE_TO_CHANGE)
+    return {"epoch": 0, "score": None, "checkpoint": str(path), "fitted": content["fitted"]}
+
+
+def _note_release(p: AnonymizerParams, trainer: MultitaskTrainer, path: str) -> None:
+    """Say in the chosen checkpoint what its anonymizer releases, now that it is trained."""
+    examples = recipes.Examples.of(trainer.clips.dataset)
+    anonymizer = trainer.anonymizer.evaluated.cpu().eval()
+    checkpoints.write(path, checkpoints.read(path) | notes_of(p, anonymizer, examples))
+
+
+def _refuse_several(p: AnonymizerParams) -> None:
+    remedy = "start one process"
+    if p.batch_as_sequence:
+        problem = "mixes all rows of a batch, which several processes don't hold together"
+        raise UserError("batch_as_sequence", problem, remedy)
+    if recipes.trained_part(p.parts) is None:
+        raise UserError("fa_arch", f"'{p.fa_arch}' is fitted in closed form: no work for several processes", remedy)
+    if "noise" in p.parts:
+        raise UserError("fa_arch", "has noise, which several processes would each draw for themselves", remedy)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -310,7 +493,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = params.load(args.params, AnonymizerParams, args.set)
     processes = connect(args.device)
     best = train(p, processes, restart=args.restart)
-    if processes.is_first:
+    if processes.is_first and "fitted" in best:
+        print(f"fitted to {best['fitted']['clips']} clips: {best['checkpoint']}")
+        print("\n".join(best["fitted"]["guarantees"]))
+    elif processes.is_first:
         print(f"best epoch {best['epoch']} ({best['score']:.4f}): {best['checkpoint']}")
     return 0
 

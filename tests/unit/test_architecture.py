@@ -35,6 +35,7 @@ LAYERS = (
         "model_card",
         "onnx_export",
         "pretrained",
+        "recipes",
         "report_tables",
         "reports",
         "cli",

@@ -1,0 +1,233 @@
+"""Recipes: their grammar, what they are fitted to, what checkpoints say of them, and training that respects them."""
+
+import math
+import types
+
+import numpy as np
+import pytest
+import torch
+from conftest import NUM_ACTIONS, WIDTH
+from sklearn.linear_model import LinearRegression
+
+import model_loaders
+from multitask_train_fa import AnonymizerParams, build, train
+from splavu import checkpoints, recipes
+from splavu.anonymize import load_anonymizer
+from splavu.errors import UserError
+from splavu.loop import fit
+from splavu.processes import SINGLE
+from splavu.runs import RunFolder
+
+
+def params_of(**changes):
+    small = {"num_epochs": 2, "batch_size_ar": 24, "val_freq": 1, "learning_rate_fa": 1e-3, "learning_rate_ft": 1e-2}
+    return AnonymizerParams(**{"run_id": "t", "ar_dataset": "hmdb51", "ft_arch": "demo", **small, **changes})
+
+
+ENCODER = {"fa_arch": "encoder", "num_layers_fa": 1}
+CRITIC = {"privacy_objective": "critic", "critic_steps": 2, "critic_reset": 2}
+
+
+def test_recipes_are_read_in_order():
+    assert recipes.parse("transformer") == ("transformer",)
+    assert recipes.parse("eraser+encoder+quantizer+noise") == ("eraser", "encoder", "quantizer", "noise")
+    assert recipes.trained_part(("eraser", "mlp")) == "mlp"
+    assert recipes.trained_part(("eraser", "quantizer")) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fa_arch": "transfomer"}, "the part 'transfomer', which is unknown; did you mean 'transformer'"),
+        ({"fa_arch": "quantizer+eraser"}, r"out of order; write 'eraser\+quantizer'"),
+        ({"fa_arch": "mlp+encoder"}, "has mlp and encoder; take one"),
+        ({"fa_arch": "eraser+eraser"}, "has eraser and eraser; take one eraser"),
+        ({"fa_arch": "eraser"}, "erase_rank: is missing, and fa_arch = 'eraser' has a part eraser"),
+        ({"fa_arch": "eraser+quantizer", "erase_rank": 3}, "bits: is missing"),
+        ({"fa_arch": "eraser", "erase_rank": 0}, "erase_rank: 0 is too little"),
+        ({"fa_arch": "noise", "noise_sd": 0.0}, "noise_sd: 0.0 is too little"),
+        ({"erase_rank": 3}, "erase_rank: is given, but fa_arch = 'transformer' has no part eraser"),
+        ({"bottleneck": 3}, "bottleneck: is given, but fa_arch = 'transformer' has no part encoder"),
+        ({"fa_arch": "eraser", "erase_rank": 3, "saved_fa_model": "x.pth"}, "leaves nothing to do"),
+        ({"fa_arch": "mlp+noise", "noise_sd": 0.1, "ema_decay": 0.9}, "ema_decay: would average the key"),
+        ({"critic_steps": 0}, "critic_steps: 0 is less than 1"),
+        ({"critic_reset": -1}, "critic_reset: -1 is negative"),
+        ({**CRITIC, "ssl": False, "pa_dataset": "vp_hmdb"}, "'critic' learns without labels"),
+        (
+            {"consistency": "relative", "ft_ar_loss_weight": 0.0, "fb_loss_weight": 0.0, "ft_tad_loss_weight": 1.0},
+            "consistency: 'relative' takes the variance of ar_dataset",
+        ),
+    ],
+)
+def test_impossible_recipes_and_objectives(changes, message):
+    with pytest.raises(UserError, match=message):
+        params_of(**changes)
+
+
+def test_examples_are_the_clips_with_the_mean_pictures_of_their_videos(study):
+    dataset = build(params_of()).clips.dataset
+    examples = recipes.Examples.of(dataset)
+    row = 0
+    for number in range(len(dataset)):
+        for clip in range(dataset.clips.num_clips[number]):
+            np.testing.assert_array_equal(
+                examples.features[row], dataset.clips.rows[dataset.clips.start[number] + clip]
+            )
+            start = dataset.static.start[number]
+            np.testing.assert_allclose(examples.static[row], dataset.static.rows[start : start + 10].mean(0), rtol=1e-5)
+            assert examples.classes[row] == dataset.labels[number]
+            row += 1
+    assert row == len(examples.features)
+    assert examples.num_videos == len(dataset)
+    fewer = recipes.Examples.of(dataset, limit=50)
+    assert len(fewer.features) == len(fewer.static) == len(fewer.classes) == 50
+    assert examples.variance == pytest.approx(float(np.var(examples.features, axis=0).mean()), rel=1e-5)
+
+
+def test_a_closed_form_is_written_like_a_training_and_is_what_it_says(study):
+    p = params_of(fa_arch="eraser+quantizer", erase_rank=8, bits=5)
+    result = train(p, SINGLE)
+    content = checkpoints.read(result["checkpoint"])
+    assert content["params"]["fa_arch"] == "eraser+quantizer"
+    assert content["inputs"]["encoder"] == "demo"
+    assert content["epoch"] == 0
+    said = content["fitted"]
+    assert said["released"]["bits_at_most"] == 5
+    assert any("At most 5.00 bits" in sentence for sentence in said["guarantees"])
+    loaded = load_anonymizer(result["checkpoint"]).eval()
+    examples = recipes.Examples.of(build(params_of()).clips.dataset)
+    with torch.no_grad():
+        released = loaded(torch.from_numpy(examples.features)).numpy()
+    vectors, counts = np.unique(released, axis=0, return_counts=True)
+    shares = counts / counts.sum()
+    assert len(vectors) == said["released"]["distinct_vectors"] <= 32
+    assert said["released"]["bits_on_average"] == pytest.approx(float(-(shares * np.log2(shares)).sum()), rel=1e-6)
+
+    before = (study.runs / "t/model_temp.pth").read_bytes()
+    assert train(p, SINGLE) == result  # there already
+    assert (study.runs / "t/model_temp.pth").read_bytes() == before
+    with pytest.raises(UserError, match="was trained with bits = 5, now it is 4"):
+        train(params_of(fa_arch="eraser+quantizer", erase_rank=8, bits=4), SINGLE)
+    again = train(params_of(fa_arch="eraser+quantizer", erase_rank=8, bits=4), SINGLE, restart=True)
+    assert again["fitted"]["released"]["bits_at_most"] == 4
+
+
+def test_training_behind_an_eraser_leaves_it_alone_and_brings_nothing_back(study):
+    p = params_of(fa_arch="eraser+encoder", num_layers_fa=1, erase_rank=60, bottleneck=20, **CRITIC)
+    start = build(p).anonymizer.network.stages[0].state_dict()
+    best = train(p, SINGLE)
+    trained = load_anonymizer(best["checkpoint"]).eval()
+    assert all(torch.equal(value, trained.stages[0].state_dict()[name]) for name, value in start.items())
+    encoder = trained.stages[1].state_dict()
+    assert any(encoder[name].any() for name in encoder if name.endswith("fc2.weight"))  # it did learn
+    examples = recipes.Examples.of(build(p).clips.dataset)
+    with torch.no_grad():
+        released = trained(torch.from_numpy(examples.features)).numpy()
+    values = np.linalg.svd(released - released.mean(axis=0), compute_uv=False)
+    assert values[20] < 1e-5 * values[0]  # twenty numbers
+    said = checkpoints.read(best["checkpoint"])["fitted"]
+    assert said["method"] == "eraser+encoder"
+    assert any("20 numbers" in sentence for sentence in said["guarantees"])
+
+
+def test_an_eraser_hides_pictures_within_a_class_from_straight_lines(study):
+    trainer = build(params_of())
+    examples = recipes.Examples.of(trainer.clips.dataset)
+    made = recipes.cook(("eraser",), examples, erase_rank=60)
+    released = examples.after(made.eval()).features
+    target = examples.static - np.stack([examples.static[examples.classes == c].mean(0) for c in examples.classes])
+
+    def explained(features):
+        return LinearRegression().fit(features[:, :40], target).score(features[:, :40], target)
+
+    directions = np.linalg.svd(examples.features - examples.features.mean(0), full_matrices=False)[2].T
+    assert explained(examples.features @ directions) > explained(released @ directions) + 0.2
+
+
+def test_codebooks_behind_a_network_learn_and_keep_their_budget(study):
+    p = params_of(fa_arch="encoder+quantizer", num_layers_fa=1, bits=6)
+    trainer = build(p)
+    start = trainer.anonymizer.network.stages[1].codebooks[0].detach().clone()
+    best = train(p, SINGLE)
+    trained = load_anonymizer(best["checkpoint"]).eval()
+    assert not torch.equal(trained.stages[1].codebooks[0], start)
+    assert len(trained(torch.randn(500, WIDTH)).unique(dim=0)) <= 64
+    features = recipes.Examples.of(trainer.clips.dataset).features
+    with torch.no_grad():
+        vectors = len(trained(torch.from_numpy(features)).unique(dim=0))
+    assert checkpoints.read(best["checkpoint"])["fitted"]["released"]["distinct_vectors"] == vectors
+
+
+@pytest.mark.parametrize("objective", ["conditional", "critic"])
+def test_clips_are_asked_to_tell_less_of_their_pictures(study, objective):
+    def told(weight):
+        """Nats over the last epochs, and the accuracy."""
+        changes = {"fa_arch": "mlp", "fa_loss_weight": 0.2, "learning_rate_fa": 5e-3, "num_epochs": 20}
+        critic = {**CRITIC, "critic_reset": 0, "privacy_objective": objective}
+        p = params_of(fb_loss_weight=weight, run_id=f"run{weight}", **changes, **critic)
+        run = RunFolder(study.runs, p.run_id)
+        fit(build(p), run, p)
+        last = run.history()[-3:]
+        return np.mean([record["loss/privacy"] for record in last]), last[-1]["val/ar/top1"]
+
+    (unasked, _), (asked, accuracy) = told(1e-9), told(5.0)
+    assert 0.8 * math.log(6) < unasked < math.log(24)  # almost all that six rivals leave to be told
+    assert asked < 0.75 * unasked
+    assert accuracy > 0.8
+
+
+def test_a_run_with_critics_goes_on_to_the_same_bits(study):
+    whole, parts = (RunFolder(study.runs, name) for name in ("whole", "parts"))
+    settings = {**ENCODER, **CRITIC, "consistency": "relative", "run_id": "x"}
+    p = params_of(num_epochs=5, **settings)
+    fit(build(p), whole, p)
+    for num_epochs in (3, 5):
+        shorter = params_of(num_epochs=num_epochs, **settings)
+        fit(build(shorter), parts, shorter)
+    assert parts.history() == whole.history()
+    a, b = (torch.load(run.path / "model_temp.pth", weights_only=True) for run in (whole, parts))
+    for key in ("fa_model_state_dict", "ft_model_ar_state_dict", "critic_state_dict"):
+        assert all(torch.equal(a[key][name], b[key][name]) for name in a[key])
+    assert a["feature_variance"] == pytest.approx(recipes.Examples.of(build(p).clips.dataset).variance)
+
+
+def test_without_a_task_the_objective_on_validation_clips_chooses(study):
+    p = params_of(ft_ar_loss_weight=0.0, privacy_objective="conditional", **ENCODER)
+    assert np.isfinite(train(p, SINGLE)["score"])
+
+
+def test_lessons_are_other_batches_than_the_steps(study):
+    batch = next(iter(build(params_of(**ENCODER, **CRITIC)).batches(0)))
+    drawn = [tuple(batch["clips"].videos), *(tuple(lesson.videos) for lesson in batch["lessons"])]
+    assert len(set(drawn)) == 3
+    assert "lessons" not in next(iter(build(params_of(**ENCODER)).batches(0)))
+
+
+def test_loaders_know_recipes(study):
+    p = params_of(fa_arch="eraser+encoder", num_layers_fa=1, erase_rank=4, num_epochs=1)
+    path = train(p, SINGLE)["checkpoint"]
+    judged = {"ft_arch": "demo", "anon": True, "saved_fa_model": path, "num_heads": 8, "feature_dim": None}
+    for arch in (None, "eraser+encoder", "chain"):
+        assert model_loaders.load_adapter(types.SimpleNamespace(fa_arch=arch, **judged)) is not None
+    with pytest.raises(UserError, match=r"has arch = 'eraser\+encoder', params mean 'mlp'"):
+        model_loaders.load_adapter(types.SimpleNamespace(fa_arch="mlp", **judged))
+    assert model_loaders.load_fa(p, path).architecture["arch"] == "chain"
+    with pytest.raises(UserError, match="was trained with num_layers = 1, params say 2"):
+        model_loaders.load_fa(params_of(fa_arch="eraser+encoder", num_layers_fa=2, erase_rank=4), path)
+    with pytest.raises(UserError, match="is missing: 'eraser' is fitted to features"):
+        model_loaders.load_fa(params_of(fa_arch="eraser", erase_rank=4))
+    longer = params_of(fa_arch="eraser+encoder", num_layers_fa=1, saved_fa_model=path, run_id="longer", num_epochs=1)
+    assert not build(longer).anonymizer.network.stages[0].weight.requires_grad
+
+
+def test_guarantees_follow_from_the_architecture():
+    encoder = {"arch": "encoder", "feature_dim": 8, "bottleneck": None}
+    assert recipes.guarantees(encoder)[0].startswith("None")
+    assert recipes.guarantees({"arch": "transformer", "feature_dim": 8})[0].startswith("None")
+    quantizer = {"arch": "quantizer", "feature_dim": 8, "codes": [8, 4], "subspace_dim": 2}
+    (sentence,) = recipes.guarantees({"arch": "chain", "feature_dim": 8, "stages": [encoder, quantizer]})
+    assert sentence.startswith("At most 5.00 bits")
+
+
+def test_every_action_has_rivals_here():
+    assert NUM_ACTIONS * 2 < 24  # else the tests above would contrast nothing
