@@ -63,7 +63,7 @@ class CPUTransformer:
         kernel = state["patch_embed.proj.weight"]  # [D, 3, frames, rows, columns] of a patch
         self._patch = tuple(kernel.shape[2:])
         weight, bias = _of_levels(kernel, state["patch_embed.proj.bias"], preprocessing)
-        self._embedding = weight.to(self._dtype), bias.to(self._dtype)
+        self._embedding = self._kept("patch_embed.proj.weight", weight), bias.to(self._dtype)
 
     def __call__(self, clips: Tensor) -> Tensor:  # [B, T, H, W, 3] uint8 -> [B, D] float32
         tokens = linear(self._patches(clips), *self._embedding).float()  # [B * S, D]
@@ -79,7 +79,11 @@ class CPUTransformer:
         return self._layer_norm(tokens.mean(dim=1), "fc_norm")
 
     def _kept(self, name: str, weight: Tensor) -> Tensor:
-        return weight if "norm" in name else weight.to(self._dtype)
+        if "norm" in name:
+            return weight
+        # In float32, packing would keep every weight twice, for one per cent.
+        is_packed = weight.dim() == 2 and self._dtype == torch.bfloat16 and _has_onednn(self._dtype)
+        return packed(weight.to(self._dtype)) if is_packed else weight.to(self._dtype)
 
     def _patches(self, clips: Tensor) -> Tensor:  # [B, T, H, W, 3] uint8 -> [B * S, length of a patch]
         frames, rows, columns = self._patch
@@ -125,18 +129,30 @@ def _of_levels(
 
 
 def linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # [n, i], [o, i], [o] -> [n, o]
-    """`F.linear`, by the faster library."""
-    if _is_onednn_faster(rows.dtype):
+    """`F.linear`, by the faster library; `weight` may be `packed`."""
+    if weight.is_mkldnn or (rows.dtype == torch.float32 and _has_onednn(rows.dtype)):
         return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     return F.linear(rows, weight, bias)
 
 
+def packed(weight: Tensor, num_rows: int = 1024) -> Tensor:  # [o, i]
+    """A copy for `linear` alone, laid out as oneDNN reads it, which it otherwise does anew in every call.
+
+    Args:
+        num_rows: For how many rows the layout is chosen. It works for any number.
+    """
+    return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), num_rows)
+
+
 @functools.cache
-def _is_onednn_faster(dtype: torch.dtype) -> bool:
-    """In bf16 torch calls oneDNN by itself; in float32 it calls MKL, and oneDNN only by this operator's name."""
-    return (
-        dtype == torch.float32
-        and platform.machine() in {"x86_64", "AMD64"}
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
+def _has_onednn(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is there for this type and its products are the faster ones.
+
+    In bf16 torch calls it by itself, though only by these operators with packed weights; in float32 it calls MKL.
+    """
+    if platform.machine() not in {"x86_64", "AMD64"} or not torch.backends.mkldnn.is_available():
+        return False
+    operators = torch.ops.mkldnn
+    if not (hasattr(operators, "_linear_pointwise") and hasattr(operators, "_reorder_linear_weight")):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and operators._is_mkldnn_bf16_supported())

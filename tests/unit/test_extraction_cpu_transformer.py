@@ -41,7 +41,7 @@ def exact(state):
 @pytest.mark.parametrize("onednn", [True, False])
 def test_float32_features_are_those_of_slow_loops(monkeypatch, preprocessing, few, onednn):
     if not onednn:
-        monkeypatch.setattr(cpu_transformer, "_is_onednn_faster", lambda dtype: False)
+        monkeypatch.setattr(cpu_transformer, "_has_onednn", lambda dtype: False)
     monkeypatch.setattr(cpu_transformer, "FEW_TOKENS", few)
     state = random_weights(mae_shapes())
     clips, positions = levels(), slow_sinusoid(8, WIDTH)
@@ -49,6 +49,19 @@ def test_float32_features_are_those_of_slow_loops(monkeypatch, preprocessing, fe
     assert features.dtype == torch.float32
     expected = slow_features(exact(state), pixels(clips, preprocessing), HEADS, positions)
     torch.testing.assert_close(features, expected.float(), atol=1e-5, rtol=0)
+
+
+def test_packed_weights_give_the_product_of_plain_ones():
+    if not cpu_transformer._has_onednn(torch.bfloat16):
+        pytest.skip("no oneDNN for bf16 here")
+    generator = torch.Generator().manual_seed(2)
+    weight, bias = torch.randn(24, 40, generator=generator), torch.randn(24, generator=generator)
+    for num_rows in (1, 7, 1500):
+        rows = torch.randn(num_rows, 40, generator=generator).bfloat16()
+        got = cpu_transformer.linear(rows, cpu_transformer.packed(weight.bfloat16()), bias.bfloat16())
+        expected = rows.double() @ weight.bfloat16().double().T + bias.bfloat16().double()
+        assert got.dtype == torch.bfloat16
+        torch.testing.assert_close(got.double(), expected, atol=1e-5, rtol=2**-8)  # rounded once, at the end
 
 
 def test_the_final_norm_of_every_family_is_kept():
