@@ -2,8 +2,9 @@
 
 A decoder is C code fed with files from anywhere. In a process of its own it can lose one file and no more: a process
 that dies, or is silent for `timeout` seconds, is replaced and its file reported, while the others go on. What a reader
-would get wrong is the cost of shipping clips: they are not pickled. A worker writes each piece once, into nameless
-shared memory whose descriptor it sends; it is freed with the last tensor on it, and by the kernel if a side is killed.
+would get wrong is the cost of shipping clips: they are not pickled. A worker writes each piece into one of a few
+nameless files in memory, which its owner reads into memory of its own. Their pages are used again, for to get, clear,
+map and give back others for every piece takes longer than that copy; the kernel frees them with both sides.
 
 Letters: k clips of one piece, T frames (1 for a clip that is to be tiled).
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import mmap
+import itertools
 import multiprocessing
 import os
 import queue
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from enum import Enum
 from multiprocessing import connection, forkserver, reduction
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -42,10 +44,6 @@ TIMEOUT = 60.0
 
 _PIECES_AHEAD = 4
 """Pieces a worker makes before the first of them is taken: this bounds the memory."""
-
-
-_ALL_AT_ONCE = getattr(mmap, "MAP_POPULATE", 0)
-"""Map all pages of a piece now, not each when it is first read."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +204,8 @@ def in_processes(jobs: Sequence[Job], num_workers: int, *, timeout: float = TIME
                     reason += f" of {signal.Signals(signal_number).name}"
                 yield job.key, UserError(job.path or job.key, reason, "replace the file or leave it out")
     finally:
+        for worker in workers:  # all of them first: a process takes a while to go
+            worker.end()
         for worker in workers:
             worker.stop()
 
@@ -216,7 +216,9 @@ class _Worker:
     def __init__(self) -> None:
         context = _context()
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs,), daemon=True)
+        self._slots = [_nameless_file() for _ in range(_PIECES_AHEAD)]
+        slots = [reduction.DupFd(slot.fileno()) for slot in self._slots]
+        self._process = context.Process(target=_work, args=(theirs, slots), daemon=True)
         self._process.start()
         theirs.close()
         self.is_ready = False  # its imports are done
@@ -234,8 +236,8 @@ class _Worker:
         kind, *content = self.connection.recv()
         self._heard = time.monotonic()
         if kind == "piece":
-            output, shape, window = content
-            return output, _received(reduction.recv_handle(self.connection), shape, window)
+            output, shape, window, slot = content
+            return output, _received(self._slots[slot].fileno(), shape, window)
         if kind == "error":
             return UserError(*content)
         if kind == "bug":
@@ -252,6 +254,10 @@ class _Worker:
         """Seconds since it was last heard, if it has something to do."""
         return time.monotonic() - self._heard if self.is_ready and self.jobs else 0.0
 
+    def end(self) -> None:
+        """End it without a wait."""
+        self._process.kill()
+
     def stop(self) -> int:
         """End it; returns the signal it died of, 0 if it left by itself."""
         self.connection.close()
@@ -259,6 +265,8 @@ class _Worker:
             self._process.join(1)  # its end of the connection closes a moment before it is gone
         self._process.kill()
         self._process.join()
+        for slot in self._slots:
+            slot.close()
         return max(0, -(self._process.exitcode or 0))
 
     def _send(self, message: Job | None) -> None:
@@ -280,14 +288,20 @@ def _context() -> multiprocessing.context.BaseContext:
     return context
 
 
-def _work(owner: connection.Connection) -> None:
-    """The life of a decoding process."""
+def _work(owner: connection.Connection, shared: Sequence[reduction.DupFd]) -> None:
+    """The life of a decoding process.
+
+    Args:
+        shared: A file for each piece that may be ahead. They are filled in turn, and freed in turn as the owner
+            acknowledges pieces.
+    """
     torch.set_num_threads(1)
-    _keep_freed_memory()
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's
     threading.Thread(target=_leave_with_owner, daemon=True).start()
     jobs: deque[Job] = deque()
-    num_allowed = _PIECES_AHEAD
+    descriptors = [slot.detach() for slot in shared]
+    num_allowed, slots = len(descriptors), itertools.cycle(range(len(descriptors)))
 
     def listen() -> None:
         nonlocal num_allowed
@@ -311,7 +325,8 @@ def _work(owner: connection.Connection) -> None:
                     while not num_allowed:
                         listen()
                     num_allowed -= 1
-                    _send_piece(owner, *piece)
+                    slot = next(slots)
+                    owner.send(("piece", *_written(descriptors[slot], *piece), slot))
             except UserError as error:
                 owner.send(("error", error.culprit, error.problem, error.remedy))
             except (EOFError, ConnectionError):
@@ -322,7 +337,7 @@ def _work(owner: connection.Connection) -> None:
                 owner.send(("end",))
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc reuse blocks of a batch's size, which it otherwise gives back and faults in again for every batch."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "gnu_get_libc_version"):
@@ -336,7 +351,10 @@ def _leave_with_owner() -> None:
     os._exit(1)
 
 
-def _send_piece(owner: connection.Connection, output: str, clips: Tensor) -> None:  # [k, T, H, W, 3]
+def _written(
+    descriptor: int, output: str, clips: Tensor
+) -> tuple[str, tuple[int, ...], tuple[int, int] | None]:  # [k, T, H, W, 3]
+    """Write a piece to a file; returns what `_received` needs to know of it."""
     # Clips that overlap are windows on the same frames: the frames are sent once.
     frames, window = clips, None
     step, each = clips.stride()[:2]
@@ -344,30 +362,30 @@ def _send_piece(owner: connection.Connection, output: str, clips: Tensor) -> Non
     if num_clips > 1 and length > 1 and step % each == 0 and step < length * each:
         window = (length, step // each)
         frames = clips.as_strided(((num_clips - 1) * window[1] + length, *clips.shape[2:]), clips.stride()[1:])
-    # Written, not mapped: the kernel would clear every page first, and stop the process at each.
-    descriptor = _nameless_file()
-    try:
-        levels = memoryview(frames.contiguous().numpy()).cast("B")
-        while levels:
-            levels = levels[os.write(descriptor, levels) :]
-        owner.send(("piece", output, tuple(frames.shape), window))
-        reduction.send_handle(owner, descriptor, os.getppid())
-    finally:
-        os.close(descriptor)
+    # Written, not mapped: the kernel would stop the process at every page.
+    levels, done = _bytes(frames.contiguous()), 0
+    while done < len(levels):
+        done += os.pwrite(descriptor, levels[done:], done)
+    return output, tuple(frames.shape), window
 
 
 def _received(descriptor: int, shape: tuple[int, ...], window: tuple[int, int] | None) -> Tensor:
-    try:
-        memory = mmap.mmap(descriptor, 0, mmap.MAP_SHARED | _ALL_AT_ONCE)  # lives as long as the tensor
-    finally:
-        os.close(descriptor)
-    frames = torch.frombuffer(memory, dtype=torch.uint8).view(shape)
+    frames = torch.empty(shape, dtype=torch.uint8)
+    levels, done = _bytes(frames), 0
+    while done < len(levels):
+        count = os.preadv(descriptor, [levels[done:]], done)
+        if not count:
+            raise EOFError("a piece is shorter than its worker said")
+        done += count
     return frames if window is None else frames.unfold(0, *window).movedim(-1, 1)
 
 
-def _nameless_file() -> int:
-    """A descriptor of shared memory, or on macOS of a file without a name."""
+def _bytes(frames: Tensor) -> memoryview:
+    return memoryview(frames.numpy()).cast("B")
+
+
+def _nameless_file() -> BinaryIO:
+    """Shared memory, or on macOS a file without a name."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("clips")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+        return os.fdopen(os.memfd_create("clips"), "w+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
