@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feature_extraction.decoding import TIMEOUT, Event, Job, Mark, Pieces, in_processes, in_threads
+from feature_extraction.decoding import TIMEOUT, Event, Job, Mark, Pieces, in_processes, in_threads, keep_freed_memory
 from feature_extraction.encoders import FrozenEncoder
 from splavu.encoders import Preprocessing
 from splavu.errors import UserError
@@ -99,11 +99,13 @@ def extract(
         is_isolated: Whether they are processes, so that the jobs must be picklable, or threads of this process.
         timeout: Seconds that a process may be silent over one file before the file counts as hung.
     """
-    features_of = encoder.extractor(preprocessing, device=device, precision=precision)
+    if device.type == "cpu":
+        keep_freed_memory()
     num_streams = torch.get_num_threads() if device.type == "cpu" else 1
-    num_together = _clips_together(device, batch_size, preprocessing)
-    # Clips of a batch that one stream encodes: whole passes.
-    share = -(-batch_size // (num_streams * num_together)) * num_together
+    share = _clips_together(device, batch_size, preprocessing)
+    # So many that no stream waits for us, who may wait for another or for a decoder.
+    most_in_flight = max(2 * num_streams, batch_size // share) if device.type == "cpu" else 1
+    num_open = len(jobs)
     open_jobs: dict[str, _Open] = {}
     batch: list[_Piece] = []
     in_flight: deque[tuple[list[_Piece], Future[np.ndarray]]] = deque()  # in the order of the clips
@@ -111,12 +113,11 @@ def extract(
     def encoded(taken: list[_Piece]) -> np.ndarray:  # -> [B, D]
         clips = torch.cat([_tiled(clips, encoder.spec.num_frames) for *_, clips in taken])
         with torch.inference_mode():
-            passes = (_filled_up(some, num_together) for some in clips.split(num_together))
-            features = torch.cat([features_of(some).cpu() for some in passes])
+            features = extractor.result()(_filled_up(clips, share)).cpu()
         return features[: len(clips)].numpy()
 
     def hand_out() -> None:
-        """Give the first clips of `batch` to a stream."""
+        """Give the first clips of `batch` to a stream: one pass through the encoder."""
         taken: list[_Piece] = []
         limit = share
         while batch and limit:
@@ -156,26 +157,28 @@ def extract(
     with ThreadPoolExecutor(
         num_streams, "encode", initializer=_on_one_core if device.type == "cpu" else None
     ) as streams:
+        # Beside the start of the decoders, which takes as long.
+        extractor = streams.submit(encoder.extractor, preprocessing, device=device, precision=precision)
         for key, item in events():
-            if item is Mark.AGAIN or isinstance(item, UserError):
+            if isinstance(item, tuple):
+                job = open_jobs.setdefault(key, _Open(key))
+                batch.append((job, *item))
+                job.pending += len(item[1])
+            elif item is Mark.END:
+                num_open -= 1
+                job = open_jobs.setdefault(key, _Open(key))
+                job.is_decoded = True
+                yield from finished(job)
+            else:
                 lost = open_jobs.pop(key, None)
                 batch[:] = [waiting for waiting in batch if waiting[0] is not lost]
                 if isinstance(item, UserError):
+                    num_open -= 1
                     yield Result(key, error=item)
-                continue
-            job = open_jobs.setdefault(key, _Open(key))
-            if item is Mark.END:
-                job.is_decoded = True
-                yield from finished(job)
-                continue
-            output, clips = item
-            batch.append((job, output, clips))
-            job.pending += len(clips)
-            while sum(len(clips) for *_, clips in batch) >= share:
+            # The last of them now, too: it takes a while until `events` has stopped the decoders.
+            while batch and (not num_open or sum(len(clips) for *_, clips in batch) >= share):
                 hand_out()
-                yield from collect(num_streams)
-        while batch:
-            hand_out()
+                yield from collect(most_in_flight)
         yield from collect(0)
 
 
