@@ -112,8 +112,16 @@ def _headline(evidence: Mapping[str, Any]) -> Content:
             "of what the strongest attackers could read about people in the raw features, beyond guessing, is gone "
             f"from the release. With 95 % confidence it is between {share(low)} and {share(high)}"
         )
-        left = f": {share(_rest(high))} to {share(_rest(low))} can still be read." if None not in (low, high) else "."
-        parts += [element("p", share(reduction["value"]), class_="number"), element("p", said, left, class_="lead")]
+        left = f": {share(_left(high))} to {share(_left(low))} can still be read." if None not in (low, high) else "."
+        above = (
+            " More than 100 % means that attackers did worse than chance."
+            if max(reduction["value"], high or 0) > 1
+            else ""
+        )
+        parts += [
+            element("p", share(reduction["value"]), class_="number"),
+            element("p", said, left, above, class_="lead"),
+        ]
     else:
         parts += [
             element("p", "no number", class_="number"),
@@ -121,7 +129,17 @@ def _headline(evidence: Mapping[str, Any]) -> Content:
         ]
     if verdict := VERDICTS.get(str(headline.get("verdict"))):
         parts.append(element("p", element("strong", verdict)))
+    parts.append(_leaking(evidence.get("strongest") or {}))
     return [parts, _beside(headline) if is_known else None]
+
+
+def _leaking(strongest: Mapping[str, Any]) -> Content:
+    """Every attribute that leaks to somebody: the headline's unit may not be the one where it does."""
+    told = []
+    for unit, found in strongest.items():
+        if names := [one["name"] for one in found["attributes"] if one["verdict"] == "leaks"]:
+            told.append(f"{', '.join(names)} from {UNITS.get(unit, unit)}")
+    return element("p", element("strong", f"Better than chance: {'; '.join(told)}.")) if told else None
 
 
 def _beside(headline: Mapping[str, Any]) -> Content:
@@ -144,8 +162,9 @@ def _beside(headline: Mapping[str, Any]) -> Content:
     )
 
 
-def _rest(value: float) -> float:
-    return 1 - value
+def _left(reduction: float) -> float:
+    """What can still be read: never less than nothing."""
+    return max(0.0, 1 - reduction)
 
 
 def _gates(gates: Sequence[Mapping[str, Any]]) -> Content:

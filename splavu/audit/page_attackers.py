@@ -30,6 +30,8 @@ FAMILIES = (
     "That one kind of attacker fails says little, so several kinds try. Framed: the best of a column, for diagnosis; "
     "the ladder takes for each attribute the one that validation people show to be best, which may be another."
 )
+LEAST_SPREAD = 5e-4
+"""Over seeds, in average precision: less isn't shown."""
 FULL_HEAT = 60.0
 """Points above chance that are drawn in the strongest tone, attacker by attacker."""
 
@@ -267,11 +269,11 @@ def _every_attacker(rung: Mapping[str, Any], names: Sequence[str]) -> Content:
         cells = []
         for place, name in kept:
             value, spread, chance = of["test"][place], of["test_spread"][place], judged[name]["ap"]["chance"]
-            notes = [f"± {number(spread, 100, 1)}"] if spread else []
-            notes.append(f"val. {number(of['validation'][place], 100, 1)}")
+            note = f"± {number(spread, 100, 1)}, " if spread and spread >= LEAST_SPREAD else ""
+            note += f"val. {number(of['validation'][place], 100, 1)}"
             above = None if value is None or chance is None else 100 * (value - chance)
             framed = judged[name]["attacker"] == attacker
-            cells.append(_heat(above, FULL_HEAT, is_framed=framed, shown=number(value, 100, 1), notes=notes))
+            cells.append(_heat(above, FULL_HEAT, is_framed=framed, shown=number(value, 100, 1), note=note))
         rows.append((attacker.replace("/", " / "), *cells))
     caption = (
         f"{rung['name']}, {rung['unit']}: average precision on test people, ± its spread over seeds, and on validation "
@@ -280,14 +282,10 @@ def _every_attacker(rung: Mapping[str, Any], names: Sequence[str]) -> Content:
     return table(caption, ("attacker", *(name for _, name in kept)), rows, class_="heat")
 
 
-def _heat(
-    value: float | None, full: float, *, is_framed: bool, shown: str | None = None, notes: Sequence[str] = ()
-) -> Markup:
+def _heat(value: float | None, full: float, *, is_framed: bool, shown: str | None = None, note: str = "") -> Markup:
     tone = 0.0 if value is None else min(1.0, max(0.0, value / (full or 1.0)))
     text = number(value, 1, 1) if shown is None else shown
-    return cell(
-        text, [small(note) for note in notes], style=f"--share: {tone:.2f}", class_="best" if is_framed else None
-    )
+    return cell(text, small(note) if note else None, style=f"--share: {tone:.2f}", class_="best" if is_framed else None)
 
 
 def _learning_curve(

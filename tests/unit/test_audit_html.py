@@ -229,6 +229,23 @@ def test_headline_says_what_is_gone_and_what_is_left(evidence):
     assert "83 % [79, 88]" in words
 
 
+def test_what_leaks_from_another_unit_than_the_headlines_is_told_at_once(evidence):
+    evidence["headline"]["verdict"] = "at chance"
+    for one in evidence["strongest"]["clip"]["attributes"]:
+        one["verdict"] = "at chance"
+    header = next(tree(report(evidence)).iter("header"))
+    assert "Better than chance: gender from all clips of a person." in " ".join(header.itertext())
+    evidence["strongest"]["person"]["attributes"][0]["verdict"] = "undecided"
+    assert "Better than chance:" not in visible(report(evidence))
+
+
+def test_attackers_below_chance_read_nothing_and_not_less(evidence):
+    evidence["headline"]["reduction"] = {"value": 1.16, "low": 0.96, "high": 1.22, "chance": 1.0}
+    words = visible(report(evidence))
+    assert "116 %" in words
+    assert "0 % to 4 % can still be read. More than 100 % means that attackers did worse than chance." in words
+
+
 def test_a_failed_gate_comes_first_and_is_loud(evidence):
     assert "Not valid" not in visible(report(evidence))
     evidence["gates"].append({"claim": "shuffled labels fail", "passed": False, "detail": "cMAP 77.7", "numbers": {}})
