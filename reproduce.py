@@ -100,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         return 1 if any(cell.missing for cell in cells) else 0
     print(f"\ntable: {keep(args.table, folder, text, cells, values, outcomes)}")
-    return 0 if all(value is not None for value in values.values()) else 1
+    wanted = [cell for cell in cells if cell.job or cell.missing]
+    return 1 if any(values[id(cell)] is None for cell in wanted) else 0
 
 
 def chosen(published: Table, columns: str) -> Table:
@@ -300,6 +301,8 @@ def markdown(
                 told = measured_on(cell, outcomes)
                 letter = measured.setdefault(told, _letter(len(measured)))
                 line.append(f"{shown(value)} [{letter}]")
+            elif not cell.job and not cell.missing:
+                line.append("")
             else:
                 reason = why_not(cell, outcomes)
                 line.append(f"- ({absent.setdefault(reason, str(len(absent) + 1))})")
@@ -367,7 +370,7 @@ def as_csv(
     for cell in cells:
         value = values[id(cell)]
         figures = [None] * 3 if value is None else [value.value, value.low, value.high]
-        state = outcomes[cell.job].state if cell.job else "missing"
+        state = outcomes[cell.job].state if cell.job else "missing" if cell.missing else "none"
         ours = ["" if figure is None else f"{100 * figure:.4f}" for figure in figures]
         published = cell.row.numbers.get(cell.column, "not given")
         about = (cell.on, cell.origin, cell.stands_in, cell.job or "", state)

@@ -85,7 +85,7 @@ class Cell:
     row: Row
     column: str
     job: str | None = None
-    """None: nothing can be run."""
+    """None: nothing can be run; if nothing is missing either, the row has no such number."""
     read: Callable[[Mapping[str, Any]], Value | None] = field(default=lambda result: None)
     on: str = ""
     """Data set and encoder."""
@@ -174,7 +174,7 @@ class Grid:
         if row.method == "pixels":
             return Cell(row, column, missing={"features of obfuscated videos": ()})
         if column == "hypervolume" and row.method == "raw":
-            return Cell(row, column, missing={"raw features are no point of the curve": ()})
+            return Cell(row, column)  # no point of the curve
         lacking: dict[str, tuple[str, ...]] = {}
 
         def need(name: str, *splits: str, static: bool = False) -> None:

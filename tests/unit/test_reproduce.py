@@ -131,6 +131,11 @@ def test_cells_say_what_they_ran_on_and_in_place_of_what(made):
     assert str(made.data / "thumos14/thumos14.json") in missing.missing["thumos14 by demo"]
 
 
+def test_raw_features_are_no_point_of_the_curve(made):
+    (cell,) = (c for c in grid(made, "figure3").built[1] if c.row.method == "raw" and c.column == "hypervolume")
+    assert (cell.job, cell.missing) == (None, {})
+
+
 def test_real_features_are_not_called_synthetic(made, tmp_path):
     real = Grid(TABLES["table9"], Places(made.data, tmp_path, None), tmp_path, tmp_path)
     assert real.origin("hmdb51", "videoMAE") == "real"
