@@ -1,0 +1,139 @@
+"""What an audit reads: stores and tables joined, people apart, everything left out named."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+from splavu.audit.material import read_material, read_table
+from splavu.errors import UserError
+from splavu.stores import StoreWriter
+
+PEOPLE = 12
+
+
+def write_table(path, rows):
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def rows(**columns):
+    """Two videos a person; gender is the person's, glasses are the video's, a hat is there or unknown."""
+    table = []
+    for person in range(PEOPLE):
+        for video in range(2):
+            row = {"filename": f"p{person:02d}_{video}.avi", "subject": f"p{person:02d}", "gender": person % 2}
+            row |= {"glasses": video, "hat": "" if video else (person // 2) % 2, "label": video, "frames": 40}
+            table.append(row | {name: value(person, video) for name, value in columns.items()})
+    return table
+
+
+def write_store(path, *, clips=3, width=4, seed=0, change=lambda key, features: features):
+    rng = np.random.default_rng(seed)
+    with StoreWriter(path, attributes={"encoder": "demo"}) as store:
+        for row in rows():
+            key = row["filename"].removesuffix(".avi")
+            store.add(key, change(key, rng.normal(size=(clips, width)).astype(np.float32)))
+    return path
+
+
+def write_folder(path, poisoned):
+    """A folder of .npy, one of them with a value that is not finite (StoreWriter writes no such thing)."""
+    path.mkdir()
+    for row in rows():
+        key = row["filename"].removesuffix(".avi")
+        np.save(path / f"{key}.npy", np.full((3, 4), np.inf if key == poisoned else 0, np.float32))
+    return path
+
+
+@pytest.fixture
+def labels(tmp_path):
+    return write_table(tmp_path / "labels.csv", rows())
+
+
+def test_columns_of_0_and_1_are_attributes_and_blanks_are_unknown(labels):
+    table = read_table(labels)
+    assert table.attributes == ("gender", "glasses", "hat")  # label is the task's, frames are no 0 and 1
+    np.testing.assert_array_equal(table.values["p02_0"], [0, 0, 1])
+    np.testing.assert_array_equal(table.values["p02_1"], [0, 1, np.nan])
+    assert table.people["p02_1"] == "p02"
+    assert not table.split
+
+
+def test_people_are_dealt_apart_and_the_same_way_each_time(labels, tmp_path):
+    store = write_store(tmp_path / "s.h5")
+    found = [read_material([store], read_table(labels), labels=labels) for _ in range(2)]
+    people = {name: set(part.clusters) for name, part in found[0].released.splits.items()}
+    assert sum(map(len, people.values())) == len(set().union(*people.values())) == PEOPLE
+    assert min(map(len, people.values())) >= 2
+    for first, again in zip(found[0].released.splits.values(), found[1].released.splits.values(), strict=True):
+        np.testing.assert_array_equal(first.videos, again.videos)
+
+
+def test_only_what_no_person_has_both_ways_is_personal(labels, tmp_path):
+    found = read_material([write_store(tmp_path / "s.h5")], read_table(labels), labels=labels)
+    assert found.personal.tolist() == [True, False, True]
+
+
+def test_a_column_split_is_kept_and_some_training_people_validate(tmp_path):
+    split = {0: "train", 1: "train", 2: "test"}
+    labels = write_table(tmp_path / "labels.csv", rows(split=lambda person, video: split[person // 4]))
+    found = read_material([write_store(tmp_path / "s.h5")], read_table(labels), labels=labels)
+    assert set(found.released.test.clusters) == {f"p{p:02d}" for p in range(8, 12)}
+    assert len(set(found.released.validation.clusters)) == 2  # a fifth of eight
+
+
+def test_raw_rows_stand_beside_their_released_ones(labels, tmp_path):
+    raw = write_store(tmp_path / "raw.h5", seed=1)
+    released = write_store(tmp_path / "released.h5", seed=1, change=lambda key, features: 2 * features)
+    found = read_material([released], read_table(labels), labels=labels, raw=[raw])
+    for name, part in found.raw.splits.items():
+        np.testing.assert_array_equal(2 * part.features, found.released.splits[name].features)
+    assert [(file.role, file.name) for file in found.files] == [
+        ("released", "released.h5"),
+        ("raw", "raw.h5"),
+        ("labels", "labels.csv"),
+    ]
+
+
+def test_long_videos_are_thinned_evenly_and_alike(labels, tmp_path):
+    def counted(key, features):
+        return np.arange(len(features), dtype=np.float32)[:, None] + np.zeros(4, np.float32)
+
+    stores = [write_store(tmp_path / f"{name}.h5", clips=10, change=counted) for name in ("raw", "released")]
+    found = read_material([stores[1]], read_table(labels), labels=labels, raw=[stores[0]], max_clips=5)
+    assert found.released.test.features[:5, 0].tolist() == found.raw.test.features[:5, 0].tolist() == [0, 2, 4, 6, 8]
+    assert "24 videos have more than 5 clips" in found.warnings[0]
+
+
+def test_what_has_no_label_is_left_out_and_counted(tmp_path):
+    labels = write_table(tmp_path / "labels.csv", rows()[:-2])
+    found = read_material([write_store(tmp_path / "s.h5")], read_table(labels), labels=labels)
+    assert "2 of 24 released keys have no label" in found.warnings[0]
+    assert sum(len(part) for part in found.released.splits.values()) == 22 * 3
+
+
+def test_bad_stores_are_refused(labels, tmp_path):
+    table = read_table(labels)
+    good = write_store(tmp_path / "good.h5")
+    longer = write_store(tmp_path / "longer.h5", clips=4)
+    with pytest.raises(UserError, match="'p00_0' has 4 raw rows and 3 released ones"):
+        read_material([good], table, labels=labels, raw=[longer])
+    with pytest.raises(UserError, match=r"longer.h5: 'p00_0' is in another store of --released too"):
+        read_material([good, longer], table, labels=labels)
+    with pytest.raises(UserError, match="'p03_1' holds values that are not finite"):
+        read_material([write_folder(tmp_path / "folder", "p03_1")], table, labels=labels)
+
+
+def test_attributes_of_one_class_are_named(tmp_path):
+    labels = write_table(tmp_path / "labels.csv", rows(beard=lambda person, video: 0))
+    found = read_material([write_store(tmp_path / "s.h5")], read_table(labels), labels=labels)
+    assert any("'beard' is not judged" in warning for warning in found.warnings)
+    only = read_table(labels, attributes=["beard"])
+    with pytest.raises(UserError, match="no attribute of both classes"):
+        read_material([tmp_path / "s.h5"], only, labels=labels)
