@@ -15,6 +15,7 @@ from typing import Any
 
 from splavu import __version__
 from splavu.errors import UserError
+from splavu.guarantees import guarantees
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,15 @@ A whole store: `python -m splavu anonymize --aam THIS_FOLDER IN OUT` (HDF5, fold
 Architecture `{architecture["arch"]}`{f" ({options})" if options else ""}. Each row is mapped on its own: its output
 doesn't depend on the batch. Features of another encoder, even of the same width, are not what it was trained for.
 
+## Guarantees
+
+{chr(10).join(f"- {sentence}" for sentence in guarantees(architecture))}
+
 ## Limits
 
-It lowers what trained attackers read from features; it proves nothing about attackers nobody tried. A map of single
-features that can be inverted hides nothing from an attacker who trains on its output, whatever loss it was trained
-with. Audit it on features, people and attributes of your own before you release anything.
+It lowers what trained attackers read from features; beyond its guarantees it proves nothing about attackers nobody
+tried. A map of single features that can be inverted hides nothing from an attacker who trains on its output, whatever
+loss it was trained with. Audit it on features, people and attributes of your own before you release anything.
 """
 
 

@@ -5,7 +5,7 @@ be gone goes first, and nothing but noise comes after the budget of bits. Parts 
 what they are given and stay as they are. A quantizer behind it is fitted to what the untrained one lets through; then
 its codebooks learn with it.
 
-What a reader would get wrong: only two of these guarantee anything (`guarantees`). Training adds none.
+What a reader would get wrong: only some of these guarantee anything (`splavu.guarantees`). Training adds nothing to it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from splavu.anonymizers import (
 from splavu.datasets import FeatureDataset
 from splavu.errors import UserError, nearest
 from splavu.fitting import shared_out
+from splavu.guarantees import guarantees
 
 logger = logging.getLogger(__name__)
 
@@ -200,37 +201,6 @@ def fitting_record(anonymizer: Anonymizer, examples: Examples, options: Mapping[
             }
         before = before.after(stage)
     return record
-
-
-def guarantees(architecture: Mapping[str, Any]) -> list[str]:
-    """What holds of what is released against every attacker, a sentence each; and what only seems to.
-
-    It follows from the architecture alone, whatever the training was.
-    """
-    found = []
-    for stage in architecture["stages"] if architecture["arch"] == "chain" else [architecture]:
-        if stage["arch"] == "quantizer":
-            bits = sum(np.log2(stage["codes"]))
-            found.append(
-                f"At most {bits:.2f} bits of a clip are released, so no attacker learns more from it about anything; "
-                "each further clip has as many again."
-            )
-        elif stage["arch"] == "affine" and stage["rank"]:
-            found.append(
-                f"{stage['rank']} of {stage['feature_dim']} directions are removed, to float32's rounding. The others "
-                "may tell the same: no bound on attackers that aren't linear, nor on people unlike those in training."
-            )
-        elif stage["arch"] == "encoder" and stage["bottleneck"]:
-            found.append(
-                f"All of a clip passes through {stage['bottleneck']} numbers, so it can't be restored exactly; what "
-                "they tell is not bounded."
-            )
-        elif stage["arch"] == "noise" and stage["sd"]:
-            found.append(
-                f"Noise of sd {stage['sd']:g} ({stage['units']}) is a clip's own: it averages out over clips of one "
-                "person. No differential privacy."
-            )
-    return found or ["None: a map of single features that can be inverted hides nothing from who trains on its output."]
 
 
 def _spans(table: Any, videos: NDArray) -> list[tuple[int, int]]:

@@ -23,7 +23,7 @@ LAYERS = (
         "processes",
     ),
     ("packing", "packed", "clips", "streams", "datasets", "metrics", "groups", "retrieval", "tradeoff"),
-    ("anonymizers", "erasure", "objectives", "optimizers"),
+    ("anonymizers", "erasure", "guarantees", "objectives", "optimizers"),
     ("heads", "attackers"),
     ("learners", "critics", "tasks", "checkpoints", "runs"),
     ("engine", "probes", "loop", "multitask", "protocols", "attacks", "crossfit", "published", "released"),

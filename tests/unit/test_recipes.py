@@ -14,7 +14,9 @@ from multitask_train_fa import AnonymizerParams, build, train
 from splavu import checkpoints, recipes
 from splavu.anonymize import load_anonymizer
 from splavu.errors import UserError
+from splavu.guarantees import guarantees
 from splavu.loop import fit
+from splavu.model_card import model_card
 from splavu.processes import SINGLE
 from splavu.runs import RunFolder
 
@@ -222,12 +224,24 @@ def test_loaders_know_recipes(study):
 
 def test_guarantees_follow_from_the_architecture():
     encoder = {"arch": "encoder", "feature_dim": 8, "bottleneck": None}
-    assert recipes.guarantees(encoder)[0].startswith("None")
-    assert recipes.guarantees({"arch": "transformer", "feature_dim": 8})[0].startswith("None")
+    assert guarantees(encoder)[0].startswith("None")
+    assert guarantees({"arch": "transformer", "feature_dim": 8})[0].startswith("None")
     quantizer = {"arch": "quantizer", "feature_dim": 8, "codes": [8, 4], "subspace_dim": 2}
-    (sentence,) = recipes.guarantees({"arch": "chain", "feature_dim": 8, "stages": [encoder, quantizer]})
+    (sentence,) = guarantees({"arch": "chain", "feature_dim": 8, "stages": [encoder, quantizer]})
     assert sentence.startswith("At most 5.00 bits")
+    assert f"- {sentence}" in model_card("it", quantizer, "0" * 64, None)
 
 
 def test_every_action_has_rivals_here():
     assert NUM_ACTIONS * 2 < 24  # else the tests above would contrast nothing
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_critics_learn_in_full_precision_beside_an_anonymizer_in_half(study, precision):
+    p = params_of(precision=precision, accumulate=2, clip_norm=1.0, ema_decay=0.9, **ENCODER, **CRITIC)
+    trainer = build(p)
+    start = {name: value.clone() for name, value in trainer.critic.network.state_dict().items()}
+    assert np.isfinite(fit(trainer, RunFolder(study.runs, p.run_id), p)["score"])
+    weights = trainer.critic.network.state_dict()
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in weights.values())
+    assert any(not torch.equal(value, start[name]) for name, value in weights.items())
