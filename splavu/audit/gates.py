@@ -13,7 +13,7 @@ import torch
 from splavu.anonymizers import Anonymizer
 from splavu.attacks import Attack
 from splavu.audit.evidence import Gate
-from splavu.protocols import Rows
+from splavu.protocols import AttackData
 from splavu.released import gate
 
 CLOSE = 1e-3
@@ -50,14 +50,17 @@ def batch_gate(anonymizer: Anonymizer | None, rows: np.ndarray | None, device: t
     return Gate(claim, gap < 1e-4, f"largest relative difference {gap:.2g}", {"relative_difference": gap})
 
 
-def served_gate(released: Rows, served: Rows | None) -> Gate:
+def served_gate(released: AttackData, served: AttackData | None) -> Gate:
     """Whether the released rows are those that the anonymizer gives for each raw row alone."""
     claim = "the store holds what the anonymizer gives each feature alone"
     if served is None:
         return Gate(claim, None, "takes the anonymizer and raw features (--aam, --raw)", {})
-    if released.features.shape != served.features.shape:
-        widths = released.features.shape[1], served.features.shape[1]
-        return Gate(claim, False, "the store is {} wide, the anonymizer gives {}".format(*widths), {})
-    largest = max(float(np.abs(served.features).max()), 1e-30)
-    gap = float(np.abs(released.features - served.features).max()) / largest
+    gaps = []
+    for name, rows in released.splits.items():
+        alone = served.splits[name].features
+        if rows.features.shape != alone.shape:
+            detail = f"the store is {rows.features.shape[1]} wide, the anonymizer gives {alone.shape[1]}"
+            return Gate(claim, False, detail, {})
+        gaps.append(float(np.abs(rows.features - alone).max()) / max(float(np.abs(alone).max()), 1e-30))
+    gap = max(gaps)
     return Gate(claim, gap < CLOSE, f"largest relative difference {gap:.2g}", {"relative_difference": gap})
