@@ -313,6 +313,26 @@ def test_clips_arrive_from_a_process_as_they_were_made(stride):
             assert torch.equal(outputs[output], clips)
 
 
+def many(seed: int):
+    """More pieces than a worker has files for, larger and smaller in turn."""
+    generator = torch.Generator().manual_seed(seed)
+    for index in range(11):
+        yield str(index), torch.randint(256, (1 + 5 * index % 7, 2, 9, 5, 3), dtype=torch.uint8, generator=generator)
+
+
+def test_pieces_stay_as_they_came_while_others_follow():
+    from feature_extraction.decoding import in_processes
+
+    arrived: dict[str, list[tuple[str, torch.Tensor]]] = {"1": [], "2": []}
+    for key, item in in_processes([Job(key, functools.partial(many, int(key))) for key in arrived], 1):
+        if isinstance(item, tuple):
+            arrived[key].append(item)
+    for key, pieces_of_one in arrived.items():  # all of them are kept until the last has come
+        expected = list(many(int(key)))
+        assert [output for output, _ in pieces_of_one] == [output for output, _ in expected]
+        assert all(torch.equal(got, clips) for (_, got), (_, clips) in zip(pieces_of_one, expected, strict=True))
+
+
 def test_the_command_reports_a_crash_and_a_hang_and_goes_on(tmp_path):
     """Through the whole command, with a reader that is made to fail where the file's name says so."""
     folder = tmp_path / "videos"
