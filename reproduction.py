@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -362,14 +362,6 @@ class Grid:
 
 
 GAP_COLUMNS = ("female", "male", "overall", "gap")
-
-
-def steps(jobs: tuple[Job, ...], name: str) -> Iterator[Job]:
-    """A job after everything that it needs."""
-    by_name = {job.name: job for job in jobs}
-    for before in by_name[name].after:
-        yield from steps(jobs, before)
-    yield by_name[name]
 
 
 def _privacy_reader(protocol: str, which: str) -> Callable[[Mapping[str, Any]], Value | None]:
