@@ -120,6 +120,7 @@ import random, sys
 for name in ("transformers", "decord", "av", "cv2", "matplotlib", "nvidia", "fairlearn"):
     sys.modules[name] = None
 import numpy, torch, logging, os
+import sklearn  # sets KMP_* itself
 before = (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
 environment, handlers, threads = dict(os.environ), list(logging.getLogger().handlers), torch.get_num_threads()
 sys.argv = ["program", "--no-such-flag"]
