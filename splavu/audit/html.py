@@ -134,12 +134,15 @@ def _headline(evidence: Mapping[str, Any]) -> Content:
 
 
 def _leaking(strongest: Mapping[str, Any]) -> Content:
-    """Every attribute that leaks to somebody: the headline's unit may not be the one where it does."""
-    told = []
+    """Every attribute that leaks, where it takes least: the headline's unit may not be the one where it does."""
+    told, named = [], set()
     for unit, found in strongest.items():
-        if names := [one["name"] for one in found["attributes"] if one["verdict"] == "leaks"]:
-            told.append(f"{', '.join(names)} from {UNITS.get(unit, unit)}")
-    return element("p", element("strong", f"Better than chance: {'; '.join(told)}.")) if told else None
+        leaks = [one["name"] for one in found["attributes"] if one["verdict"] == "leaks"]
+        if names := [name for name in leaks if name not in named]:
+            every = len(names) == len(found["attributes"]) > 3
+            told.append(f"{f'all {len(names)} attributes' if every else ', '.join(names)} from {UNITS.get(unit, unit)}")
+        named.update(leaks)
+    return element("p", element("strong", "Better than chance: "), f"{'; '.join(told)}.") if told else None
 
 
 def _beside(headline: Mapping[str, Any]) -> Content:

@@ -234,7 +234,7 @@ def test_what_leaks_from_another_unit_than_the_headlines_is_told_at_once(evidenc
     for one in evidence["strongest"]["clip"]["attributes"]:
         one["verdict"] = "at chance"
     header = next(tree(report(evidence)).iter("header"))
-    assert "Better than chance: gender from all clips of a person." in " ".join(header.itertext())
+    assert "Better than chance: gender from all clips of a person." in "".join(header.itertext())
     evidence["strongest"]["person"]["attributes"][0]["verdict"] = "undecided"
     assert "Better than chance:" not in visible(report(evidence))
 
