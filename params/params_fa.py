@@ -12,7 +12,7 @@ ft_arch = "videoMAE"
 val_split = "test"  # the paper chooses on test; a split of your own is more honest
 
 # model
-fa_arch = "transformer"
+fa_arch = "transformer"  # or a recipe such as "eraser+encoder+quantizer", see docs/method.md
 num_layers_fa = 3
 num_heads = 8
 batch_as_sequence = False  # True reproduces the reference, whose numbers don't hold for a feature served alone
@@ -28,10 +28,12 @@ learning_rate_ft = 1e-4
 
 # losses
 fa_loss_weight = 100  # latent consistency; features of larger variance want a smaller one
+consistency = "absolute"  # "relative" divides by that variance, so that one weight serves every encoder
 ft_ar_loss_weight = 1
 ft_tad_loss_weight = 0
 ft_ad_loss_weight = 0
 fb_loss_weight = 1  # more privacy pressure; 0 trains without it
+privacy_objective = "published"  # "conditional" and "critic" ask about the clips that are stored, see docs/method.md
 fb_frame_pool = 10
 fb_frame_sample = 2
 
