@@ -112,4 +112,7 @@ def _reduction(leakage: Estimate) -> Estimate:
 
 
 def _percent(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:.0f} % [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
+    value, low, high = (
+        "-" if np.isnan(share) else str(round(100 * share)) for share in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{value} % [{low}, {high}]"
