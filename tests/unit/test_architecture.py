@@ -50,7 +50,10 @@ PROTOCOLS = ("vp", "bias", "pahmdb", "gait")
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PACKAGE = REPOSITORY / "splavu"
 LIBRARY = sorted(path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "synthetic")
-STUDY = {"config", "catalogue", "untrimmed", "feature_dl", "holdings", "check_data", "model_loaders"}
+STUDY = {
+    "config", "catalogue", "untrimmed", "feature_dl", "holdings", "check_data", "model_loaders", "published_numbers",
+    "reproduce", "reproduction", "reproduction_runs",
+}  # fmt: skip
 UPPER = {*STUDY, "feature_extraction", *PROTOCOLS, "tridet", "mgfn"}
 
 
