@@ -5,7 +5,7 @@ L = w_LC MSE(h, f_A(h)) + w_AR L_AR(f_A(h)) + w_TAD L_TAD(f_A(video)) + w_AD L_A
 
 privacy_objective = 'conditional' or 'critic' puts in place of the last term what f_A(h) tells of the raw still pictures
 of its video beyond the action (docs/method.md). fa_arch may be a recipe such as 'eraser+encoder+quantizer': what is
-fitted in closed form is fitted first, and where nothing is left to train the run ends with that, without an epoch.
+fitted in closed form is fitted before and after the training, and where there is none to do, the run takes no epoch.
 
 With ssl = False the privacy term is supervised: a head learns to tell the private attributes of pa_dataset from
 anonymized clips, and the adapter learns to prevent it, - w_B BCE(f_B(f_A(h)), attributes).
@@ -32,7 +32,8 @@ import config
 from feature_dl import dataset_spec, open_dataset, untrimmed_spec
 from model_loaders import feature_dim, load_fa, load_fb, load_ft
 from splavu import checkpoints, cli, loop, params, recipes, runs, runtime
-from splavu.anonymizers import Anonymizer
+from splavu.anonymize import weights_hash
+from splavu.anonymizers import Anonymizer, Chain
 from splavu.critics import Critic
 from splavu.datasets import EvenClips, FeatureDataset, Stream
 from splavu.engine import EngineParams
@@ -43,6 +44,9 @@ from splavu.objectives import RelativeConsistency
 from splavu.optimizers import adamw
 from splavu.processes import SINGLE, Processes, connect
 from splavu.tasks import ActionRecognition, AdversarialAttributes, Task
+
+RELEASED = "model_released.pth"
+"""Where a recipe has parts behind the trained one: the chosen checkpoint's anonymizer with them."""
 
 
 @dataclass(frozen=True)
@@ -197,9 +201,10 @@ class AnonymizerParams(EngineParams):
 
     def _check_recipe(self) -> None:
         parts, recipe = self.parts, f"fa_arch = '{self.fa_arch}'"
+        starts_anew = self.saved_fa_model is None
         for name, part, least in (("erase_rank", "eraser", 1), ("bits", "quantizer", 1), ("noise_sd", "noise", 0.0)):
             value = getattr(self, name)
-            if part in parts and value is None and self.saved_fa_model is None:
+            if part in parts and value is None and (starts_anew or part in self.behind):
                 raise UserError(name, f"is missing, and {recipe} has a part {part}", f"add a line {name} = ...")
             if value is not None and (value < least or not value):
                 raise UserError(name, f"{value} is too little", "give more, or leave the part out of fa_arch")
@@ -212,10 +217,8 @@ class AnonymizerParams(EngineParams):
         ):
             if getattr(self, name) is not None and part not in parts:
                 raise UserError(name, f"is given, but {recipe} has no part {part}", f"remove it, or add {part}")
-        if self.saved_fa_model is not None and recipes.trained_part(parts) is None:
+        if not starts_anew and recipes.trained_part(parts) is None:
             raise UserError("saved_fa_model", f"leaves nothing to do: {recipe} has no part to train", "remove it")
-        if "noise" in parts and self.ema_decay:
-            raise UserError("ema_decay", "would average the key of the noise", "set 0, or leave the noise out")
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -223,9 +226,25 @@ class AnonymizerParams(EngineParams):
         return recipes.parse(self.fa_arch)
 
     @property
+    def behind(self) -> tuple[str, ...]:
+        """Parts of the recipe behind the trained one, which are fitted when it is trained; none where none is."""
+        trained = recipes.trained_part(self.parts)
+        return () if trained is None else self.parts[self.parts.index(trained) + 1 :]
+
+    @property
+    def leading(self) -> tuple[str, ...]:
+        """The other parts: what training begins with, or all."""
+        return self.parts[: len(self.parts) - len(self.behind)]
+
+    @property
     def fits(self) -> bool:
-        """Whether a part is fitted in closed form; those of a checkpoint have been."""
-        return self.saved_fa_model is None and any(part not in recipes.TRAINED for part in self.parts)
+        """Whether training begins with something fitted to the features; what is in a checkpoint has been."""
+        return self.saved_fa_model is None and (self.bottleneck is not None or self.leading[0] not in recipes.TRAINED)
+
+    @property
+    def reads_examples(self) -> bool:
+        """Whether something is taken from the training split as a whole."""
+        return self.fits or self.consistency == "relative" or any(part not in recipes.TRAINED for part in self.parts)
 
     @property
     def compares_within_classes(self) -> bool:
@@ -245,7 +264,7 @@ class AnonymizerParams(EngineParams):
     @property
     def needs_clips(self) -> bool:
         """Whether any term reads the data set of clips."""
-        if self.fits:
+        if self.fits or any(part not in recipes.TRAINED for part in self.parts):
             return True
         without = self.ft_tad_loss_weight or self.ft_ad_loss_weight or self.supervises_privacy
         return bool(self.ft_ar_loss_weight or self.static_frames or not without)
@@ -256,7 +275,7 @@ def build(p: AnonymizerParams, processes: Processes = SINGLE) -> MultitaskTraine
     runtime.seed_everything(p.seed)
     device = processes.device
     source, validation = _clips(p, processes) if p.needs_clips else (None, None)
-    examples = recipes.Examples.of(source.dataset) if p.fits or p.consistency == "relative" else None
+    examples = recipes.Examples.of(source.dataset) if p.reads_examples else None
     anonymizer = anonymizer_of(p, examples).to(device)
     tasks: list[tuple[Task, float]] = []
     if p.ft_ar_loss_weight:
@@ -293,23 +312,22 @@ def build(p: AnonymizerParams, processes: Processes = SINGLE) -> MultitaskTraine
 def anonymizer_of(p: AnonymizerParams, examples: recipes.Examples | None) -> Anonymizer:
     """The anonymizer as training begins: of a checkpoint, or new, its closed forms fitted to the examples."""
     if not p.fits:
-        return load_fa(p, p.saved_fa_model)
-    trained = recipes.trained_part(p.parts)
-    return recipes.cook(
-        p.parts,
-        examples,
-        trained=None if trained is None else load_fa(p, arch=trained),
-        erase_rank=p.erase_rank,
-        bits=p.bits,
-        noise_sd=p.noise_sd,
-        seed=p.seed,
-    )
+        return load_fa(p, p.saved_fa_model, arch="+".join(p.leading))
+    trained = recipes.trained_part(p.leading)
+    return _cook(p, p.leading, examples, trained=None if trained is None else load_fa(p, arch=trained))
+
+
+def _cook(
+    p: AnonymizerParams, parts: Sequence[str], examples: recipes.Examples, *, trained: Anonymizer | None = None
+) -> Anonymizer:
+    options = {"erase_rank": p.erase_rank, "bits": p.bits, "noise_sd": p.noise_sd}
+    return recipes.cook(parts, examples, trained=trained, seed=p.seed, **options)
 
 
 def notes_of(p: AnonymizerParams, anonymizer: Anonymizer, examples: recipes.Examples | None) -> dict[str, Any]:
     """What checkpoints say of closed forms and constants that were taken from the training features."""
     notes: dict[str, Any] = {}
-    if p.fits:
+    if any(part not in recipes.TRAINED for part in recipes.parse(recipes.spelled(anonymizer.architecture))):
         options = {name: getattr(p, name) for name in ("erase_rank", "bits", "noise_sd", "bottleneck")}
         notes["fitted"] = recipes.fitting_record(anonymizer, examples, options)
     if p.consistency == "relative":
@@ -338,7 +356,7 @@ def _learner(p: AnonymizerParams, name: str, network: nn.Module, learning_rate: 
 def _clips(p: AnonymizerParams, processes: Processes) -> tuple[Stream, Stream]:
     """Clips of the training and the validation split, with what the terms that have a weight need of them."""
     reads_classes = bool(p.ft_ar_loss_weight or p.compares_within_classes)
-    needs_classes = p.compares_within_classes or p.fits
+    needs_classes = p.compares_within_classes or any(part not in recipes.TRAINED for part in p.parts)
     if needs_classes and dataset_spec(p.ar_dataset, data_root=p.data_root).multi_label:
         raise UserError("ar_dataset", f"labels of '{p.ar_dataset}' are no actions", "name a data set of actions")
     source = Stream(
@@ -347,7 +365,7 @@ def _clips(p: AnonymizerParams, processes: Processes) -> tuple[Stream, Stream]:
             "train",
             encoder=p.ft_arch,
             data_root=p.data_root,
-            with_labels=reads_classes or p.fits,
+            with_labels=reads_classes or needs_classes,
             static_frames=p.static_frames or (p.fb_frame_pool if p.fits and "eraser" in p.parts else 0),
             seed=p.seed,
         ),
@@ -435,8 +453,8 @@ def train(p: AnonymizerParams, processes: Processes, *, restart: bool = False) -
     else:
         trainer = build(p, processes)
         best = loop.fit(trainer, run, p, inputs=trainer.provenance, restart=restart, processes=processes)
-        if p.fits and processes.is_first:
-            _note_release(p, trainer, best["checkpoint"])
+        if p.behind and processes.is_first:
+            best = finish(p, run, trainer, best)
     if processes.is_first:
         run.write_json("results.json", best)
     return best
@@ -467,11 +485,27 @@ def fit(p: AnonymizerParams, run: runs.RunFolder, *, restart: bool = False) -> d
     return {"epoch": 0, "score": None, "checkpoint": str(path), "fitted": content["fitted"]}
 
 
-def _note_release(p: AnonymizerParams, trainer: MultitaskTrainer, path: str) -> None:
-    """Say in the chosen checkpoint what its anonymizer releases, now that it is trained."""
-    examples = recipes.Examples.of(trainer.clips.dataset)
-    anonymizer = trainer.anonymizer.evaluated.cpu().eval()
-    checkpoints.write(path, checkpoints.read(path) | notes_of(p, anonymizer, examples))
+def finish(p: AnonymizerParams, run: runs.RunFolder, trainer: MultitaskTrainer, best: dict[str, Any]) -> dict[str, Any]:
+    """Fit what stands behind the trained part to what the chosen checkpoint releases, and write the whole."""
+    path = run.path / RELEASED
+    trained = trainer.anonymizer.evaluated.cpu().eval()
+    origin = {"params": params.as_dict(p), "trained_sha256": weights_hash(trained)}
+    content = checkpoints.read(path) if path.is_file() else {}
+    if any(content.get(name) != value for name, value in origin.items()):  # else it would get another key for its noise
+        examples = recipes.Examples.of(trainer.clips.dataset)
+        behind = _cook(p, p.behind, examples.after(trained))
+        whole = Chain(feature_dim(p), stages=[trained, behind]).eval()
+        content = {
+            "fa_model_state_dict": whole.state_dict(),
+            "fa_architecture": whole.architecture,
+            **notes_of(p, whole, examples),
+            **origin,
+            "inputs": trainer.provenance,
+            "epoch": best["epoch"],
+            "versions": runtime.versions(),
+        }
+        checkpoints.write(path, content)
+    return {**best, "trained": best["checkpoint"], "checkpoint": str(path), "fitted": content["fitted"]}
 
 
 def _refuse_several(p: AnonymizerParams) -> None:
@@ -481,8 +515,6 @@ def _refuse_several(p: AnonymizerParams) -> None:
         raise UserError("batch_as_sequence", problem, remedy)
     if recipes.trained_part(p.parts) is None:
         raise UserError("fa_arch", f"'{p.fa_arch}' is fitted in closed form: no work for several processes", remedy)
-    if "noise" in p.parts:
-        raise UserError("fa_arch", "has noise, which several processes would each draw for themselves", remedy)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -493,11 +525,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = params.load(args.params, AnonymizerParams, args.set)
     processes = connect(args.device)
     best = train(p, processes, restart=args.restart)
+    if processes.is_first and best["epoch"]:
+        print(f"best epoch {best['epoch']} ({best['score']:.4f}): {best.get('trained', best['checkpoint'])}")
     if processes.is_first and "fitted" in best:
         print(f"fitted to {best['fitted']['clips']} clips: {best['checkpoint']}")
         print("\n".join(best["fitted"]["guarantees"]))
-    elif processes.is_first:
-        print(f"best epoch {best['epoch']} ({best['score']:.4f}): {best['checkpoint']}")
     return 0
 
 

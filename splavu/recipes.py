@@ -1,9 +1,8 @@
 """Anonymizers by recipe, 'eraser+encoder+quantizer': parts fitted in closed form before and after one that is trained.
 
 A recipe is [eraser+][transformer|mlp|encoder][+quantizer][+noise], any part left out, always in this order: what is to
-be gone goes first, and nothing but noise comes after the budget of bits. Parts before the trained one are fitted to
-what they are given and stay as they are. A quantizer behind it is fitted to what the untrained one lets through; then
-its codebooks learn with it.
+be gone goes first, and nothing but noise comes after the budget of bits. Each part is fitted to what the ones before it
+release, and then stays as it is: an eraser before the training, a quantizer after it.
 
 What a reader would get wrong: only some of these guarantee anything (`splavu.guarantees`). Training adds nothing to it.
 """

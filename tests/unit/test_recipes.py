@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from conftest import NUM_ACTIONS, WIDTH
+from conftest import NUM_ACTIONS
 from sklearn.linear_model import LinearRegression
 
 import model_loaders
@@ -51,7 +51,7 @@ def test_recipes_are_read_in_order():
         ({"erase_rank": 3}, "erase_rank: is given, but fa_arch = 'transformer' has no part eraser"),
         ({"bottleneck": 3}, "bottleneck: is given, but fa_arch = 'transformer' has no part encoder"),
         ({"fa_arch": "eraser", "erase_rank": 3, "saved_fa_model": "x.pth"}, "leaves nothing to do"),
-        ({"fa_arch": "mlp+noise", "noise_sd": 0.1, "ema_decay": 0.9}, "ema_decay: would average the key"),
+        ({"fa_arch": "mlp+noise", "saved_fa_model": "x.pth"}, "noise_sd: is missing"),
         ({"critic_steps": 0}, "critic_steps: 0 is less than 1"),
         ({"critic_reset": -1}, "critic_reset: -1 is negative"),
         ({**CRITIC, "ssl": False, "pa_dataset": "vp_hmdb"}, "'critic' learns without labels"),
@@ -146,18 +146,25 @@ def test_an_eraser_hides_pictures_within_a_class_from_straight_lines(study):
     assert explained(examples.features @ directions) > explained(released @ directions) + 0.2
 
 
-def test_codebooks_behind_a_network_learn_and_keep_their_budget(study):
-    p = params_of(fa_arch="encoder+quantizer", num_layers_fa=1, bits=6)
-    trainer = build(p)
-    start = trainer.anonymizer.network.stages[1].codebooks[0].detach().clone()
+def test_what_stands_behind_a_network_is_fitted_to_what_it_has_learnt(study):
+    p = params_of(fa_arch="encoder+quantizer+noise", num_layers_fa=1, bits=6, noise_sd=0.1, **CRITIC)
     best = train(p, SINGLE)
-    trained = load_anonymizer(best["checkpoint"]).eval()
-    assert not torch.equal(trained.stages[1].codebooks[0], start)
-    assert len(trained(torch.randn(500, WIDTH)).unique(dim=0)) <= 64
-    features = recipes.Examples.of(trainer.clips.dataset).features
+    whole, trained = (load_anonymizer(best[name]).eval() for name in ("checkpoint", "trained"))
+    assert [stage["arch"] for stage in whole.architecture["stages"]] == ["encoder", "quantizer", "noise"]
+    features = torch.from_numpy(recipes.Examples.of(build(p).clips.dataset).features)
     with torch.no_grad():
-        vectors = len(trained(torch.from_numpy(features)).unique(dim=0))
-    assert checkpoints.read(best["checkpoint"])["fitted"]["released"]["distinct_vectors"] == vectors
+        learnt = trained(features)
+        assert torch.equal(whole.stages[0](features), learnt)
+        vectors = whole.stages[1](learnt)
+    codes = vectors.unique(dim=0)
+    assert len(codes) <= 64
+    assert float((vectors - learnt).square().sum()) < float((learnt - learnt.mean(dim=0)).square().sum())
+    said = checkpoints.read(best["checkpoint"])["fitted"]
+    assert said["released"]["distinct_vectors"] == len(codes)
+    assert len(said["guarantees"]) == 2
+    before = (study.runs / "t/model_released.pth").read_bytes()
+    assert train(p, SINGLE) == best  # with the same noise, too
+    assert (study.runs / "t/model_released.pth").read_bytes() == before
 
 
 @pytest.mark.parametrize("objective", ["conditional", "critic"])
