@@ -41,7 +41,7 @@ class Script:
     """(study, run) -> the command line that trains in the folder `runs/{run}`."""
     epochs: str
     """How a number of epochs is said, `{}` standing for it; long enough to be hit in the middle."""
-    num_epochs: int = 60
+    num_epochs: int
     is_like_another: bool = False
     """Whether another of these runs the same code."""
 
@@ -144,7 +144,7 @@ SCRIPTS = {
         anomalies,
         lambda study, run: mgfn_world.AnomalyWorld(study.root).options(
             output=study.runs, model_name=run, test_freq=5, val_freq=3
-        )[:-1],
+        ),
         "--max-epoch {}",
         60,
     ),
