@@ -71,7 +71,7 @@ class Job:
     name: str
     """Of the run folder, in the table's."""
     commands: tuple[tuple[str, ...], ...]
-    """A script of the repository and its arguments."""
+    """A script of the repository and its arguments; or Python's -m, a module and its arguments."""
     result: str
     """File in that folder."""
     after: tuple[str, ...] = ()
@@ -357,7 +357,7 @@ class Grid:
     def _script(self, script: str, params: str, name: str, encoder: str, **settings: Any) -> tuple[str, ...]:
         run_id = (self.runs / name).relative_to(self.run_root).as_posix()
         settings = {"run_id": run_id, "data_root": None, "ft_arch": encoder, **settings}
-        assignments = [part for key, value in settings.items() for part in ("--set", f"{key}={_literal(value)}")]
+        assignments = [part for key, value in settings.items() for part in ("--set", f"{key}={literal(value)}")]
         return (script, "--params", params, "--quiet", *assignments)
 
 
@@ -398,7 +398,7 @@ def _params(demo: str, published: str, encoder: str) -> str:
     return demo if encoder == "demo" else published
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
     """As a params file would say it; text without quotes."""
     return value if isinstance(value, str) else repr(value)
 

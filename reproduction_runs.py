@@ -114,11 +114,12 @@ def run_job(
     with (here / LOG).open("ab") as log, (here / LOCK).open("ab") as lock:
         descriptors = hold(lock)
         for command in job.commands:
-            script, *arguments = command
+            program, *arguments = command
+            script = program if program == "-m" else str(config.HERE / program)
             log.write(f"$ python {' '.join(command)}\n".encode())
             log.flush()
             process = subprocess.Popen(
-                [sys.executable, str(config.HERE / script), *arguments, "--device", device],
+                [sys.executable, script, *arguments, "--device", device],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=config.HERE,
