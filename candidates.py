@@ -24,6 +24,7 @@ import config
 from feature_dl import dataset_spec
 from multitask_train_fa import AnonymizerParams
 from reproduction import Job, literal
+from reproduction_runs import checkpoint_of
 from splavu import params, recipes
 from splavu.errors import UserError, nearest
 from splavu.fitting import METHODS
@@ -110,6 +111,11 @@ class Candidate:
         """What its job has made."""
         made = runs / self.folder(seed)
         return made / CHECKPOINT if self.method else Path(json.loads((made / "results.json").read_text())["checkpoint"])
+
+    def served(self, runs: Path, seed: int) -> str:
+        """The same in commands of jobs after its own, before it is made."""
+        name = self.folder(seed)
+        return str(runs / name / CHECKPOINT) if self.method else checkpoint_of(name)
 
     def _fit(self, out: Path, seed: int, changes: Mapping[str, Any]) -> tuple[str, ...]:
         p = params.build(AnonymizerParams, {**params.read_file(self.base), **changes}, source=self.base)

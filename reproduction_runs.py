@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +24,7 @@ from reproduction import Job
 from splavu.runs import write_text
 
 STAMP = "reproduced.json"
-"""In a run folder: the commands that ended well, and the roots that they read. Without it a job runs, or goes on."""
+"""In a run folder: the commands that ended well, the roots that they read, how long it took. Without it a job runs."""
 LOG = "reproduce.log"
 LOCK = "reproduce.lock"
 GATE_FAILED = 3
@@ -36,6 +38,13 @@ class Outcome:
     state: str
     """done, gate failed, failed, not run."""
     detail: str = ""
+    seconds: float | None = field(default=None, compare=False)
+    """That its commands took; of a job that was killed, since it went on."""
+
+
+def checkpoint_of(name: str) -> str:
+    """In a command: the checkpoint that a training job has chosen, which is known when the job is done."""
+    return f"{{checkpoint of {name}}}"
 
 
 def stamps(jobs: Sequence[Job], environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -56,8 +65,8 @@ def finished(job: Job, folder: Path, stamp: Mapping[str, Any]) -> Outcome | None
         found = json.loads(path.read_text())
     except json.JSONDecodeError:
         return None
-    state = found.pop("state", "done")
-    return Outcome(state) if found == stamp else None
+    state, seconds = found.pop("state", "done"), found.pop("seconds", None)
+    return Outcome(state, seconds=seconds) if found == stamp else None
 
 
 def run_all(
@@ -112,11 +121,11 @@ def run_job(
     (here / STAMP).unlink(missing_ok=True)
     state = "done"
     with (here / LOG).open("ab") as log, (here / LOCK).open("ab") as lock:
-        descriptors = hold(lock)
+        descriptors, begun = hold(lock), time.monotonic()
         for command in job.commands:
-            program, *arguments = command
+            program, *arguments = (_with_checkpoints(part, folder) for part in command)
             script = program if program == "-m" else str(config.HERE / program)
-            log.write(f"$ python {' '.join(command)}\n".encode())
+            log.write(f"$ python {' '.join((program, *arguments))}\n".encode())
             log.flush()
             process = subprocess.Popen(
                 [sys.executable, script, *arguments, "--device", device],
@@ -133,8 +142,9 @@ def run_job(
                 state = "gate failed"
             elif code:
                 return Outcome("failed", f"exit code {code}: {_last_line(here / LOG)}")
-    write_text(here / STAMP, json.dumps({**stamp, "state": state}, indent=1) + "\n")
-    return Outcome(state)
+    seconds = round(time.monotonic() - begun, 2)
+    write_text(here / STAMP, json.dumps({**stamp, "state": state, "seconds": seconds}, indent=1) + "\n")
+    return Outcome(state, seconds=seconds)
 
 
 def hold(lock: BinaryIO) -> tuple[int, ...]:
@@ -148,6 +158,13 @@ def hold(lock: BinaryIO) -> tuple[int, ...]:
         return ()
     fcntl.flock(lock, fcntl.LOCK_EX)
     return (lock.fileno(),)
+
+
+def _with_checkpoints(part: str, folder: Path) -> str:
+    def chosen(found: re.Match[str]) -> str:
+        return json.loads((folder / found[1] / "results.json").read_text())["checkpoint"]
+
+    return re.sub(r"\{checkpoint of ([^}]+)\}", chosen, part)
 
 
 def _last_line(path: Path) -> str:
