@@ -1,0 +1,55 @@
+"""The figure of a comparison: what is left for attackers against what each task loses, a panel a task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from comparison import Task
+from comparison_results import LOST, REDUCTION, Row
+from comparison_table import TITLES
+from splavu.figures import ALONE, CHANCE, RAW, canvas, saved
+
+FLOOR = -15.0
+"""Points; what loses more is drawn here, as a triangle."""
+
+
+def planes(rows: Sequence[Row], tasks: Sequence[Task], path: Path) -> Path | None:
+    """Points numbered as in the legend, the targets' region shaded; None where there is nothing to be shown."""
+    shown = [row for row in rows if row.privacy is not None and not math.isnan(row.privacy.reduction.value)]
+    if not any(task in row.uses for row in shown for task in tasks):
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure, axes = canvas(4.4 * len(tasks) + 2.4, 4.4, len(tasks), sharex=True, sharey=True)
+    handles = {}
+    for axis, task in zip(axes, tasks, strict=True):
+        axis.axhline(0, color=CHANCE, linewidth=0.8)
+        for number, row in enumerate(shown):
+            if task not in row.uses or math.isnan(row.uses[task].difference.value):
+                continue
+            left, lost = row.privacy.reduction, row.uses[task].difference
+            x, y = 100 * (1 - left.value), max(FLOOR, 100 * lost.value)
+            if not math.isnan(left.low):
+                axis.plot([100 * (1 - left.high), 100 * (1 - left.low)], [y, y], color=CHANCE, linewidth=0.8, zorder=1)
+            if not math.isnan(lost.low) and y > FLOOR:
+                ends = [max(FLOOR, 100 * lost.low), 100 * lost.high]
+                axis.plot([x, x], ends, color=CHANCE, linewidth=0.8, zorder=1)
+            is_raw, below = row.name == "raw", 100 * lost.value < FLOOR
+            (handles[number],) = axis.plot(
+                x, y, "s" if is_raw else "v" if below else "o", color=RAW if is_raw else ALONE, markersize=11,
+                linestyle="", label=f"{number}  {row.name}",
+            )  # fmt: skip
+            axis.annotate(str(number), (x, y), ha="center", va="center", color="white", fontsize=7, zorder=4)
+        axis.set_title(TITLES[task])
+        axis.set_xlabel("excess left to the strongest attackers, %")
+    low, high = axes[0].get_ylim()
+    for axis in axes:
+        axis.fill_between(
+            [-5, 100 * (1 - REDUCTION)], -100 * LOST, max(high, 1), color="#d8ead3", zorder=0, linewidth=0
+        )
+        axis.set_ylim(min(low, -100 * LOST - 1), max(high, 1))
+        axis.set_xlim(-5, max(105, axis.get_xlim()[1]))
+    axes[0].set_ylabel("difference to raw features, points")
+    figure.legend(handles=[handles[n] for n in sorted(handles)], loc="outside right upper", fontsize=8, frameon=False)
+    return saved(figure, path)
