@@ -43,13 +43,11 @@ def planes(rows: Sequence[Row], tasks: Sequence[Task], path: Path) -> Path | Non
             axis.annotate(str(number), (x, y), ha="center", va="center", color="white", fontsize=7, zorder=4)
         axis.set_title(TITLES[task])
         axis.set_xlabel("excess left to the strongest attackers, %")
-    low, high = axes[0].get_ylim()
+    (left, right), (low, high) = axes[0].get_xlim(), axes[0].get_ylim()
+    left, low, high = min(left, -5), min(low, -100 * LOST - 1), max(high, 1)
     for axis in axes:
-        axis.fill_between(
-            [-5, 100 * (1 - REDUCTION)], -100 * LOST, max(high, 1), color="#d8ead3", zorder=0, linewidth=0
-        )
-        axis.set_ylim(min(low, -100 * LOST - 1), max(high, 1))
-        axis.set_xlim(-5, max(105, axis.get_xlim()[1]))
+        axis.fill_between([left, 100 * (1 - REDUCTION)], -100 * LOST, high, color="#d8ead3", zorder=0, linewidth=0)
+        axis.set(xlim=(left, max(right, 105)), ylim=(low, high))
     axes[0].set_ylabel("difference to raw features, points")
     figure.legend(handles=[handles[n] for n in sorted(handles)], loc="outside right upper", fontsize=8, frameon=False)
     return saved(figure, path)

@@ -175,7 +175,7 @@ def _finished(
 def privacy_of(audits: Mapping[int, Mapping[str, Any]]) -> Privacy:
     """Of audits, by seed."""
     found = list(audits.values())
-    linked = [linkage(evidence["linkage"], pairing) for pairing in PAIRINGS[:1] for evidence in found]
+    linked = [linkage(evidence["linkage"], PAIRINGS[0]) for evidence in found]
     worst = [worst_linkage(evidence["linkage"]) for evidence in found]
     told = [bits(evidence["strongest"]["clip"]) for evidence in found]
     failed = [gate["claim"] for evidence in found for gate in evidence["gates"] if gate["passed"] is False]
@@ -246,6 +246,8 @@ def judge(row: Row, tasks: Sequence[Task]) -> Verdict:
     wanted = ("reduction", "rank-1", *(task.upper() for task in tasks))
     pending = tuple(name for name in wanted if math.isnan(margins.get(name, NAN)))
     missed = tuple(f"{name} by {-margins[name]:.1f}" for name in wanted if name not in pending and margins[name] < 0)
+    if row.privacy is not None and row.privacy.failed_gates:
+        missed = ("a gate of the audit", *missed)
     return Verdict(not missed and not pending, missed, pending)
 
 

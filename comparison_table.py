@@ -62,9 +62,7 @@ def verdict_in_words(verdict: Verdict, row: Row) -> str:
     said = ["met"] if verdict.met else []
     said += [f"missed: {', '.join(verdict.missed)}"] if verdict.missed else []
     said += [f"open: {', '.join(verdict.pending)}"] if verdict.pending else []
-    if row.privacy is not None and row.privacy.failed_gates:
-        said.insert(0, "GATE FAILED")
-    elif verdict.met and row.privacy is not None and row.privacy.worst_linked.reduction < LINKED:
+    if verdict.met and row.privacy.worst_linked.reduction < LINKED:
         said.append("but not by the worst rank-1")
     return "; ".join(said)
 
@@ -75,10 +73,9 @@ def notes(
     """What a reader of the table must know, a line each."""
     setting = comparison.setting
     where = "the roots of config.py" if setting.data_root is None else setting.data_root
+    others = "".join(f"; of {e.name} {_listed(e.seeds)}" for e in entries[1:] if e.seeds != comparison.p.seeds)
     said = [
-        f"Data: {setting.ar_dataset} by {setting.ft_arch}, {where}. Seeds: "
-        + "; ".join(f"{', '.join(map(str, e.seeds))} of {e.name}" for e in entries)
-        + ".",
+        f"Data: {setting.ar_dataset} by {setting.ft_arch}, {where}. Seeds {_listed(comparison.p.seeds)}{others}.",
         "reduction: %, of the excess over chance under the strongest attackers, by the unit that gives most away [95 % "
         "interval: the mean of the audits' lower ends, and of their upper ends, draws of test people and attackers' "
         "seeds]. by clip: the same for single clips.",
@@ -194,6 +191,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
     return "" if value is None else value
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def _share(span: Span) -> str:
