@@ -33,6 +33,8 @@ class UntrimmedSpec:
     num_classes: int
     """Actions, or kinds of anomaly."""
     layout: Layout
+    list_rules: str = ""
+    """Of a set for anomaly detection: how its lists' names tell normal from abnormal, as `mgfn` calls it."""
 
     def paths(self, encoder: str, data_root: str | None = None) -> tuple[Path, Path]:
         """(annotation file, folder of features), at the roots of config.py or below `data_root`."""
@@ -56,10 +58,7 @@ def _thumos_names(folder: Path) -> Mapping[str, list[str]]:
 def _list_row(
     name: str, stem: str, rules: str, truth: str, num_classes: int, num_videos: Mapping[str, int], note: str
 ) -> UntrimmedSpec:
-    """A set for anomaly detection: two lists of feature files, of whose paths the last part counts.
-
-    `rules` is what `mgfn` calls it.
-    """
+    """A set for anomaly detection: two lists of feature files, of whose paths the last part counts."""
     files = {"train": f"{stem}-i3d.list", "test": f"{stem}-i3d-test.list"}
 
     def names(folder: Path) -> Mapping[str, list[str]]:
@@ -73,7 +72,7 @@ def _list_row(
         num_videos,
         note=note,
     )
-    return UntrimmedSpec(name, files["train"], names, num_classes, layout)
+    return UntrimmedSpec(name, files["train"], names, num_classes, layout, rules)
 
 
 UNTRIMMED: Mapping[str, UntrimmedSpec] = {

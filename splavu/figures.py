@@ -13,7 +13,7 @@ RAW, ALONE, BATCH, CHANCE = "#3d5a80", "#ee6c4d", "#e9b44c", "#8d99ae"
 """One colour a meaning, in every figure: raw features, served alone, served in a batch, chance."""
 
 
-def _canvas(width: float, height: float, columns: int = 1, **options: Any) -> tuple[Any, Any]:
+def canvas(width: float, height: float, columns: int = 1, **options: Any) -> tuple[Any, Any]:
     """A figure in the report's style, and its axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ def _canvas(width: float, height: float, columns: int = 1, **options: Any) -> tu
     return figure, axes
 
 
-def _saved(figure: Any, path: Path) -> Path:
+def saved(figure: Any, path: Path) -> Path:
     # Without its creation date and versions, the same runs give the same bytes.
     figure.savefig(path, metadata={"Software": None})
     return path
@@ -43,7 +43,7 @@ def _whiskers(found: Mapping[str, Any]) -> tuple[float, float, float]:
 def plane(configurations: Sequence[Configuration], path: Path) -> Path:
     """Utility over attack success, a panel a view: up and to the left is better."""
     views = sorted({view for c in configurations for view in c.privacy if c.top1 is not None}) or ["temporal"]
-    figure, axes = _canvas(5.2 * len(views), 4.2, len(views), sharey=True)
+    figure, axes = canvas(5.2 * len(views), 4.2, len(views), sharey=True)
     for axis, view in zip(axes, views, strict=True):
         shown = [c for c in configurations if view in c.privacy and c.top1 is not None]
         for place, configuration in enumerate(shown):
@@ -61,13 +61,13 @@ def plane(configurations: Sequence[Configuration], path: Path) -> Path:
     lowest = min((c.top1 for c in configurations if c.top1 is not None), default=0.0)
     axes[0].set_ylim(max(0.0, 100 * lowest - 20), 102)  # a wide scale: a video more or less shouldn't look like a drop
     axes[0].set_ylabel("action top-1 on unseen subjects, %")
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
 def leakage(result: Mapping[str, Any], path: Path) -> Path:
     """Raw against anonymized average precision by attribute, chance as a tick, a panel a view."""
     views = result["views"]
-    figure, axes = _canvas(7.2 * len(views), 4.2, len(views), sharey=True)
+    figure, axes = canvas(7.2 * len(views), 4.2, len(views), sharey=True)
     for axis, (view, judged) in zip(axes, views.items(), strict=True):
         entries = [*judged["attributes"].items(), ("mean", judged["mean"])]
         for which, colour, shift in (("raw", RAW, -0.2), ("anonymized", ALONE, 0.2)):
@@ -91,14 +91,14 @@ def leakage(result: Mapping[str, Any], path: Path) -> Path:
         axis.set_title(f"{view} clips")
         axis.legend(fontsize=8.5, frameon=False, loc="upper right", ncols=3)
     axes[0].set_ylabel("average precision of the strongest attacker, %")
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
 def curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> Path:
     """Every loss term by epoch, a panel a term, a line a run."""
     terms = sorted({name for history in histories.values() for record in history for name in record if "loss/" in name})
     terms = [name for name in terms if name.startswith("loss/")]
-    figure, axes = _canvas(2.8 * len(terms), 3.0, len(terms))
+    figure, axes = canvas(2.8 * len(terms), 3.0, len(terms))
     colours = (RAW, ALONE, BATCH, CHANCE)
     for axis, term in zip(axes, terms, strict=True):
         for place, (name, history) in enumerate(histories.items()):
@@ -108,7 +108,7 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -
         axis.set_xlabel("epoch")
     fullest = max(axes, key=lambda axis: len(axis.lines))
     fullest.legend(fontsize=8, frameon=False)
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
 def frames_of_world(data: Path, path: Path, *, num_videos: int = 4, num_frames: int = 8) -> Path | None:
@@ -123,7 +123,7 @@ def frames_of_world(data: Path, path: Path, *, num_videos: int = 4, num_frames: 
     ]
     if not videos:
         return None
-    figure, _ = _canvas(1.75 * num_frames, 1.42 * len(videos))
+    figure, _ = canvas(1.75 * num_frames, 1.42 * len(videos))
     figure.clf()
     axes = figure.subplots(len(videos), num_frames, squeeze=False)
     for row, video in zip(axes, videos, strict=True):
@@ -134,4 +134,4 @@ def frames_of_world(data: Path, path: Path, *, num_videos: int = 4, num_frames: 
             axis.set_xticks([])
             axis.set_yticks([])
         row[0].set_ylabel(video.parent.name.replace("_", " "), fontsize=9)
-    return _saved(figure, path)
+    return saved(figure, path)

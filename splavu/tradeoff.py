@@ -53,8 +53,12 @@ def curve(*, leakage: np.ndarray, metric: np.ndarray, raw: np.ndarray, chance: n
     """
     leakage, metric = (np.asarray(value, dtype=np.float64) for value in (leakage, metric))
     raw, chance = (np.broadcast_to(value, metric.shape) for value in (raw, chance))
-    kept = metrics.normalised_leakage(metric, raw, chance)  # the same ratio, of what one wants to keep
-    return Curve(privacy=1 - np.clip(leakage, 0, 1), utility=np.clip(kept, 0, 1))
+    return Curve(privacy=1 - np.clip(leakage, 0, 1), utility=kept(metric, raw, chance))
+
+
+def kept(metric: np.ndarray, raw: np.ndarray, chance: np.ndarray) -> np.ndarray:  # any equal shapes
+    """u of the definition: (metric - chance) / (raw - chance), cut to 0 and 1; NaN where raw is not above chance."""
+    return np.clip(metrics.normalised_leakage(metric, raw, chance), 0, 1)  # the same ratio, of what one wants to keep
 
 
 @dataclass(frozen=True)

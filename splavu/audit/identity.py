@@ -13,7 +13,7 @@ import numpy as np
 
 from splavu.audit.inversion import INVERTERS, Inverter, inversion
 from splavu.audit.linkability import Linkability, linkability, linked
-from splavu.audit.linkers import strongest_cross_metric, strongest_metric
+from splavu.audit.linkers import Metric, strongest_cross_metric, strongest_metric
 from splavu.audit.material import Material
 from splavu.audit.membership import change_signals, membership
 from splavu.audit.sets import maximum_similarity
@@ -105,7 +105,17 @@ def members(material: Material, *, num_resamples: int, seed: int = 0) -> dict[st
     }
 
 
-def _linked(gallery: AttackData, probes: AttackData, num_resamples: int) -> dict[str, Any]:
+def link(
+    gallery: AttackData, probes: AttackData, *, num_resamples: int = 300, num_permutations: int = 1000
+) -> tuple[Linkability, Metric]:
+    """Test people's rows linked by the metric that is learnt on training people and chosen on validation people.
+
+    Args:
+        gallery: A row a video (`units.set_data`).
+        probes: The same object, or other features of the same videos. A video never meets itself.
+        num_resamples: Draws of people, for intervals.
+        num_permutations: Exchanges of people, for the chance of D_sys.
+    """
     if gallery is probes:
         chosen = strongest_metric(
             probes.train.features,
@@ -128,8 +138,14 @@ def _linked(gallery: AttackData, probes: AttackData, num_resamples: int) -> dict
         probes.test.clusters,
         exclude=(gallery.test.videos, probes.test.videos),
         metric=chosen,
-        num_resamples=min(num_resamples, 300),
+        num_resamples=num_resamples,
+        num_permutations=num_permutations,
     )
+    return one, chosen
+
+
+def _linked(gallery: AttackData, probes: AttackData, num_resamples: int) -> dict[str, Any]:
+    one, chosen = link(gallery, probes, num_resamples=min(num_resamples, 300))
     result = _scores(one)
     if gallery is not probes:
         same = retrieve(
