@@ -88,8 +88,8 @@ def notes(
         "most is told, and their sum over attributes. More than the budget about one attribute can't be: the "
         "calibration of an attacker is at fault, or the sample is small. Their sum may be more, where attributes go "
         "together. vectors: that differ in the released test store.",
-        f"made in: seconds of the whole command, with Python's start. us: of {TIMED_ROWS} rows at once, one thread, "
-        "the best of several.",
+        "made in: seconds of the whole command, with Python's start; of one that was killed, since it went on. us a "
+        f"feature: of {TIMED_ROWS} rows at once, one thread, the best of several.",
         f"targets: reduction at least {100 * REDUCTION:g} %, the excess of rank-1 within the release reduced by at "
         f"least {100 * LINKED:g} %, each task within {100 * LOST:g} points of raw features; missed by points of these, "
         "by the means.",
