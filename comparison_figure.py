@@ -48,6 +48,6 @@ def planes(rows: Sequence[Row], tasks: Sequence[Task], path: Path) -> Path | Non
     for axis in axes:
         axis.fill_between([left, 100 * (1 - REDUCTION)], -100 * LOST, high, color="#d8ead3", zorder=0, linewidth=0)
         axis.set(xlim=(left, max(right, 105)), ylim=(low, high))
-    axes[0].set_ylabel("difference to raw features, points")
+    axes[0].set_ylabel("difference to raw features, points" + (" (triangle: less still)" if low < FLOOR else ""))
     figure.legend(handles=[handles[n] for n in sorted(handles)], loc="outside right upper", fontsize=8, frameon=False)
     return saved(figure, path)

@@ -33,7 +33,7 @@ candidates = (
     # what we recommend, as it stands
     {"name": "recommended", "params": "params/params_robust.py"},
     # the same idea without action labels: what pictures tell of the action isn't spared
-    {"name": "eraser-unlabelled", "fit": "eraser", "rank": 64, "labels": None},
+    {"name": "eraser-unlabelled", "fit": "eraser", "rank": 64, "labels": None, "seeds": _once},
     # the paper's adapter, with action recognition alone
     {
         "name": "published",
