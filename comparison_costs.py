@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from comparison import Comparison, Entry
 from reproduction_runs import Outcome
 from splavu.anonymize import load_anonymizer
 from splavu.anonymizers import Anonymizer, one_by_one
+from splavu.guarantees import budget_of
 from splavu.stores import open_features
 
 TIMED_ROWS = 1024
@@ -65,13 +65,6 @@ def made_by(
         budget=budget,
         distinct=distinct,
     )
-
-
-def budget_of(architecture: Mapping[str, Any]) -> float | None:
-    """Bits a clip at most: what has passed one quantizer never holds more."""
-    stages = architecture["stages"] if architecture["arch"] == "chain" else [architecture]
-    budgets = [sum(map(math.log2, stage["codes"])) for stage in stages if stage["arch"] == "quantizer"]
-    return min(budgets, default=None)
 
 
 def microseconds(anonymizer: Anonymizer, rows: torch.Tensor, *, device: torch.device | str, repeats: int = 7) -> float:

@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import config
@@ -39,6 +40,7 @@ from splavu.attackers import ATTACKERS
 from splavu.audit.examination import served_alone
 from splavu.audit.material import file_hash
 from splavu.errors import UserError, nearest
+from splavu.guarantees import budget_of
 from splavu.operating_points import Bench, Measured, Point
 from splavu.tables import table
 from untrimmed import untrimmed_spec
@@ -119,21 +121,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     if twice := families.keys() & baselines.keys():
         raise UserError("baselines", f"'{min(twice)}' is a candidate too", "leave it out")
     everyone = [*families.values(), *baselines.values()]
+    for candidate in everyone:
+        if strange := set(seeds_of(candidate, p)) - set(p.seeds):
+            raise UserError("seeds", f"of '{candidate.name}' hold {min(strange)}, the sweep's don't", "add it to seeds")
     bench_params(p)  # the data is there, before anything is trained
     run.record(p)
 
     outcomes = make(everyone, p, run, jobs=args.jobs, device=args.device, quiet=args.quiet)
-    made = [c for c in everyone if all(outcomes[c.folder(seed)].state == "done" for seed in p.seeds)]
+    made = [c for c in everyone if all(outcomes[c.folder(seed)].state == "done" for seed in seeds_of(c, p))]
     found = measure(made, p, run, jobs=args.jobs)
     points = [point_of(c, found, p, run, eligible=c.name in families) for c in made]
     text, chosen = conclude(points, families, p, run)
     print(text)
     for candidate in everyone:
         if candidate not in made:
-            failed = next(o for s in p.seeds if (o := outcomes[candidate.folder(s)]).state != "done")
+            failed = next(o for s in seeds_of(candidate, p) if (o := outcomes[candidate.folder(s)]).state != "done")
             print(f"{candidate.name}: could not be made ({failed.detail or failed.state})")
     print(f"\nsweep: {run.path / 'sweep.md'}")
     return 0 if chosen and len(made) == len(everyone) else 1
+
+
+def seeds_of(candidate: Candidate, p: SweepParams) -> tuple[int, ...]:
+    """Its own, or the sweep's."""
+    return candidate.seeds or p.seeds
 
 
 def make(
@@ -143,7 +153,7 @@ def make(
     changes = {} if p.data_root is None else {"data_root": p.data_root}
     wanted = {}
     for candidate in everyone:
-        for seed in p.seeds:
+        for seed in seeds_of(candidate, p):
             job = candidate.job(run.path.resolve(), Path(config.RUNS).resolve(), seed=seed, **changes)
             wanted.setdefault(job.name, job)
     environment = {"SPLAVU_DATA": str(config.DATA), "SPLAVU_FEATURES": str(config.FEATURES)}
@@ -159,11 +169,11 @@ def measure(
     settings = bench_params(p)
     tasks = [Task(RAW, seed, None, run.path / RAW / f"measured-s{seed}.npz") for seed in p.seeds]
     for candidate in made:
-        for seed in p.seeds:
+        for seed in seeds_of(candidate, p):
             checkpoint = candidate.checkpoint(run.path, seed)
             tasks.append(Task(candidate.name, seed, checkpoint, checkpoint.parent / f"measured-s{seed}.npz"))
     context = get_context("spawn")  # a copy of a process whose thread pools have run may wait for ever
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_alone) as pool:
         measured = pool.map(functools.partial(measured_once, settings), tasks)
         found = {}
         for task, one in zip(tasks, tqdm(measured, total=len(tasks), desc="measured", dynamic_ncols=True), strict=True):
@@ -206,6 +216,12 @@ def bench_params(p: SweepParams) -> dict[str, Any]:
         "num_resamples": p.num_resamples,
         "max_train_rows": p.max_train_rows,
     }
+
+
+def _alone() -> None:
+    """One thread a process: several processes, each with a thread a core, are slower than one."""
+    torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 @functools.cache
@@ -259,22 +275,16 @@ def point_of(
     eligible: bool,
 ) -> Point:
     """A candidate over all seeds."""
-    architecture = load_anonymizer(candidate.checkpoint(run.path, p.seeds[0])).architecture
+    seeds = seeds_of(candidate, p)
+    architecture = load_anonymizer(candidate.checkpoint(run.path, seeds[0])).architecture
     return operating_points.point(
         candidate.name,
         recipes.spelled(architecture),
-        [found[candidate.name, seed] for seed in p.seeds],
-        [found[RAW, seed] for seed in p.seeds],
+        [found[candidate.name, seed] for seed in seeds],
+        [found[RAW, seed] for seed in seeds],
         budget=budget_of(architecture),
         eligible=eligible and candidate.method is None,
     )
-
-
-def budget_of(architecture: Mapping[str, Any]) -> float | None:
-    """Bits a clip at most; None without a bound."""
-    stages = architecture["stages"] if architecture["arch"] == "chain" else [architecture]
-    bits = [sum(map(math.log2, stage["codes"])) for stage in stages if stage["arch"] == "quantizer"]
-    return min(bits) if bits else None
 
 
 def conclude(

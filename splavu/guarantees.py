@@ -7,16 +7,16 @@ was; what attackers read in fact is for an audit to say.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def guarantees(architecture: Mapping[str, Any]) -> list[str]:
     """A sentence for each part of an `architecture`, as an anonymizer records it, that limits what is released."""
     found = []
-    for stage in architecture["stages"] if architecture["arch"] == "chain" else [architecture]:
+    for stage in stages_of(architecture):
         if stage["arch"] == "quantizer":
-            bits = sum(math.log2(count) for count in stage["codes"])
+            bits = budget_of(stage)
             found.append(
                 f"At most {bits:.2f} bits of a clip are released, so no attacker learns more from it about anything; "
                 "each further clip has as many again."
@@ -37,3 +37,14 @@ def guarantees(architecture: Mapping[str, Any]) -> list[str]:
                 "person. No differential privacy."
             )
     return found or ["None: a map of single features that can be inverted hides nothing from who trains on its output."]
+
+
+def budget_of(architecture: Mapping[str, Any]) -> float | None:
+    """Bits a clip at most, whatever comes after: what has passed one quantizer never holds more. None: no bound."""
+    quantizers = [stage for stage in stages_of(architecture) if stage["arch"] == "quantizer"]
+    return min((sum(math.log2(count) for count in stage["codes"]) for stage in quantizers), default=None)
+
+
+def stages_of(architecture: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The links of a chain; itself where it is none."""
+    return architecture["stages"] if architecture["arch"] == "chain" else [architecture]

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from splavu import metrics
@@ -31,8 +31,8 @@ HELD_OUT = 0.25
 """Of the long videos, which heads are judged on."""
 MOST_STEPS = 20_000
 """Steps of long videos that a head learns from, evenly taken of more."""
-STRENGTHS = (1e-3, 1e-2, 1e-1)
-"""C of the heads' logistic regression; a quarter of what a head may learn from chooses. Raw features want the least."""
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Of the heads' ridge, as a share of the (unit) variances; a quarter of what a head may learn from chooses."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def actions(released: AttackData, classes: Mapping[str, int], num_resamples: int
     features, people = (np.concatenate([getattr(rows, name) for rows in learnt]) for name in ("features", "clusters"))
     numbers = np.array([classes[video] for rows in learnt for video in rows.videos])
     kinds = np.unique(numbers)
-    score = _tuned(features, (numbers[:, None] == kinds).astype(np.float64), people, _several, _accuracy)
+    score = _tuned(features, (numbers[:, None] == kinds).astype(np.float64), people, _accuracy)
     test = released.test
     names, first, index = np.unique(test.videos, return_index=True, return_inverse=True)
     scores = np.zeros((len(names), len(kinds)))
@@ -91,7 +91,7 @@ def moments(videos: LongVideos, serve: Serve, num_resamples: int) -> Use:
     features, labels, owners = _thinned(*_steps(videos, learnt, serve))
     test, targets, of_video = _steps(videos, judged, serve)
     both = [c for c in range(labels.shape[1]) if 0 < labels[:, c].sum() < len(labels) and targets[:, c].any()]
-    score = _tuned(features, labels[:, both], owners, _one_by_one, _precision)
+    score = _tuned(features, labels[:, both], owners, _precision)
     scores, targets = score(test), targets[:, both]
     resamples = metrics.cluster_resamples(of_video, num_resamples=num_resamples)
     return Use(
@@ -105,7 +105,7 @@ def moments(videos: LongVideos, serve: Serve, num_resamples: int) -> Use:
 def anomalies(videos: LongVideos, serve: Serve, num_resamples: int) -> Use:
     """ROC-AUC over held-out videos, from labels of whole videos: what a step of an abnormal video looks like."""
     learnt, judged = videos.divided()
-    score = _tuned(*_thinned(*_steps(videos, learnt, serve)), _one_by_one, _precision)
+    score = _tuned(*_thinned(*_steps(videos, learnt, serve)), _precision)
     scores = np.array([_highest(score(serve(videos.features[place]))[:, 0]) for place in judged])[:, None]
     targets = np.array([videos.labels[place][0] for place in judged], dtype=np.float64)[:, None]
     resamples = metrics.cluster_resamples(np.arange(len(judged)), num_resamples=num_resamples)
@@ -120,7 +120,6 @@ def _tuned(
     features: np.ndarray,
     targets: np.ndarray,
     owners: np.ndarray,
-    fit: Callable[[np.ndarray, np.ndarray, float], Score],
     quality: Callable[[np.ndarray, np.ndarray], float],
 ) -> Score:  # [N, D], [N, C], [N]
     """A head of the strength that does best on owners (people, videos) held out of the learning."""
@@ -128,29 +127,18 @@ def _tuned(
     held = np.random.default_rng(1).permutation(len(names)) < HELD_OUT * len(names)
     tuning = held[index]
     if tuning.all() or not tuning.any():
-        return fit(features, targets, STRENGTHS[0])
+        return _head(features, targets, STRENGTHS[0])
     quality_of = [
-        quality(targets[tuning], fit(features[~tuning], targets[~tuning], strength)(features[tuning]))
+        quality(targets[tuning], _head(features[~tuning], targets[~tuning], strength)(features[tuning]))
         for strength in STRENGTHS
     ]
-    return fit(features, targets, STRENGTHS[int(np.nanargmax(quality_of))])
+    return _head(features, targets, STRENGTHS[int(np.nanargmax(quality_of))])
 
 
-def _several(features: np.ndarray, targets: np.ndarray, strength: float) -> Score:
-    """One class of several."""
-    head = _head(strength).fit(features, targets.argmax(axis=1))
-    seen = head.classes_
-    return lambda x: head.predict_proba(x) @ np.eye(targets.shape[1])[seen]
-
-
-def _one_by_one(features: np.ndarray, targets: np.ndarray, strength: float) -> Score:
-    """Each column against all else; one of a single class scores nothing."""
-    heads = [_head(strength).fit(features, column) if 0 < column.sum() < len(column) else None for column in targets.T]
-    return lambda x: np.stack([np.zeros(len(x)) if h is None else h.decision_function(x) for h in heads], axis=1)
-
-
-def _head(strength: float) -> Pipeline:
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
+def _head(features: np.ndarray, targets: np.ndarray, strength: float) -> Score:
+    """Ridge regression of all columns on standardised features."""
+    head = make_pipeline(StandardScaler(), Ridge(alpha=strength * len(features))).fit(features, targets)
+    return lambda x: head.predict(x).reshape(len(x), -1)
 
 
 def _accuracy(targets: np.ndarray, scores: np.ndarray) -> float:  # [N, C], [N, C]

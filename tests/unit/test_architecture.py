@@ -34,10 +34,13 @@ LAYERS = (
         "fitting",
         "model_card",
         "onnx_export",
+        "operating_points",
         "pretrained",
         "recipes",
         "report_tables",
         "reports",
+        "sweep_figures",
+        "use_probes",
         "cli",
     ),
     ("__main__",),
@@ -52,7 +55,8 @@ PACKAGE = REPOSITORY / "splavu"
 LIBRARY = sorted(path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "synthetic")
 STUDY = {
     "config", "catalogue", "untrimmed", "feature_dl", "holdings", "check_data", "model_loaders", "published_numbers",
-    "reproduce", "reproduction", "reproduction_runs",
+    "reproduce", "reproduction", "reproduction_runs", "candidates", "sweep", "long_videos_of_use", "compare", "comparison",
+    "comparison_costs", "comparison_figure", "comparison_results", "comparison_table",
 }  # fmt: skip
 UPPER = {*STUDY, "feature_extraction", *PROTOCOLS, "tridet", "mgfn"}
 
