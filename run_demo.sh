@@ -41,8 +41,12 @@ LONG="python feature_extraction/long_videos.py --encoder demo --data $DATA --fea
 step $LONG --dataset thumos14
 step $LONG --dataset ucf_crime
 
-# 3. TriDet and MGFN on raw features, from which the anonymizer's co-training starts; then the anonymizer. And another
-#    as the reference trains it, a batch of clips being one sequence, with action recognition alone.
+# 3. The anonymizer that we recommend: fitted in closed form, in seconds, without a private label.
+small python multitask_train_fa.py --params params/params_robust.py --quiet
+ROBUST="$RUNS/demo/robust/model_temp.pth"
+
+#    The published one. TriDet and MGFN on raw features, from which its co-training starts; then itself. And another as
+#    the reference trains it, a batch of clips being one sequence, with action recognition alone.
 detector raw &
 anomalies raw &
 join
@@ -52,35 +56,28 @@ small python multitask_train_fa.py --params params/params_demo.py --quiet --set 
   --set batch_as_sequence=True --set ft_tad_loss_weight=0 --set ft_ad_loss_weight=0 --set num_epochs=100 &
 join
 
-#    A closed-form anonymizer besides: it erases what still pictures tell of a clip, in seconds and without a private label.
-ERASER="$RUNS/demo/eraser/model_temp.pth"
-step python -m splavu fit eraser --rank 64 --raw "$DATA/features/features_hmdb_train_demo.h5" \
-  --static "$DATA/features/features_hmdb_train_demo_fb10.h5" --labels "$DATA/hmdb51/hmdb51_train_labels.csv" \
-  --out "$ERASER" --quiet
-
 # 4. Utility: fresh heads and detectors, tested on unseen subjects.
+AAM="$RUNS/demo/aam/model_temp.pth"
 BATCH="saved_fa_model=$RUNS/demo/aam_batch/model_temp.pth"
 train_head --set run_id=demo/ft_raw --set anon=False
-train_head --set "saved_fa_model=$RUNS/demo/aam/model_temp.pth"
+train_head --set "saved_fa_model=$ROBUST"
+train_head --set run_id=demo/ft_aam --set "saved_fa_model=$AAM"
 train_head --set run_id=demo/ft_batch_in_batch --set "$BATCH" --set serving=batch
 train_head --set run_id=demo/ft_batch_alone --set "$BATCH"
 
-train_head --set run_id=demo/ft_eraser --set "saved_fa_model=$ERASER"
-
-AAM="$RUNS/demo/aam/model_temp.pth"
+detector robust --aam "$ROBUST" --aam-serving alone &
+anomalies robust --aam "$ROBUST" --aam-serving alone &
+join
 detector aam_alone --aam "$AAM" --aam-serving alone &
 detector aam_video --aam "$AAM" &
 join
 anomalies aam_alone --aam "$AAM" --aam-serving alone &
 anomalies aam_video --aam "$AAM" &
 join
-detector eraser --aam "$ERASER" --aam-serving alone &
-anomalies eraser --aam "$ERASER" --aam-serving alone &
-join
 
 # 5. Privacy: fresh attackers on what is released; then the same checkpoint judged in its batch and alone.
-attack --set "saved_fa_model=$RUNS/demo/aam/model_temp.pth"
-attack --set run_id=demo/privacy_eraser --set "saved_fa_model=$ERASER"
+attack --set "saved_fa_model=$ROBUST"
+attack --set run_id=demo/privacy_aam --set "saved_fa_model=$AAM"
 COMPARE=(--set "attackers=('logistic', 'mlp')" --set "seeds=(0,)" --set "$BATCH")
 attack --set run_id=demo/privacy_batch_in_batch --set serving=batch "${COMPARE[@]}"
 attack --set run_id=demo/privacy_batch_alone "${COMPARE[@]}"

@@ -11,7 +11,7 @@ views = ("temporal", "static")
 num_pa = 7
 
 anon = True
-saved_fa_model = "saved_models/demo/aam/model_temp.pth"
+saved_fa_model = "saved_models/demo/robust/model_temp.pth"  # the published one: demo/aam
 serving = "alone"
 
 attackers = ("logistic", "mlp", "mlp_large", "trees", "neighbours")

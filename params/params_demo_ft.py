@@ -10,7 +10,7 @@ ft_arch = "demo"
 data_root = "data/demo"  # the synthetic world, apart from real data in data/
 
 anon = True
-saved_fa_model = "saved_models/demo/aam/model_temp.pth"
+saved_fa_model = "saved_models/demo/robust/model_temp.pth"  # the published one: demo/aam
 serving = "alone"
 
 num_epochs = 60

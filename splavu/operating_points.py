@@ -247,8 +247,10 @@ def front(points: Sequence[Point]) -> list[Point]:
 def area(points: Sequence[Point]) -> tradeoff.Hypervolume:
     """The share of the unit square of privacy and use that the points conquer (`tradeoff.DEFINITION`).
 
-    Use is that of the probe that keeps least.
+    Use is that of the probe that keeps least. No points conquer nothing.
     """
+    if not points:
+        return tradeoff.Hypervolume(0.0, 0.0, 0.0)
     measured = tradeoff.Curve(
         privacy=1 - np.clip([p.worst.value for p in points], 0, 1), utility=np.array([p.kept for p in points])
     )
@@ -259,9 +261,15 @@ def area(points: Sequence[Point]) -> tradeoff.Hypervolume:
 def choose(points: Sequence[Point], *, most_lost: float) -> Point | None:
     """The point that gives away least of those that lose `most_lost` at most of each probe (a share: 0.02 is 2 points).
 
-    None where none of them loses so little.
+    None where none of them loses so little. What is undefined, leakage or loss, isn't little.
     """
-    usable = [one for one in points if one.eligible and one.most_lost.value <= most_lost]
+    usable = [
+        one
+        for one in points
+        if one.eligible
+        and all(lost.value <= most_lost for lost in one.lost.values())
+        and not any(np.isnan(leakage.value) for leakage in one.leakage.values())
+    ]
     return min(usable, key=lambda one: (one.worst.value, one.most_lost.value), default=None)
 
 
