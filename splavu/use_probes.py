@@ -23,12 +23,14 @@ from sklearn.preprocessing import StandardScaler
 
 from splavu import metrics
 from splavu.audit import statistics
+from splavu.errors import UserError
 from splavu.protocols import AttackData
 
 Serve = Callable[[np.ndarray], np.ndarray]  # [N, D] -> [N, D], each row as if it came alone
 MOST_ABNORMAL = 0.1
 HELD_OUT = 0.25
 """Of the long videos, which heads are judged on."""
+REMEDY = "give more long videos, or leave it out of probes"
 MOST_STEPS = 20_000
 """Steps of long videos that a head learns from, evenly taken of more."""
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -86,11 +88,17 @@ def actions(released: AttackData, classes: Mapping[str, int], num_resamples: int
 
 
 def moments(videos: LongVideos, serve: Serve, num_resamples: int) -> Use:
-    """Mean average precision of telling each class's steps from all others, on held-out videos. Chance: prevalence."""
+    """Mean average precision of telling each class's steps from all others, on held-out videos. Chance: prevalence.
+
+    Raises:
+        UserError: No class is both learnt and judged.
+    """
     learnt, judged = videos.divided()
     features, labels, owners = _thinned(*_steps(videos, learnt, serve))
     test, targets, of_video = _steps(videos, judged, serve)
     both = [c for c in range(labels.shape[1]) if 0 < labels[:, c].sum() < len(labels) and targets[:, c].any()]
+    if not both:
+        raise UserError("moments", f"no class is both learnt and among the {len(judged)} videos held out", REMEDY)
     score = _tuned(features, labels[:, both], owners, _precision)
     scores, targets = score(test), targets[:, both]
     resamples = metrics.cluster_resamples(of_video, num_resamples=num_resamples)
@@ -103,8 +111,15 @@ def moments(videos: LongVideos, serve: Serve, num_resamples: int) -> Use:
 
 
 def anomalies(videos: LongVideos, serve: Serve, num_resamples: int) -> Use:
-    """ROC-AUC over held-out videos, from labels of whole videos: what a step of an abnormal video looks like."""
+    """ROC-AUC over held-out videos, from labels of whole videos: what a step of an abnormal video looks like.
+
+    Raises:
+        UserError: All videos learnt from, or all held out, are of one kind.
+    """
     learnt, judged = videos.divided()
+    for places, these in ((learnt, "learnt from"), (judged, "held out")):
+        if len({float(videos.labels[place][0]) for place in places}) < 2:
+            raise UserError("anomalies", f"the {len(places)} videos {these} are all of one kind", REMEDY)
     score = _tuned(*_thinned(*_steps(videos, learnt, serve)), _precision)
     scores = np.array([_highest(score(serve(videos.features[place]))[:, 0]) for place in judged])[:, None]
     targets = np.array([videos.labels[place][0] for place in judged], dtype=np.float64)[:, None]

@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from splavu import metrics, use_probes
+from splavu.errors import UserError
 from splavu.protocols import AttackData, Rows
 from splavu.use_probes import LongVideos, actions, anomalies, moments
 
@@ -246,6 +247,20 @@ def test_judged_labels_change_no_score_of_anomalies():
     found, other = (anomalies(one, same, DRAWS) for one in (videos, LongVideos(videos.features, turned)))
     assert found.value + other.value == pytest.approx(1.0)
     np.testing.assert_allclose(found.drawn + other.drawn, 1.0)
+
+
+def test_what_cannot_be_judged_is_told():
+    videos = watched(count=8)
+    _, judged = videos.divided()
+    for place in judged:
+        videos.labels[place][:] = 1
+    with pytest.raises(UserError, match="anomalies: the 2 videos held out are all of one kind"):
+        anomalies(videos, same, DRAWS)
+    with pytest.raises(UserError, match="the 6 videos learnt from are all of one kind"):
+        anomalies(LongVideos(videos.features, [np.array([float(place in judged)]) for place in range(8)]), same, DRAWS)
+    nothing = long_videos(slopes=(1.0,), noise=0.0)
+    with pytest.raises(UserError, match="moments: no class is both learnt and among the 6"):
+        moments(LongVideos(nothing.features, [np.zeros_like(label) for label in nothing.labels]), same, DRAWS)
 
 
 # Which videos and which steps.
