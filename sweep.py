@@ -122,6 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("baselines", f"'{min(twice)}' is a candidate too", "leave it out")
     everyone = [*families.values(), *baselines.values()]
     for candidate in everyone:
+        if candidate.seeds is not None and not (isinstance(candidate.seeds, tuple) and candidate.seeds):
+            raise UserError("seeds", f"of '{candidate.name}' are {candidate.seeds!r}", "write a tuple such as (0, 1)")
         if strange := set(seeds_of(candidate, p)) - set(p.seeds):
             raise UserError("seeds", f"of '{candidate.name}' hold {min(strange)}, the sweep's don't", "add it to seeds")
     bench_params(p)  # the data is there, before anything is trained
@@ -331,7 +333,7 @@ def markdown(
     points: Sequence[Point], on_front: Iterable[str], chosen: Point | None, areas: Mapping[str, Any], p: SweepParams
 ) -> str:
     """Tables for people."""
-    probes = list(points[0].uses)
+    probes = ["actions", *p.probes]
     header = ["candidate", "leakage, clips", "leakage, videos", "people linked", *probes, "bits", ""]
     rows = []
     for one in sorted(points, key=lambda q: q.worst.value):
@@ -366,10 +368,13 @@ def markdown(
 def chosen_file(candidate: Candidate, chosen: Point, p: SweepParams) -> str:
     """The candidate's parameters as a file for multitask_train_fa.py."""
     defaults = {f.name: f.default for f in dataclasses.fields(AnonymizerParams)}
-    resolved = candidate.parameters()
+    changes = {} if p.data_root is None else {"data_root": p.data_root}
+    seed = seeds_of(candidate, p)[0] if candidate.needs_seed else 0  # as it was made to be measured
+    resolved = candidate.parameters(seed=seed, **changes)
+    times = f"{chosen.num_seeds} seed{'s' * (chosen.num_seeds > 1)}"
     lines = [
-        f"# Chosen by `python -m splavu sweep` on validation people, {len(p.seeds)} seeds: gives away least of those",
-        f"# that lose {p.most_lost:g} points at most, of each use. In shares of what raw features give away:",
+        f"# Chosen by `python -m splavu sweep` on validation people, {times}: gives away least of",
+        f"# those that lose {p.most_lost:g} points at most, of each use. In shares of what raw features give away:",
         f"#   leakage of clips {_percent(chosen.leakage['clip'])} %, of videos {_percent(chosen.leakage['video'])} %,",
         f"#   linked people {_percent(chosen.linkage)} %; against raw features, in points:",
         "#   " + ", ".join(f"{name} {_change(lost)}" for name, lost in chosen.lost.items()),
@@ -387,7 +392,8 @@ def _percent(found: Any) -> str:
 
 
 def _change(lost: Any) -> str:
-    return f"{-100 * lost.value:+.1f} [{-100 * lost.high:+.1f}, {-100 * lost.low:+.1f}]"
+    value, low, high = (100 * (0 - part) for part in (lost.value, lost.high, lost.low))  # no -0.0
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 if __name__ == "__main__":
