@@ -1,0 +1,313 @@
+"""`python -m splavu sweep`: candidates made, measured once and told, and a file that makes the chosen one again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, Study, write_study
+from untrimmed_world import add_untrimmed
+
+import config
+import sweep
+from multitask_train_fa import AnonymizerParams, train
+from splavu import cli, params
+from splavu.anonymize import load_anonymizer, weights_hash
+from splavu.errors import UserError
+from splavu.operating_points import Measured
+from splavu.processes import SINGLE
+
+BASE = """
+run_id = "base"
+ar_dataset = "hmdb51"
+ft_arch = "demo"
+val_split = "val"
+fa_arch = "eraser"
+erase_rank = 9
+data_root = "elsewhere"  # the sweep names another
+"""
+CANDIDATES = ({"fa_arch": "eraser", "erase_rank": (4, 40)}, {"fa_arch": "quantizer", "bits": 4, "seeds": (1,)})
+SWEEP = f"""
+run_id = "swept"
+candidates = {CANDIDATES!r}
+baselines = ({{"fit": "leace"}},)
+seeds = (0, 1)
+attackers = ("logistic",)
+most_lost = 5.0
+num_resamples = 100
+"""
+
+
+class Inline:
+    """In place of a pool of processes."""
+
+    def __init__(self, *_, **__) -> None:
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass
+
+    map = staticmethod(map)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Study:
+    """The made-up study with long videos, all below one data root."""
+    study = write_study(tmp_path_factory.mktemp("swept"))
+    add_untrimmed(study, num_train=30)
+    (study.data / "features").symlink_to(study.features)
+    (study.root / "base.py").write_text(BASE)
+    write(study)
+    return study
+
+
+def write(study: Study, *lines: str, name: str = "sweep.py") -> str:
+    """A parameter file, the last line of a name counts."""
+    places = {"base": "base.py", "tad_config": "small.yaml", "data_root": "data"}
+    named = [f"{key} = {str(study.root / place)!r}" for key, place in places.items()]
+    (study.root / name).write_text("\n".join([SWEEP, *named, *lines]) + "\n")
+    return str(study.root / name)
+
+
+@pytest.fixture(scope="module")
+def swept(world) -> subprocess.CompletedProcess[str]:
+    """The sweep as a user runs it."""
+    options = ["--params", str(world.root / "sweep.py"), "--quiet", "--device", "cpu", "--jobs", "2"]
+    return subprocess.run(
+        [sys.executable, "-m", "splavu", "sweep", *options],
+        capture_output=True, text=True, timeout=600, env=world.environment, cwd=REPOSITORY,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def here(world, monkeypatch) -> Path:
+    """Folder of the run; config.py points at the study, and measurements take no processes of their own."""
+    monkeypatch.setattr(config, "DATA", world.data)
+    monkeypatch.setattr(config, "FEATURES", world.features)
+    monkeypatch.setattr(config, "RUNS", world.runs)
+    monkeypatch.setattr(sweep, "ProcessPoolExecutor", Inline)
+    return world.runs / "swept"
+
+
+def again(world: Study, *options: str, file: str = "sweep.py") -> int:
+    return sweep.main(["--params", str(world.root / file), "--quiet", "--device", "cpu", "--jobs", "1", *options])
+
+
+def result(here: Path) -> dict:
+    return json.loads((here / "sweep.json").read_text())
+
+
+def kept(here: Path) -> dict[str, int]:
+    """Measurement -> when it was written."""
+    return {str(path.relative_to(here)): path.stat().st_mtime_ns for path in here.glob("*/measured-*.npz")}
+
+
+def worst(point: dict) -> float:
+    return max(found["value"] for found in point["leakage"].values())
+
+
+def most_lost(point: dict) -> float:
+    return max(found["value"] for found in point["lost"].values())
+
+
+def test_everything_is_made_measured_and_told(swept, here):
+    assert swept.returncode == 0, swept.stderr
+    assert swept.stdout.startswith("# Operating points")
+    assert swept.stdout.rstrip().endswith(f"sweep: {here / 'sweep.md'}")
+    assert (here / "sweep.md").read_text().strip() in swept.stdout
+    assert (here / "sweep.png").read_bytes()[:4] == b"\x89PNG"
+    points = {point["name"]: point for point in result(here)["points"]}
+    assert list(points) == ["eraser-r4", "eraser-r40", "quantizer-b4", "leace"]
+    assert {name: point["num_seeds"] for name, point in points.items()} == {
+        "eraser-r4": 2, "eraser-r40": 2, "quantizer-b4": 1, "leace": 2,
+    }  # fmt: skip
+    for name, point in points.items():
+        assert set(point["uses"]) == set(point["lost"]) == {"actions", "moments", "anomalies"}
+        assert set(point["leakage"]) == {"clip", "video"}
+        assert f"| {name}" in swept.stdout
+    assert points["eraser-r40"]["leakage"]["clip"]["value"] < points["eraser-r4"]["leakage"]["clip"]["value"] < 1
+    assert (points["quantizer-b4"]["budget"], points["eraser-r4"]["budget"]) == (4.0, None)
+    assert points["quantizer-b4"]["distinct"] <= 16
+    assert points["quantizer-b4"]["entropy"] <= 4
+    volumes = result(here)["hypervolume"]
+    assert list(volumes) == ["all candidates", "eraser", "quantizer", "leace"]
+    assert all(0 <= volume["value"] <= 1 for volume in volumes.values())
+    assert volumes["all candidates"]["value"] >= max(volumes["eraser"]["value"], volumes["quantizer"]["value"])
+
+
+def test_the_best_candidate_is_chosen_and_a_better_baseline_is_not(swept, here):
+    points = {point["name"]: point for point in result(here)["points"]}
+    usable = {name: worst(point) for name, point in points.items() if most_lost(point) <= 0.05}
+    assert min(usable, key=usable.get) == "leace"  # else this test says nothing
+    assert result(here)["chosen"] == min(usable.keys() - {"leace"}, key=usable.get) == "eraser-r40"
+    assert "leace" not in result(here)["front"]
+    assert re.search(r"^\| leace .* baseline +\|$", swept.stdout, flags=re.M)
+    assert re.search(r"^\| eraser-r40 .* chosen +\|$", swept.stdout, flags=re.M)
+
+
+def remade(here: Path, study: Study) -> str:
+    """The weights that chosen.py leads to."""
+    p = params.load(here / "chosen.py", AnonymizerParams)
+    assert p.data_root == str(study.data)
+    return weights_hash(load_anonymizer(train(dataclasses.replace(p, run_id=f"again{p.seed}"), SINGLE)["checkpoint"]))
+
+
+def made(here: Path, folder: str) -> str:
+    return weights_hash(load_anonymizer(json.loads((here / folder / "results.json").read_text())["checkpoint"]))
+
+
+def test_the_chosen_file_makes_the_chosen_one_again(world, swept, here):
+    assert again(world) == 0
+    assert remade(here, world) == made(here, "eraser-r40")
+    assert "on validation people, 2 seeds:" in (here / "chosen.py").read_text()
+
+
+def test_the_chosen_file_names_the_seed_that_was_measured(world, swept, here):
+    assert again(world, "--set", "most_lost=60") == 0  # the quantizer gives away least
+    assert result(here)["chosen"] == "quantizer-b4"
+    assert params.load(here / "chosen.py", AnonymizerParams).seed == 1
+    assert remade(here, world) == made(here, "quantizer-b4-s1")
+    assert "on validation people, 1 seed:" in (here / "chosen.py").read_text()
+
+
+def test_a_second_run_measures_nothing_and_says_the_same(world, swept, here, monkeypatch):
+    before = kept(here)
+    assert set(before) == {
+        f"{folder}/measured-s{seed}.npz"
+        for folder, seeds in (
+            ("raw", (0, 1)),
+            ("eraser-r4", (0, 1)),
+            ("eraser-r40", (0, 1)),
+            ("quantizer-b4-s1", (1,)),
+            ("leace", (0, 1)),
+        )
+        for seed in seeds
+    }
+    monkeypatch.setattr(sweep, "_bench", None)  # whoever measures calls it
+    assert again(world) == 0
+    first = {name: (here / name).read_bytes() for name in ("sweep.json", "sweep.md", "chosen.py")}
+    assert kept(here) == before
+    (here / "sweep.json").unlink()
+    assert again(world) == 0
+    assert {name: (here / name).read_bytes() for name in first} == first
+
+
+def test_what_is_kept_is_what_was_measured(world, swept, here):
+    path = here / "leace/measured-s1.npz"
+    with np.load(path, allow_pickle=False) as content:
+        found = Measured.of({name: content[name] for name in content.files if name != "stamp"})
+        stamp = json.loads(content["stamp"].item())
+    assert (stamp["seed"], stamp["val_split"], stamp["attackers"]) == (1, "val", ["logistic"])
+    assert stamp["weights"] == weights_hash(load_anonymizer(here / "leace/model_temp.pth"))
+    assert found.uses["actions"].drawn.shape == (100,)
+    (point,) = (point for point in result(here)["points"] if point["name"] == "leace")
+    assert found.distinct == point["distinct"] > 50
+
+
+def test_other_attackers_measure_anew(world, swept, here):
+    before = kept(here)
+    try:
+        assert again(world, "--set", "attackers=('neighbours',)", "--set", "seeds=(1,)") == 0
+        after = kept(here)
+        assert {name for name in before if after[name] != before[name]} == {
+            name for name in before if name.endswith("s1.npz")
+        }
+        assert again(world, "--set", "attackers=('neighbours',)", "--set", "seeds=(1,)") == 0
+        assert kept(here) == after
+    finally:
+        again(world)
+
+
+def test_nobody_within_the_limit_leaves_no_file_behind(world, swept, here, capsys):
+    assert again(world) == 0
+    assert (here / "chosen.py").is_file()
+    assert again(world, "--set", "most_lost=-50") == 1
+    assert not (here / "chosen.py").exists()
+    assert result(here)["chosen"] is None
+    assert "Chosen: none" in (here / "sweep.md").read_text()
+    assert "| eraser-r40" in capsys.readouterr().out
+
+
+def test_what_fails_is_named_and_the_others_are_told(world, swept, here, capsys):
+    file = write(world, 'baselines = ({"fit": "pca", "keep": 5000},)', name="failing.py")
+    assert sweep.main(["--params", file, "--quiet", "--device", "cpu"]) == 1
+    shown = capsys.readouterr().out
+    assert re.search(r"^pca-keep5000: could not be made \(exit code 2: .*keep: 5000 of 192", shown, flags=re.M)
+    assert [point["name"] for point in result(here)["points"]] == ["eraser-r4", "eraser-r40", "quantizer-b4"]
+    assert (here / "chosen.py").is_file()
+
+
+def test_where_nothing_could_be_made_there_is_an_empty_table(world, here, capsys):
+    file = write(world, 'run_id = "none"', "baselines = ()", "probes = ()", "seeds = (0,)",
+                 'candidates = ({"fa_arch": "eraser", "erase_rank": 5000},)', name="none.py")  # fmt: skip
+    assert sweep.main(["--params", file, "--quiet", "--device", "cpu"]) == 1
+    assert "eraser-r5000: could not be made (exit code 2" in capsys.readouterr().out
+    assert result(world.runs / "none")["points"] == []
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("candidates = ()", "candidates: are none"),
+        ("seeds = ()", "seeds: () are none"),
+        ("seeds = (0, 0)", "one twice"),
+        ("attackers = ('logistik',)", "did you mean 'logistic'"),
+        ("attackers = ()", "attackers: are none"),
+        ("num_resamples = 10", "give no interval"),
+        ("baselines = ({'fa_arch': 'eraser', 'erase_rank': 4},)", "'eraser-r4' is a candidate too"),
+        ("seeds = (0,)", "seeds: of 'quantizer-b4' hold 1, the sweep's don't"),
+        ("candidates = ({'fit': 'leace', 'name': 'one', 'seeds': 0},)", "seeds: of 'one' are 0; write a tuple"),
+        ("probes = ('moment',)", "did you mean 'moments'"),
+        ("data_root = 'nowhere'", "no such"),
+        ("ad_dataset = 'xd_violence'", "a probe reads it"),
+        ("tad_dataset = 'thumos'", "did you mean 'thumos14'"),
+        ("most_loss = 3", "did you mean 'most_lost'"),
+    ],
+)
+def test_bad_parameters_are_told_before_anything_is_made(world, here, lines, said):
+    file = write(world, 'run_id = "bad"', lines, name="bad.py")
+    with pytest.raises(UserError, match=re.escape(said)):
+        sweep.main(["--params", file, "--quiet", "--device", "cpu"])
+    assert not (world.runs / "bad").exists()
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        (BASE.replace('"val"', '"test"'), "val_split: is 'test': a sweep would choose on the test people"),
+        (BASE.replace('"demo"', '"videoMAE"'), "no such store of features"),
+        (BASE.replace('"val"', '"vall"'), "a sweep chooses on people who are not tested on"),
+        (BASE.replace('ar_dataset = "hmdb51"', "").replace('"eraser"\nerase_rank = 9', '"mlp"')
+         + "ft_ar_loss_weight = 0\nfb_loss_weight = 0\nft_ad_loss_weight = 1\n", "names no ar_dataset"),
+    ],
+)  # fmt: skip
+def test_a_base_that_no_sweep_can_start_from_is_told_in_one_line(world, here, monkeypatch, capsys, base, said):
+    (world.root / "bad_base.py").write_text(base)
+    lines = f"base = {str(world.root / 'bad_base.py')!r}", "probes = ()", 'run_id = "bad"'
+    own = 'candidates = ({"name": "one", "fit": "leace"},)'
+    monkeypatch.setattr(sys, "argv", ["sweep"])
+    file = write(world, *lines, own, "baselines = ()", name="bad.py")
+    with pytest.raises(SystemExit) as left:
+        cli.run(lambda _: sweep.main(["--params", file, "--quiet"]))
+    assert left.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (world.runs / "bad").exists()
+
+
+def test_no_job_at_a_time_is_refused(world, here):
+    with pytest.raises(UserError, match="--jobs: is 0"):
+        again(world, "--jobs", "0")
