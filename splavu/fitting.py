@@ -45,6 +45,7 @@ from splavu.anonymize import load_anonymizer, weights_hash
 from splavu.anonymizers import AffineAnonymizer, Anonymizer, Chain, GaussianNoise, Quantizer, one_by_one
 from splavu.audit.material import file_hash
 from splavu.errors import UserError
+from splavu.guarantees import guarantees
 from splavu.labels import by_key, read_rows, without_extension
 from splavu.stores import open_features
 
@@ -186,6 +187,7 @@ def fit(args: argparse.Namespace) -> str:
         "clips": len(raw),
         "videos": len(np.unique(data.keys)),
         "splavu_version": __version__,
+        "guarantees": guarantees(whole.architecture),
     }
     checkpoints.write(
         args.out,
