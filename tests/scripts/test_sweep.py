@@ -154,6 +154,16 @@ def test_the_best_candidate_is_chosen_and_a_better_baseline_is_not(swept, here):
     assert re.search(r"^\| eraser-r40 .* chosen +\|$", swept.stdout, flags=re.M)
 
 
+def test_a_recipe_among_the_baselines_is_not_chosen(world, swept, here):
+    moved = CANDIDATES[0] | {"erase_rank": 4}, CANDIDATES[0] | {"erase_rank": 40}
+    file = write(world, f"candidates = ({moved[0]!r},)", f"baselines = ({moved[1]!r},)", name="moved.py")
+    assert sweep.main(["--params", file, "--quiet"]) == 0
+    assert result(here)["chosen"] == "eraser-r4"
+    assert result(here)["front"] == ["eraser-r4"]
+    assert again(world) == 0
+    assert result(here)["chosen"] == "eraser-r40"
+
+
 def remade(here: Path, study: Study) -> str:
     """The weights that chosen.py leads to."""
     p = params.load(here / "chosen.py", AnonymizerParams)
