@@ -223,7 +223,7 @@ TELLS_ANOMALY = NUM_ATTRIBUTES + NUM_ACTIONS
 
 
 def clips_of(people: range, rng: np.random.Generator, classes: dict[str, int]) -> Rows:
-    """4 videos of 3 clips a person: two axes hold the person and the attributes, four the video's action, the rest noise."""
+    """4 videos of 3 clips a person: two axes hold person and attributes, four the video's action, the rest noise."""
     features, labels, clusters, videos = [], [], [], []
     for person in people:
         attributes = np.array([person % 2, person // 2 % 2])
