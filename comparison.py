@@ -27,6 +27,8 @@ RAW = "raw"
 """The first row: features as the encoder gives them."""
 Task = Literal["ar", "tad", "ad"]
 TASKS: tuple[Task, ...] = ("ar", "tad", "ad")
+AUDITS_APART = 10
+"""First seeds of two audits are so far apart: no attacker is seeded twice."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,16 @@ class CompareParams:
     ad_preset: str = "@mgfn/demo.txt"
     """MGFN's options as on its command line."""
     seeds: tuple[int, ...] = (0, 1, 2)
+    audit_seeds: int = 5
+    """Of the attackers that draw, in each audit; there is an audit a seed."""
     tasks: tuple[Task, ...] = TASKS
 
     def __post_init__(self) -> None:
         if not self.candidates:
             raise UserError("candidates", "are none", 'write {"fa_arch": ...} or {"fit": ...}')
         _check_seeds("seeds", self.seeds)
+        if not 1 <= self.audit_seeds <= AUDITS_APART:
+            raise UserError("audit_seeds", f"is {self.audit_seeds}, expected 1 to {AUDITS_APART}")
 
 
 def _check_seeds(culprit: str, seeds: Any) -> None:
@@ -219,7 +225,7 @@ class Comparison:
         job = f"audit{'-quick' if self.quick else ''}_{_plain(name)}-s{seed}"
         released = self.runs / f"released_{folder}"
         options = {"--labels": self.private_labels, "--aam": served, "--out": self.runs / job, "--workers": 1}
-        options["--seed"] = 10 * seed  # five attackers' seeds begin there
+        options |= {"--seed": AUDITS_APART * seed, "--seeds": self.p.audit_seeds}  # attackers' seeds begin there
         given = [str(part) for pair in options.items() for part in pair]
         command = ["-m", "splavu", "audit", "--raw", *map(str, self.raw_stores.values())]
         command += ["--released", *(str(released / path.name) for path in self.raw_stores.values()), *given]

@@ -76,6 +76,7 @@ def notes(
     others = "".join(f"; of {e.name} {_listed(e.seeds)}" for e in entries[1:] if e.seeds != comparison.p.seeds)
     said = [
         f"Data: {setting.ar_dataset} by {setting.ft_arch}, {where}. Seeds {_listed(comparison.p.seeds)}{others}.",
+        f"Audits: full, an audit a seed, attackers that draw trained with {comparison.p.audit_seeds} seeds in each.",
         "reduction: %, of the excess over chance under the strongest attackers, by the unit that gives most away [95 % "
         "interval: the mean of the audits' lower ends, and of their upper ends, draws of test people and attackers' "
         "seeds]. by clip: the same for single clips.",

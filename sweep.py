@@ -38,7 +38,6 @@ from splavu import cli, operating_points, params, recipes, runs
 from splavu.anonymize import load_anonymizer, weights_hash
 from splavu.attackers import ATTACKERS
 from splavu.audit.examination import served_alone
-from splavu.audit.material import file_hash
 from splavu.errors import UserError, nearest
 from splavu.guarantees import budget_of
 from splavu.operating_points import Bench, Measured, Point
@@ -120,18 +119,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     baselines = {c.name: c for c in candidates(p.baselines, p.base)}
     if twice := families.keys() & baselines.keys():
         raise UserError("baselines", f"'{min(twice)}' is a candidate too", "leave it out")
+    if closed := [c.name for c in families.values() if c.method]:
+        problem = f"'{closed[0]}' is a closed form of splavu fit, which no parameter file makes"
+        raise UserError("candidates", problem, "list it among the baselines, or write it as a recipe: fa_arch = ...")
     everyone = [*families.values(), *baselines.values()]
     for candidate in everyone:
         if candidate.seeds is not None and not (isinstance(candidate.seeds, tuple) and candidate.seeds):
             raise UserError("seeds", f"of '{candidate.name}' are {candidate.seeds!r}", "write a tuple such as (0, 1)")
         if strange := set(seeds_of(candidate, p)) - set(p.seeds):
             raise UserError("seeds", f"of '{candidate.name}' hold {min(strange)}, the sweep's don't", "add it to seeds")
-    bench_params(p)  # the data is there, before anything is trained
+    settings = bench_params(p)
+    bench = bench_of(json.dumps(settings))  # read here too: a fault shows before anything is trained
+    settings["data"] = bench.fingerprint
     run.record(p)
 
     outcomes = make(everyone, p, run, jobs=args.jobs, device=args.device, quiet=args.quiet)
     made = [c for c in everyone if all(outcomes[c.folder(seed)].state == "done" for seed in seeds_of(c, p))]
-    found = measure(made, p, run, jobs=args.jobs)
+    found = measure(made, p, run, settings, jobs=args.jobs)
     points = [point_of(c, found, p, run, eligible=c.name in families) for c in made]
     text, chosen = conclude(points, families, p, run)
     print(text)
@@ -165,10 +169,9 @@ def make(
 
 
 def measure(
-    made: Sequence[Candidate], p: SweepParams, run: runs.RunFolder, *, jobs: int
+    made: Sequence[Candidate], p: SweepParams, run: runs.RunFolder, settings: Mapping[str, Any], *, jobs: int
 ) -> dict[tuple[str, int], Measured]:
     """Name and seed -> what was found; what was found before, of the same weights and data, is read."""
-    settings = bench_params(p)
     tasks = [Task(RAW, seed, None, run.path / RAW / f"measured-s{seed}.npz") for seed in p.seeds]
     for candidate in made:
         for seed in seeds_of(candidate, p):
@@ -213,7 +216,6 @@ def bench_params(p: SweepParams) -> dict[str, Any]:
         "encoder": base.ft_arch,
         "data_root": root,
         "val_split": base.val_split,
-        "stores": {name: file_hash(path) for name, path in stores.items()},
         "attackers": list(p.attackers),
         "num_resamples": p.num_resamples,
         "max_train_rows": p.max_train_rows,
@@ -227,7 +229,7 @@ def _alone() -> None:
 
 
 @functools.cache
-def _bench(settings: str) -> Bench:
+def bench_of(settings: str) -> Bench:
     """The people and their features, read once a process."""
     s = json.loads(settings)
     rows, classes = {}, {}
@@ -261,7 +263,7 @@ def measured_once(settings: Mapping[str, Any], task: Task) -> Measured:
             if kept["stamp"].item() == stamp:
                 return Measured.of({name: kept[name] for name in kept.files if name != "stamp"})
     serve = np.asarray if anonymizer is None else served_alone(anonymizer, "cpu")
-    found = _bench(json.dumps(settings, sort_keys=True)).measure(serve, seed=task.seed)
+    found = bench_of(json.dumps({k: v for k, v in settings.items() if k != "data"})).measure(serve, seed=task.seed)
     content = io.BytesIO()
     np.savez(content, stamp=np.asarray(stamp), **found.arrays())
     runs.write_bytes(task.target, content.getvalue())
@@ -285,7 +287,7 @@ def point_of(
         [found[candidate.name, seed] for seed in seeds],
         [found[RAW, seed] for seed in seeds],
         budget=budget_of(architecture),
-        eligible=eligible and candidate.method is None,
+        eligible=eligible,
     )
 
 
@@ -370,7 +372,7 @@ def chosen_file(candidate: Candidate, chosen: Point, p: SweepParams) -> str:
     defaults = {f.name: f.default for f in dataclasses.fields(AnonymizerParams)}
     changes = {} if p.data_root is None else {"data_root": p.data_root}
     seed = seeds_of(candidate, p)[0] if candidate.needs_seed else 0  # as it was made to be measured
-    resolved = candidate.parameters(seed=seed, **changes)
+    resolved = candidate.parameters(seed=seed, run_id=f"{p.run_id}/chosen", **changes)
     times = f"{chosen.num_seeds} seed{'s' * (chosen.num_seeds > 1)}"
     lines = [
         f"# Chosen by `python -m splavu sweep` on validation people, {times}: gives away least of",

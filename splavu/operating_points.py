@@ -10,6 +10,8 @@ Shapes: S seeds, R draws of people, A attributes, D feature width, C classes.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,6 +130,18 @@ class Bench:
             distinct=len(counts),
             entropy=float(-(shares @ np.log2(shares))) if len(counts) < FEW * len(released.test) else float("nan"),
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all features, labels and names."""
+        digest = hashlib.sha256(json.dumps(sorted(self.classes.items())).encode())
+        arrays = [getattr(rows, f.name) for rows in (self.train, self.judged) for f in dataclasses.fields(rows)]
+        for _, videos in sorted(self.long_videos.items()):
+            arrays += [*videos.features, *videos.labels]
+        for array in arrays:
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def dealt(self, seed: int) -> AttackData:
         """The training people in two, by seed; validation people are judged."""

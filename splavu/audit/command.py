@@ -10,7 +10,10 @@ import argparse
 import os
 from pathlib import Path
 
+from splavu.errors import UserError
+
 HELP = "what released features leak, under the strongest attackers"
+NUM_SEEDS = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-clips", type=int, default=64, help="of a longer video, as many evenly spaced ones")
     parser.add_argument("--out", type=Path, help="folder for evidence.json and report.html")
     parser.add_argument("--seed", type=int, default=0, help="first of the seeds, and of the dealing of people")
+    parser.add_argument(
+        "--seeds", type=int, default=NUM_SEEDS, help=f"how many, of attackers that draw (default {NUM_SEEDS})"
+    )
     parser.add_argument("--workers", type=int, help="processes (default: one a core, at most 8)")
 
 
@@ -51,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     from splavu.audit.summary import summary
     from splavu.runtime import pick_device
 
+    if args.seeds < 1:
+        raise UserError("--seeds", f"{args.seeds} train no attacker", "give at least 1")
     attributes = [name.strip() for name in args.attributes.split(",")] if args.attributes else None
     table = read_table(args.labels, args.groups, attributes=attributes)
     others = {role: path for role, path in (("groups", args.groups), ("aam", args.aam)) if path is not None}
@@ -71,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     options = (
         Options.quickly(seeds=(args.seed,), **changes)
         if args.quick
-        else Options(seeds=tuple(range(args.seed, args.seed + 5)), **changes)
+        else Options(seeds=tuple(range(args.seed, args.seed + args.seeds)), **changes)
     )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # attackers are small; more threads cost more than they give

@@ -231,10 +231,15 @@ def _strongest(
     gallery, probes, people, names = np.asarray(gallery)[rows], np.asarray(probes)[rows], people[rows], names[rows]
     met = names[:, None] != names[None]  # [N, N]
     labels = (people[:, None] == people[None])[met].astype(np.float64)
-    merits = [metrics.auc(labels, cosines(c.probes(probes), c.gallery(gallery))[met]) for c in candidates]
-    if np.isnan(merits).all():
+    if len(np.unique(labels)) < 2:
         raise UserError("validation", "has no mated or no non-mated pair", "give several people, several videos each")
-    return candidates[int(np.nanargmax(merits))]
+    merits = [_merit(labels, cosines(c.probes(probes), c.gallery(gallery))[met]) for c in candidates]
+    return candidates[0 if np.isnan(merits).all() else int(np.nanargmax(merits))]
+
+
+def _merit(labels: np.ndarray, similarity: np.ndarray) -> float:  # [n], [n]
+    """Area under the ROC; NaN for a metric that finds all alike, or it would be preferred to any that errs a little."""
+    return np.nan if np.ptp(similarity) == 0 else metrics.auc(labels, similarity)
 
 
 def _some_people(people: np.ndarray) -> np.ndarray:  # [N] -> [n] rows

@@ -202,7 +202,7 @@ def test_a_second_run_measures_nothing_and_says_the_same(world, swept, here, mon
         )
         for seed in seeds
     }
-    monkeypatch.setattr(sweep, "_bench", None)  # whoever measures calls it
+    monkeypatch.setattr(sweep.Bench, "measure", None)  # whoever measures calls it
     assert again(world) == 0
     first = {name: (here / name).read_bytes() for name in ("sweep.json", "sweep.md", "chosen.py")}
     assert kept(here) == before
@@ -278,7 +278,11 @@ def test_where_nothing_could_be_made_there_is_an_empty_table(world, here, capsys
         ("num_resamples = 10", "give no interval"),
         ("baselines = ({'fa_arch': 'eraser', 'erase_rank': 4},)", "'eraser-r4' is a candidate too"),
         ("seeds = (0,)", "seeds: of 'quantizer-b4' hold 1, the sweep's don't"),
-        ("candidates = ({'fit': 'leace', 'name': 'one', 'seeds': 0},)", "seeds: of 'one' are 0; write a tuple"),
+        (
+            "candidates = ({'fa_arch': 'eraser', 'erase_rank': 4, 'name': 'one', 'seeds': 0},)",
+            "seeds: of 'one' are 0; write a tuple",
+        ),
+        ("candidates = ({'fit': 'leace', 'name': 'one'},)", "candidates: 'one' is a closed form of splavu fit"),
         ("probes = ('moment',)", "did you mean 'moments'"),
         ("data_root = 'nowhere'", "no such"),
         ("ad_dataset = 'xd_violence'", "a probe reads it"),
