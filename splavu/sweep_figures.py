@@ -8,15 +8,18 @@ from pathlib import Path
 from splavu.figures import ALONE, CHANCE, RAW, canvas, saved
 from splavu.operating_points import Point, front
 
-COLOURS = (RAW, ALONE, "#e9b44c", "#588157", "#9d4edd", "#c1121f", "#457b9d", "#6d6875", "#2a9d8f", "#bc6c25")
-MARKERS = "osD^vP*X<>"
+COLOURS = (
+    RAW, ALONE, "#e9b44c", "#588157", "#9d4edd", "#c1121f", "#457b9d", "#6d6875", "#2a9d8f", "#bc6c25", "#ff006e",
+    "#8ac926", "#1d3557", "#b5838d", "#606c38",
+)  # fmt: skip
+MARKERS = "osD^vP*X<>hdp8H"
 
 
 def trade_offs(points: Sequence[Point], path: Path, *, chosen: str | None, most_lost: float) -> Path:
     """A colour a recipe; what may be lost is shaded, the front a line, the chosen point ringed."""
     families = list(dict.fromkeys(one.family for one in points))
     bounded = any(one.budget is not None for one in points)
-    figure, axes = canvas(6.4 + 4.6 * bounded, 4.8, 1 + bounded)
+    figure, axes = canvas(6.4 + 4.6 * bounded, 5.2, 1 + bounded)
     plane = axes[0]
     plane.axhspan(-100 * most_lost, 0, color="#2a9d8f", alpha=0.09, linewidth=0)
     plane.axhline(0, color=CHANCE, linewidth=0.8)
@@ -39,9 +42,9 @@ def trade_offs(points: Sequence[Point], path: Path, *, chosen: str | None, most_
             100 * best.worst.value, -100 * best.most_lost.value, "o", markersize=15, markerfacecolor="none",
             markeredgecolor="#222222", label=f"chosen: {chosen}",
         )  # fmt: skip
-    plane.set_xlabel("leakage left under the strongest attackers, % of raw features' (less is better)")
+    plane.set_xlabel("leakage left under the strongest attackers, % of raw features'")
     plane.set_ylabel("worst use against raw features, points")
-    plane.legend(fontsize=7.5, frameon=False, loc="lower right")
+    figure.legend(*plane.get_legend_handles_labels(), fontsize=7.5, frameon=False, loc="outside lower left", ncols=6)
     if bounded:
         rate, top = axes[1], axes[1].twinx()
         shown = sorted((one for one in points if one.budget is not None), key=lambda one: one.budget)
