@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from splavu.fitting import METHODS
 PART_OF = {
     "erase_rank": "eraser",
     "bits": "quantizer",
+    "code_space": "quantizer",
+    "code_dims": "quantizer",
     "noise_sd": "noise",
     "window": "encoder",
     "bottleneck": "encoder",
@@ -44,12 +46,16 @@ SHORT = {
     "privacy_objective": "",
     "noise_sd": "sd",
     "bottleneck": "d",
+    "code_space": "",
+    "code_dims": "d",
 }
 """Settings in names."""
 TABLES = {"eraser": ("static", "labels"), "quantizer": ("labels",), "leace": ("private",), "orthogonal": ("private",),
           "inlp": ("private",)}  # fmt: skip
 """Closed form -> what it is fitted to besides features."""
 CHECKPOINT = "model_temp.pth"
+LEFT_OUT = 0.5
+"""Share of the actions that a `Candidate.twin` is not shown."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,16 @@ class Candidate:
         if self.method is not None:
             return self.method in ("quantizer", "random", "noise")
         parts = recipes.parse(self.parameters().fa_arch)
-        return recipes.trained_part(parts) is not None or "quantizer" in parts
+        drawn = self.settings.get("left_out_actions")
+        return bool(drawn) or recipes.trained_part(parts) is not None or "quantizer" in parts
+
+    @property
+    def twin(self) -> Candidate:
+        """The same, but not shown half of the actions; itself, if it is a closed form that reads no recipe."""
+        if self.method is not None:
+            return self
+        settings = {**self.settings, "left_out_actions": LEFT_OUT}
+        return replace(self, name=f"{self.name}-unseen", settings=settings)
 
     def job(self, runs: Path, run_root: Path, *, seed: int = 0, **changes: Any) -> Job:
         """The command that makes it, in a run folder of its own below `runs`."""

@@ -7,6 +7,7 @@ changes (a closed form) is made once, but still judged once a seed.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ RAW = "raw"
 """The first row: features as the encoder gives them."""
 Task = Literal["ar", "tad", "ad"]
 TASKS: tuple[Task, ...] = ("ar", "tad", "ad")
+TRAININGS_APART = 100
+"""Seeds of further trainings of a detector are so far from the first one's."""
 AUDITS_APART = 10
 """First seeds of two audits are so far apart: no attacker is seeded twice."""
 
@@ -53,11 +56,15 @@ class CompareParams:
     audit_seeds: int = 5
     """Of the attackers that draw, in each audit; there is an audit a seed."""
     tasks: tuple[Task, ...] = TASKS
+    ad_trainings: int = 1
+    """Of MGFN for each seed: its figure moves by points between trainings, so the mean of three says little."""
 
     def __post_init__(self) -> None:
         if not self.candidates:
             raise UserError("candidates", "are none", 'write {"fa_arch": ...} or {"fit": ...}')
         _check_seeds("seeds", self.seeds)
+        if not 1 <= self.ad_trainings <= 10:
+            raise UserError("ad_trainings", f"is {self.ad_trainings}, expected 1 to 10")
         if not 1 <= self.audit_seeds <= AUDITS_APART:
             raise UserError("audit_seeds", f"is {self.audit_seeds}, expected 1 to {AUDITS_APART}")
 
@@ -189,10 +196,14 @@ class Comparison:
             for seed in seeds:
                 add("release", seed, self._release(candidate.folder(seed), served[seed]))
                 add("audit", seed, self._audit(name, seed, candidate.folder(seed), served[seed]))
-        for task, job in (("tad", self._tridet), ("ad", self._mgfn)):
+        for task, job, times in (("tad", self._tridet, 1), ("ad", self._mgfn, self.p.ad_trainings)):
             if task in self.tasks:
-                for seed in seeds:
-                    add(task, seed, job(name, seed, served[seed], after[seed]))
+                for again, seed in itertools.product(range(times), seeds):
+                    add(
+                        task,
+                        seed + TRAININGS_APART * again,
+                        job(name, seed + TRAININGS_APART * again, served[seed], after[seed]),
+                    )
         return entry
 
     # Jobs. `served` is the checkpoint, None for raw features; `after` the job that makes it.

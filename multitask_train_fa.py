@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -45,6 +46,8 @@ from splavu.optimizers import adamw
 from splavu.processes import SINGLE, Processes, connect
 from splavu.tasks import ActionRecognition, AdversarialAttributes, Task
 
+FITTED = ("erase_rank", "bits", "code_space", "code_dims", "noise_sd", "bottleneck")
+"""Parameters that checkpoints repeat beside what was fitted."""
 RELEASED = "model_released.pth"
 """Where a recipe has parts behind the trained one: the chosen checkpoint's anonymizer with them."""
 
@@ -89,8 +92,15 @@ class AnonymizerParams(EngineParams):
     """Of the eraser: directions removed."""
     bits: int | None = None
     """Of the quantizer: budget of a clip."""
+    code_space: recipes.CodeSpace | None = None
+    """Of the quantizer: where distances are measured. 'actions' (None): where they differ, the fewest bits for them and
+    little for anything else; 'features': in the directions of largest variance, which leaves unseen tasks alive."""
+    code_dims: int | None = None
+    """Of the quantizer: how many directions; None is actions - 1, or what holds 90 % of the variance."""
     noise_sd: float | None = None
     """Of the noise: in standard deviations of each dimension."""
+    left_out_actions: float = 0.0
+    """Share of the actions, drawn by seed, that the anonymizer isn't shown: to measure what is left of them."""
     batch_as_sequence: bool = False
     """The reference's mode: a batch is one sequence. Its numbers don't hold for a feature served alone."""
     saved_fa_model: str | None = None
@@ -189,6 +199,10 @@ class AnonymizerParams(EngineParams):
         ):
             if getattr(self, name) < 1:
                 raise UserError(name, f"{getattr(self, name)} is less than 1", "give at least 1")
+        if not 0 <= self.left_out_actions < 1:
+            raise UserError("left_out_actions", f"{self.left_out_actions} is no share", "give 0 to leave out none")
+        if self.code_dims is not None and self.code_dims < 1:
+            raise UserError("code_dims", f"{self.code_dims} is less than 1", "give at least 1")
         if self.critic_reset < 0:
             raise UserError("critic_reset", f"{self.critic_reset} is negative", "give epochs, or 0 for never")
         self._check_recipe()
@@ -212,6 +226,8 @@ class AnonymizerParams(EngineParams):
             ("erase_rank", "eraser"),
             ("bits", "quantizer"),
             ("noise_sd", "noise"),
+            ("code_space", "quantizer"),
+            ("code_dims", "quantizer"),
             ("window", "encoder"),
             ("bottleneck", "encoder"),
         ):
@@ -320,7 +336,8 @@ def anonymizer_of(p: AnonymizerParams, examples: recipes.Examples | None) -> Ano
 def _cook(
     p: AnonymizerParams, parts: Sequence[str], examples: recipes.Examples, *, trained: Anonymizer | None = None
 ) -> Anonymizer:
-    options = {"erase_rank": p.erase_rank, "bits": p.bits, "noise_sd": p.noise_sd}
+    options = {"erase_rank": p.erase_rank, "bits": p.bits, "noise_sd": p.noise_sd, "code_dims": p.code_dims}
+    options |= {} if p.code_space is None else {"code_space": p.code_space}
     return recipes.cook(parts, examples, trained=trained, seed=p.seed, **options)
 
 
@@ -328,7 +345,7 @@ def notes_of(p: AnonymizerParams, anonymizer: Anonymizer, examples: recipes.Exam
     """What checkpoints say of closed forms and constants that were taken from the training features."""
     notes: dict[str, Any] = {}
     if any(part not in recipes.TRAINED for part in recipes.parse(recipes.spelled(anonymizer.architecture))):
-        options = {name: getattr(p, name) for name in ("erase_rank", "bits", "noise_sd", "bottleneck")}
+        options = {name: getattr(p, name) for name in FITTED}
         notes["fitted"] = recipes.fitting_record(anonymizer, examples, options)
     if p.consistency == "relative":
         notes["feature_variance"] = examples.variance
@@ -359,13 +376,15 @@ def _clips(p: AnonymizerParams, processes: Processes) -> tuple[Stream, Stream]:
     needs_classes = p.compares_within_classes or any(part not in recipes.TRAINED for part in p.parts)
     if needs_classes and dataset_spec(p.ar_dataset, data_root=p.data_root).multi_label:
         raise UserError("ar_dataset", f"labels of '{p.ar_dataset}' are no actions", "name a data set of actions")
+    shown = shown_actions(p)
     source = Stream(
         open_dataset(
             p.ar_dataset,
             "train",
             encoder=p.ft_arch,
             data_root=p.data_root,
-            with_labels=reads_classes or needs_classes,
+            classes=shown,
+            with_labels=reads_classes or needs_classes or shown is not None,
             static_frames=p.static_frames or (p.fb_frame_pool if p.fits and "eraser" in p.parts else 0),
             seed=p.seed,
         ),
@@ -380,7 +399,8 @@ def _clips(p: AnonymizerParams, processes: Processes) -> tuple[Stream, Stream]:
             p.val_split,
             encoder=p.ft_arch,
             data_root=p.data_root,
-            with_labels=reads_classes,
+            with_labels=reads_classes or shown is not None,
+            classes=shown,
             draw=EvenClips(p.num_modes if p.ft_ar_loss_weight else 1),
             static_frames=0 if p.ft_ar_loss_weight else p.static_frames,
         ),
@@ -389,6 +409,19 @@ def _clips(p: AnonymizerParams, processes: Processes) -> tuple[Stream, Stream]:
         device=processes.device,
     )
     return source, validation
+
+
+def shown_actions(p: AnonymizerParams) -> frozenset[int] | None:
+    """The actions whose videos the anonymizer learns from; None: all."""
+    if not p.left_out_actions:
+        return None
+    labels = open_dataset(p.ar_dataset, "train", encoder=p.ft_arch, data_root=p.data_root).labels
+    actions = np.unique(np.asarray(labels))
+    count = round(p.left_out_actions * len(actions))
+    if not 0 < count < len(actions) - 1:
+        problem = f"{p.left_out_actions:g} of {len(actions)} actions leaves out {count}"
+        raise UserError("left_out_actions", problem, "leave out one at least, and two to learn from")
+    return frozenset(np.random.default_rng(p.seed).permutation(actions)[count:].tolist())
 
 
 def _temporal_action_detection(p: AnonymizerParams, device: torch.device) -> Task:

@@ -29,10 +29,10 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import config
-from candidates import Candidate, candidates
+from candidates import LEFT_OUT, Candidate, candidates
 from feature_dl import dataset_spec, open_dataset, privacy_rows
 from long_videos_of_use import with_anomalies, with_moments
-from multitask_train_fa import AnonymizerParams
+from multitask_train_fa import AnonymizerParams, shown_actions
 from reproduction_runs import Outcome, run_all
 from splavu import cli, operating_points, params, recipes, runs
 from splavu.anonymize import load_anonymizer, weights_hash
@@ -62,8 +62,9 @@ class SweepParams:
     """Likewise; shown, but never chosen."""
     data_root: str | None = None
     """Another one than that of `base`."""
-    probes: tuple[Literal["moments", "anomalies"], ...] = ("moments", "anomalies")
-    """Uses besides actions, on training videos of tad_dataset and ad_dataset (`splavu.use_probes`)."""
+    probes: tuple[Literal["unseen", "moments", "anomalies"], ...] = ("unseen", "moments", "anomalies")
+    """Uses besides actions (`splavu.use_probes`): 'unseen' makes each candidate once more from half of the actions, and
+    asks for the others; 'moments' and 'anomalies' are on training videos of tad_dataset and ad_dataset."""
     tad_dataset: str = "thumos14"
     tad_config: str = "tridet/thumos_demo.yaml"
     """Says how steps lie in time."""
@@ -102,6 +103,10 @@ class Task:
     """None: raw features."""
     target: Path
     """Where the measurement is kept."""
+    twin: Path | None
+    """Of the candidate that wasn't shown some of the actions; None: raw features."""
+    left_out: frozenset[int]
+    """Those actions; empty where nobody asks."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,19 +134,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if strange := set(seeds_of(candidate, p)) - set(p.seeds):
             raise UserError("seeds", f"of '{candidate.name}' hold {min(strange)}, the sweep's don't", "add it to seeds")
     settings = bench_params(p)
-    bench = bench_of(json.dumps(settings))  # read here too: a fault shows before anything is trained
+    bench = bench_of(_read_by(settings))  # read here too: a fault shows before anything is trained
     settings["data"] = bench.fingerprint
     run.record(p)
 
     outcomes = make(everyone, p, run, jobs=args.jobs, device=args.device, quiet=args.quiet)
-    made = [c for c in everyone if all(outcomes[c.folder(seed)].state == "done" for seed in seeds_of(c, p))]
+    made = [c for c in everyone if not faults(c, outcomes, p)]
     found = measure(made, p, run, settings, jobs=args.jobs)
     points = [point_of(c, found, p, run, eligible=c.name in families) for c in made]
     text, chosen = conclude(points, families, p, run)
     print(text)
     for candidate in everyone:
-        if candidate not in made:
-            failed = next(o for s in seeds_of(candidate, p) if (o := outcomes[candidate.folder(s)]).state != "done")
+        for failed in faults(candidate, outcomes, p)[:1]:
             print(f"{candidate.name}: could not be made ({failed.detail or failed.state})")
     print(f"\nsweep: {run.path / 'sweep.md'}")
     return 0 if chosen and len(made) == len(everyone) else 1
@@ -152,6 +156,17 @@ def seeds_of(candidate: Candidate, p: SweepParams) -> tuple[int, ...]:
     return candidate.seeds or p.seeds
 
 
+def with_twin(candidate: Candidate, p: SweepParams) -> tuple[Candidate, ...]:
+    """What has to be made of a candidate."""
+    return (candidate, candidate.twin) if "unseen" in p.probes else (candidate,)
+
+
+def faults(candidate: Candidate, outcomes: Mapping[str, Outcome], p: SweepParams) -> list[Outcome]:
+    """Of what couldn't be made of a candidate."""
+    every = (outcomes[one.folder(seed)] for seed in seeds_of(candidate, p) for one in with_twin(candidate, p))
+    return [one for one in every if one.state != "done"]
+
+
 def make(
     everyone: Sequence[Candidate], p: SweepParams, run: runs.RunFolder, *, jobs: int, device: str, quiet: bool
 ) -> dict[str, Outcome]:
@@ -160,8 +175,9 @@ def make(
     wanted = {}
     for candidate in everyone:
         for seed in seeds_of(candidate, p):
-            job = candidate.job(run.path.resolve(), Path(config.RUNS).resolve(), seed=seed, **changes)
-            wanted.setdefault(job.name, job)
+            for one in with_twin(candidate, p):
+                job = one.job(run.path.resolve(), Path(config.RUNS).resolve(), seed=seed, **changes)
+                wanted.setdefault(job.name, job)
     environment = {"SPLAVU_DATA": str(config.DATA), "SPLAVU_FEATURES": str(config.FEATURES)}
     environment = {name: str(Path(path).resolve()) for name, path in environment.items()}
     environment["SPLAVU_RUNS"] = str(Path(config.RUNS).resolve())
@@ -172,11 +188,13 @@ def measure(
     made: Sequence[Candidate], p: SweepParams, run: runs.RunFolder, settings: Mapping[str, Any], *, jobs: int
 ) -> dict[tuple[str, int], Measured]:
     """Name and seed -> what was found; what was found before, of the same weights and data, is read."""
-    tasks = [Task(RAW, seed, None, run.path / RAW / f"measured-s{seed}.npz") for seed in p.seeds]
+    left_out = {seed: left_out_actions(p, settings, seed) for seed in p.seeds}
+    tasks = [Task(RAW, seed, None, run.path / RAW / f"measured-s{seed}.npz", None, left_out[seed]) for seed in p.seeds]
     for candidate in made:
         for seed in seeds_of(candidate, p):
-            checkpoint = candidate.checkpoint(run.path, seed)
-            tasks.append(Task(candidate.name, seed, checkpoint, checkpoint.parent / f"measured-s{seed}.npz"))
+            checkpoint, twin = (one.checkpoint(run.path, seed) for one in (candidate, with_twin(candidate, p)[-1]))
+            target = checkpoint.parent / f"measured-s{seed}.npz"
+            tasks.append(Task(candidate.name, seed, checkpoint, target, twin, left_out[seed]))
     context = get_context("spawn")  # a copy of a process whose thread pools have run may wait for ever
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_alone) as pool:
         measured = pool.map(functools.partial(measured_once, settings), tasks)
@@ -184,6 +202,17 @@ def measure(
         for task, one in zip(tasks, tqdm(measured, total=len(tasks), desc="measured", dynamic_ncols=True), strict=True):
             found[task.name, task.seed] = one
     return found
+
+
+def left_out_actions(p: SweepParams, settings: Mapping[str, Any], seed: int) -> frozenset[int]:
+    """What a candidate's twin of this seed is not shown."""
+    if "unseen" not in p.probes:
+        return frozenset()
+    base = params.read_file(config.HERE / p.base)
+    changes = {"seed": seed, "data_root": settings["data_root"], "left_out_actions": LEFT_OUT}
+    shown = shown_actions(params.build(AnonymizerParams, {**base, **changes}, source=p.base))
+    bench = bench_of(_read_by(settings))
+    return frozenset(bench.classes.values()) - shown
 
 
 def bench_params(p: SweepParams) -> dict[str, Any]:
@@ -205,7 +234,8 @@ def bench_params(p: SweepParams) -> dict[str, Any]:
     for path in stores.values():
         if not Path(path).is_file():
             raise UserError(path, "no such store of features", "extract it, or name another data_root")
-    for row in ({"moments": p.tad_dataset, "anomalies": p.ad_dataset}[probe] for probe in p.probes):
+    long_videos = {"moments": p.tad_dataset, "anomalies": p.ad_dataset}
+    for row in (long_videos[probe] for probe in p.probes if probe in long_videos):
         for path in untrimmed_spec(row).paths(base.ft_arch, root):
             if not path.exists():
                 raise UserError(path, "isn't there, and a probe reads it", "make it, or leave the probe out of probes")
@@ -228,6 +258,11 @@ def _alone() -> None:
     threadpool_limits(1)
 
 
+def _read_by(settings: Mapping[str, Any]) -> str:
+    """The settings that say what is read, as a key."""
+    return json.dumps({name: value for name, value in settings.items() if name != "data"}, sort_keys=True)
+
+
 @functools.cache
 def bench_of(settings: str) -> Bench:
     """The people and their features, read once a process."""
@@ -244,7 +279,7 @@ def bench_of(settings: str) -> Bench:
         "moments": lambda: with_moments(tad_dataset, s["encoder"], tad_config, s["data_root"]),
         "anomalies": lambda: with_anomalies(ad_dataset, s["encoder"], s["data_root"]),
     }
-    long_videos = {probe: read[probe]() for probe in s["probes"]}
+    long_videos = {probe: read[probe]() for probe in s["probes"] if probe in read}
     return Bench(train, judged, classes, long_videos, tuple(s["attackers"]), **options)
 
 
@@ -255,15 +290,17 @@ def _labelled(rows: Any, classes: Mapping[str, int]) -> Any:
 
 def measured_once(settings: Mapping[str, Any], task: Task) -> Measured:
     """The measurement of a task, and kept; or the one that was kept."""
-    anonymizer = None if task.checkpoint is None else load_anonymizer(task.checkpoint)
-    stamp = {**settings, "seed": task.seed, "weights": None if anonymizer is None else weights_hash(anonymizer)}
+    both = [None if path is None else load_anonymizer(path) for path in (task.checkpoint, task.twin)]
+    weights = [None if one is None else weights_hash(one) for one in both]
+    stamp = {**settings, "seed": task.seed, "weights": weights[0], "twin": weights[1] if task.left_out else None}
     stamp = json.dumps(stamp, sort_keys=True)
     if task.target.is_file():
         with np.load(task.target, allow_pickle=False) as kept:
             if kept["stamp"].item() == stamp:
                 return Measured.of({name: kept[name] for name in kept.files if name != "stamp"})
-    serve = np.asarray if anonymizer is None else served_alone(anonymizer, "cpu")
-    found = bench_of(json.dumps({k: v for k, v in settings.items() if k != "data"})).measure(serve, seed=task.seed)
+    serve, other = (np.asarray if one is None else served_alone(one, "cpu") for one in both)
+    bench = bench_of(_read_by(settings))
+    found = bench.measure(serve, seed=task.seed, unseen=(other, task.left_out) if task.left_out else None)
     content = io.BytesIO()
     np.savez(content, stamp=np.asarray(stamp), **found.arrays())
     runs.write_bytes(task.target, content.getvalue())
@@ -356,7 +393,8 @@ def markdown(
         table(header, rows),
         "Leakage is the excess of the strongest attackers' average precision over chance, linkage that of rank-1, each "
         "as a share of raw features'. Uses, in per cent, and in brackets what is gained or lost against raw features: "
-        "top-1 of actions, mean average precision of moments, ROC-AUC of anomalies, all by linear heads "
+        "top-1 of actions, and of those that the anonymizer, made once more, was not shown (unseen), mean average "
+        "precision of moments, ROC-AUC of anomalies, all by linear heads "
         "(`splavu/use_probes.py`). On validation people (long videos: on training videos held out), "
         f"mean over seeds {', '.join(map(str, p.seeds))}; brackets hold 95 %, from draws of people and seeds.\n",
         "![Use against leakage, and both against the budget of bits](sweep.png)\n",

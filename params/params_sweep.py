@@ -6,7 +6,7 @@
 run_id = "demo/sweep"
 base = "params/params_robust.py"  # where candidates start from, and the data
 seeds = (0, 1, 2)
-most_lost = 2.0  # points, of actions, moments and anomalies each
+most_lost = 2.0  # points of each use: actions, actions that the candidate wasn't shown, moments, anomalies
 
 _once = (0,)  # for what takes long, and for baselines
 _trained = {
@@ -22,10 +22,22 @@ _trained = {
 }
 
 candidates = (
-    {"fa_arch": "eraser", "erase_rank": (32, 64, 96, 128)},
-    {"fa_arch": "quantizer", "bits": (6, 7, 8, 10, 12, 14)},
-    {"fa_arch": "eraser+quantizer", "erase_rank": (64, 96), "bits": (8, 10, 12, 14)},
-    {"fa_arch": "eraser+noise", "erase_rank": 64, "noise_sd": (0.5, 1.0)},
+    # what still pictures tell, erased
+    {"fa_arch": "eraser", "erase_rank": (32, 64, 96)},
+    # a budget of bits spent on telling the actions apart
+    {"fa_arch": "quantizer", "bits": (7, 8, 10)},
+    {"fa_arch": "eraser+quantizer", "erase_rank": 64, "bits": (8, 10)},
+    # a budget spent on whatever varies most once appearance is erased
+    {
+        "name": "eraser+codes",
+        "fa_arch": "eraser+quantizer",
+        "code_space": "features",
+        "code_dims": 32,
+        "erase_rank": (32, 64),
+        "bits": (16, 20, 24),
+    },
+    {"fa_arch": "eraser+noise", "erase_rank": 64, "noise_sd": 0.5},
+    # trained
     {
         "name": "encoder+conditional",
         "fa_arch": "encoder",
@@ -35,20 +47,20 @@ candidates = (
         **_trained,
     },
     {
-        "name": "encoder+critic",
+        "name": "encoder+critic-w3",
         "fa_arch": "encoder",
         "bottleneck": 48,
         "privacy_objective": "critic",
-        "fb_loss_weight": (1, 3, 10),
+        "fb_loss_weight": 3,
         **_trained,
     },
     {
-        "name": "eraser+encoder+critic",
+        "name": "eraser+encoder+critic-w1",
         "fa_arch": "eraser+encoder",
         "erase_rank": 64,
         "bottleneck": 48,
         "privacy_objective": "critic",
-        "fb_loss_weight": (1, 3),
+        "fb_loss_weight": 1,
         **_trained,
     },
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,11 +103,14 @@ def open_split(
     labels_root: str | Path,
     encoder: str,
     with_labels: bool = True,
+    classes: Container[int] | None = None,
     static_frames: int = 0,
     draw: RandomClip | EvenClips = RandomClip(),  # noqa: B008  frozen
     seed: int = 0,
 ) -> FeatureDataset:
     """The data set of one catalogue row and split; opens only the files that are asked for.
+
+    With labels, `classes` takes only the videos of some classes.
 
     Raises:
         UserError: A store or label file is missing or damaged, has another width than the encoder, or labels and
@@ -127,6 +130,8 @@ def open_split(
         if not spec.multi_label and (beyond := [key for key in keys if labels[key] >= spec.num_classes]):
             problem = f"'{beyond[0]}' has class {labels[beyond[0]]}, but there are {spec.num_classes}, counted from 0"
             raise UserError(source, problem, "check the label file")
+        if classes is not None:
+            keys = [key for key in keys if labels[key] in classes]
     if static is not None:
         for key in keys:
             if key not in static:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,8 +99,14 @@ class Bench:
     num_swaps: int = 200
     max_train_rows: int = 20_000
 
-    def measure(self, serve: Serve, *, seed: int = 0) -> Measured:
-        """Attack what `serve` releases, link it, and train heads on it. The seed deals people and seeds attackers."""
+    def measure(self, serve: Serve, *, seed: int = 0, unseen: tuple[Serve, Container[int]] | None = None) -> Measured:
+        """Attack what `serve` releases, link it, and train heads on it.
+
+        Args:
+            serve: The anonymizer.
+            seed: Deals people and seeds attackers.
+            unseen: The anonymizer that wasn't shown some of the actions, and which: for a head that tells these apart.
+        """
         raw = self.dealt(seed)
         released = raw.mapped(serve)
         with tqdm(disable=True) as progress:
@@ -119,6 +125,13 @@ class Bench:
         _, counts = np.unique(released.test.features, axis=0, return_counts=True)
         shares = counts / counts.sum()
         uses = {"actions": use_probes.actions(released, self.classes, self.num_resamples)}
+        if unseen is not None:
+            other, left_out = unseen
+            kept = {
+                n: r.take(np.flatnonzero([self.classes[v] in left_out for v in r.videos]))
+                for n, r in raw.splits.items()
+            }
+            uses["unseen"] = use_probes.actions(AttackData(**kept).mapped(other), self.classes, self.num_resamples)
         for name, videos in self.long_videos.items():
             uses[name] = getattr(use_probes, name)(videos, serve, self.num_resamples)
         return Measured(

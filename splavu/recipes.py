@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ ORDER = (("eraser",), ("transformer", "mlp", "encoder"), ("quantizer",), ("noise
 """The places of a recipe, and what may stand there."""
 PLACE = {part: place for place, parts in enumerate(ORDER) for part in parts}
 TRAINED = ORDER[1]
+CodeSpace = Literal["actions", "features"]
 MOST_CLIPS = 100_000
 """Clips that closed forms are fitted to, evenly taken of more: a hundred for each direction of the widest encoder."""
 
@@ -136,6 +137,8 @@ def cook(
     trained: Anonymizer | None = None,
     erase_rank: int | None = None,
     bits: int | None = None,
+    code_space: CodeSpace = "actions",
+    code_dims: int | None = None,
     noise_sd: float | None = None,
     seed: int = 0,
 ) -> Anonymizer:
@@ -147,6 +150,9 @@ def cook(
         trained: The part to be trained, fresh. A bottleneck of it starts at the principal components.
         erase_rank: Directions that the eraser removes.
         bits: The quantizer's budget of a clip.
+        code_space: Where it measures distances: 'actions', the directions in which they differ, which keeps them at the
+            fewest bits and next to nothing else; 'features', those of largest variance, whatever they tell.
+        code_dims: How many; None is actions - 1, or what holds 90 % of the variance.
         noise_sd: In standard deviations of each dimension. The key is drawn at random.
         seed: Of k-means.
 
@@ -161,7 +167,8 @@ def cook(
             )  # fmt: skip
             stage: Anonymizer = AffineAnonymizer.of(made.center, made.inward, made.outward, method="eraser")
         elif part == "quantizer":
-            made = erasure.discriminant_codes(examples.features, examples.classes, shared_out(bits), seed=seed)
+            classes = examples.classes if code_space == "actions" else None
+            made = erasure.discriminant_codes(examples.features, classes, shared_out(bits), dims=code_dims, seed=seed)
             stage = Quantizer.of(made.center, made.inward, made.outward, made.codebooks)
         elif part == "noise":
             stage = GaussianNoise.of(erasure.deviations(examples.features), sd=noise_sd)
