@@ -82,6 +82,7 @@ def test_recipes_may_vary_too(base):
         ({"fa_arch": "encoder", "bottleneck": 8, "privacy_objective": "critic", "fb_loss_weight": 3},
          ["encoder-d8-critic-w3"]),
         ({"fa_arch": "encoder", "num_layers_fa": 1}, ["encoder-num_layers_fa1"]),
+        ({"fa_arch": "quantizer", "bits": 5, "code_space": "features", "code_dims": 8}, ["quantizer-b5-features-d8"]),
         ({"fit": "pca", "keep": (16, 32)}, ["pca-keep16", "pca-keep32"]),
         ({"fit": "leace"}, ["leace"]),
         ({"name": "mine", "fa_arch": "quantizer", "bits": 5}, ["mine"]),  # what doesn't vary isn't told
@@ -113,6 +114,8 @@ def test_settings_of_parts_that_a_recipe_lacks_are_dropped_from_the_base_alone(o
     assert settings(candidate)["erase_rank"] == "None"  # the command drops it, too
     with pytest.raises(UserError, match="erase_rank: is given, but fa_arch = 'quantizer' has no part eraser"):
         candidates([{"fa_arch": "quantizer", "bits": 5, "erase_rank": 3}], base)
+    with pytest.raises(UserError, match="code_dims: is given"):
+        candidates([{"fa_arch": "eraser", "code_dims": 3}], base)
     with pytest.raises(UserError, match="bottleneck: is given"):
         candidates([{"fa_arch": "eraser", "bottleneck": 3}], base)
 
@@ -198,6 +201,30 @@ def test_own_seeds_are_kept_apart_from_settings(one):
     assert candidate.seeds == (0, 2)
     assert "seeds" not in candidate.settings
     assert one(fa_arch="quantizer", bits=3).seeds is None
+
+
+# Twins, which are not shown some actions.
+
+
+@pytest.mark.parametrize("entry", [{"fa_arch": "eraser"}, {"fa_arch": "quantizer", "bits": 3, "seeds": (0, 2)}])
+def test_a_twin_is_the_same_in_a_folder_of_its_own_but_for_the_actions_it_is_shown(one, entry):
+    candidate = one(**entry)
+    twin = candidate.twin
+    assert twin.needs_seed  # the seed draws the actions, even where it changes nothing else
+    assert {twin.folder(0), twin.folder(1)}.isdisjoint({candidate.folder(0), candidate.folder(1)})
+    assert (twin.base, twin.seeds) == (candidate.base, candidate.seeds)
+    changed = {**vars(twin.parameters()), "left_out_actions": 0.0}
+    assert twin.parameters().left_out_actions == 0.5
+    assert changed == vars(candidate.parameters())
+    given = settings(twin, seed=3)
+    assert (given["left_out_actions"], given["seed"]) == ("0.5", "3")
+    assert given["run_id"].strip("'\"") == f"sweep/{twin.folder(3)}"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_closed_form_of_fit_has_no_twin_but_itself(one, method):
+    candidate = one(fit=method)
+    assert candidate.twin is candidate
 
 
 # Commands.

@@ -131,6 +131,19 @@ def test_catalogue_opens_only_what_is_asked_for(study):
         open_dataset("hmdb51", "train", encoder="demo", with_labels=False, static_frames=10)
 
 
+def test_a_split_may_be_opened_for_some_classes(study):
+    whole = open_dataset("hmdb51", "train", encoder="demo")
+    some = open_dataset("hmdb51", "train", encoder="demo", classes={1, 3}, static_frames=10)
+    assert set(some.labels.tolist()) == {1, 3} < set(whole.labels.tolist())
+    expected = [key for key, label in zip(whole.keys, whole.labels.tolist(), strict=True) if label in (1, 3)]
+    assert list(some.keys) == expected
+    places = [list(whole.keys).index(key) for key in expected]
+    for number, place in enumerate(places):
+        np.testing.assert_array_equal(
+            some.clips.rows[some.clips.start[number]], whole.clips.rows[whole.clips.start[place]]
+        )
+
+
 def test_public_class_is_the_catalogue_row(study):
     dataset = HMDBFeaturesDataset("train", encoder="demo", return_fb_frames=True)
     features, label, name, pair = dataset[0]

@@ -1,18 +1,24 @@
 """Recipes: their grammar, what they are fitted to, what checkpoints say of them, and training that respects them."""
 
+import dataclasses
 import math
+import re
 import types
 
 import numpy as np
 import pytest
 import torch
 from conftest import NUM_ACTIONS
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 
 import model_loaders
-from multitask_train_fa import AnonymizerParams, build, train
-from splavu import checkpoints, recipes
+import multitask_train_fa
+from feature_dl import open_dataset
+from multitask_train_fa import AnonymizerParams, build, shown_actions, train
+from splavu import checkpoints, erasure, params, recipes
 from splavu.anonymize import load_anonymizer
+from splavu.anonymizers import Quantizer
 from splavu.errors import UserError
 from splavu.guarantees import guarantees
 from splavu.loop import fit
@@ -52,6 +58,11 @@ def test_recipes_are_read_in_order():
         ({"bottleneck": 3}, "bottleneck: is given, but fa_arch = 'transformer' has no part encoder"),
         ({"fa_arch": "eraser", "erase_rank": 3, "saved_fa_model": "x.pth"}, "leaves nothing to do"),
         ({"fa_arch": "mlp+noise", "saved_fa_model": "x.pth"}, "noise_sd: is missing"),
+        ({"code_space": "features"}, "code_space: is given, but fa_arch = 'transformer' has no part quantizer"),
+        ({"fa_arch": "eraser", "erase_rank": 3, "code_dims": 3}, "code_dims: is given, but fa_arch = 'eraser' has no"),
+        ({"fa_arch": "quantizer", "bits": 3, "code_dims": 0}, "code_dims: 0 is less than 1"),
+        ({"left_out_actions": 1.0}, "left_out_actions: 1.0 is no share"),
+        ({"left_out_actions": -0.5}, "left_out_actions: -0.5 is no share"),
         ({"critic_steps": 0}, "critic_steps: 0 is less than 1"),
         ({"critic_reset": -1}, "critic_reset: -1 is negative"),
         ({**CRITIC, "ssl": False, "pa_dataset": "vp_hmdb"}, "'critic' learns without labels"),
@@ -112,6 +123,95 @@ def test_a_closed_form_is_written_like_a_training_and_is_what_it_says(study):
         train(params_of(fa_arch="eraser+quantizer", erase_rank=8, bits=4), SINGLE)
     again = train(params_of(fa_arch="eraser+quantizer", erase_rank=8, bits=4), SINGLE, restart=True)
     assert again["fitted"]["released"]["bits_at_most"] == 4
+
+
+def same(one, other):
+    return all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+def test_codes_of_what_varies_most_lie_among_principal_components_and_read_no_class(study):
+    examples = recipes.Examples.of(build(params_of()).clips.dataset)
+
+    def cooked(examples, **options):
+        return recipes.cook(("quantizer",), examples, bits=4, seed=3, **options)
+
+    made = cooked(examples, code_space="features", code_dims=5)
+    codes = erasure.discriminant_codes(examples.features, None, (16,), dims=5, seed=3)
+    assert same(made, Quantizer.of(codes.center, codes.inward, codes.outward, codes.codebooks))
+    with torch.no_grad():
+        released = made.eval()(torch.from_numpy(examples.features)).numpy()
+    pca = PCA(5, svd_solver="full").fit(examples.features)
+    np.testing.assert_allclose(pca.inverse_transform(pca.transform(released)), released, atol=1e-4)
+    for classes in (None, np.random.default_rng(0).permutation(examples.classes)):
+        assert same(made, cooked(dataclasses.replace(examples, classes=classes), code_space="features", code_dims=5))
+    assert not same(made, cooked(examples, code_dims=5))
+
+
+@pytest.mark.parametrize(
+    ("options", "dims"),
+    [({}, NUM_ACTIONS - 1), ({"code_dims": 2}, 2), ({"code_space": "features", "code_dims": 7}, 7)],
+)
+def test_checkpoints_name_the_space_of_their_codes(study, options, dims):
+    content = checkpoints.read(train(params_of(fa_arch="quantizer", bits=3, **options), SINGLE)["checkpoint"])
+    assert content["fa_architecture"]["subspace_dim"] == dims
+    assert content["fitted"]["options"] == {"bits": 3, **options}
+
+
+def test_an_unknown_space_of_codes_is_told():
+    given = {"run_id": "t", "ft_arch": "demo", "ar_dataset": "hmdb51", "fa_arch": "quantizer", "bits": 3}
+    with pytest.raises(UserError, match="code_space"):
+        params.build(AnonymizerParams, {**given, "code_space": "feature"}, source="t")
+
+
+# Actions that are left out.
+
+
+def action(video):
+    """As the study deals them."""
+    return int(video.split("_")[1]) % NUM_ACTIONS
+
+
+@pytest.mark.parametrize("changes", [{}, {"ft_ar_loss_weight": 0.0}, {"fa_arch": "quantizer", "bits": 3}])
+def test_of_actions_that_are_left_out_no_video_is_shown(study, changes):
+    p = params_of(left_out_actions=0.5, **changes)
+    shown = shown_actions(p)
+    every = open_dataset("hmdb51", "train", encoder="demo").keys
+    source = build(p).clips.dataset
+    assert len(shown) == 2
+    assert set(source.keys) == {video for video in every if action(video) in shown} < set(every)
+    assert len(build(params_of(**changes)).clips.dataset) == len(every)
+
+
+def test_the_seed_draws_what_is_left_out():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            multitask_train_fa, "open_dataset", lambda *_, **__: types.SimpleNamespace(labels=[3, 3, 8, 5, 9])
+        )
+        drawn = [shown_actions(params_of(left_out_actions=0.25, seed=seed)) for seed in [0, *range(30)]]
+        assert shown_actions(params_of()) is None
+    assert drawn[0] == drawn[1]
+    assert set(drawn) == {frozenset({3, 5, 8, 9}) - {one} for one in (3, 5, 8, 9)}
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.1, 0), (0.75, 3), (0.95, 4)])
+def test_shares_that_leave_nothing_out_or_nothing_to_compare_are_refused(study, share, count):
+    said = f"left_out_actions: {share} of 4 actions leaves out {count}"
+    with pytest.raises(UserError, match=re.escape(said)):
+        train(params_of(fa_arch="quantizer", bits=3, left_out_actions=share), SINGLE)
+    assert not (study.runs / "t/model_temp.pth").exists()
+
+
+def test_a_closed_form_is_fitted_to_what_is_shown_alone(study):
+    whole, part = (
+        train(params_of(fa_arch="quantizer", bits=3, left_out_actions=share, run_id=f"of{share}"), SINGLE)
+        for share in (0.0, 0.5)
+    )
+    assert not same(load_anonymizer(whole["checkpoint"]), load_anonymizer(part["checkpoint"]))
+    examples = recipes.Examples.of(build(params_of()).clips.dataset)
+    seen = np.isin(examples.classes, list(shown_actions(params_of(left_out_actions=0.5))))
+    examples = dataclasses.replace(examples, features=examples.features[seen], classes=examples.classes[seen])
+    assert same(load_anonymizer(part["checkpoint"]), recipes.cook(("quantizer",), examples, bits=3))
+    assert part["fitted"]["clips"] == seen.sum() < len(seen)
 
 
 def test_training_behind_an_eraser_leaves_it_alone_and_brings_nothing_back(study):
