@@ -170,6 +170,9 @@ class Comparison:
                 _check_seeds(f"seeds of '{candidate.name}'", candidate.seeds)
         seeds = {candidate.name: candidate.seeds or self.p.seeds for candidate in found}
         needed = tuple(sorted({seed for some in seeds.values() for seed in some}))  # to compare with
+        if self.p.ad_trainings > 1 and needed[-1] >= TRAININGS_APART:
+            problem = f"{needed[-1]} is a further training's, of ad_trainings = {self.p.ad_trainings}"
+            raise UserError("seeds", problem, f"take seeds below {TRAININGS_APART}")
         jobs: dict[str, Job] = {}
         entries = [self._entry(RAW, None, needed, jobs)]
         entries += [self._entry(candidate.name, candidate, seeds[candidate.name], jobs) for candidate in found]
