@@ -15,6 +15,7 @@ from conftest import WIDTH, write_study
 from splavu.__main__ import main
 from splavu.anonymizers import build_anonymizer
 from splavu.attackers import ATTACKERS
+from splavu.audit import examination
 from splavu.audit.examination import Options
 from splavu.errors import UserError
 from splavu.labels import VISPR_ATTRIBUTES
@@ -127,6 +128,8 @@ def test_a_failed_gate_is_exit_code_3(study, tmp_path, capsys):
         (("--attributes", "subject"), "'subject' holds other values than 0, 1 and nothing"),
         (("--margin", "0.7"), "--margin: is 0.7, expected between 0 and 0.5"),
         (("--raw", "{train}"), "--raw: has no 'subject"),
+        (("--seeds", "0"), "--seeds: 0 train no attacker; give at least 1"),
+        (("--seeds", "-1"), "--seeds: -1 train no attacker"),
     ],
 )
 def test_bad_input_is_told_in_a_line(study, more, message):
@@ -158,3 +161,27 @@ def test_a_full_audit_has_seven_families_and_five_seeds():
     assert {"logistic", "svm", "neighbours", "kernel", "mlp", "mlp_large", "trees"} <= set(options.families)
     assert "attention" in options.set_families
     assert all(len(options.seeds) >= 5 for name in options.families if ATTACKERS[name].stochastic)
+
+
+class Examined(Exception):
+    """Ends an audit where it would begin."""
+
+
+@pytest.mark.parametrize(
+    ("more", "seeds"),
+    [
+        ((), (0, 1, 2, 3, 4)),
+        (("--seeds", "2"), (0, 1)),
+        (("--seeds", "3", "--seed", "20"), (20, 21, 22)),
+        (("--seeds", "3", "--seed", "20", "--quick"), (20,)),
+    ],
+)
+def test_as_many_seeds_as_asked_for_begin_at_the_first(study, monkeypatch, more, seeds):
+    def examine(_, options, **__):
+        raise Examined(options)
+
+    monkeypatch.setattr(examination, "examine", examine)
+    given = [part for part in arguments(study, *more[: -1 if "--quick" in more else None]) if part != "--quick"]
+    with pytest.raises(Examined) as ended:
+        main([*given, "--quick"] if "--quick" in more else given)
+    assert ended.value.args[0].seeds == seeds

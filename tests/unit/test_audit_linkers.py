@@ -134,6 +134,29 @@ def test_features_that_teach_nothing_are_told():
         unlearnt_metric("mahalanobis", features)
 
 
+def test_a_metric_that_finds_all_alike_is_not_preferred_to_one_that_errs_a_little():
+    """Validation features of which the metric that tells people apart gets most pairs the wrong way round."""
+    alike = Metric(lambda rows: np.ones((len(rows), 1)), lambda rows: np.ones((len(rows), 1)), "alike")
+    rows = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1], [0.1, 1.0]])
+    people, own = np.array([0, 0, 1, 1]), np.arange(4)
+    errs = Metric(np.asarray, np.asarray, "errs")
+    for candidates in ([alike, errs], [errs, alike]):
+        assert linkers._strongest(candidates, rows, rows, people, own) is errs
+    better = Metric(lambda x: rows[[0, 0, 3, 3]], lambda x: rows[[0, 0, 3, 3]], "better")
+    assert linkers._strongest([alike, errs, better], rows, rows, people, own) is better
+    assert linkers._strongest([alike, alike], rows, rows, people, own) is alike
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_features_that_are_all_alike_link_nobody(value):
+    features, people = draw(1)
+    held_out, others = draw(2)
+    metric = strongest_metric(features, people, (np.full_like(held_out, value), others))
+    judged, judged_people = (part[:40] for part in draw(3))
+    assert np.isfinite(metric.probes(judged)).all()
+    assert len(judged_people) == len(metric.gallery(judged))
+
+
 def test_of_many_validation_features_whole_people_are_kept(monkeypatch):
     monkeypatch.setattr(linkers, "MOST_ROWS", 50)
     features, people = draw(2)

@@ -134,6 +134,35 @@ def test_every_job_has_its_seed_and_serves_features_alone(compared, here):
     assert "--aam" not in (*jobs["thumos_demo_raw-s3"].commands[0], *jobs["mgfn_raw-s3"].commands[0])
 
 
+def test_further_trainings_of_mgfn_have_seeds_and_names_of_their_own(compared):
+    jobs, entries = compared(ad_trainings=3).built
+    once = compared().built[0]
+    by_name = {job.name: job for job in jobs}
+    assert [job for job in jobs if not job.name.startswith("mgfn_")] == [
+        job for job in once if not job.name.startswith("mgfn_")
+    ]
+    _, one, two = entries
+    assert one.jobs["ad"] == {s: f"mgfn_one-s{s}" for s in (0, 1, 100, 101, 200, 201)}
+    assert two.jobs["ad"] == {s: f"mgfn_two-s{s}" for s in (0, 100, 200)}
+    assert set(entries[0].jobs["ad"]) == set(one.jobs["ad"])  # raw features, to compare with
+    for seed, name in one.jobs["ad"].items():
+        (command,) = by_name[name].commands
+        assert (option(command, "--seed"), option(command, "--model-name")) == (str(seed), name)
+        assert by_name[name].after == (f"one-s{seed % 100}",)
+        assert f"one-s{seed % 100}" in option(command, "--aam")  # another detector, the same anonymizer
+
+
+def test_audits_have_as_many_seeds_as_asked_for_and_no_two_share_one(compared):
+    jobs = {job.name: job for job in compared(audit_seeds=10, seeds=(0, 1, 2)).built[0]}
+    drawn = []
+    for seed in (0, 1, 2):
+        (command,) = jobs[f"audit_one-s{seed}"].commands
+        assert option(command, "--seeds") == "10"
+        first = int(option(command, "--seed"))
+        drawn += range(first, first + 10)
+    assert len(set(drawn)) == len(drawn)
+
+
 def test_a_trained_one_is_served_by_the_checkpoint_that_its_training_chooses(compared):
     jobs = {job.name: job for job in compared(THREE).built[0]}
     assert option(jobs["head_a.b-s1"].commands[0], "saved_fa_model") == "{checkpoint of a+b-s1}"
@@ -465,6 +494,11 @@ def test_a_job_keeps_its_seconds_and_hands_on_its_checkpoint(tmp_path):
         ("candidates = ({'name': 'a+b', 'fit': 'leace'}, {'name': 'a.b', 'fit': 'leace'})", "share the folder"),
         ("data_root = 'nowhere'", "every audit reads it"),
         ("seed = 1", "did you mean 'seeds'"),
+        ("ad_trainings = 0", "ad_trainings: is 0, expected 1 to 10"),
+        ("ad_trainings = 11", "ad_trainings: is 11, expected 1 to 10"),
+        ("ad_trainings = 2\nseeds = (0, 100)", "seeds: 100 is a further training's"),
+        ("audit_seeds = 0", "audit_seeds: is 0, expected 1 to 10"),
+        ("audit_seeds = 11", "audit_seeds: is 11, expected 1 to 10"),
     ],
 )
 def test_bad_parameters_are_told_in_one_line(file, line, said):
@@ -483,5 +517,5 @@ def test_the_list_that_comes_with_it_is_sound(world, here, tmp_path):
         (tmp_path / name).symlink_to(origin)
     p = params.load(config.HERE / compare.PARAMS, CompareParams, [f"data_root={tmp_path}"])
     _, entries = Comparison(p, here).built
-    assert [entry.name for entry in entries[:4]] == ["raw", "recommended", "eraser-unlabelled", "published"]
-    assert [entry.name for entry in entries if entry.seeds == p.seeds] == ["raw", "recommended", "published"]
+    assert [entry.name for entry in entries[:4]] == ["raw", "recommended", "published", "eraser+quantizer"]
+    assert [entry.name for entry in entries if entry.seeds == p.seeds] == ["raw", "recommended"]

@@ -340,6 +340,68 @@ def test_what_few_vectors_tell_is_counted(bench, codes):
     assert found.entropy <= made.bits
 
 
+def test_a_use_of_actions_that_were_not_shown_is_measured_of_these_alone(bench, raw):
+    """The other anonymizer has lost what tells two actions apart: a head on these two then guesses."""
+    first, second = TELLS_ACTIONS.start, TELLS_ACTIONS.start + 1
+    left_out = frozenset({0, 1})
+    found = {
+        name: bench.measure(np.asarray, unseen=(other, left_out))
+        for name, other in (("raw", np.asarray), ("blind", without([first, second])))
+    }
+    assert list(found["raw"].uses) == ["actions", "unseen", "anomalies"]
+    assert "unseen" not in raw.uses
+    assert found["raw"].uses["unseen"].value == 1.0
+    assert found["raw"].uses["unseen"].chance == 0.5  # each of two, of four, is in one video in two of theirs
+    assert found["raw"].uses["unseen"].drawn.shape == (DRAWS,)
+    assert found["blind"].uses["unseen"].value < 0.8
+    kept = found["blind"].arrays()
+    for name, value in raw.arrays().items():  # nothing else is asked of the other anonymizer
+        np.testing.assert_array_equal(kept[name], value)
+    other_two = bench.measure(np.asarray, unseen=(without([first, second]), frozenset({2, 3})))
+    assert other_two.uses["unseen"].value == 1.0  # what it lost isn't needed for these
+
+
+def changed(rows: Rows, field: str) -> Rows:
+    """With another value in the last place of a field."""
+    array = getattr(rows, field).copy()
+    place = (-1,) * array.ndim
+    array[place] = "p_else"[: array.dtype.itemsize // 4] if array.dtype.kind == "U" else array[place] + 1
+    return dataclasses.replace(rows, **{field: array})
+
+
+@pytest.mark.parametrize("split", ["train", "judged"])
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Rows)])
+def test_a_fingerprint_is_of_every_row(bench, split, field):
+    other = dataclasses.replace(bench, **{split: changed(getattr(bench, split), field)})
+    assert other.fingerprint != bench.fingerprint
+
+
+@pytest.mark.parametrize("field", ["features", "labels"])
+def test_a_fingerprint_is_of_every_long_video(bench, field):
+    videos = bench.long_videos["anomalies"]
+    arrays = [array.copy() for array in getattr(videos, field)]
+    arrays[-1].flat[-1] += 1
+    for other in (arrays, getattr(videos, field)[:-1]):
+        long_videos = {"anomalies": dataclasses.replace(videos, **{field: other})}
+        assert dataclasses.replace(bench, long_videos=long_videos).fingerprint != bench.fingerprint
+    assert dataclasses.replace(bench, long_videos={}).fingerprint != bench.fingerprint
+
+
+def test_a_fingerprint_is_of_actions_and_of_nothing_that_attackers_do(bench):
+    name = next(iter(bench.classes))
+    assert dataclasses.replace(bench, classes={**bench.classes, name: 3}).fingerprint != bench.fingerprint
+    before = bench.fingerprint
+    bench.dealt(5)
+    same = dataclasses.replace(
+        bench,
+        train=bench.train.take(np.arange(len(bench.train))),
+        classes=dict(reversed(bench.classes.items())),
+        attackers=("mlp",),
+        num_swaps=7,
+    )
+    assert same.fingerprint == bench.fingerprint == before
+
+
 def test_a_measurement_survives_a_file(raw):
     content = io.BytesIO()
     np.savez(content, **raw.arrays())
