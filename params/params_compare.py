@@ -43,12 +43,20 @@ candidates = (
         "num_epochs": 100,
         "seeds": _once,
     },
-    # erasing what still pictures tell, before a budget, without one, and without action labels
-    {"name": "eraser+quantizer", "fa_arch": "eraser+quantizer", "erase_rank": 64, "bits": 10, "seeds": _once},
+    # its parts: a budget for the actions alone, erasing alone, with and without action labels
+    {"name": "quantizer-8", "fa_arch": "quantizer", "bits": 8},
     {"name": "eraser", "fa_arch": "eraser", "erase_rank": 64, "seeds": _once},
     {"name": "eraser-unlabelled", "fit": "eraser", "rank": 64, "labels": None, "seeds": _once},
-    # a budget without action labels: of the directions of largest variance
-    {"name": "quantizer-unlabelled", "fit": "quantizer", "bits": 10, "dims": 16, "labels": None, "seeds": _once},
+    # erasing, then a budget for the actions
+    {
+        "name": "eraser+quantizer-8",
+        "fa_arch": "eraser+quantizer",
+        "erase_rank": 64,
+        "bits": 8,
+        "code_space": "actions",
+        "code_dims": None,
+        "seeds": _once,
+    },
     # closed forms that are given the private labels of the training people, which ours are not
     {"fit": "leace", "seeds": _once},
     {"fit": "orthogonal", "seeds": _once},
@@ -66,7 +74,7 @@ candidates = (
     {
         "name": "encoder+quantizer-critic",
         "fa_arch": "encoder+quantizer",
-        "bits": 8,
+        "bits": 20,
         "privacy_objective": "critic",
         **_trained,
     },
