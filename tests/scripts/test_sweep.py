@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, Study, write_study
+from conftest import NUM_ACTIONS, REPOSITORY, Study, write_study
 from untrimmed_world import add_untrimmed
 
 import config
@@ -22,6 +22,7 @@ from splavu.anonymize import load_anonymizer, weights_hash
 from splavu.errors import UserError
 from splavu.operating_points import Measured
 from splavu.processes import SINGLE
+from splavu.stores import FeatureStore
 
 BASE = """
 run_id = "base"
@@ -32,7 +33,11 @@ fa_arch = "eraser"
 erase_rank = 9
 data_root = "elsewhere"  # the sweep names another
 """
-CANDIDATES = ({"fa_arch": "eraser", "erase_rank": (4, 40)}, {"fa_arch": "quantizer", "bits": 4, "seeds": (1,)})
+CANDIDATES = (
+    {"fa_arch": "eraser", "erase_rank": 4, "seeds": (1,)},
+    {"fa_arch": "eraser", "erase_rank": 20},
+    {"fa_arch": "quantizer", "bits": 4, "seeds": (1,)},
+)
 SWEEP = f"""
 run_id = "swept"
 candidates = {CANDIDATES!r}
@@ -126,15 +131,15 @@ def test_everything_is_made_measured_and_told(swept, here):
     assert (here / "sweep.md").read_text().strip() in swept.stdout
     assert (here / "sweep.png").read_bytes()[:4] == b"\x89PNG"
     points = {point["name"]: point for point in result(here)["points"]}
-    assert list(points) == ["eraser-r4", "eraser-r40", "quantizer-b4", "leace"]
+    assert list(points) == ["eraser-r4", "eraser-r20", "quantizer-b4", "leace"]
     assert {name: point["num_seeds"] for name, point in points.items()} == {
-        "eraser-r4": 2, "eraser-r40": 2, "quantizer-b4": 1, "leace": 2,
+        "eraser-r4": 1, "eraser-r20": 2, "quantizer-b4": 1, "leace": 2,
     }  # fmt: skip
     for name, point in points.items():
-        assert set(point["uses"]) == set(point["lost"]) == {"actions", "moments", "anomalies"}
+        assert set(point["uses"]) == set(point["lost"]) == {"actions", "unseen", "moments", "anomalies"}
         assert set(point["leakage"]) == {"clip", "video"}
         assert f"| {name}" in swept.stdout
-    assert points["eraser-r40"]["leakage"]["clip"]["value"] < points["eraser-r4"]["leakage"]["clip"]["value"] < 1
+    assert points["eraser-r20"]["leakage"]["clip"]["value"] < points["eraser-r4"]["leakage"]["clip"]["value"] < 1
     assert (points["quantizer-b4"]["budget"], points["eraser-r4"]["budget"]) == (4.0, None)
     assert points["quantizer-b4"]["distinct"] <= 16
     assert points["quantizer-b4"]["entropy"] <= 4
@@ -144,24 +149,66 @@ def test_everything_is_made_measured_and_told(swept, here):
     assert volumes["all candidates"]["value"] >= max(volumes["eraser"]["value"], volumes["quantizer"]["value"])
 
 
+def action(video: str) -> int:
+    """As the study deals them."""
+    return int(video.split("_")[1]) % NUM_ACTIONS
+
+
+def test_of_each_candidate_another_is_made_that_is_not_shown_half_of_the_actions(swept, world, here):
+    assert {path.name for path in here.iterdir() if "unseen" in path.name} == {
+        "eraser-r4-unseen-s1", "eraser-r20-unseen-s0", "eraser-r20-unseen-s1", "quantizer-b4-unseen-s1"
+    }  # fmt: skip
+    p = params.load(world.root / "sweep.py", sweep.SweepParams)
+    store = FeatureStore(world.features / "features_hmdb_train_demo.h5")
+    videos = store.keys()
+    for seed in (0, 1):
+        left_out = sweep.left_out_actions(p, sweep.bench_params(p), seed)
+        assert left_out == set(np.random.default_rng(seed).permutation(NUM_ACTIONS)[:2].tolist())
+        shown = [store[video] for video in videos if action(video) not in left_out]
+        told = json.loads((here / f"eraser-r20-unseen-s{seed}/results.json").read_text())["fitted"]
+        assert (told["videos"], told["clips"]) == (len(shown), len(np.concatenate(shown)))
+    center = load_anonymizer(made_at(here, "quantizer-b4-unseen-s1")).center
+    np.testing.assert_allclose(center, np.concatenate(shown).mean(axis=0), atol=1e-5)  # of this and no other half
+    for folder, other in (("quantizer-b4-s1", "quantizer-b4-unseen-s1"), ("eraser-r4", "eraser-r4-unseen-s1")):
+        assert made(here, folder) != made(here, other)
+
+
+def test_use_for_actions_that_were_not_shown_is_told_beside_raw_features(swept, here):
+    for seed in (0, 1):
+        with np.load(here / f"raw/measured-s{seed}.npz", allow_pickle=False) as content:
+            assert content["uses/unseen/value"] == 1.0  # the study's actions are far apart
+            assert content["uses/unseen/chance"] < 0.7
+    points = {point["name"]: point for point in result(here)["points"]}
+    lost = {name: point["lost"]["unseen"]["value"] for name, point in points.items()}
+    assert lost["leace"] == lost["eraser-r4"] == 0.0
+    assert lost["quantizer-b4"] > 0.2  # sixteen vectors spent on other actions; told those, it lost none
+    assert points["quantizer-b4"]["lost"]["actions"]["value"] == 0.0
+
+
+def test_without_that_probe_no_other_is_made(world, here):
+    p = params.load(write(world, "probes = ('moments',)", name="shown.py"), sweep.SweepParams)
+    for candidate in sweep.candidates(p.candidates, p.base):
+        assert sweep.with_twin(candidate, p) == (candidate,)
+    assert sweep.left_out_actions(p, sweep.bench_params(p), 0) == frozenset()
+
+
 def test_the_best_candidate_is_chosen_and_a_better_baseline_is_not(swept, here):
     points = {point["name"]: point for point in result(here)["points"]}
     usable = {name: worst(point) for name, point in points.items() if most_lost(point) <= 0.05}
     assert min(usable, key=usable.get) == "leace"  # else this test says nothing
-    assert result(here)["chosen"] == min(usable.keys() - {"leace"}, key=usable.get) == "eraser-r40"
+    assert result(here)["chosen"] == min(usable.keys() - {"leace"}, key=usable.get) == "eraser-r20"
     assert "leace" not in result(here)["front"]
     assert re.search(r"^\| leace .* baseline +\|$", swept.stdout, flags=re.M)
-    assert re.search(r"^\| eraser-r40 .* chosen +\|$", swept.stdout, flags=re.M)
+    assert re.search(r"^\| eraser-r20 .* chosen +\|$", swept.stdout, flags=re.M)
 
 
 def test_a_recipe_among_the_baselines_is_not_chosen(world, swept, here):
-    moved = CANDIDATES[0] | {"erase_rank": 4}, CANDIDATES[0] | {"erase_rank": 40}
-    file = write(world, f"candidates = ({moved[0]!r},)", f"baselines = ({moved[1]!r},)", name="moved.py")
+    file = write(world, f"candidates = ({CANDIDATES[0]!r},)", f"baselines = ({CANDIDATES[1]!r},)", name="moved.py")
     assert sweep.main(["--params", file, "--quiet"]) == 0
     assert result(here)["chosen"] == "eraser-r4"
     assert result(here)["front"] == ["eraser-r4"]
     assert again(world) == 0
-    assert result(here)["chosen"] == "eraser-r40"
+    assert result(here)["chosen"] == "eraser-r20"
 
 
 def remade(here: Path, study: Study) -> str:
@@ -171,13 +218,17 @@ def remade(here: Path, study: Study) -> str:
     return weights_hash(load_anonymizer(train(dataclasses.replace(p, run_id=f"again{p.seed}"), SINGLE)["checkpoint"]))
 
 
+def made_at(here: Path, folder: str) -> str:
+    return json.loads((here / folder / "results.json").read_text())["checkpoint"]
+
+
 def made(here: Path, folder: str) -> str:
-    return weights_hash(load_anonymizer(json.loads((here / folder / "results.json").read_text())["checkpoint"]))
+    return weights_hash(load_anonymizer(made_at(here, folder)))
 
 
 def test_the_chosen_file_makes_the_chosen_one_again(world, swept, here):
     assert again(world) == 0
-    assert remade(here, world) == made(here, "eraser-r40")
+    assert remade(here, world) == made(here, "eraser-r20")
     assert "on validation people, 2 seeds:" in (here / "chosen.py").read_text()
 
 
@@ -195,8 +246,8 @@ def test_a_second_run_measures_nothing_and_says_the_same(world, swept, here, mon
         f"{folder}/measured-s{seed}.npz"
         for folder, seeds in (
             ("raw", (0, 1)),
-            ("eraser-r4", (0, 1)),
-            ("eraser-r40", (0, 1)),
+            ("eraser-r4", (1,)),
+            ("eraser-r20", (0, 1)),
             ("quantizer-b4-s1", (1,)),
             ("leace", (0, 1)),
         )
@@ -217,7 +268,7 @@ def test_what_is_kept_is_what_was_measured(world, swept, here):
         found = Measured.of({name: content[name] for name in content.files if name != "stamp"})
         stamp = json.loads(content["stamp"].item())
     assert (stamp["seed"], stamp["val_split"], stamp["attackers"]) == (1, "val", ["logistic"])
-    assert stamp["weights"] == weights_hash(load_anonymizer(here / "leace/model_temp.pth"))
+    assert stamp["weights"] == stamp["twin"] == weights_hash(load_anonymizer(here / "leace/model_temp.pth"))
     assert found.uses["actions"].drawn.shape == (100,)
     (point,) = (point for point in result(here)["points"] if point["name"] == "leace")
     assert found.distinct == point["distinct"] > 50
@@ -244,7 +295,7 @@ def test_nobody_within_the_limit_leaves_no_file_behind(world, swept, here, capsy
     assert not (here / "chosen.py").exists()
     assert result(here)["chosen"] is None
     assert "Chosen: none" in (here / "sweep.md").read_text()
-    assert "| eraser-r40" in capsys.readouterr().out
+    assert "| eraser-r20" in capsys.readouterr().out
 
 
 def test_what_fails_is_named_and_the_others_are_told(world, swept, here, capsys):
@@ -252,7 +303,7 @@ def test_what_fails_is_named_and_the_others_are_told(world, swept, here, capsys)
     assert sweep.main(["--params", file, "--quiet", "--device", "cpu"]) == 1
     shown = capsys.readouterr().out
     assert re.search(r"^pca-keep5000: could not be made \(exit code 2: .*keep: 5000 of 192", shown, flags=re.M)
-    assert [point["name"] for point in result(here)["points"]] == ["eraser-r4", "eraser-r40", "quantizer-b4"]
+    assert [point["name"] for point in result(here)["points"]] == ["eraser-r4", "eraser-r20", "quantizer-b4"]
     assert (here / "chosen.py").is_file()
 
 
@@ -277,7 +328,7 @@ def test_where_nothing_could_be_made_there_is_an_empty_table(world, here, capsys
         ("attackers = ()", "attackers: are none"),
         ("num_resamples = 10", "give no interval"),
         ("baselines = ({'fa_arch': 'eraser', 'erase_rank': 4},)", "'eraser-r4' is a candidate too"),
-        ("seeds = (0,)", "seeds: of 'quantizer-b4' hold 1, the sweep's don't"),
+        ("seeds = (0,)", "seeds: of 'eraser-r4' hold 1, the sweep's don't"),
         (
             "candidates = ({'fa_arch': 'eraser', 'erase_rank': 4, 'name': 'one', 'seeds': 0},)",
             "seeds: of 'one' are 0; write a tuple",
@@ -310,7 +361,7 @@ def test_bad_parameters_are_told_before_anything_is_made(world, here, lines, sai
 def test_a_base_that_no_sweep_can_start_from_is_told_in_one_line(world, here, monkeypatch, capsys, base, said):
     (world.root / "bad_base.py").write_text(base)
     lines = f"base = {str(world.root / 'bad_base.py')!r}", "probes = ()", 'run_id = "bad"'
-    own = 'candidates = ({"name": "one", "fit": "leace"},)'
+    own = 'candidates = ({"name": "one", "fa_arch": "mlp"},)'
     monkeypatch.setattr(sys, "argv", ["sweep"])
     file = write(world, *lines, own, "baselines = ()", name="bad.py")
     with pytest.raises(SystemExit) as left:
