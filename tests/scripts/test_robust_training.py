@@ -1,6 +1,7 @@
 """Recipes and critics as a user starts them: the script, its parameter file, several processes."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -11,9 +12,9 @@ from conftest import REPOSITORY
 SCRIPT = str(REPOSITORY / "multitask_train_fa.py")
 ROBUST = str(REPOSITORY / "params/params_robust.py")
 CRITIC = {
-    "run_id": "critic", "fa_arch": "encoder", "num_layers_fa": 1, "erase_rank": None, "privacy_objective": "critic",
-    "critic_steps": 2, "critic_reset": 1, "consistency": "relative", "fa_loss_weight": 10, "num_epochs": 3,
-    "batch_size_ar": 25, "val_freq": 2, "learning_rate_fa": 1e-3,
+    "run_id": "critic", "fa_arch": "encoder", "num_layers_fa": 1, "privacy_objective": "critic", "erase_rank": None,
+    "bits": None, "code_space": None, "code_dims": None, "critic_steps": 2, "critic_reset": 1,
+    "consistency": "relative", "fa_loss_weight": 10, "num_epochs": 3, "batch_size_ar": 25, "val_freq": 2, "learning_rate_fa": 1e-3,
 }  # fmt: skip  # 72 videos: batches of 25, 25, 22, which two processes can't halve
 
 
@@ -32,17 +33,19 @@ def run(study, *, processes=1, **changes):
 
 
 def test_the_recommended_setting_takes_no_epoch(study):
-    done = run(study)
+    done = run(study, bits=14)  # the file's 20 are two codebooks of 1024, more than this study has clips
     assert done.returncode == 0, done.stderr
     assert "fitted to" in done.stdout
-    assert "64 of 192 directions are removed" in done.stdout
+    assert "32 of 192 directions are removed" in done.stdout
+    assert "At most 14.00 bits" in done.stdout
     folder = study.runs / "demo/robust"
     assert {file.name for file in folder.iterdir()} == {
         "params.json", "versions.json", "results.json", "model_temp.pth"
     }  # fmt: skip
     assert json.loads((folder / "results.json").read_text())["epoch"] == 0
     content = torch.load(folder / "model_temp.pth", weights_only=True)
-    assert content["fa_architecture"]["rank"] == 64
+    eraser, quantizer = content["fa_architecture"]["stages"]
+    assert (eraser["rank"], math.prod(quantizer["codes"]), quantizer["subspace_dim"]) == (32, 2**14, 32)
 
 
 @pytest.mark.parametrize(
