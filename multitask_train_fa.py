@@ -212,6 +212,10 @@ class AnonymizerParams(EngineParams):
         if self.consistency == "relative" and not self.needs_clips:
             problem = "'relative' takes the variance of ar_dataset, which no term reads"
             raise UserError("consistency", problem, "give AR or privacy a weight, or take 'absolute'")
+        if self.left_out_actions and not self.needs_clips:
+            raise UserError(
+                "left_out_actions", "are those of ar_dataset, which no term reads", "give AR a weight, or 0"
+            )
 
     def _check_recipe(self) -> None:
         parts, recipe = self.parts, f"fa_arch = '{self.fa_arch}'"

@@ -63,6 +63,10 @@ def test_recipes_are_read_in_order():
         ({"fa_arch": "quantizer", "bits": 3, "code_dims": 0}, "code_dims: 0 is less than 1"),
         ({"left_out_actions": 1.0}, "left_out_actions: 1.0 is no share"),
         ({"left_out_actions": -0.5}, "left_out_actions: -0.5 is no share"),
+        (
+            {"left_out_actions": 0.5, "ft_ar_loss_weight": 0.0, "fb_loss_weight": 0.0, "ft_tad_loss_weight": 1.0},
+            "left_out_actions: are those of ar_dataset, which no term reads",
+        ),
         ({"critic_steps": 0}, "critic_steps: 0 is less than 1"),
         ({"critic_reset": -1}, "critic_reset: -1 is negative"),
         ({**CRITIC, "ssl": False, "pa_dataset": "vp_hmdb"}, "'critic' learns without labels"),
