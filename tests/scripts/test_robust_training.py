@@ -14,7 +14,8 @@ ROBUST = str(REPOSITORY / "params/params_robust.py")
 CRITIC = {
     "run_id": "critic", "fa_arch": "encoder", "num_layers_fa": 1, "privacy_objective": "critic", "erase_rank": None,
     "bits": None, "code_space": None, "code_dims": None, "critic_steps": 2, "critic_reset": 1,
-    "consistency": "relative", "fa_loss_weight": 10, "num_epochs": 3, "batch_size_ar": 25, "val_freq": 2, "learning_rate_fa": 1e-3,
+    "consistency": "relative", "fa_loss_weight": 10, "num_epochs": 3, "batch_size_ar": 25,
+    "val_freq": 2, "learning_rate_fa": 1e-3,
 }  # fmt: skip  # 72 videos: batches of 25, 25, 22, which two processes can't halve
 
 
