@@ -71,6 +71,8 @@ class Candidate:
     """A closed form of `splavu fit`."""
     seeds: tuple[int, ...] | None = None
     """None: the comparison's."""
+    family: str = ""
+    """The name that the candidates of an entry share."""
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -185,7 +187,7 @@ def _expanded(entry: Mapping[str, Any], base: str | Path) -> list[Candidate]:
         head = given_name or method or told.pop("fa_arch", "candidate")
         told.pop("fa_arch", None)
         name = "-".join([head, *(f"{SHORT.get(key, key)}{value}" for key, value in told.items())])
-        candidate = Candidate(name, chosen, base, method, seeds)
+        candidate = Candidate(name, chosen, base, method, seeds, head)
         if method is None:
             candidate.parameters()
         found.append(candidate)

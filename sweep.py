@@ -4,7 +4,7 @@
     python -m splavu sweep --params my_sweep.py --jobs 4      # killed, the same command goes on
 
 Every candidate is made, then attacked afresh and put to a fresh head, on *validation* people, for each seed. What comes
-out: table and curves (sweep.md, sweep.json), the Pareto front, the normalised hypervolume of each recipe, and the point
+out: table and curves (sweep.md, sweep.json), the Pareto front, the normalised hypervolume of each family, and the point
 to use as a parameter file (chosen.py): the one that gives away least of those that keep the action within `most_lost`
 points of raw features. Baselines are shown, and never chosen. Test people are not read; audit the chosen one on them.
 """
@@ -34,7 +34,7 @@ from feature_dl import dataset_spec, open_dataset, privacy_rows
 from long_videos_of_use import with_anomalies, with_moments
 from multitask_train_fa import AnonymizerParams, shown_actions
 from reproduction_runs import Outcome, run_all
-from splavu import cli, operating_points, params, recipes, runs
+from splavu import cli, operating_points, params, runs
 from splavu.anonymize import load_anonymizer, weights_hash
 from splavu.attackers import ATTACKERS
 from splavu.audit.examination import served_alone
@@ -320,7 +320,7 @@ def point_of(
     architecture = load_anonymizer(candidate.checkpoint(run.path, seeds[0])).architecture
     return operating_points.point(
         candidate.name,
-        recipes.spelled(architecture),
+        candidate.family,
         [found[candidate.name, seed] for seed in seeds],
         [found[RAW, seed] for seed in seeds],
         budget=budget_of(architecture),
@@ -399,7 +399,7 @@ def markdown(
         f"mean over seeds {', '.join(map(str, p.seeds))}; brackets hold 95 %, from draws of people and seeds.\n",
         "![Use against leakage, and both against the budget of bits](sweep.png)\n",
         "## Normalised hypervolume\n",
-        table(["recipe", "hypervolume"], volumes),
+        table(["family", "hypervolume"], volumes),
         operating_points.tradeoff.DEFINITION + ". The metric is that of the use that keeps least.",
     ]
     return "\n".join(parts)

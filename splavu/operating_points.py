@@ -171,7 +171,7 @@ class Point:
 
     name: str
     family: str
-    """Recipe or closed form."""
+    """What it was made as, with other settings."""
     num_seeds: int
     leakage: Mapping[str, Estimate]
     """By unit: excess of the strongest attackers over chance, mean over attributes, as a share of raw features'."""

@@ -16,7 +16,7 @@ MARKERS = "osD^vP*X<>hdp8H"
 
 
 def trade_offs(points: Sequence[Point], path: Path, *, chosen: str | None, most_lost: float) -> Path:
-    """A colour a recipe; what may be lost is shaded, the front a line, the chosen point ringed."""
+    """A colour a family; what may be lost is shaded, the front a line, the chosen point ringed."""
     families = list(dict.fromkeys(one.family for one in points))
     bounded = any(one.budget is not None for one in points)
     figure, axes = canvas(6.4 + 4.6 * bounded, 5.2, 1 + bounded)
