@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import NUM_ACTIONS, REPOSITORY, Study, write_study
+from threadpoolctl import threadpool_limits
 from untrimmed_world import add_untrimmed
 
 import config
@@ -215,7 +216,9 @@ def remade(here: Path, study: Study) -> str:
     """The weights that chosen.py leads to."""
     p = params.load(here / "chosen.py", AnonymizerParams)
     assert p.data_root == str(study.data)
-    return weights_hash(load_anonymizer(train(dataclasses.replace(p, run_id=f"again{p.seed}"), SINGLE)["checkpoint"]))
+    with threadpool_limits(1):  # as the sweep's jobs: more threads round otherwise
+        found = train(dataclasses.replace(p, run_id=f"again{p.seed}"), SINGLE)
+    return weights_hash(load_anonymizer(found["checkpoint"]))
 
 
 def made_at(here: Path, folder: str) -> str:
