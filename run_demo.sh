@@ -28,7 +28,7 @@ anomalies() { # NAME [--aam CHECKPOINT ...]: a fresh MGFN, trained and tested
     "${@:2}" --quiet
 }
 train_head() { small python train_ft.py --params params/params_demo_ft.py --quiet "$@"; }
-attack() { step python privacy_eval.py --params params/params_demo_fb.py --quiet "$@"; }
+attack() { small python privacy_eval.py --params params/params_demo_fb.py --quiet "$@"; }
 
 # 1. Videos of acting people, in the own layouts of HMDB51, VISPR, THUMOS14 and UCF-Crime.
 step python -m splavu synthesize --out "$DATA" --sets hmdb51,vispr,thumos14,ucf_crime --seed 0 --size small
