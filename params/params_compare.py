@@ -1,6 +1,6 @@
 # Which anonymizer? Ours, its rivals and the published adapter, made on one world, audited alike, put to the same tasks:
-#   python -m splavu compare --jobs 2              # killed, the same command goes on
-#   python -m splavu compare --dry-run             # what it takes, and the table so far
+#   python -m splavu compare --params params/params_compare.py --jobs 2   # killed, the same command goes on
+#   python -m splavu compare --dry-run                                    # what it takes, and the table so far
 # A full audit takes minutes, each of some twenty here: for a first look --quick.
 
 run_id = "compare"

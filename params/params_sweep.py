@@ -1,5 +1,5 @@
 # A sweep over anonymizers on the demo's features, judged on validation people:
-#   python -m splavu sweep
+#   python -m splavu sweep --params params/params_sweep.py
 # An entry is a family, a tuple of values a candidate each; "fit" names a closed form of `splavu fit`. Closed forms take
 # seconds each, trained ones minutes: leave out what you don't want.
 

@@ -517,5 +517,5 @@ def test_the_list_that_comes_with_it_is_sound(world, here, tmp_path):
         (tmp_path / name).symlink_to(origin)
     p = params.load(config.HERE / compare.PARAMS, CompareParams, [f"data_root={tmp_path}"])
     _, entries = Comparison(p, here).built
-    assert [entry.name for entry in entries[:4]] == ["raw", "recommended", "published", "eraser+quantizer"]
-    assert [entry.name for entry in entries if entry.seeds == p.seeds] == ["raw", "recommended"]
+    assert [entry.name for entry in entries[:4]] == ["raw", "recommended", "published", "quantizer-8"]
+    assert [entry.name for entry in entries if entry.seeds == p.seeds] == ["raw", "recommended", "quantizer-8"]
