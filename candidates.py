@@ -22,9 +22,9 @@ from typing import Any
 
 import config
 from feature_dl import dataset_spec
+from job_runs import checkpoint_of
+from jobs import Job, Served, assignments
 from multitask_train_fa import AnonymizerParams
-from reproduction import Job, literal
-from reproduction_runs import checkpoint_of
 from splavu import params, recipes
 from splavu.errors import UserError, nearest
 from splavu.fitting import METHODS
@@ -115,10 +115,8 @@ class Candidate:
         if self.method is not None:
             return Job(name, (self._fit(runs / name / CHECKPOINT, seed, changes),), CHECKPOINT)
         values = {**self.overrides, "seed": seed, **changes, "run_id": (runs / name).relative_to(run_root).as_posix()}
-        assignments = [part for key, value in values.items() for part in ("--set", f"{key}={literal(value)}")]
-        return Job(
-            name, (("multitask_train_fa.py", "--params", str(self.base), "--quiet", *assignments),), "results.json"
-        )
+        command = ("multitask_train_fa.py", "--params", str(self.base), "--quiet", *assignments(values))
+        return Job(name, (command,), "results.json")
 
     def folder(self, seed: int) -> str:
         """Name of its run folder; one for all seeds where they change nothing."""
@@ -129,10 +127,10 @@ class Candidate:
         made = runs / self.folder(seed)
         return made / CHECKPOINT if self.method else Path(json.loads((made / "results.json").read_text())["checkpoint"])
 
-    def served(self, runs: Path, seed: int) -> str:
-        """The same in commands of jobs after its own, before it is made."""
+    def served(self, runs: Path, seed: int) -> Served:
+        """The same for jobs after its own, before it is made."""
         name = self.folder(seed)
-        return str(runs / name / CHECKPOINT) if self.method else checkpoint_of(name)
+        return Served(str(runs / name / CHECKPOINT) if self.method else checkpoint_of(name), made_by=name)
 
     def _fit(self, out: Path, seed: int, changes: Mapping[str, Any]) -> tuple[str, ...]:
         p = params.build(AnonymizerParams, {**params.read_file(self.base), **changes}, source=self.base)

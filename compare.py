@@ -22,8 +22,8 @@ import config
 from comparison import CompareParams, Comparison, Entry
 from comparison_results import Row, rows_of
 from comparison_table import as_csv, as_json, markdown, notes
-from reproduction import Job
-from reproduction_runs import Outcome, finished, run_all, stamps
+from job_runs import Outcome, finished, run_all, stamps, surroundings
+from jobs import Job
 from splavu import cli, params, runs, runtime
 from splavu.errors import UserError
 
@@ -60,12 +60,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     print(f"\ntable: {keep(text, rows, entries, comparison, outcomes)}")
     return 1 if any(outcome.state in ("failed", "not run") for outcome in outcomes.values()) else 0
-
-
-def surroundings() -> dict[str, str]:
-    """What the commands find where, by the variables that config.py reads."""
-    roots = {"SPLAVU_DATA": config.DATA, "SPLAVU_FEATURES": config.FEATURES, "SPLAVU_RUNS": config.RUNS}
-    return {name: str(Path(root).resolve()) for name, root in roots.items()}
 
 
 def listing(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> str:

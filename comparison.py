@@ -18,8 +18,8 @@ from typing import Any, Literal
 import config
 from candidates import Candidate, candidates
 from feature_dl import dataset_spec
+from jobs import Job, Served, mgfn_job, script_command, tridet_job, waits_for
 from multitask_train_fa import AnonymizerParams
-from reproduction import Job, literal
 from splavu import params
 from splavu.errors import UserError
 from untrimmed import untrimmed_spec
@@ -191,93 +191,62 @@ class Comparison:
             for seed in seeds:
                 add("make", seed, candidate.job(self.runs, self.run_root, seed=seed, **self.data))
         served = {seed: None if candidate is None else candidate.served(self.runs, seed) for seed in seeds}
-        after = {seed: () if candidate is None else (candidate.folder(seed),) for seed in seeds}
         if "ar" in self.tasks:
             for seed in seeds:
-                add("ar", seed, self._head(name, seed, served[seed], after[seed]))
+                add("ar", seed, self._head(name, seed, served[seed]))
         if candidate is not None:
             for seed in seeds:
-                add("release", seed, self._release(candidate.folder(seed), served[seed]))
-                add("audit", seed, self._audit(name, seed, candidate.folder(seed), served[seed]))
+                add("release", seed, self._release(served[seed]))
+                add("audit", seed, self._audit(name, seed, served[seed]))
         for task, job, times in (("tad", self._tridet, 1), ("ad", self._mgfn, self.p.ad_trainings)):
             if task in self.tasks:
                 for again, seed in itertools.product(range(times), seeds):
-                    add(
-                        task,
-                        seed + TRAININGS_APART * again,
-                        job(name, seed + TRAININGS_APART * again, served[seed], after[seed]),
-                    )
+                    training = seed + TRAININGS_APART * again
+                    add(task, training, job(name, training, served[seed]))
         return entry
 
-    # Jobs. `served` is the checkpoint, None for raw features; `after` the job that makes it.
+    # Jobs.
 
-    def _head(self, name: str, seed: int, served: str | None, after: tuple[str, ...]) -> Job:
+    def _head(self, name: str, seed: int, served: Served | None) -> Job:
         folder = f"head_{_plain(name)}-s{seed}"
         settings = {
-            "run_id": (self.runs / folder).relative_to(self.run_root).as_posix(),
             "dataset": self.setting.ar_dataset,
             "ft_arch": self.setting.ft_arch,
             "data_root": self.setting.data_root,
             "val_split": self.setting.val_split,
             "seed": seed,
             "anon": served is not None,
-            "saved_fa_model": served,
+            "saved_fa_model": None if served is None else served.checkpoint,
         }
-        assignments = [part for key, value in settings.items() for part in ("--set", f"{key}={literal(value)}")]
-        command = ("train_ft.py", "--params", self.p.head_params, "--quiet", *assignments)
-        return Job(folder, (command,), "results.json", after)
+        command = script_command("train_ft.py", self.p.head_params, self.runs / folder, self.run_root, settings)
+        return Job(folder, (command,), "results.json", waits_for(served))
 
-    def _release(self, folder: str, served: str) -> Job:
-        name = f"released_{folder}"
+    def _release(self, served: Served) -> Job:
+        folder = f"released_{served.made_by}"
         commands = [
-            ("-m", "splavu", "anonymize", "--aam", served, str(path), str(self.runs / name / path.name), "--quiet")
-            for path in self.raw_stores.values()
+            (*("-m", "splavu", "anonymize", "--aam", served.checkpoint), *(str(path) for path in paths), "--quiet")
+            for paths in ((raw, self.runs / folder / raw.name) for raw in self.raw_stores.values())
         ]
-        return Job(name, tuple(commands), self.raw_stores["test"].name, (folder,))
+        return Job(folder, tuple(commands), self.raw_stores["test"].name, waits_for(served))
 
-    def _audit(self, name: str, seed: int, folder: str, served: str) -> Job:
-        job = f"audit{'-quick' if self.quick else ''}_{_plain(name)}-s{seed}"
-        released = self.runs / f"released_{folder}"
-        options = {"--labels": self.private_labels, "--aam": served, "--out": self.runs / job, "--workers": 1}
-        options |= {"--seed": AUDITS_APART * seed, "--seeds": self.p.audit_seeds}  # attackers' seeds begin there
+    def _audit(self, name: str, seed: int, served: Served) -> Job:
+        folder = f"audit{'-quick' if self.quick else ''}_{_plain(name)}-s{seed}"
+        release = f"released_{served.made_by}"
+        options = {"--labels": self.private_labels, "--aam": served.checkpoint, "--out": self.runs / folder}
+        options |= {"--workers": 1, "--seed": AUDITS_APART * seed, "--seeds": self.p.audit_seeds}  # seeds begin there
         given = [str(part) for pair in options.items() for part in pair]
         command = ["-m", "splavu", "audit", "--raw", *map(str, self.raw_stores.values())]
-        command += ["--released", *(str(released / path.name) for path in self.raw_stores.values()), *given]
+        command += ["--released", *(str(self.runs / release / path.name) for path in self.raw_stores.values()), *given]
         quickly = ["--quick"] if self.quick else []
-        return Job(job, ((*command, *quickly, "--quiet"),), "evidence.json", (f"released_{folder}",))
+        return Job(folder, ((*command, *quickly, "--quiet"),), "evidence.json", (release,))
 
-    def _tridet(self, name: str, seed: int, served: str | None, after: tuple[str, ...]) -> Job:
+    def _tridet(self, name: str, seed: int, served: Served | None) -> Job:
         suffix = f"{_plain(name)}-s{seed}"
-        folder = f"{Path(self.p.tad_config).stem}_{suffix}"  # what tridet/train.py calls it
-        json_file, features = self._tad_files
-        overrides = {
-            "output_folder": self.runs,
-            "dataset.json_file": json_file,
-            "dataset.feat_folder": features,
-            "init_rand_seed": seed,
-        }
-        options = [part for key, value in overrides.items() for part in ("--set", f"{key}={value}")]
-        options += [] if served is None else ["--aam", served, "--aam-serving", "alone"]
-        train = ("tridet/train.py", self.p.tad_config, "--output", suffix, "--quiet", *options)
-        test = ("tridet/eval.py", self.p.tad_config, str(self.runs / folder), "--quiet", *options)
-        return Job(folder, (train, test), "results.json", after)
+        return tridet_job(self.p.tad_config, suffix, self.runs, self._tad_files, served, {"init_rand_seed": seed})
 
-    def _mgfn(self, name: str, seed: int, served: str | None, after: tuple[str, ...]) -> Job:
-        folder = f"mgfn_{_plain(name)}-s{seed}"
-        train_list, test_list, truth, features = self._ad_files
-        options = {
-            "--rgb-list": train_list,
-            "--test-rgb-list": test_list,
-            "--gt": truth,
-            "--features": features,
-            "--output": self.runs,
-            "--model-name": folder,
-            "--seed": seed,
-        }
-        options |= {} if served is None else {"--aam": served, "--aam-serving": "alone"}
-        given = [str(part) for pair in options.items() for part in pair]
-        command = ("mgfn/main.py", *self.p.ad_preset.split(), *given, "--quiet")
-        return Job(folder, (command,), "results.json", after)
+    def _mgfn(self, name: str, seed: int, served: Served | None) -> Job:
+        folder, preset = f"mgfn_{_plain(name)}-s{seed}", self.p.ad_preset.split()
+        return mgfn_job(folder, self.runs, self._ad_files, served, preset=preset, options={"--seed": seed})
 
     @property
     def _tad_files(self) -> tuple[Path, Path]:

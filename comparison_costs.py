@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from comparison import Comparison, Entry
-from reproduction_runs import Outcome
+from job_runs import Outcome
 from splavu.anonymize import load_anonymizer
 from splavu.anonymizers import Anonymizer, one_by_one
 from splavu.guarantees import budget_of

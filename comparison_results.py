@@ -21,7 +21,7 @@ import torch
 
 from comparison import Comparison, Entry, Task
 from comparison_costs import Made, made_by
-from reproduction_runs import Outcome
+from job_runs import Outcome
 from splavu.audit.html import read_evidence
 
 REDUCTION = 0.35

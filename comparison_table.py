@@ -15,7 +15,7 @@ from typing import Any
 from comparison import Comparison, Entry, Task
 from comparison_costs import TIMED_ROWS
 from comparison_results import LINKED, LOST, PAIRINGS, REDUCTION, Linked, Privacy, Row, Span, Use, Verdict, judge
-from reproduction_runs import Outcome
+from job_runs import Outcome
 from splavu.protocols import json_values
 from splavu.tables import table
 

@@ -20,9 +20,10 @@ from pathlib import Path
 
 import config
 from holdings import Places
+from job_runs import Outcome, finished, run_all, stamps, surroundings
+from jobs import Job
 from published_numbers import TABLES, Table
-from reproduction import COLUMNS, Cell, Grid, Job, Value
-from reproduction_runs import Outcome, finished, run_all, stamps
+from reproduction import COLUMNS, Cell, Grid, Value
 from splavu import cli
 from splavu.errors import UserError, nearest
 from splavu.runs import write_text
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     places = Places(data.resolve(), features.resolve(), None)
     grid = Grid(published, places, folder, run_root, quick=args.quick)
     jobs, cells = grid.built
-    environment = surroundings(places, run_root)
+    environment = surroundings(places.data, places.features)
     if args.dry_run:
         made = stamps(jobs, environment)
         outcomes = {job.name: finished(job, folder, made[job.name]) or Outcome("not run") for job in jobs}
@@ -89,11 +90,6 @@ def chosen(published: Table, columns: str) -> Table:
         if name not in published.columns:
             raise UserError("--columns", f"'{name}' is none of this table's", nearest(name, published.columns))
     return Table(published.title, names, published.rows, published.note)
-
-
-def surroundings(places: Places, run_root: Path) -> dict[str, str]:
-    """What the commands find where, by the variables that config.py reads."""
-    return {"SPLAVU_DATA": str(places.data), "SPLAVU_FEATURES": str(places.features), "SPLAVU_RUNS": str(run_root)}
 
 
 def keep(

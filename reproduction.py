@@ -17,6 +17,7 @@ from typing import Any
 
 from catalogue import row_of
 from holdings import Places, annotated_parts, split_parts, untrimmed_parts
+from jobs import Job, Served, mgfn_job, script_command, tridet_job
 from published_numbers import Row, Table
 from splavu.encoders import encoder_spec
 from untrimmed import ANNOTATED, UNTRIMMED
@@ -62,20 +63,6 @@ class Value:
     value: float
     low: float | None = None
     high: float | None = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """Commands that end with a result in a run folder."""
-
-    name: str
-    """Of the run folder, in the table's."""
-    commands: tuple[tuple[str, ...], ...]
-    """A script of the repository and its arguments; or Python's -m, a module and its arguments."""
-    result: str
-    """File in that folder."""
-    after: tuple[str, ...] = ()
-    """Jobs whose checkpoints it reads."""
 
 
 @dataclass(frozen=True)
@@ -306,45 +293,30 @@ class Grid:
         return Job(name, (command,), "results.json", (adapter,) if adapter else ())
 
     def _tridet(self, encoder: str, adapter: str | None) -> Job:
-        config, suffix = TRIDET.get(encoder, "thumos_videoMAE"), adapter or f"raw_{encoder}"
-        data, features = self.places.data, self.places.features
-        overrides = {
-            "output_folder": self.runs,
-            "dataset.json_file": data / "thumos14/thumos14.json",
-            "dataset.feat_folder": features / f"thumos14_{encoder_spec(encoder).file_tag}",
-        } | ({"opt.epochs": 1, "opt.warmup_epochs": 1} if self.quick else {})
-        options = [part for key, value in overrides.items() for part in ("--set", f"{key}={value}")]
-        if adapter:
-            options += ["--aam", str(self.runs / adapter / "model_temp.pth"), "--aam-serving", "alone"]
-        yaml = f"tridet/{config}.yaml"
-        name = f"{config}_{suffix}"  # what tridet/train.py calls it
-        return Job(
-            name,
-            (
-                ("tridet/train.py", yaml, "--output", suffix, "--quiet", *options),
-                ("tridet/eval.py", yaml, str(self.runs / name), "--quiet", *options),
-            ),
-            "results.json",
-            (adapter,) if adapter else (),
+        folder = self.places.features / f"thumos14_{encoder_spec(encoder).file_tag}"
+        return tridet_job(
+            f"tridet/{TRIDET.get(encoder, 'thumos_videoMAE')}.yaml",
+            adapter or f"raw_{encoder}",
+            self.runs,
+            (self.places.data / "thumos14/thumos14.json", folder),
+            self._served(adapter),
+            {"opt.epochs": 1, "opt.warmup_epochs": 1} if self.quick else {},
         )
 
     def _mgfn(self, encoder: str, adapter: str | None) -> Job:
-        lists, name = self.places.data / "ucf_crime", f"mgfn_{adapter or f'raw_{encoder}'}"
-        options = {
-            "--rgb-list": lists / "ucf-i3d.list",
-            "--test-rgb-list": lists / "ucf-i3d-test.list",
-            "--gt": lists / "gt-ucf.npy",
-            "--features": self.places.features / f"ucf_crime_{encoder_spec(encoder).file_tag}",
-            "--output": self.runs,
-            "--model-name": name,
-        } | ({"--max-epoch": 1, "--lr": "0.001"} if self.quick else {})
-        if adapter:
-            options |= {"--aam": self.runs / adapter / "model_temp.pth", "--aam-serving": "alone"}
-        command = [str(part) for pair in options.items() for part in pair]
-        preset = ["@mgfn/demo.txt"] if encoder == "demo" else []
-        return Job(
-            name, (("mgfn/main.py", *preset, *command, "--quiet"),), "results.json", (adapter,) if adapter else ()
+        lists = self.places.data / "ucf_crime"
+        folder = self.places.features / f"ucf_crime_{encoder_spec(encoder).file_tag}"
+        return mgfn_job(
+            f"mgfn_{adapter or f'raw_{encoder}'}",
+            self.runs,
+            (lists / "ucf-i3d.list", lists / "ucf-i3d-test.list", lists / "gt-ucf.npy", folder),
+            self._served(adapter),
+            preset=("@mgfn/demo.txt",) if encoder == "demo" else (),
+            options={"--max-epoch": 1, "--lr": "0.001"} if self.quick else {},
         )
+
+    def _served(self, adapter: str | None) -> Served | None:
+        return None if adapter is None else Served(str(self.runs / adapter / "model_temp.pth"), adapter)
 
     def _reads(self, adapter: str | None) -> dict[str, Any]:
         saved = str(self.runs / adapter / "model_temp.pth") if adapter else None
@@ -355,10 +327,8 @@ class Grid:
         return {"num_epochs": 3, **settings} if self.quick else {}
 
     def _script(self, script: str, params: str, name: str, encoder: str, **settings: Any) -> tuple[str, ...]:
-        run_id = (self.runs / name).relative_to(self.run_root).as_posix()
-        settings = {"run_id": run_id, "data_root": None, "ft_arch": encoder, **settings}
-        assignments = [part for key, value in settings.items() for part in ("--set", f"{key}={literal(value)}")]
-        return (script, "--params", params, "--quiet", *assignments)
+        settings = {"data_root": None, "ft_arch": encoder, **settings}
+        return script_command(script, params, self.runs / name, self.run_root, settings)
 
 
 GAP_COLUMNS = ("female", "male", "overall", "gap")
@@ -396,11 +366,6 @@ def _interval(found: Mapping[str, Any]) -> Value:
 
 def _params(demo: str, published: str, encoder: str) -> str:
     return demo if encoder == "demo" else published
-
-
-def literal(value: Any) -> str:
-    """As a params file would say it; text without quotes."""
-    return value if isinstance(value, str) else repr(value)
 
 
 def _slug(text: str) -> str:

@@ -17,6 +17,7 @@ from untrimmed_world import add_untrimmed
 
 import config
 import sweep
+import sweep_measuring
 from multitask_train_fa import AnonymizerParams, train
 from splavu import cli, params
 from splavu.anonymize import load_anonymizer, weights_hash
@@ -24,6 +25,7 @@ from splavu.errors import UserError
 from splavu.operating_points import Measured
 from splavu.processes import SINGLE
 from splavu.stores import FeatureStore
+from sweep_measuring import SweepParams
 
 BASE = """
 run_id = "base"
@@ -100,7 +102,7 @@ def here(world, monkeypatch) -> Path:
     monkeypatch.setattr(config, "DATA", world.data)
     monkeypatch.setattr(config, "FEATURES", world.features)
     monkeypatch.setattr(config, "RUNS", world.runs)
-    monkeypatch.setattr(sweep, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(sweep_measuring, "ProcessPoolExecutor", Inline)
     return world.runs / "swept"
 
 
@@ -159,11 +161,11 @@ def test_of_each_candidate_another_is_made_that_is_not_shown_half_of_the_actions
     assert {path.name for path in here.iterdir() if "unseen" in path.name} == {
         "eraser-r4-unseen-s1", "eraser-r20-unseen-s0", "eraser-r20-unseen-s1", "quantizer-b4-unseen-s1"
     }  # fmt: skip
-    p = params.load(world.root / "sweep.py", sweep.SweepParams)
+    p = params.load(world.root / "sweep.py", SweepParams)
     store = FeatureStore(world.features / "features_hmdb_train_demo.h5")
     videos = store.keys()
     for seed in (0, 1):
-        left_out = sweep.left_out_actions(p, sweep.bench_params(p), seed)
+        left_out = sweep_measuring.left_out_actions(p, sweep_measuring.bench_params(p), seed)
         assert left_out == set(np.random.default_rng(seed).permutation(NUM_ACTIONS)[:2].tolist())
         shown = [store[video] for video in videos if action(video) not in left_out]
         told = json.loads((here / f"eraser-r20-unseen-s{seed}/results.json").read_text())["fitted"]
@@ -187,10 +189,10 @@ def test_use_for_actions_that_were_not_shown_is_told_beside_raw_features(swept, 
 
 
 def test_without_that_probe_no_other_is_made(world, here):
-    p = params.load(write(world, "probes = ('moments',)", name="shown.py"), sweep.SweepParams)
+    p = params.load(write(world, "probes = ('moments',)", name="shown.py"), SweepParams)
     for candidate in sweep.candidates(p.candidates, p.base):
-        assert sweep.with_twin(candidate, p) == (candidate,)
-    assert sweep.left_out_actions(p, sweep.bench_params(p), 0) == frozenset()
+        assert sweep_measuring.with_twin(candidate, p) == (candidate,)
+    assert sweep_measuring.left_out_actions(p, sweep_measuring.bench_params(p), 0) == frozenset()
 
 
 def test_the_best_candidate_is_chosen_and_a_better_baseline_is_not(swept, here):
@@ -256,7 +258,7 @@ def test_a_second_run_measures_nothing_and_says_the_same(world, swept, here, mon
         )
         for seed in seeds
     }
-    monkeypatch.setattr(sweep.Bench, "measure", None)  # whoever measures calls it
+    monkeypatch.setattr(sweep_measuring.Bench, "measure", None)  # whoever measures calls it
     assert again(world) == 0
     first = {name: (here / name).read_bytes() for name in ("sweep.json", "sweep.md", "chosen.py")}
     assert kept(here) == before

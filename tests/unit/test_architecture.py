@@ -55,7 +55,8 @@ PACKAGE = REPOSITORY / "splavu"
 LIBRARY = sorted(path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "synthetic")
 STUDY = {
     "config", "catalogue", "untrimmed", "feature_dl", "holdings", "check_data", "model_loaders", "published_numbers",
-    "reproduce", "reproduction", "reproduction_runs", "candidates", "sweep", "long_videos_of_use", "compare",
+    "reproduce", "reproduction", "jobs", "job_runs", "candidates", "sweep", "sweep_measuring", "sweep_results",
+    "long_videos_of_use", "compare",
     "comparison", "comparison_costs", "comparison_figure", "comparison_results", "comparison_table",
 }  # fmt: skip
 UPPER = {*STUDY, "feature_extraction", *PROTOCOLS, "tridet", "mgfn"}

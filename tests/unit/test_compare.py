@@ -21,8 +21,8 @@ from comparison import CompareParams, Comparison
 from comparison_costs import budget_of, microseconds
 from comparison_results import STUDENT, Linked, Privacy, Row, Span, Use, difference, judge, rows_of, worst_linkage
 from comparison_table import as_csv, as_json, markdown, notes
-from reproduction import Job
-from reproduction_runs import STAMP, Outcome, checkpoint_of, finished, run_all, stamps
+from job_runs import STAMP, Outcome, checkpoint_of, finished, run_all, stamps
+from jobs import Job
 from splavu import checkpoints, params
 from splavu.anonymizers import IdentityAnonymizer, Quantizer
 from splavu.errors import UserError

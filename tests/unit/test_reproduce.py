@@ -17,9 +17,10 @@ from conftest import REPOSITORY, write_study
 
 import reproduce
 from holdings import Places
+from job_runs import STAMP, Outcome, finished, run_all, stamps
+from jobs import Job
 from published_numbers import TABLES
-from reproduction import COLUMNS, Grid, Job, Value
-from reproduction_runs import STAMP, Outcome, finished, run_all, stamps
+from reproduction import COLUMNS, Grid, Value
 from splavu.errors import UserError
 
 NAMES = ("table1", "table2", "table3", "table4", "table5", "table8", "table9", "table10", "figure3")
@@ -256,7 +257,7 @@ def test_a_killed_reproduction_goes_on_where_it_stopped(folder):
         program(folder, "third", after=("second",)),
     ]
     code = (
-        "from pathlib import Path\nfrom reproduction_runs import run_all\nfrom reproduction import Job\n"
+        "from pathlib import Path\nfrom job_runs import run_all\nfrom jobs import Job\n"
         f"run_all({jobs!r}, Path({str(folder)!r}), {{}}, at_once=1, device='cpu', quiet=True)"
     )
     killed = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, timeout=60)

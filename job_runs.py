@@ -1,7 +1,7 @@
 """Runs jobs in processes of their own, several at a time, and keeps what is finished.
 
-What a reader would get wrong: a killed reproduction doesn't kill its commands. They end by themselves, and who starts
-the same reproduction again waits for them (`hold`); then the scripts go on from their checkpoints.
+What a reader would get wrong: who is killed doesn't kill the commands that it started. They end by themselves, and who
+starts the same again waits for them (`hold`); then the scripts go on from their checkpoints.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import config
-from reproduction import Job
+from jobs import Job
 from splavu.runs import write_text
 
 STAMP = "reproduced.json"
@@ -40,6 +40,13 @@ class Outcome:
     detail: str = ""
     seconds: float | None = field(default=None, compare=False)
     """That its commands took; of a job that was killed, since it went on."""
+
+
+def surroundings(data: Path | None = None, features: Path | None = None) -> dict[str, str]:
+    """What commands find where, by the variables that config.py reads; its own places where none is given."""
+    data, features = data or config.DATA, features or config.FEATURES
+    roots = {"SPLAVU_DATA": data, "SPLAVU_FEATURES": features, "SPLAVU_RUNS": config.RUNS}
+    return {name: str(Path(root).resolve()) for name, root in roots.items()}
 
 
 def checkpoint_of(name: str) -> str:
@@ -148,9 +155,9 @@ def run_job(
 
 
 def hold(lock: BinaryIO) -> tuple[int, ...]:
-    """Wait until no command of a killed reproduction is at work on the run; the file descriptors to hand to one's own.
+    """Wait until no command that was started before is at work on the run; the file descriptors to hand to one's own.
 
-    A command holds the lock for as long as it lives, be the reproduction that started it alive or not.
+    A command holds the lock for as long as it lives, be whoever started it alive or not.
     """
     try:
         import fcntl
