@@ -31,7 +31,7 @@ class Configuration:
 
 
 def headline(configurations: Sequence[Configuration], views: Sequence[str]) -> str:
-    """Two sentences that a reader takes home, made of the numbers."""
+    """The sentences that a reader takes home, made of the numbers: of raw features, and of each anonymizer."""
     raw, *others = configurations
     sentences = []
     if raw.top1 is not None and "temporal" in raw.privacy:
@@ -41,7 +41,7 @@ def headline(configurations: Sequence[Configuration], views: Sequence[str]) -> s
             f"{found['ap']:.1%} cMAP on private attributes where chance is {found['chance']:.1%}."
         )
     served = [c for c in others if c.colour == ALONE and c.top1 is not None and views and views[0] in c.privacy]
-    for configuration in served[:1]:
+    for configuration in served:
         leaks = " and ".join(f"{c['leakage']:.0%} of it on {view} clips" for view, c in configuration.privacy.items())
         sentences.append(
             f"After {configuration.label.split(',')[0]} the accuracy is {configuration.top1:.1%}, and of what could be "

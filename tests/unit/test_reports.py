@@ -5,6 +5,8 @@ import pytest
 
 from splavu import __main__
 from splavu.errors import UserError
+from splavu.figures import ALONE, BATCH, RAW
+from splavu.report_tables import Configuration, headline
 from splavu.reports import write_report
 
 
@@ -72,6 +74,29 @@ def test_a_report_brings_utility_and_privacy_of_the_same_features_together(runs)
         assert (runs / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
     summary = json.loads((runs / "metrics.json").read_text())
     assert [c["top1"] for c in summary["configurations"]] == [0.875, 0.75]
+
+
+def test_the_opening_sentences_are_about_raw_features_and_each_anonymizer_served_alone():
+    def of(label, colour, top1, ap):
+        return Configuration(label, colour, top1=top1, privacy={"temporal": {"ap": ap, "chance": 0.4, "leakage": ap}})
+
+    told = headline(
+        [
+            of("raw features", RAW, 0.9, 0.8),
+            of("paper, served alone", ALONE, 0.88, 0.75),
+            of("paper, in its batch", BATCH, 0.5, 0.6),
+            of("ours, served alone", ALONE, 0.87, 0.5),
+            Configuration("unattacked, served alone", ALONE, top1=0.7),
+        ],
+        ["temporal"],
+    )
+    first, *others = re.split(r"(?<=\.) ", told.strip())
+    assert "90.0% of videos" in first
+    assert "80.0% cMAP" in first
+    assert "chance is 40.0%" in first
+    assert [re.search(r"After (\w+) the accuracy is ([\d.]+)%.* (\d+)% of it", one).groups() for one in others] == [
+        ("paper", "88.0", "75"), ("ours", "87.0", "50")
+    ]  # fmt: skip
 
 
 def test_detection_joins_the_row_of_its_features(runs):
