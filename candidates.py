@@ -24,21 +24,11 @@ import config
 from feature_dl import dataset_spec
 from job_runs import checkpoint_of
 from jobs import Job, Served, assignments
-from multitask_train_fa import AnonymizerParams
+from multitask_params import PART_OF, AnonymizerParams
 from splavu import params, recipes
 from splavu.errors import UserError, nearest
 from splavu.fitting import METHODS
 
-PART_OF = {
-    "erase_rank": "eraser",
-    "bits": "quantizer",
-    "code_space": "quantizer",
-    "code_dims": "quantizer",
-    "noise_sd": "noise",
-    "window": "encoder",
-    "bottleneck": "encoder",
-}
-"""Setting -> the part of a recipe without which it means nothing."""
 SHORT = {
     "erase_rank": "r",
     "bits": "b",

@@ -19,7 +19,7 @@ import config
 from candidates import Candidate, candidates
 from feature_dl import dataset_spec
 from jobs import Job, Served, mgfn_job, script_command, tridet_job, waits_for
-from multitask_train_fa import AnonymizerParams
+from multitask_params import AnonymizerParams
 from splavu import params
 from splavu.errors import UserError
 from untrimmed import untrimmed_spec

@@ -25,7 +25,8 @@ import config
 from candidates import LEFT_OUT, Candidate
 from feature_dl import dataset_spec, open_dataset, privacy_rows
 from long_videos_of_use import with_anomalies, with_moments
-from multitask_train_fa import AnonymizerParams, shown_actions
+from multitask_params import AnonymizerParams
+from multitask_train_fa import shown_actions
 from splavu import operating_points, params, runs
 from splavu.anonymize import load_anonymizer, weights_hash
 from splavu.attackers import ATTACKERS

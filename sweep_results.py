@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from candidates import Candidate
-from multitask_train_fa import AnonymizerParams
+from multitask_params import AnonymizerParams
 from splavu import operating_points, runs
 from splavu.operating_points import Point
 from splavu.tables import table

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import config
-from multitask_train_fa import AnonymizerParams
+from multitask_params import AnonymizerParams
 from splavu.engine import EngineParams
 from splavu.errors import UserError
 from splavu.probes import Serving

@@ -54,10 +54,10 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PACKAGE = REPOSITORY / "splavu"
 LIBRARY = sorted(path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "synthetic")
 STUDY = {
-    "config", "catalogue", "untrimmed", "feature_dl", "holdings", "check_data", "model_loaders", "published_numbers",
-    "reproduce", "reproduction", "jobs", "job_runs", "candidates", "sweep", "sweep_measuring", "sweep_results",
-    "long_videos_of_use", "compare",
-    "comparison", "comparison_costs", "comparison_figure", "comparison_results", "comparison_table",
+    "candidates", "catalogue", "check_data", "compare", "comparison", "comparison_costs", "comparison_figure",
+    "comparison_results", "comparison_table", "config", "feature_dl", "holdings", "job_runs", "jobs",
+    "long_videos_of_use", "model_loaders", "multitask_params", "published_numbers", "reproduce", "reproduction",
+    "sweep", "sweep_measuring", "sweep_results", "untrimmed",
 }  # fmt: skip
 UPPER = {*STUDY, "feature_extraction", *PROTOCOLS, "tridet", "mgfn"}
 
