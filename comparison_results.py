@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import stdtrit
 
 from comparison import Comparison, Entry, Task
 from comparison_costs import Made, made_by
@@ -38,11 +39,6 @@ FIGURE: Mapping[Task, tuple[str, str]] = {
 """Where each task's results.json holds its number."""
 PAIRINGS = ("released to released", "released to released, best pair of clips", "raw to released")
 """Gallery to probes: how videos of one person may be found in a release."""
-STUDENT = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-"""97.5 % quantiles of Student's t, of 1 degree of freedom and up; 1.96 beyond."""
 NAN = float("nan")
 
 
@@ -231,8 +227,7 @@ def difference(figures: Mapping[int, float], raw: Mapping[int, float]) -> Span:
     mean = float(paired.mean())
     if len(paired) < 3:
         return Span(mean)
-    quantile = STUDENT[len(paired) - 2] if len(paired) <= len(STUDENT) + 1 else 1.96
-    half = quantile * float(paired.std(ddof=1)) / math.sqrt(len(paired))
+    half = stdtrit(len(paired) - 1, 0.975) * float(paired.std(ddof=1)) / math.sqrt(len(paired))
     return Span(mean, mean - half, mean + half)
 
 
