@@ -43,11 +43,12 @@ candidates = (
         "num_epochs": 100,
         "seeds": _once,
     },
-    # its parts: a budget for the actions alone, erasing alone, with and without action labels
-    {"name": "quantizer-8", "fa_arch": "quantizer", "bits": 8},
+    # its parts: the codes without erasing; erasing alone, with and without action labels
+    {"name": "codes-20", "fa_arch": "quantizer", "seeds": _once},
     {"name": "eraser", "fa_arch": "eraser", "erase_rank": 64, "seeds": _once},
     {"name": "eraser-unlabelled", "fit": "eraser", "rank": 64, "labels": None, "seeds": _once},
-    # erasing, then a budget for the actions
+    # a budget for the actions alone, and behind erasing
+    {"name": "quantizer-8", "fa_arch": "quantizer", "bits": 8, "code_space": "actions", "code_dims": None},
     {
         "name": "eraser+quantizer-8",
         "fa_arch": "eraser+quantizer",

@@ -516,5 +516,11 @@ def test_the_list_that_comes_with_it_is_sound(world, here, tmp_path):
         (tmp_path / name).symlink_to(origin)
     p = params.load(config.HERE / compare.PARAMS, CompareParams, [f"data_root={tmp_path}"])
     _, entries = Comparison(p, here).built
-    assert [entry.name for entry in entries[:4]] == ["raw", "recommended", "published", "quantizer-8"]
+    assert [entry.name for entry in entries[:4]] == ["raw", "recommended", "published", "codes-20"]
     assert [entry.name for entry in entries if entry.seeds == p.seeds] == ["raw", "recommended", "quantizer-8"]
+    # A candidate has what its name says, whatever it inherits from the recommended one.
+    made = {e.name: e.candidate.parameters() for e in entries if e.candidate and not e.candidate.method}
+    ours = made["recommended"]
+    assert (made["codes-20"].bits, made["codes-20"].code_dims) == (ours.bits, ours.code_dims) == (20, 32)
+    spaces = {name: p.code_space for name, p in made.items() if "quantizer" in p.parts and p.bits == 8}
+    assert spaces == {"quantizer-8": "actions", "eraser+quantizer-8": "actions"}
