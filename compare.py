@@ -20,12 +20,14 @@ from pathlib import Path
 
 import config
 from comparison import CompareParams, Comparison, Entry
+from comparison_figure import planes
 from comparison_results import Row, rows_of
 from comparison_table import as_csv, as_json, markdown, notes
 from job_runs import Outcome, finished, run_all, stamps, surroundings
 from jobs import Job
 from splavu import cli, params, runs, runtime
 from splavu.errors import UserError
+from splavu.figures import check_drawing
 
 PARAMS = "params/params_compare.py"
 
@@ -41,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.start(args)
     if args.jobs < 1:
         raise UserError("--jobs", f"is {args.jobs}, expected at least 1")
+    if not args.dry_run:
+        check_drawing()
     p = params.load(args.params, CompareParams, args.set)
     comparison = Comparison(p, Path(config.RUNS).resolve(), quick=args.quick)
     jobs, entries = comparison.built
@@ -86,8 +90,6 @@ def keep(
     outcomes: Mapping[str, Outcome],
 ) -> Path:
     """Write the table, its CSV, everything as JSON, and the figure where there is something to show."""
-    from comparison_figure import planes  # needs Matplotlib
-
     run = runs.RunFolder(comparison.run_root, comparison.p.run_id)
     run.write_json("compare.json", as_json(rows, entries, comparison, outcomes))
     runs.write_text(run.path / "table.csv", as_csv(rows, comparison.tasks))

@@ -49,5 +49,6 @@ def planes(rows: Sequence[Row], tasks: Sequence[Task], path: Path) -> Path | Non
         axis.fill_between([left, 100 * (1 - REDUCTION)], -100 * LOST, high, color="#d8ead3", zorder=0, linewidth=0)
         axis.set(xlim=(left, max(right, 105)), ylim=(low, high))
     axes[0].set_ylabel("difference to raw features, points" + (" (triangle: less still)" if low < FLOOR else ""))
-    figure.legend(handles=[handles[n] for n in sorted(handles)], loc="outside right upper", fontsize=8, frameon=False)
+    legend = {"loc": "outside right upper", "fontsize": 8, "frameon": False, "markerscale": 0.7}
+    figure.legend(handles=[handles[number] for number in sorted(handles)], **legend)
     return saved(figure, path)

@@ -19,6 +19,7 @@ from candidates import Candidate, candidates
 from job_runs import Outcome, run_all, surroundings
 from splavu import cli, params, runs
 from splavu.errors import UserError
+from splavu.figures import check_drawing
 from sweep_measuring import SweepParams, bench_of, bench_params, measure, point_of, seeds_of, with_twin
 from sweep_results import conclude
 
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.start(args)
     if args.jobs < 1:
         raise UserError("--jobs", f"is {args.jobs}, expected at least 1")
+    check_drawing()
     p = params.load(args.params, SweepParams, args.set)
     run = runs.RunFolder(config.RUNS, p.run_id)
     families = {c.name: c for c in candidates(p.candidates, p.base)}

@@ -11,6 +11,7 @@ from candidates import Candidate
 from multitask_params import AnonymizerParams
 from splavu import operating_points, runs
 from splavu.operating_points import Point
+from splavu.sweep_figures import trade_offs
 from splavu.tables import table
 from sweep_measuring import SweepParams, seeds_of
 
@@ -19,8 +20,6 @@ def conclude(
     points: Sequence[Point], families: Mapping[str, Candidate], p: SweepParams, run: runs.RunFolder
 ) -> tuple[str, Point | None]:
     """Write sweep.json, sweep.md, the figure and chosen.py; the text of sweep.md, and what was chosen."""
-    from splavu.sweep_figures import trade_offs  # needs Matplotlib
-
     chosen = operating_points.choose(points, most_lost=p.most_lost / 100)
     if chosen:
         runs.write_text(run.path / "chosen.py", chosen_file(families[chosen.name], chosen, p))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import logging
 import re
 from collections.abc import Sequence
@@ -104,6 +105,8 @@ class Options:
             raise InputError("--aam", "pooled features can't be anonymized any more", "leave out --preprocessed")
         if self.videos and not self.plots:
             raise InputError("--videos", "gives key frames to plots, and none are asked for", "add --plots")
+        if self.plots and importlib.util.find_spec("matplotlib") is None:
+            raise InputError("--plots", "needs Matplotlib, which isn't installed", "pip install matplotlib")
         if 1 < (count := len(learning_rates(self.lr))) < self.max_epoch:
             raise InputError("--lr", f"has {count} rates for {self.max_epoch} epochs", "give one for each epoch")
 

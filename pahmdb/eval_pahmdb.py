@@ -32,6 +32,7 @@ from splavu.attackers import ATTACKERS
 from splavu.attacks import Attack, Campaign, judged
 from splavu.crossfit import CrossFitted, crossfit
 from splavu.errors import UserError, nearest
+from splavu.figures import check_drawing
 from splavu.probes import Served, Serving
 from splavu.protocols import AttackData, Rows, json_values
 from splavu.released import finite, gate
@@ -96,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="evaluate again although this result is stored")
     args = parser.parse_args(argv)
     cli.start(args)
+    check_drawing()
     p = params.load(args.params, PaHmdbParams, args.set)
     device = runtime.pick_device(args.device)
     width = feature_dim(p)

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from splavu.errors import UserError
 
 if TYPE_CHECKING:
     from splavu.report_tables import Configuration
 
 RAW, ALONE, BATCH, CHANCE = "#3d5a80", "#ee6c4d", "#e9b44c", "#8d99ae"
 """One colour a meaning, in every figure: raw features, served alone, served in a batch, chance."""
+
+
+def check_drawing() -> None:
+    """To be called before the work whose figures are drawn in the end.
+
+    Raises:
+        UserError: Matplotlib isn't installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("matplotlib", "isn't installed, and the figures need it", 'pip install "splavu[report]"')
 
 
 def canvas(width: float, height: float, columns: int = 1, **options: Any) -> tuple[Any, Any]:

@@ -56,8 +56,9 @@ def write_report(folder: str | Path, *, data: str | Path | None = None) -> Repor
         data: Data root whose hmdb51 videos are shown; None shows none.
 
     Raises:
-        UserError: No run with results lies below `folder`.
+        UserError: No run with results lies below `folder`, or Matplotlib isn't installed.
     """
+    draw.check_drawing()
     folder = Path(folder)
     found = sorted({path.parent for name in PARAMETERS for path in folder.glob(f"*/{name}")})
     runs = {path.name: _read_run(path) for path in found}

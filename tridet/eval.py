@@ -30,7 +30,7 @@ from tridet.detector import TriDet
 from tridet.errors import InputError
 from tridet.score_fusion import fuse_video_scores, read_video_scores
 from tridet.thumos14 import Batches, ThumosDataset, ground_truth
-from tridet.timeline import Intervals, draw_timeline
+from tridet.timeline import Intervals, check_drawing, draw_timeline
 
 logger = logging.getLogger(__name__)
 
@@ -192,6 +192,8 @@ def _pictured(dataset: ThumosDataset, args: argparse.Namespace) -> list[int]:
     """The videos to draw, spread over the data set; their files are looked for before anything is computed."""
     count = min(max(args.pictures, 0), len(dataset))
     indices = np.linspace(0, len(dataset) - 1, count).astype(int).tolist()
+    if indices:
+        check_drawing()
     if args.videos is not None:
         for index in indices:
             path = _video_file(args.videos, dataset.videos[index])
@@ -234,6 +236,7 @@ def _one_video(
 ) -> int:
     from tridet.from_video import features_of, thumbnails  # needs feature_extraction
 
+    check_drawing()
     data = config.dataset
     features, fps, duration = features_of(
         args.video,

@@ -5,6 +5,7 @@ Matplotlib is imported when a picture is drawn; detection and its numbers don't 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tridet.errors import InputError
 
 TRUTH, DETECTION = "#3d5a80", "#ee6c4d"
 
@@ -24,6 +27,16 @@ class Intervals:
     segments: NDArray  # [N, 2], seconds
     labels: NDArray  # [N], int
     scores: NDArray | None = None  # [N], in 0..1; None for ground truth
+
+
+def check_drawing() -> None:
+    """To be called before the work whose pictures are drawn in the end.
+
+    Raises:
+        InputError: Matplotlib isn't installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InputError("matplotlib", "isn't installed, and pictures need it", "pip install matplotlib")
 
 
 def draw_timeline(

@@ -353,6 +353,13 @@ def test_bad_parameters_are_told_before_anything_is_made(world, here, lines, sai
     assert not (world.runs / "bad").exists()
 
 
+def test_without_matplotlib_nothing_is_made(world, here, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UserError, match="matplotlib: isn't installed"):
+        sweep.main(["--params", write(world, 'run_id = "undrawn"', name="undrawn.py"), "--quiet", "--device", "cpu"])
+    assert not (world.runs / "undrawn").exists()
+
+
 @pytest.mark.parametrize(
     ("base", "said"),
     [

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -504,6 +505,16 @@ def test_bad_parameters_are_told_in_one_line(file, line, said):
     path = file(f"candidates = ({{'fit': 'leace'}},)\n{line}")
     with pytest.raises(UserError, match=re.escape(said)):
         compare.main(["--params", path, "--dry-run", "--quiet"])
+
+
+def test_without_matplotlib_nothing_is_begun_and_the_list_is_shown(file, here, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    path = file("candidates = ({'fit': 'leace'},)")
+    with pytest.raises(UserError, match="matplotlib: isn't installed.*splavu.report"):
+        compare.main(["--params", path, "--quiet"])
+    assert not here.exists()
+    assert compare.main(["--params", path, "--dry-run", "--quiet"]) == 0
+    assert "python -m splavu fit leace" in capsys.readouterr().out
 
 
 def test_no_command_at_a_time_is_refused():

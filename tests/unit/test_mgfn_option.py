@@ -30,6 +30,13 @@ def test_nothing_else_is_a_learning_rate(text):
         learning_rates(text)
 
 
+def test_plots_without_matplotlib_are_refused_before_anything_is_computed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    Options()
+    with pytest.raises(InputError, match="--plots: needs Matplotlib"):
+        Options(plots=True)
+
+
 def test_rates_go_by_epoch_and_a_single_one_holds_for_all():
     options = Options(lr="[0.1]*2+[0.01]*2", max_epoch=4)
     assert [options.rate(epoch) for epoch in range(4)] == [0.1, 0.1, 0.01, 0.01]

@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 
 import pytest
 
@@ -138,6 +139,13 @@ def test_anomaly_detection_joins_the_row_of_its_features(runs):
     assert "| aam, served alone | 80.0 | 50.0 | 7, the last | 95.0 |" in text
     assert "| chance | | 50.0 | 40.0 | 0.00 |" in text
     assert "| ad_raw | detector | 3 |" in text
+
+
+def test_without_matplotlib_nothing_is_written(runs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UserError, match="matplotlib: isn't installed.*splavu.report"):
+        write_report(runs)
+    assert not (runs / "figures").exists()
 
 
 def test_a_failed_gate_is_told_at_the_top(runs):

@@ -1,8 +1,11 @@
+import sys
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from tridet.timeline import DETECTION, TRUTH, Intervals, draw_timeline
+from tridet.errors import InputError
+from tridet.timeline import DETECTION, TRUTH, Intervals, check_drawing, draw_timeline
 
 image = pytest.importorskip("matplotlib.image")
 colors = pytest.importorskip("matplotlib.colors")
@@ -56,6 +59,13 @@ def axis_of(drawn):
     """Where a time line of these class names begins and ends: at the ends of a bar as long as the video."""
     (whole,) = bars(drawn(truth=intervals((0, 100, 0))), rgb(TRUTH))
     return whole
+
+
+def test_missing_matplotlib_is_told_before_anything_is_computed(monkeypatch):
+    check_drawing()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(InputError, match="matplotlib: isn't installed"):
+        check_drawing()
 
 
 def test_truth_and_detections_lie_where_they_should(drawn):
