@@ -6,125 +6,11 @@ split, and the test split is read after that; val_split = None trains a fixed nu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
 
-import torch
-
-import config
-from feature_dl import dataset_spec, open_dataset
-from model_loaders import feature_dim, load_fb, load_ft, num_classes
-from splavu import cli, loop, params, runs, runtime
-from splavu.anonymize import load_anonymizer, weights_hash
-from splavu.anonymizers import IdentityAnonymizer
-from splavu.datasets import EvenClips, Stream
-from splavu.engine import EngineParams
-from splavu.errors import UserError
-from splavu.learners import Learner, moving_average
-from splavu.optimizers import adamw
-from splavu.probes import ProbeTrainer, Served, Serving
-from splavu.processes import Processes, alone
-from splavu.tasks import ActionRecognition, AttributeRecognition
-
-
-@dataclass(frozen=True)
-class HeadParams(EngineParams):
-    """Parameters of utility-head training; see params/params_ft.py."""
-
-    run_id: str
-    dataset: str
-    ft_arch: str
-    seed: int = 0
-    data_root: str | None = None
-    """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
-    feature_dim: int | None = None
-    num_classes: int | None = None
-    anon: bool = True
-    """Read anonymized features (of saved_fa_model) instead of raw ones."""
-    saved_fa_model: str | None = None
-    num_heads: int = 8
-    """Of a published checkpoint, which doesn't record it."""
-    serving: Serving = "alone"
-    """How the anonymizer meets features: 'alone' as released, 'batch' as the published numbers were made."""
-    head: Literal["linear", "mlp"] = "linear"
-    """'linear', as the paper's utility head; 'mlp' is its privacy head Linear-ReLU-Linear, its outputs unbounded."""
-    saved_ft_model: str | None = None
-    num_epochs: int = 250
-    batch_size: int = 1024
-    v_batch_size: int = 512
-    val_split: str | None = "val"
-    """Chooses the epoch; None takes the last one, for data sets without a split of their own for it."""
-    test_split: str = "test"
-    val_freq: int = 2
-    num_modes: int = 5
-    num_workers: int = 0
-    """Accepted for old files; features are gathered from memory, which takes no workers."""
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.anon and self.saved_fa_model is None:
-            raise UserError("saved_fa_model", "is None, but anon = True", "name the checkpoint, or set anon = False")
-
-
-HeadTask = ActionRecognition | AttributeRecognition
-
-
-def build(p: HeadParams, device: torch.device) -> tuple[ProbeTrainer, HeadTask]:
-    """The trainer, and the same task on the test split."""
-    runtime.seed_everything(p.seed)
-    spec = dataset_spec(p.dataset, data_root=p.data_root)
-    if p.val_split is not None:
-        spec.check_split(p.val_split, name="val_split", remedy="val_split = None takes the last epoch")
-    width = feature_dim(p)
-    if p.head == "linear":
-        head = load_ft(p, p.saved_ft_model).to(device)
-    else:
-        head = load_fb(p.saved_ft_model, "mlp", width, num_classes(p, p.dataset), normalise=False).to(device)
-    anonymizer = load_anonymizer(p.saved_fa_model, num_heads=p.num_heads) if p.anon else IdentityAnonymizer(width)
-    if anonymizer.architecture["feature_dim"] != width:
-        raise UserError(
-            p.saved_fa_model,
-            f"anonymizes features {anonymizer.architecture['feature_dim']} wide, {p.ft_arch} gives {width}",
-            "name the encoder that the anonymizer was trained for",
-        )
-    optimizer = adamw(head.parameters(), lr=p.learning_rate, weight_decay=p.weight_decay)
-    kind = AttributeRecognition if spec.multi_label else ActionRecognition
-    checkpoint_key = "ft_model_state_dict" if p.head == "linear" else "fb_model_state_dict"
-    learner = Learner(
-        "ft_ar" if p.head == "linear" else "fb",
-        head,
-        optimizer,
-        clip_norm=p.clip_norm,
-        average=moving_average(head, p.ema_decay),
-    )
-    clips = open_dataset(p.dataset, "train", encoder=p.ft_arch, data_root=p.data_root, seed=p.seed)
-    source = Stream(clips, batch_size=p.batch_size, seed=p.seed, device=device)
-
-    def task(split: str) -> HeadTask:
-        videos = open_dataset(p.dataset, split, encoder=p.ft_arch, data_root=p.data_root, draw=EvenClips(p.num_modes))
-        held_out = Stream(videos, batch_size=p.v_batch_size, shuffle=False, device=device)
-        return kind(learner, source, held_out, device, checkpoint_key=checkpoint_key)
-
-    served, test = Served(anonymizer.to(device), p.serving), task(p.test_split)
-    if p.val_split is None:
-        return ProbeTrainer(served, test, chooses=False), test
-    return ProbeTrainer(served, task(p.val_split)), test
-
-
-def train(
-    p: HeadParams, *, device: torch.device, restart: bool = False
-) -> tuple[dict[str, Any], ProbeTrainer, HeadTask]:
-    """Train (or go on training) the head in its run folder and test it: the result, which is written there too."""
-    run = runs.RunFolder(config.RUNS, p.run_id)
-    trainer, test = build(p, device)
-    inputs = {**test.source.dataset.provenance, "anonymizer": weights_hash(trainer.served.anonymizer)}
-    best = loop.fit(trainer, run, p, inputs=inputs, restart=restart, processes=Processes(device))
-    result = {**best, "features": described(p), "test": test.evaluate(trainer.served)}
-    run.write_json("results.json", result)
-    return result, trainer, test
+from splavu.runtime import cli, environment, params
+from splavu.runtime.distributed import alone
+from study.training.heads import HeadParams, sentence, train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,25 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.start(args)
     alone("train_ft.py")
     p = params.load(args.params, HeadParams, args.set)
-    result, _, _ = train(p, device=runtime.pick_device(args.device), restart=args.restart)
+    result, _, _ = train(p, device=environment.pick_device(args.device), restart=args.restart)
     print(sentence(p, result))
     return 0
-
-
-SHOWN = {"top1": "top-1", "cmap": "cMAP"}
-
-
-def sentence(p: HeadParams, result: Mapping[str, Any]) -> str:
-    """The result on one line."""
-    metric = next(name for name in SHOWN if name in result["test"])
-    figure = f"test {SHOWN[metric]} {100 * result['test'][metric]:.2f} %"
-    how = "fixed" if p.val_split is None else f"chosen on {p.val_split}"
-    return f"{described(p)}: {figure} (epoch {result['epoch']}, {how})"
-
-
-def described(p: HeadParams) -> str:
-    """Which features a head read, in words."""
-    return f"anonymized, served {'alone' if p.serving == 'alone' else 'in batches'}" if p.anon else "raw"
 
 
 if __name__ == "__main__":

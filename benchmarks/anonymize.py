@@ -28,9 +28,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from splavu import checkpoints
-from splavu.anonymize.serving import widest_tile
 from splavu.anonymizers import Anonymizer, build_anonymizer
+from splavu.release.serving import widest_tile
+from splavu.runtime import checkpoints
 from splavu.stores.ordered_folder import FolderInOrder
 from splavu.stores.ordered_hdf5 import StoreInOrder
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from feature_extraction.videos import BACKENDS, list_videos, open_video, pick_backend
-from splavu import cli
 from splavu.errors import UserError
+from splavu.extraction.videos import BACKENDS, list_videos, open_video, pick_backend
+from splavu.runtime import cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:

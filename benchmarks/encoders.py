@@ -18,16 +18,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from feature_extraction.clips import cut_clips
-from feature_extraction.encoders import FrozenEncoder, load_encoder
-from feature_extraction.encoders.i3d import InceptionI3D
-from feature_extraction.encoders.i3d_resnet import I3DResNet50
-from feature_extraction.encoders.vit import Architecture, VideoTransformer
-from feature_extraction.preprocessing import centre_view, normalise
-from feature_extraction.video_features import video_features
-from feature_extraction.videos import BACKENDS, list_videos, open_video
 from splavu.errors import UserError
-from splavu.tables import table
+from splavu.extraction.clips import cut_clips
+from splavu.extraction.encoders import FrozenEncoder, load_encoder
+from splavu.extraction.encoders.i3d import InceptionI3D
+from splavu.extraction.encoders.i3d_resnet import I3DResNet50
+from splavu.extraction.encoders.vit import Architecture, VideoTransformer
+from splavu.extraction.preprocessing import centre_view, normalise
+from splavu.extraction.video_features import video_features
+from splavu.extraction.videos import BACKENDS, list_videos, open_video
+from splavu.reports.tables import table
 
 
 def convolutional(network: type[torch.nn.Module]) -> Callable[[Path], Path]:

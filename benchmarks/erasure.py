@@ -36,13 +36,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from splavu import cli, fitting, metrics
-from splavu.anonymize import load_anonymizer
+from splavu import metrics
 from splavu.anonymizers import Anonymizer, IdentityAnonymizer, one_by_one
+from splavu.anonymizers.loading import load_anonymizer
 from splavu.attackers import LogisticAttacker, MLPAttacker
-from splavu.labels import VISPR_ATTRIBUTES, read_csv_labels, read_private_labels, without_extension
+from splavu.commands import fit
+from splavu.data.labels import VISPR_ATTRIBUTES, read_csv_labels, read_private_labels, without_extension
+from splavu.reports.tables import table
+from splavu.runtime import cli
 from splavu.stores import open_features
-from splavu.tables import table
 
 SPLITS = ("train", "val", "test")
 ERASE = "eraser --static {static} --labels {labels} --rank {rank}"
@@ -123,13 +125,13 @@ def fitted(commands: Sequence[str], data: Path, folder: Path, width: int) -> Ano
         "attributes": ",".join(VISPR_ATTRIBUTES),
     }
     parser = argparse.ArgumentParser()
-    fitting.add_arguments(parser)
+    fit.add_arguments(parser)
     made: list[str] = []
     for command in commands:
         words = [word.format(**files) for word in command.split()]
         words += ["--raw", str(data / "features" / "features_hmdb_train_demo.h5")]
         words += ["--out", str(folder / f"{len(made)}.pth"), *(["--after", made[-1]] if made else [])]
-        fitting.fit(parser.parse_args(words))
+        fit.fit(parser.parse_args(words))
         made.append(str(folder / f"{len(made)}.pth"))
     return load_anonymizer(made[-1]) if made else IdentityAnonymizer(width)
 

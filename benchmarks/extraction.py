@@ -32,18 +32,18 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from feature_extraction.clips import cut_clips
-from feature_extraction.decoding import Job, decoders
-from feature_extraction.encoders import FrozenEncoder, load_encoder
-from feature_extraction.encoders.cpu_transformer import linear
-from feature_extraction.extraction import extract
-from feature_extraction.preprocessing import centre_view, normalise
-from feature_extraction.sources import CLIPS, Source, folder_files
-from feature_extraction.videos import backend_version, open_video, pick_backend
-from splavu import cli
-from splavu.encoders import encoder_spec
+from splavu.data.encoders import encoder_spec
 from splavu.errors import UserError
-from splavu.runtime import autocast
+from splavu.extraction.clips import cut_clips
+from splavu.extraction.decoding import Job, decoders
+from splavu.extraction.encoders import FrozenEncoder, load_encoder
+from splavu.extraction.encoders.cpu_transformer import linear
+from splavu.extraction.extract import extract
+from splavu.extraction.preprocessing import centre_view, normalise
+from splavu.extraction.sources import CLIPS, Source, folder_files
+from splavu.extraction.videos import backend_version, open_video, pick_backend
+from splavu.runtime import cli
+from splavu.runtime.environment import autocast
 
 ROOM = Path(__file__).resolve().parents[1] / "feature_extraction"
 ROUNDING = 1e-4
@@ -227,8 +227,8 @@ def write_long_video(path: Path, *, minutes: float, fps: int = 30, period: int =
     """A rendered clip of `period` frames, encoded once and repeated until `minutes` are full; returns its frames."""
     import av
 
+    from splavu.synthetic.drawing.render import render
     from splavu.synthetic.plans import generator, sample_plans, sample_subjects, stage
-    from splavu.synthetic.render import render
 
     (plan,) = sample_plans(0, "benchmark", sample_subjects(0, "benchmark", 1), per_subject=1)
     shot = stage(plan, generator(0, "benchmark", plan.index))
@@ -336,7 +336,7 @@ def gpu(args: argparse.Namespace) -> None:
 def _random_videomae() -> FrozenEncoder:
     from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
-    from feature_extraction.encoders.videomae import VideoMAEEncoder
+    from splavu.extraction.encoders.videomae import VideoMAEEncoder
 
     torch.manual_seed(0)
     model = VideoMAEForVideoClassification(VideoMAEConfig(use_mean_pooling=True))  # its defaults are those of B

@@ -32,9 +32,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from splavu import cli
-from splavu.datasets import FeatureDataset, Stream
-from splavu.packed import PackedTable
+from splavu.data.datasets import FeatureDataset, Stream
+from splavu.data.packed import PackedTable
+from splavu.runtime import cli
 from splavu.stores import FeatureStore
 
 NUM_CLASSES = 51

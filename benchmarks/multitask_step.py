@@ -37,19 +37,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from splavu import cli
 from splavu.anonymizers import build_anonymizer
-from splavu.clips import ClipBatch, FeatureDataset
-from splavu.engine import Engine, EngineParams
-from splavu.heads import LinearHead
-from splavu.learners import Learner
-from splavu.multitask import MultitaskTrainer
-from splavu.optimizers import adamw
-from splavu.processes import Processes
+from splavu.data.clips import ClipBatch, FeatureDataset
+from splavu.data.loader import Stream
+from splavu.reports.tables import table
+from splavu.runtime import cli
+from splavu.runtime.distributed import Processes
 from splavu.stores import open_features
-from splavu.streams import Stream
-from splavu.tables import table
-from splavu.tasks import ActionRecognition
+from splavu.training.engine import Engine, EngineParams
+from splavu.training.heads import LinearHead
+from splavu.training.learners import Learner
+from splavu.training.multitask import MultitaskTrainer
+from splavu.training.optimizers import adamw
+from splavu.training.tasks import ActionRecognition
 
 WEIGHTS = {"ar": 1.0, "latent": 1.0, "privacy": 0.1}
 LEARNING_RATE, WEIGHT_DECAY, TEMPERATURE = 1e-4, 1e-2, 0.1

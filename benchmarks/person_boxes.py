@@ -1,4 +1,4 @@
-"""How much of the synthetic world's people the boxes of `feature_extraction.person_boxes.HogDetector` cover.
+"""How much of the synthetic world's people the boxes of `splavu.extraction.person_boxes.HogDetector` cover.
 
 python benchmarks/person_boxes.py
 
@@ -13,10 +13,10 @@ import time
 import cv2
 import numpy as np
 
-from feature_extraction.obfuscation import blackened
-from feature_extraction.person_boxes import GROUP, HogDetector
+from splavu.extraction.obfuscation import blackened
+from splavu.extraction.person_boxes import GROUP, HogDetector
+from splavu.synthetic.drawing.render import FPS, locate, render
 from splavu.synthetic.plans import generator, sample_plans, sample_subjects, stage
-from splavu.synthetic.render import FPS, locate, render
 
 
 def main() -> None:

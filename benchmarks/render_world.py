@@ -11,8 +11,8 @@ import time
 import cv2
 import numpy as np
 
+from splavu.synthetic.drawing.render import FPS, render
 from splavu.synthetic.plans import generator, sample_plans, sample_subjects, stage
-from splavu.synthetic.render import FPS, render
 
 
 def main() -> None:

@@ -15,21 +15,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from feature_dl import open_dataset, privacy_rows
-from splavu import cli, erasure, use_probes
-from splavu.anonymizers import AffineAnonymizer, Anonymizer, Chain, IdentityAnonymizer, Quantizer
-from splavu.audit.examination import served_alone
-from splavu.fitting import shared_out
-from splavu.protocols import AttackData, hold_out
-from splavu.recipes import Examples
-from splavu.tables import table
+from splavu.anonymizers import AffineAnonymizer, Anonymizer, Chain, IdentityAnonymizer, Quantizer, closed_form
+from splavu.anonymizers.closed_form.codes import shared_out
+from splavu.anonymizers.recipe import Examples
+from splavu.attacks.rows import AttackData, hold_out
+from splavu.audit.run import served_alone
+from splavu.reports.tables import table
+from splavu.runtime import cli
+from splavu.tuning import linear_probes
+from study.datasets.loading import open_dataset, privacy_rows
 
 Fit = Callable[[Examples], Anonymizer]
 
 
 def _quantizer(bits: int) -> Fit:
     def fit(shown: Examples) -> Anonymizer:
-        made = erasure.discriminant_codes(shown.features, shown.classes, shared_out(bits))
+        made = closed_form.discriminant_codes(shown.features, shown.classes, shared_out(bits))
         return Quantizer.of(made.center, made.inward, made.outward, made.codebooks)
 
     return fit
@@ -37,7 +38,7 @@ def _quantizer(bits: int) -> Fit:
 
 def _eraser(rank: int) -> Fit:
     def fit(shown: Examples) -> Anonymizer:
-        made = erasure.static_eraser(shown.features, shown.static, classes=shown.classes, rank=rank)
+        made = closed_form.static_eraser(shown.features, shown.static, classes=shown.classes, rank=rank)
         return AffineAnonymizer.of(made.center, made.inward, made.outward, method="eraser")
 
     return fit
@@ -47,7 +48,7 @@ def _eraser_and_codes(rank: int, bits: int, dims: int) -> Fit:
     def fit(shown: Examples) -> Anonymizer:
         first = _eraser(rank)(shown).eval()
         left = shown.after(first)
-        made = erasure.discriminant_codes(left.features, None, shared_out(bits), dims=dims)
+        made = closed_form.discriminant_codes(left.features, None, shared_out(bits), dims=dims)
         codes = Quantizer.of(made.center, made.inward, made.outward, made.codebooks)
         return Chain(left.features.shape[1], stages=[first, codes])
 
@@ -95,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     for r in (learnt, tested)
                 ]
                 data = AttackData(*hold_out(rows[0], seed=seed), rows[1]).mapped(serve)
-                tops.append(use_probes.actions(data, classes, 100).value)
+                tops.append(linear_probes.actions(data, classes, 100).value)
             found[name].append((tops[0], tops[1]))
     print(table(("fitted to half of the actions", "these", "the others"), [[n, *map(_cell, zip(*f, strict=True))]
                                                                           for n, f in found.items()]))  # fmt: skip

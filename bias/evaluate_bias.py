@@ -30,14 +30,14 @@ import config
 import feature_dl
 from bias.gender_gap import Seen, compare
 from bias.report import markdown
-from model_loaders import JudgedFeatures, load_adapter
-from splavu import checkpoints, cli, params, runs, runtime
-from splavu.anonymize import weights_hash
+from splavu.anonymizers.loading import weights_hash
+from splavu.data.private_labels import GENDERS, Person
 from splavu.errors import UserError
-from splavu.labels_private import GENDERS, Person
-from splavu.probes import Serving
+from splavu.runtime import checkpoints, cli, environment, params, run_folder
 from splavu.stores import FeatureStore
-from train_ft import HeadParams, train
+from splavu.training.probes import Serving
+from study.models import JudgedFeatures, load_adapter
+from study.training.heads import HeadParams, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,11 +120,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     cli.start(args)
     p = params.load(args.params, BiasParams, args.set)
-    device = runtime.pick_device(args.device)
+    device = environment.pick_device(args.device)
     anonymizer = load_adapter(p)
     videos = {name: read_videos(p, name) for name in p.datasets}
 
-    run = runs.RunFolder(config.RUNS, p.run_id)
+    run = run_folder.RunFolder(config.RUNS, p.run_id)
     inputs = {
         "anonymizer": anonymizer and weights_hash(anonymizer),
         "data": {name: found.sha256 for name, found in videos.items()},
@@ -176,7 +176,7 @@ def predict(head: HeadParams, reads: Mapping[str, Any], device: torch.device, *,
 
     A head that was trained on other features or by other parameters is begun anew.
     """
-    run = runs.RunFolder(config.RUNS, head.run_id)
+    run = run_folder.RunFolder(config.RUNS, head.run_id)
     reads = {**reads, "params": params.as_dict(head)}
     if restart or run.read_json("reads.json") != reads:
         (run.path / checkpoints.RESUMABLE).unlink(missing_ok=True)  # first: a kill in between begins anew too

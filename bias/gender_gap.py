@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from splavu import groups, metrics
-from splavu.groups import GroupAccuracy
-from splavu.labels_private import GENDERS
-from splavu.protocols import json_values
+from splavu import metrics
+from splavu.attacks.rows import json_values
+from splavu.data.private_labels import GENDERS
+from splavu.metrics import fairness
+from splavu.metrics.fairness import GroupAccuracy
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,11 @@ def compare(
 
 def statistics(seen: Seen, predictions: np.ndarray, resamples: metrics.Resamples, *, seed: int = 0) -> Statistics:
     """All of them for one kind of features; predictions are [S, V]."""
-    accuracy = mean_over_seeds([groups.group_accuracy(seen.targets, of_seed, seen.genders) for of_seed in predictions])
+    accuracy = mean_over_seeds(
+        [fairness.group_accuracy(seen.targets, of_seed, seen.genders) for of_seed in predictions]
+    )
     hits = (predictions == seen.targets).mean(axis=0)  # [V]
-    drawn = groups.resampled_group_means(hits, seen.genders, resamples)  # [R, 2]
+    drawn = fairness.resampled_group_means(hits, seen.genders, resamples)  # [R, 2]
     odds, drawn_odds, odds_details = equalised_odds(seen, predictions, resamples, seed=seed)
     (female, male), worst = accuracy.accuracy, accuracy.names.index(accuracy.worst)
     values = {
@@ -134,16 +137,16 @@ def equalised_odds(
     Which classes can be compared follows from the targets, so it is the same for all seeds.
     """
     options = {"num_classes": seen.num_classes}
-    found = [groups.equalised_odds(seen.targets, of_seed, seen.genders, **options) for of_seed in predictions]
+    found = [fairness.equalised_odds(seen.targets, of_seed, seen.genders, **options) for of_seed in predictions]
     drawn = [
-        groups.resampled_equalised_odds(seen.targets, of_seed, seen.genders, resamples, **options)
+        fairness.resampled_equalised_odds(seen.targets, of_seed, seen.genders, resamples, **options)
         for of_seed in predictions
     ]
     num_permutations = len(resamples.counts)
     options |= {"num_permutations": num_permutations, "seed": seed}
     permuted = np.mean(
         [
-            groups.permuted_equalised_odds(seen.targets, of_seed, seen.genders, seen.subjects, **options)
+            fairness.permuted_equalised_odds(seen.targets, of_seed, seen.genders, seen.subjects, **options)
             for of_seed in predictions
         ],
         axis=0,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from splavu.labels_private import GENDERS
-from splavu.tables import interval, percent, table
+from splavu.data.private_labels import GENDERS
+from splavu.reports.tables import interval, percent, table
 
 COLUMNS = ("female", "male", "overall", "gap")
 """As in the paper's table on bias."""

@@ -27,15 +27,17 @@ import torch
 from tqdm import tqdm
 
 import config
-from catalogue import FOLDER, STORED, VP_LABELS, row_of
-from feature_extraction.decoding import TIMEOUT, Job, decoders, warm_up
-from feature_extraction.encoders import FrozenEncoder, load_encoder
-from feature_extraction.extraction import extract
-from feature_extraction.obfuscation import OBFUSCATIONS, Obfuscation, default_features, obfuscation
-from feature_extraction.preprocessing import protocol_preprocessing
-from feature_extraction.provenance import provenance
-from feature_extraction.shards import Shard, device_name, find_shard, is_under_torchrun, ranks_here
-from feature_extraction.sources import (
+from splavu.data.datasets import DatasetSpec
+from splavu.data.encoders import ENCODERS
+from splavu.errors import UserError, nearest
+from splavu.extraction.decoding import TIMEOUT, Job, decoders, warm_up
+from splavu.extraction.encoders import FrozenEncoder, load_encoder
+from splavu.extraction.extract import extract
+from splavu.extraction.obfuscation import OBFUSCATIONS, Obfuscation, default_features, obfuscation
+from splavu.extraction.preprocessing import protocol_preprocessing
+from splavu.extraction.provenance import provenance
+from splavu.extraction.shards import Shard, device_name, find_shard, is_under_torchrun, ranks_here
+from splavu.extraction.sources import (
     CLIPS,
     STATIC,
     VIEWS,
@@ -46,13 +48,11 @@ from feature_extraction.sources import (
     vispr_files,
     vp_files,
 )
-from feature_extraction.videos import BACKENDS, backend_version, pick_backend
-from splavu import cli, params
-from splavu.datasets import DatasetSpec
-from splavu.encoders import ENCODERS
-from splavu.errors import UserError, nearest
-from splavu.runtime import pick_device
+from splavu.extraction.videos import BACKENDS, backend_version, pick_backend
+from splavu.runtime import cli, params
+from splavu.runtime.environment import pick_device
 from splavu.stores import StoreWriter
+from study.datasets.catalog import FOLDER, STORED, VP_LABELS, row_of
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The old name of `long_videos.py`, with the same command line."""
 
 from feature_extraction.long_videos import main
-from splavu import cli
+from splavu.runtime import cli
 
 if __name__ == "__main__":
     cli.run(main)

@@ -6,7 +6,7 @@
 Each frame is decoded and resized once, also where clips overlap, and only a few seconds of a video are in memory at any
 time. A run that was interrupted goes on where it stopped; one bad video is reported at the end and stops nothing, even
 if it kills or hangs its decoder. With torchrun, or --shard 0/4, 1/4 and so on, several processes share the work.
-From code: `feature_extraction.video_features`.
+From code: `splavu.extraction.video_features`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ import torch
 from tqdm import tqdm
 
 import config
-from feature_extraction.decoding import TIMEOUT, Job, decoders, warm_up
-from feature_extraction.encoders import FrozenEncoder, load_encoder
-from feature_extraction.extraction import extract
-from feature_extraction.obfuscation import OBFUSCATIONS, Obfuscation, default_features, obfuscation
-from feature_extraction.preprocessing import CROPS
-from feature_extraction.provenance import provenance
-from feature_extraction.shards import (
+from splavu.data.encoders import ENCODERS
+from splavu.errors import UserError
+from splavu.extraction.decoding import TIMEOUT, Job, decoders, warm_up
+from splavu.extraction.encoders import FrozenEncoder, load_encoder
+from splavu.extraction.extract import extract
+from splavu.extraction.obfuscation import OBFUSCATIONS, Obfuscation, default_features, obfuscation
+from splavu.extraction.preprocessing import CROPS
+from splavu.extraction.provenance import provenance
+from splavu.extraction.shards import (
     Shard,
     device_name,
     find_shard,
@@ -38,15 +40,13 @@ from feature_extraction.shards import (
     ranks_here,
     sum_over_ranks,
 )
-from feature_extraction.sources import folder_files, listed_files
-from feature_extraction.video_features import NO_OVERLAP, check_clips, file_pieces, stacked
-from feature_extraction.videos import BACKENDS, backend_version, pick_backend
-from splavu import cli, params
-from splavu.encoders import ENCODERS
-from splavu.errors import UserError
-from splavu.runtime import pick_device
+from splavu.extraction.sources import folder_files, listed_files
+from splavu.extraction.video_features import NO_OVERLAP, check_clips, file_pieces, stacked
+from splavu.extraction.videos import BACKENDS, backend_version, pick_backend
+from splavu.runtime import cli, params
+from splavu.runtime.environment import pick_device
 from splavu.stores import FolderWriter
-from untrimmed import UNTRIMMED
+from study.datasets.untrimmed import UNTRIMMED
 
 
 @dataclass(frozen=True)

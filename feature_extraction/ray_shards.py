@@ -15,8 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from splavu import cli
 from splavu.errors import UserError
+from splavu.runtime import cli
 
 SCRIPT = Path(__file__).with_name("feature_extraction_action.py")
 

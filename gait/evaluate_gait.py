@@ -24,18 +24,18 @@ import torch
 from tqdm import tqdm
 
 import config
-from feature_dl import dataset_spec
 from gait.recognition import recognise
 from gait.report import markdown
-from model_loaders import JudgedFeatures, feature_dim, load_adapter
-from privacy_eval import in_batches
-from splavu import cli, params, runs, runtime
-from splavu.anonymize import weights_hash
 from splavu.anonymizers import Anonymizer
+from splavu.anonymizers.loading import weights_hash
+from splavu.attacks.release_protocol import finite
 from splavu.errors import UserError
-from splavu.probes import Served
-from splavu.released import finite
+from splavu.runtime import cli, environment, params, run_folder
 from splavu.stores import FeatureStore
+from splavu.training.probes import Served
+from study.datasets.loading import dataset_spec
+from study.models import JudgedFeatures, feature_dim, load_adapter
+from study.privacy import in_batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     cli.start(args)
     p = params.load(args.params, GaitParams, args.set)
-    device = runtime.pick_device(args.device)
+    device = environment.pick_device(args.device)
     anonymizer = load_adapter(p)
     if anonymizer is not None and anonymizer.attends_over == "batch":
         raise UserError(
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     clips = read_clips(p)
 
-    run = runs.RunFolder(config.RUNS, p.run_id)
+    run = run_folder.RunFolder(config.RUNS, p.run_id)
     inputs = {"anonymizer": anonymizer and weights_hash(anonymizer), "data": digest(clips)}
 
     def evaluate() -> dict[str, Any]:

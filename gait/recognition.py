@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from splavu import groups, metrics
+from splavu import metrics
+from splavu.attacks.rows import json_values
+from splavu.data.splits import CasiaName, casia_name, casia_split
 from splavu.errors import UserError
-from splavu.protocols import json_values
-from splavu.retrieval import Retrieval, retrieve
-from splavu.splits import CasiaName, casia_name, casia_split
+from splavu.metrics import fairness
+from splavu.metrics.retrieval import Retrieval, retrieve
 
 COMPARISONS: Mapping[str, tuple[str, str]] = {
     "raw": ("raw", "raw"),
@@ -107,8 +108,8 @@ def recognise(
             "subjects": len(np.unique(probes.subjects)),
             "chance": {
                 "overall": float(chance.mean()),
-                "by_walk": _text_keys(groups.group_means(chance, probes.walks)),
-                "by_view": _text_keys(groups.group_means(chance, probes.views)),
+                "by_walk": _text_keys(fairness.group_means(chance, probes.walks)),
+                "by_view": _text_keys(fairness.group_means(chance, probes.views)),
             },
             "comparisons": comparisons,
             "change": {
@@ -137,8 +138,8 @@ def summary(found: Retrieval, probes: Walkers, resamples: metrics.Resamples) -> 
     for side, parts in (("by_walk", probes.walks), ("by_view", probes.views)):
         of_part: dict[str, dict[str, Any]] = {str(part): {} for part in np.unique(parts)}
         for name, values in figures.items():
-            ends = metrics.percentile_interval(groups.resampled_group_means(values, parts, resamples))  # [2, parts]
-            means = groups.group_means(values, parts)
+            ends = metrics.percentile_interval(fairness.resampled_group_means(values, parts, resamples))  # [2, parts]
+            means = fairness.group_means(values, parts)
             for (part, value), interval in zip(means.items(), ends.T, strict=True):
                 of_part[str(part)][name] = {"value": value, "interval": interval.tolist()}
         result[side] = of_part

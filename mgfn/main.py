@@ -17,9 +17,9 @@ from mgfn.option import parse
 from mgfn.runs import start
 from mgfn.test import test
 from mgfn.train import Run, TrainingOptions, train
-from splavu import cli
 from splavu.errors import as_user_errors
-from splavu.processes import alone
+from splavu.runtime import cli
+from splavu.runtime.distributed import alone
 
 
 @as_user_errors(InputError)

@@ -6,11 +6,11 @@ will for features that were released. Only a training video longer than `MAX_SNI
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,48 +27,16 @@ from mgfn.model import MGFN, build_model
 from mgfn.option import Options, parse
 from mgfn.scoring import video_figures
 from mgfn.snippets import crops_first, pooled, with_magnitude
-from splavu.anonymize import load_anonymizer
-from splavu.anonymizers import Anonymizer, one_by_one
-from splavu.errors import UserError, as_user_errors
-from splavu.learners import Learner
+from splavu.anonymizers import Anonymizer
+from splavu.errors import as_user_errors
 from splavu.stores import FeatureFolder
-from splavu.tasks import passes
+from splavu.training.learners import Learner
+from splavu.training.tasks import passes
 
 MAX_SNIPPETS = 2048
 """Attention over a whole video costs its length squared; longer ones give evenly spaced snippets in training."""
 CACHED_BYTES = 2 * 2**30
 """Features that take less than this are kept in memory."""
-
-
-def anonymizing(
-    checkpoint: str | Path, device: torch.device | str = "cpu", *, serving: Literal["video", "alone"] = "video"
-) -> Callable[[Tensor], Tensor]:
-    """A trained anonymizer as a function of one crop's features, `[T, D] -> [T, D]`.
-
-    Args:
-        checkpoint: With `fa_model_state_dict`.
-        device: Where it computes; the result is on the CPU.
-        serving: 'video': the snippets of a video see one another; 'alone': each as if it came alone.
-
-    Raises:
-        InputError: No such checkpoint; when it is applied, features of another width.
-    """
-    try:
-        anonymizer = load_anonymizer(checkpoint).to(device).eval()
-    except UserError as error:
-        raise InputError(error.culprit, error.problem, error.remedy) from error
-    width = anonymizer.architecture["feature_dim"]
-
-    @torch.no_grad()
-    def anonymize(features: Tensor) -> Tensor:  # [T, D] -> [T, D]
-        if features.shape[-1] != width:
-            problem = f"anonymizes features {width} wide, these are {features.shape[-1]}"
-            raise InputError(checkpoint, problem, "use the anonymizer of their encoder")
-        moved = features.to(device)
-        safe = one_by_one(anonymizer, moved) if serving == "alone" else anonymizer(moved[None])[0]
-        return safe.cpu()
-
-    return anonymize
 
 
 @dataclass(frozen=True)
@@ -84,7 +52,7 @@ class WeakBatch:
 
 
 class WeakVideos:
-    """Batches of training videos without end, as many normal as abnormal; a `splavu.tasks.BatchSource`."""
+    """Batches of training videos without end, as many normal as abnormal; a `splavu.training.tasks.BatchSource`."""
 
     def __init__(
         self,
@@ -131,7 +99,7 @@ class WeakVideos:
 
 @dataclass
 class AnomalyDetection:
-    """MGFN on anonymized videos; a `splavu.tasks.Task`. Validation videos are part of the training list."""
+    """MGFN on anonymized videos; a `splavu.training.tasks.Task`. Validation videos are part of the training list."""
 
     learner: Learner
     source: WeakVideos

@@ -26,16 +26,17 @@ from mgfn.option import Options, option, parse
 from mgfn.runs import pick_device, start
 from mgfn.scoring import score_all, video_figures
 from mgfn.task import load_network
-from splavu import cli, loop
-from splavu.checkpoints import load_into, state_of
-from splavu.engine import EngineParams
 from splavu.errors import as_user_errors
-from splavu.learners import Learner, moving_average, networks_of
-from splavu.params import as_dict
-from splavu.processes import Processes, alone
-from splavu.runs import RunFolder
-from splavu.runtime import seed_everything, versions
+from splavu.runtime import cli
+from splavu.runtime.checkpoints import load_into, state_of
+from splavu.runtime.distributed import Processes, alone
+from splavu.runtime.environment import seed_everything, versions
+from splavu.runtime.params import as_dict
+from splavu.runtime.run_folder import RunFolder
 from splavu.stores import FeatureFolder
+from splavu.training import loop
+from splavu.training.engine import EngineParams
+from splavu.training.learners import Learner, moving_average, networks_of
 
 FREE_TO_CHANGE = loop.FREE_TO_CHANGE.union(
     ("max_epoch", "workers", "device", "output", "plots", "videos", "restart", "quiet", "comment")

@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import config
-from feature_dl import dataset_spec, film_of
+from splavu.attacks.rows import Rows
+from splavu.data.labels import VISPR_ATTRIBUTES
+from splavu.data.private_labels import PAHMDB51_VALUES, FrameLabels, clip_labels, read_pahmdb51
 from splavu.errors import UserError
-from splavu.labels import VISPR_ATTRIBUTES
-from splavu.labels_private import PAHMDB51_VALUES, FrameLabels, clip_labels, read_pahmdb51
-from splavu.protocols import Rows
 from splavu.stores import FeatureReader, FeatureStore
+from study.datasets.catalog import film_of
+from study.datasets.loading import dataset_spec
 
 ANNOTATIONS = "pa_hmdb51/PrivacyAttributes"
 """Below the data root: a JSON file an action."""

@@ -19,23 +19,24 @@ import torch
 from tqdm import tqdm
 
 import config
-from model_loaders import feature_dim
 from pahmdb.dl_pahmdb import ATTRIBUTES, LabelSet, PaHmdb51, read_dataset
 from pahmdb.judgeable import Judgeable, beside_vispr, digest, judgeable
 from pahmdb.report import draw_curve, markdown
 from pahmdb.utility import HeadRecipe, Utility, head_hits, trade_off
-from privacy_eval import in_batches
-from splavu import cli, metrics, params, runs, runtime
-from splavu.anonymize import load_anonymizer, weights_hash
+from splavu import metrics
 from splavu.anonymizers import Anonymizer, IdentityAnonymizer
+from splavu.anonymizers.loading import load_anonymizer, weights_hash
 from splavu.attackers import ATTACKERS
-from splavu.attacks import Attack, Campaign, judged
-from splavu.crossfit import CrossFitted, crossfit
+from splavu.attacks.campaign import Attack, Campaign, judged
+from splavu.attacks.crossfit import CrossFitted, crossfit
+from splavu.attacks.release_protocol import finite, gate
+from splavu.attacks.rows import AttackData, Rows, json_values
 from splavu.errors import UserError, nearest
-from splavu.figures import check_drawing
-from splavu.probes import Served, Serving
-from splavu.protocols import AttackData, Rows, json_values
-from splavu.released import finite, gate
+from splavu.reports.plotting import check_drawing
+from splavu.runtime import cli, environment, params, run_folder
+from splavu.training.probes import Served, Serving
+from study.models import feature_dim
+from study.privacy import in_batches
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.start(args)
     check_drawing()
     p = params.load(args.params, PaHmdbParams, args.set)
-    device = runtime.pick_device(args.device)
+    device = environment.pick_device(args.device)
     width = feature_dim(p)
     points = load_points(p, width)
     data = read_dataset(encoder=p.ft_arch, feature_dim=width, data_root=p.data_root)
@@ -113,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = {"val_share": p.val_share, "max_rows": p.max_train_rows, "seed": p.seed}
         vispr = beside_vispr(clips, encoder=p.ft_arch, data_root=p.data_root, **options)
 
-    run = runs.RunFolder(config.RUNS, p.run_id)
+    run = run_folder.RunFolder(config.RUNS, p.run_id)
     hashes = {name: weights_hash(anonymizer) for name, anonymizer in points.items()}
     inputs = {"anonymizers": hashes, "data": digest(data, films, vispr)}
 
@@ -140,7 +141,7 @@ def evaluate(
     films: Judgeable,
     vispr: Judgeable | None,
     points: Mapping[str, Anonymizer],
-    run: runs.RunFolder,
+    run: run_folder.RunFolder,
     device: torch.device,
 ) -> dict[str, Any]:
     """Attack raw features and each operating point's, train heads on them, and put both together.
@@ -176,7 +177,8 @@ def evaluate(
     ]
     recipe = HeadRecipe(p.seed, p.num_epochs, p.batch_size, p.learning_rate, p.weight_decay, p.num_modes)
     hits = {
-        name: head_hits(data, s, recipe, runs.RunFolder(run.path, f"head_{name}"), device) for name, s in served.items()
+        name: head_hits(data, s, recipe, run_folder.RunFolder(run.path, f"head_{name}"), device)
+        for name, s in served.items()
     }
     utility = Utility.of(data, hits, attacks["raw"], p.num_resamples)
     return json_values(

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from feature_dl import privacy_rows
 from pahmdb.dl_pahmdb import PaHmdb51
+from splavu.attacks.rows import Rows, hold_out
 from splavu.errors import UserError
-from splavu.protocols import Rows, hold_out
+from study.datasets.loading import privacy_rows
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from feature_dl import dataset_spec
 from pahmdb.dl_pahmdb import PaHmdb51, film
-from splavu import loop, metrics, runtime, tradeoff
-from splavu.attacks import Attack, draws, resampled_leakage
-from splavu.datasets import EvenClips, FeatureDataset, RandomClip, Stream
-from splavu.heads import LinearHead
-from splavu.learners import Learner
-from splavu.optimizers import adamw
-from splavu.probes import ProbeTrainer, Served
-from splavu.processes import Processes
-from splavu.runs import RunFolder
-from splavu.tasks import ActionRecognition
+from splavu import metrics
+from splavu.attacks.campaign import Attack, draws, resampled_leakage
+from splavu.data.datasets import EvenClips, FeatureDataset, RandomClip, Stream
+from splavu.metrics import tradeoff
+from splavu.runtime import environment
+from splavu.runtime.distributed import Processes
+from splavu.runtime.run_folder import RunFolder
+from splavu.training import loop
+from splavu.training.heads import LinearHead
+from splavu.training.learners import Learner
+from splavu.training.optimizers import adamw
+from splavu.training.probes import ProbeTrainer, Served
+from splavu.training.tasks import ActionRecognition
+from study.datasets.loading import dataset_spec
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def head_hits(
     data: PaHmdb51, served: Served, recipe: HeadRecipe, run: RunFolder, device: torch.device
 ) -> np.ndarray:  # -> [V] of 0 and 1
     """Whether a fresh linear head on served features names the action of each annotated video."""
-    runtime.seed_everything(recipe.seed)
+    environment.seed_everything(recipe.seed)
     head = LinearHead(data.features.feature_dim, dataset_spec("hmdb51").num_classes).to(device)
     optimizer = adamw(head.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
 

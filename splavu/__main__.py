@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from splavu import __version__, cli, fitting
-from splavu.audit import command as audit_command
-from splavu.audit import html as audit_html
+from splavu._version import __version__
+from splavu.audit.report import page as audit_html
+from splavu.commands import audit as audit_command
+from splavu.commands import fit as fitting
 from splavu.errors import UserError
-from splavu.runtime import pick_device
+from splavu.runtime import cli
+from splavu.runtime.environment import pick_device
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,8 +131,8 @@ def _synthesize(args: argparse.Namespace) -> int:
 
 
 def _anonymize(args: argparse.Namespace) -> int:
-    from splavu.anonymize import anonymize_store, anonymize_table
-    from splavu.pretrained import load_pretrained
+    from splavu.release.anonymize import anonymize_store, anonymize_table
+    from splavu.release.pretrained import load_pretrained
     from splavu.stores.parquet import is_parquet
 
     target = args.target or args.out
@@ -156,8 +158,8 @@ def _anonymize(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from splavu.onnx_export import export_onnx  # needs onnx, onnxscript and onnxruntime
-    from splavu.pretrained import load_pretrained
+    from splavu.release.onnx import export_onnx  # needs onnx, onnxscript and onnxruntime
+    from splavu.release.pretrained import load_pretrained
 
     exported = export_onnx(load_pretrained(args.aam, num_heads=args.num_heads), args.target, opset=args.opset)
     print(exported)
@@ -165,7 +167,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from splavu.reports import write_report  # needs Matplotlib
+    from splavu.reports.run_report import write_report  # needs Matplotlib
 
     report = write_report(args.run, data=args.data)
     print(f"{report.table}\nreport: {report.path}")
@@ -173,7 +175,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from splavu.verification import described, verify_apart
+    from splavu.data.verification import described, verify_apart
 
     has_faults = False
     strangers: list[UserError] = []

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """Bad input, told in one line. Entry points print it and exit with code 2 (`splavu.cli.run`).
+    """Bad input, told in one line. Entry points print it and exit with code 2 (`splavu.runtime.cli.run`).
 
     Args:
         culprit: The file, key or parameter at fault.

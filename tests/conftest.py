@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from splavu.labels import VISPR_ATTRIBUTES
+from splavu.data.labels import VISPR_ATTRIBUTES
 from splavu.stores import StoreWriter
 
 REPOSITORY = Path(__file__).resolve().parents[1]

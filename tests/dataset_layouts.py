@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 from conftest import WIDTH
 
-from splavu.labels import VISPR_ATTRIBUTES
-from splavu.splits import CASIA_B_REPETITIONS, NTU_BIAS, NTU_LEFT_OUT_SUBJECTS, NTU_TEST_SUBJECTS
+from splavu.data.labels import VISPR_ATTRIBUTES
+from splavu.data.splits import CASIA_B_REPETITIONS, NTU_BIAS, NTU_LEFT_OUT_SUBJECTS, NTU_TEST_SUBJECTS
 from splavu.stores import StoreWriter
 
 NUM_CLASSES = 3

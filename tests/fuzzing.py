@@ -26,9 +26,9 @@ from pathlib import Path
 
 import numpy as np
 
-from feature_extraction.images import read_image
-from feature_extraction.videos import BACKENDS, open_video, pick_backend
 from splavu.errors import UserError
+from splavu.extraction.images import read_image
+from splavu.extraction.videos import BACKENDS, open_video, pick_backend
 
 IMAGES = "image"
 """The reader of still images, beside the video backends."""

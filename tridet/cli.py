@@ -61,7 +61,7 @@ def start(args: argparse.Namespace) -> tuple[Config, torch.device, Callable[[Ten
     config = load(args.config, overrides(args.set))
     anonymizer = None
     if args.aam is not None:
-        from tridet.task import anonymizing  # needs splavu, which detection alone doesn't
+        from tridet.anonymize import anonymizing  # needs splavu, which detection alone doesn't
 
         anonymizer = anonymizing(
             args.aam, feature_dim=config.dataset.input_dim, serving=args.aam_serving, device=device

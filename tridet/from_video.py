@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from feature_extraction.encoders import load_encoder
-from feature_extraction.video_features import video_features
-from feature_extraction.videos import open_video
 from splavu.errors import UserError
+from splavu.extraction.encoders import load_encoder
+from splavu.extraction.video_features import video_features
+from splavu.extraction.videos import open_video
 from tridet.errors import InputError
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from splavu.errors import UserError
-from splavu.learners import Learner
+from splavu.training.learners import Learner
 from tridet.config import Config
 from tridet.detector import TriDet
 from tridet.errors import InputError

@@ -6,7 +6,7 @@ for videos released whole. For features that are served alone, `serving='alone'`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +14,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from splavu.anonymize import load_anonymizer
-from splavu.anonymizers import Anonymizer, one_by_one
-from splavu.errors import UserError, as_user_errors
+from splavu.anonymizers import Anonymizer
+from splavu.errors import as_user_errors
 from splavu.stores import FeatureFolder
-from splavu.tasks import passes
+from splavu.training.tasks import passes
 from tridet.average_precision import Segments
 from tridet.checkpoints import find, load_weights
 from tridet.config import load
@@ -27,38 +26,6 @@ from tridet.errors import InputError
 from tridet.eval import evaluate
 from tridet.learner import DetectorLearner, detector_learner
 from tridet.thumos14 import Batches, ThumosDataset, ground_truth
-
-
-def anonymizing(
-    checkpoint: str | Path,
-    *,
-    feature_dim: int,
-    serving: Literal["video", "alone"] = "video",
-    device: torch.device | str = "cpu",
-) -> Callable[[Tensor], Tensor]:
-    """A trained anonymizer as a function of one video's features, `[T, D] -> [T, D]`, for `ThumosDataset`.
-
-    Args:
-        checkpoint: With `fa_model_state_dict`.
-        feature_dim: D of the features it will see.
-        serving: 'video': the steps of a video see one another; 'alone': each feature as if it came alone.
-
-    Raises:
-        InputError: No such checkpoint, or one of another width.
-    """
-    try:
-        anonymizer = load_anonymizer(checkpoint).to(device).eval()
-    except UserError as error:
-        raise InputError(error.culprit, error.problem, error.remedy) from error
-    if (width := anonymizer.architecture["feature_dim"]) != feature_dim:
-        raise InputError(checkpoint, f"anonymizes features {width} wide, these are {feature_dim}", "use its encoder's")
-
-    @torch.no_grad()
-    def anonymize(features: Tensor) -> Tensor:  # [T, D] -> [T, D]
-        moved = features.to(device)
-        return one_by_one(anonymizer, moved) if serving == "alone" else anonymizer(moved[None])[0]
-
-    return anonymize
 
 
 def load_detector(
@@ -85,7 +52,7 @@ class VideoBatch(list):
 
 @dataclass(frozen=True)
 class Videos:
-    """Batches of training videos without end; a `splavu.tasks.BatchSource`."""
+    """Batches of training videos without end; a `splavu.training.tasks.BatchSource`."""
 
     batches: Batches
 
@@ -106,7 +73,10 @@ class Videos:
 
 @dataclass
 class TemporalActionDetection:
-    """TriDet on anonymized videos; a `splavu.tasks.Task`. Validation gives the average mAP of the averaged weights."""
+    """TriDet on anonymized videos; a `splavu.training.tasks.Task`.
+
+    Validation gives the average mAP of the averaged weights.
+    """
 
     learner: DetectorLearner
     source: Videos

@@ -22,15 +22,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splavu import loop
-from splavu.checkpoints import RESUMABLE
-from splavu.cli import run as run_script
-from splavu.engine import EngineParams
 from splavu.errors import as_user_errors
-from splavu.params import as_dict
-from splavu.processes import Processes, alone
-from splavu.runs import RunFolder, write_text
-from splavu.runtime import seed_everything
+from splavu.runtime.checkpoints import RESUMABLE
+from splavu.runtime.cli import run as run_script
+from splavu.runtime.distributed import Processes, alone
+from splavu.runtime.environment import seed_everything
+from splavu.runtime.params import as_dict
+from splavu.runtime.run_folder import RunFolder, write_text
+from splavu.training import loop
+from splavu.training.engine import EngineParams
 from tridet import checkpoints, cli
 from tridet.assignment import assignment_report
 from tridet.config import Config, to_dict

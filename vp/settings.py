@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import config
-from multitask_params import AnonymizerParams
-from splavu.engine import EngineParams
 from splavu.errors import UserError
-from splavu.probes import Serving
-from train_ft import HeadParams
+from splavu.training.engine import EngineParams
+from splavu.training.probes import Serving
+from study.training.anonymizer_params import AnonymizerParams
+from study.training.heads import HeadParams
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import multitask_train_fa
-from splavu import cli, params
-from splavu.processes import connect
+from splavu.runtime import cli, params
+from splavu.runtime.distributed import connect
+from study.training import anonymizer
 from vp.settings import VpParams
 
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.start(args)
     p = params.load(args.params, VpParams, args.set)
     processes = connect(args.device)
-    trained = multitask_train_fa.train(p.anonymizer(), processes, restart=args.restart)
+    trained = anonymizer.train(p.anonymizer(), processes, restart=args.restart)
     if processes.is_first:
         print(f"{p.anonymizer_run}: best epoch {trained['epoch']}; heads read the last one, model_temp.pth")
     return 0

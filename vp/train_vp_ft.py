@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import train_ft
-from splavu import cli, params, runtime
+from splavu.runtime import cli, environment, params
+from study.training import heads
 from vp.settings import VpParams
 
 
@@ -16,8 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     cli.start(args)
     p = params.load(args.params, VpParams, args.set).utility_head()
-    result, _, _ = train_ft.train(p, device=runtime.pick_device(args.device), restart=args.restart)
-    print(train_ft.sentence(p, result))
+    result, _, _ = heads.train(p, device=environment.pick_device(args.device), restart=args.restart)
+    print(heads.sentence(p, result))
     return 0
 
 

@@ -102,6 +102,6 @@ def anonymizer_of(options: Options, device: torch.device) -> Callable[[Tensor], 
     if options.aam is None:
         return None
     # Imported late: without --aam, testing needs nothing of the rest of the study.
-    from mgfn.task import anonymizing
+    from mgfn.anonymize import anonymizing
 
     return anonymizing(options.aam, device, serving=options.aam_serving)

@@ -1,4 +1,4 @@
-"""A fixed affine map of rank D - r: what concept erasure, PCA and random projection give (`splavu.erasure`).
+"""A fixed affine map of rank D - r: what concept erasure, PCA and random projection give.
 
 What a reader would get wrong: a D x D matrix that projects does so on paper only. Rounded to float32 it is invertible,
 and the removed directions come through at the size of a rounding, which whoever may learn on the output can amplify.

@@ -47,8 +47,8 @@ from typing import Any
 
 import numpy as np
 
-from splavu.audit.statistics import Equivalence, Estimate
-from splavu.protocols import json_values
+from splavu.attacks.rows import json_values
+from splavu.metrics.inference import Equivalence, Estimate
 
 SCHEMA = "splavu-audit/1"
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from splavu.anonymizers import Anonymizer
-from splavu.attacks import Attack
+from splavu.attacks.campaign import Attack
+from splavu.attacks.release_protocol import gate
+from splavu.attacks.rows import AttackData
 from splavu.audit.evidence import Gate
-from splavu.protocols import AttackData
-from splavu.released import gate
 
 CLOSE = 1e-3
 """Largest difference, in units of the largest feature, by which a stored feature may differ from the one served now:

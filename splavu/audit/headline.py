@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from splavu import metrics
-from splavu.attacks import Attack
+from splavu.attacks.campaign import Attack
 from splavu.audit.evidence import Found, Headline
 from splavu.audit.judging import Judge, Success
-from splavu.audit.statistics import Estimate
+from splavu.metrics.inference import Estimate
 
 NUM_SWAPS = 100
 """Of the validation people's labels."""

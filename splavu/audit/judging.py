@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from splavu import metrics
-from splavu.attacks import Attack, draws
-from splavu.audit import statistics
+from splavu.attacks.campaign import Attack, draws
 from splavu.audit.evidence import Found, FoundAttribute, Rate
-from splavu.audit.statistics import estimated
+from splavu.metrics import inference
+from splavu.metrics.inference import estimated
 
 ALPHA = 0.05
 FPRS = (0.01, 0.001)
@@ -55,32 +55,32 @@ class Judge:
             return _weighted(seed_weights, [function(*arguments) for arguments in zip(*per_seed, strict=True)])
 
         labels = attack.labels
-        auc = np.mean([statistics.aucs(labels, scores) for scores in score_of_seed], axis=0)
+        auc = np.mean([inference.aucs(labels, scores) for scores in score_of_seed], axis=0)
         auc_draws = _drawn(
-            score_of_seed, seed_weights, lambda column, s: statistics.resampled_aucs(labels[:, [column]], s, resamples)
+            score_of_seed, seed_weights, lambda column, s: inference.resampled_aucs(labels[:, [column]], s, resamples)
         )
         tuned = _chosen(attack, attack.tuned.scores)
-        thresholds = [statistics.best_thresholds(attack.tuned.labels, scores) for scores in tuned]
+        thresholds = [inference.best_thresholds(attack.tuned.labels, scores) for scores in tuned]
         accuracy = np.mean(
-            [statistics.balanced_accuracies(labels, s, t) for s, t in zip(score_of_seed, thresholds, strict=True)],
+            [inference.balanced_accuracies(labels, s, t) for s, t in zip(score_of_seed, thresholds, strict=True)],
             axis=0,
         )
         accuracy_draws = over_seeds(
-            lambda s, t: statistics.resampled_balanced_accuracies(labels, s, t, resamples), score_of_seed, thresholds
+            lambda s, t: inference.resampled_balanced_accuracies(labels, s, t, resamples), score_of_seed, thresholds
         )
-        calibrated = [statistics.platt_scaling(attack.tuned.labels, scores) for scores in tuned]
+        calibrated = [inference.platt_scaling(attack.tuned.labels, scores) for scores in tuned]
         usable = [
-            statistics.usable_bits(labels, scale(scores), self.prior[kept])
+            inference.usable_bits(labels, scale(scores), self.prior[kept])
             for scale, scores in zip(calibrated, score_of_seed, strict=True)
         ]
         bits_draws = over_seeds(lambda u: metrics.resampled_prevalences(u.per_row, resamples), usable)
         bits = np.mean([u.raw for u in usable], axis=0)
 
-        adjusted = statistics.holm(own.p)
+        adjusted = inference.holm(own.p)
         leakage, leakage_draws = own.share_of(whole)
         found = []
         for a, attribute in enumerate(kept):
-            equivalence = statistics.equivalence(auc_draws[:, a], chance=0.5, margin=self.margin)
+            equivalence = inference.equivalence(auc_draws[:, a], chance=0.5, margin=self.margin)
             found.append(
                 FoundAttribute(
                     name=self.attributes[attribute],
@@ -101,7 +101,7 @@ class Judge:
                 )
             )
         mean_draws = metrics.mean_known(auc_draws)
-        equivalence = statistics.equivalence(mean_draws, chance=0.5, margin=self.margin)
+        equivalence = inference.equivalence(mean_draws, chance=0.5, margin=self.margin)
         mean_leakage, mean_leakage_draws = own.share_of(whole, mean=True)
         return Found(
             num_units=len(labels),
@@ -245,14 +245,14 @@ def _weighted(seed_weights: np.ndarray, of_seed: Sequence[np.ndarray]) -> np.nda
 def _rate(
     labels: np.ndarray, score_of_seed: np.ndarray, fpr: float, resamples: metrics.Resamples, seed_weights: np.ndarray
 ) -> Rate:  # [n], [S, n]
-    values = [statistics.tpr_at_fpr(labels, scores, fpr) for scores in score_of_seed]
+    values = [inference.tpr_at_fpr(labels, scores, fpr) for scores in score_of_seed]
     negatives = int(np.sum(labels == 0))
     if any(value is None for value in values):
         return Rate(fpr, None, None, None, negatives)
     drawn = _drawn(
         score_of_seed[..., None],
         seed_weights,
-        lambda _, s: statistics.resampled_tprs(labels, s[:, 0], resamples, fpr=fpr)[:, None],
+        lambda _, s: inference.resampled_tprs(labels, s[:, 0], resamples, fpr=fpr)[:, None],
     )[:, 0]
     low, high = metrics.percentile_interval(drawn)
     return Rate(fpr, float(np.mean(values)), float(low), float(high), negatives)

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from .plans import Plan, generator, stage
-from .recording import mpeg4_stream
-from .render import ATTRIBUTES, FPS, render
-from .scenes import KINDS
+from splavu.synthetic.drawing.recording import mpeg4_stream
+from splavu.synthetic.drawing.render import ATTRIBUTES, FPS, render
+from splavu.synthetic.drawing.scenes import KINDS
+from splavu.synthetic.plans import Plan, generator, stage
 
 JPEG_QUALITY = 93
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from .motions import ACTIONS, MOTIONS, perform
-from .render import ATTRIBUTES, Person
-from .scenes import KINDS, Scene, sample_scene
-from .subjects import Outfit, Subject, bright_uniform, sample_outfit, sample_subject
+from splavu.synthetic.drawing.render import ATTRIBUTES, Person
+from splavu.synthetic.drawing.scenes import KINDS, Scene, sample_scene
+from splavu.synthetic.people.motions import ACTIONS, MOTIONS, perform
+from splavu.synthetic.people.subjects import Outfit, Subject, bright_uniform, sample_outfit, sample_subject
 
 PREVALENCE = {
     "complete_face": 0.40, "partial_face": 0.35, "semi_nudity": 0.25, "personal_relationship": 0.30,

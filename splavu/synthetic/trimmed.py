@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .layouts import write_csv
-from .plans import Plan
-from .render import ATTRIBUTES
-from .scenes import KINDS
+from splavu.synthetic.drawing.render import ATTRIBUTES
+from splavu.synthetic.drawing.scenes import KINDS
+from splavu.synthetic.layouts import write_csv
+from splavu.synthetic.plans import Plan
 
 
 @dataclass(frozen=True)

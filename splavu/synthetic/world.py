@@ -20,10 +20,10 @@ from types import MappingProxyType
 from typing import Any
 
 from splavu.errors import UserError, nearest
-
-from . import casia_b, layouts, ntu, pahmdb51, smarthome, thumos14, ucf101, ucf_crime, vp
-from .motions import ACTIONS
-from .plans import Split, sample_splits
+from splavu.synthetic import layouts
+from splavu.synthetic.datasets import casia_b, ntu, pahmdb51, smarthome, thumos14, ucf101, ucf_crime, vp
+from splavu.synthetic.people.motions import ACTIONS
+from splavu.synthetic.plans import Split, sample_splits
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,18 @@ class DataSet:
     """What the data root's README says of it."""
 
 
-SHARED = ("canvas", "figures", "layouts", "motions", "plans", "recording", "render", "scenes", "skeleton", "subjects")
+SHARED = (
+    "drawing/canvas",
+    "people/figures",
+    "layouts",
+    "people/motions",
+    "plans",
+    "drawing/recording",
+    "drawing/render",
+    "drawing/scenes",
+    "people/skeleton",
+    "people/subjects",
+)
 
 
 def _plan_hmdb51(seed: int, size: Size, scene_bias: float) -> Videos:
@@ -213,7 +224,7 @@ split and private attributes of each video.""",
             plan=_plan_thumos14,
             draw=lambda video, seed, split, folder: thumos14.write_video(video, seed, folder),
             label=lambda folder, videos, size: thumos14.write_labels(folder, videos, _classes(size)),
-            modules=("gestures", "timelines", "thumos14"),
+            modules=("people/gestures", "people/timelines", "datasets/thumos14"),
             card="""`thumos14/` has the layout of THUMOS14: untrimmed videos in which people idle about and now and
 then perform one of the actions (all but `walk`, which is background here). `thumos14.json` has the published file's
 format, `Validation` trains, and `private_labels.csv` is as above. A segment begins at the first frame in which the pose
@@ -223,7 +234,13 @@ moves towards the action and ends after the last in which it still returns from 
             plan=_plan_ucf_crime,
             draw=lambda video, seed, split, folder: ucf_crime.write_video(video, seed, folder),
             label=lambda folder, videos, size: ucf_crime.write_labels(folder, videos),
-            modules=("gestures", "mishaps", "surveillance", "timelines", "ucf_crime"),
+            modules=(
+                "people/gestures",
+                "people/mishaps",
+                "people/surveillance",
+                "people/timelines",
+                "datasets/ucf_crime",
+            ),
             card="""`ucf_crime/` has the layout of UCF-Crime: videos of calm scenes, some with a fight, a fall or
 somebody fleeing. There are fewer and shorter ones than in UCF-Crime. `ucf-i3d.list` (training, abnormal first) and
 `ucf-i3d-test.list` name them, `gt-ucf.npy` holds the truth of the test videos in the order of the list, frame by frame,
@@ -234,7 +251,7 @@ and `Temporal_Anomaly_Annotation_for_Testing_Videos.txt` the same in UCF-Crime's
             plan=_plan_casia_b,
             draw=lambda walk, seed, split, folder: casia_b.write_video(walk, seed, folder),
             label=lambda folder, videos, size: casia_b.write_labels(folder, videos),
-            modules=("casia_b",),
+            modules=("datasets/casia_b",),
             card="""`casia_b/` has the layout of Casia-B: `videos/SSS-TT-NN-VVV.avi`, subject, walk (`nm` normal, `bg`
 with a bag, `cl` in a long coat), repetition and view in degrees (000 towards the camera, 090 to the right). Subjects
 001 and up train, 075 and up are tested. A subject's clothes are the same in all walks, under the coat too; cameras and
@@ -245,7 +262,7 @@ relationships don't occur.""",
             plan=_plan_pa_hmdb51,
             draw=None,
             label=lambda folder, videos, size: pahmdb51.write_labels(folder, videos),
-            modules=("pahmdb51",),
+            modules=("datasets/pahmdb51",),
             card="""`pa_hmdb51/` has the format of PA-HMDB51: `PrivacyAttributes/<action>.json` gives ranges of frames
 (the last counts in) with what is seen in the validation and test videos of `hmdb51`; it has no videos of its own. Face
 (0 none, 1 partial, 2 complete) and nudity (0 none, 1 short sleeves, shorts or a skirt, 2 bare) are the main person's.
@@ -258,7 +275,7 @@ published files a few videos have no label for their first frames, and one frame
             plan=_plan_vp,
             draw=None,
             label=lambda folder, videos, size: vp.write_labels(folder, videos),
-            modules=("trimmed", "ucf101", "vp"),
+            modules=("trimmed", "datasets/ucf101", "datasets/vp"),
             card="""`vp/` has the format of VP-HMDB51 and VP-UCF101: a label such as "[0. 1. 0. 1. 1.]" for every video
 of `hmdb51` and `ucf101`, named by its path below `videos`. In this order 1 means: dark skin, a complete or partial
 face, presents as female, bare, a companion. It has no videos of its own.""",
@@ -267,7 +284,7 @@ face, presents as female, bare, a companion. It has no videos of its own.""",
             plan=_plan_ntu,
             draw=lambda video, seed, split, folder: ntu.write_video(video, seed, split, folder),
             label=lambda folder, videos, size: ntu.write_labels(folder, videos),
-            modules=("daily_actions", "ntu", "trimmed"),
+            modules=("people/daily_actions", "datasets/ntu", "trimmed"),
             card=f"""`ntu/` has the file names and subjects of NTU RGB+D (those the protocol leaves out are not
 there): daily gestures, filmed from closer ({", ".join(f"A{n:03d} {name}" for name, n in ntu.NUMBERS.items())}).
 `ntu_subject_gender_labels.json` tells the gender of each subject, `ntu_val_labels.csv` that of each test video, and
@@ -278,7 +295,7 @@ which resembles another action. NTU-Bias-F and NTU-Bias-M are drawn from it.""",
             plan=_plan_tsh,
             draw=lambda video, seed, split, folder: smarthome.write_video(video, seed, split, folder),
             label=lambda folder, videos, size: smarthome.write_labels(folder, videos, size.tsh_activities),
-            modules=("daily_actions", "smarthome", "trimmed"),
+            modules=("people/daily_actions", "datasets/smarthome", "trimmed"),
             card="""`tsh/` has the layout of Toyota Smarthome, with the subjects of its cross-subject split: three women
 and eight men train. `tsh_labels.csv` counts classes from 1, as `tsh_class_mapping.json` names them. Women and men are
 not filmed at the same activities equally often, so here gender does depend on the action. `private_labels.csv` is as
@@ -288,7 +305,7 @@ above; its actions are those of the synthetic world.""",
             plan=_plan_ucf101,
             draw=lambda video, seed, split, folder: ucf101.write_video(video, seed, split, folder),
             label=lambda folder, videos, size: ucf101.write_labels(folder, videos, size.actions),
-            modules=("trimmed", "ucf101"),
+            modules=("trimmed", "datasets/ucf101"),
             card="""`ucf101/` has the layout of UCF101: a folder for each class, a group (`g01`) for each subject, and
 `ucfTrainTestlist/` with the first split, in which groups 1 to 7 are tested on. The actions are those of `hmdb51`.
 `private_labels.csv` is as above.""",
@@ -381,7 +398,7 @@ def generator_version(name: str) -> str:
     """A hash of the code that decides pixels and labels of a set: another version is another set."""
     digest = hashlib.sha256()
     for module in (*SHARED, *SETS[name].modules):
-        digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
+        digest.update((Path(__file__).parent / f"{module}.py").read_bytes())
     return digest.hexdigest()[:16]
 
 

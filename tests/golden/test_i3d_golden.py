@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from feature_extraction.encoders.i3d import InceptionI3D, SameMaxPool, Unit, pool
-from feature_extraction.encoders.i3d_resnet import I3DResNet50
+from splavu.extraction.encoders.i3d import InceptionI3D, SameMaxPool, Unit, pool
+from splavu.extraction.encoders.i3d_resnet import I3DResNet50
 
 GAIN = np.sqrt(2)
 RELATIVE = 1e-4  # of the largest value: the golden tolerance

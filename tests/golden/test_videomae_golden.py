@@ -11,11 +11,11 @@ import torch
 
 pytest.importorskip("transformers")
 
-from feature_extraction.encoders import videomae_v2
-from feature_extraction.encoders.videomae import from_official, official_state
-from feature_extraction.encoders.vit import sinusoid
-from splavu.encoders import EncoderSpec
+from splavu.data.encoders import EncoderSpec
 from splavu.errors import UserError
+from splavu.extraction.encoders import videomae_v2
+from splavu.extraction.encoders.videomae import from_official, official_state
+from splavu.extraction.encoders.vit import sinusoid
 
 
 def noise(tag: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -137,7 +137,7 @@ def test_a_lost_bias_and_an_unknown_weight_are_refused(golden):
 
 
 def test_a_checkpoint_file_with_a_command_line_loads_and_code_does_not(golden, tmp_path, monkeypatch):
-    from feature_extraction.encoders import load_encoder, videomae
+    from splavu.extraction.encoders import load_encoder, videomae
 
     _, state = golden
     path = tmp_path / "official.pth"

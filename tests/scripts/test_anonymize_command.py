@@ -9,9 +9,10 @@ import pytest
 import torch
 from conftest import REPOSITORY, WIDTH
 
-from splavu import __main__, checkpoints
+from splavu import __main__
 from splavu.anonymizers import build_anonymizer
 from splavu.errors import UserError
+from splavu.runtime import checkpoints
 from splavu.stores import FeatureStore, FolderWriter, StoreWriter
 
 ATTRIBUTES = {"encoder": "demo"}

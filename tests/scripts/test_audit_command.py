@@ -15,10 +15,10 @@ from conftest import WIDTH, write_study
 from splavu.__main__ import main
 from splavu.anonymizers import build_anonymizer
 from splavu.attackers import ATTACKERS
-from splavu.audit import examination
-from splavu.audit.examination import Options
+from splavu.audit import run
+from splavu.audit.run import Options
+from splavu.data.labels import VISPR_ATTRIBUTES
 from splavu.errors import UserError
-from splavu.labels import VISPR_ATTRIBUTES
 
 RUNGS = {"ignorant", "lazy-informed", "semi-informed", "informed", "set-level"}
 
@@ -180,7 +180,7 @@ def test_as_many_seeds_as_asked_for_begin_at_the_first(study, monkeypatch, more,
     def examine(_, options, **__):
         raise Examined(options)
 
-    monkeypatch.setattr(examination, "examine", examine)
+    monkeypatch.setattr(run, "examine", examine)
     given = [part for part in arguments(study, *more[: -1 if "--quick" in more else None]) if part != "--quick"]
     with pytest.raises(Examined) as ended:
         main([*given, "--quick"] if "--quick" in more else given)

@@ -19,10 +19,10 @@ import config
 import feature_dl
 from bias import evaluate_bias
 from bias.report import markdown
-from splavu import params
 from splavu.anonymizers import build_anonymizer
+from splavu.data.splits import INVERTED_ACTION, NTU_LEFT_OUT_SUBJECTS, NTU_TEST_SUBJECTS, ntu_name
 from splavu.errors import UserError
-from splavu.splits import INVERTED_ACTION, NTU_LEFT_OUT_SUBJECTS, NTU_TEST_SUBJECTS, ntu_name
+from splavu.runtime import params
 from splavu.stores import StoreWriter
 
 PARAMS = str(REPOSITORY / "bias/params_demo_bias.py")

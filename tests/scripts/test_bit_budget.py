@@ -16,19 +16,21 @@ from sklearn.linear_model import LogisticRegression
 
 import config
 import splavu
-from feature_dl import privacy_rows
-from multitask_train_fa import AnonymizerParams, train
-from splavu import checkpoints, metrics
+from splavu import metrics
 from splavu.__main__ import main
-from splavu.anonymize import load_anonymizer
 from splavu.anonymizers import Anonymizer
+from splavu.anonymizers.guarantees import budget_of
+from splavu.anonymizers.loading import load_anonymizer
 from splavu.attackers import ATTACKERS
-from splavu.audit.examination import served_alone
-from splavu.audit.statistics import platt_scaling, usable_bits
-from splavu.guarantees import budget_of
-from splavu.processes import SINGLE
-from splavu.protocols import Rows
+from splavu.attacks.rows import Rows
+from splavu.audit.run import served_alone
+from splavu.metrics.inference import platt_scaling, usable_bits
+from splavu.runtime import checkpoints
+from splavu.runtime.distributed import SINGLE
 from splavu.stores import open_features
+from study.datasets.loading import privacy_rows
+from study.training.anonymizer import train
+from study.training.anonymizer_params import AnonymizerParams
 
 SPLITS = ("train", "val", "test")
 ROUNDING = 1e-9

@@ -12,13 +12,13 @@ import pytest
 from conftest import REPOSITORY
 from dataset_layouts import LAYOUTS, MADE, write_csv, write_plain
 
-import check_data
-from feature_dl import CATALOGUE, STORED
 from splavu.__main__ import main as splavu
+from splavu.data.private_labels import PAHMDB51_VALUES
 from splavu.errors import UserError
-from splavu.labels_private import PAHMDB51_VALUES
 from splavu.stores import FolderWriter, StoreWriter
-from untrimmed import ANNOTATED, UNTRIMMED
+from study.check_data import command as check_data
+from study.datasets.catalog import CATALOGUE, STORED
+from study.datasets.untrimmed import ANNOTATED, UNTRIMMED
 
 
 @pytest.fixture

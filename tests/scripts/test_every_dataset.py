@@ -9,8 +9,8 @@ from dataset_layouts import LAYOUTS, write_ntu
 
 import privacy_eval
 import train_ft
-from feature_dl import CATALOGUE
-from splavu.labels import VISPR_ATTRIBUTES
+from splavu.data.labels import VISPR_ATTRIBUTES
+from study.datasets.catalog import CATALOGUE
 
 
 @pytest.fixture

@@ -28,12 +28,12 @@ pytest.importorskip("transformers")
 if os.name != "posix":
     pytest.skip("kills and descriptors as POSIX knows them", allow_module_level=True)
 
-from feature_extraction.decoding import Job  # noqa: E402  needs the above
-from feature_extraction.encoders import load_encoder  # noqa: E402
-from feature_extraction.extraction import extract  # noqa: E402
 from feature_extraction.feature_extraction_action import main  # noqa: E402
 from feature_extraction.ray_shards import shard_commands, summary  # noqa: E402
 from splavu.errors import UserError  # noqa: E402
+from splavu.extraction.decoding import Job  # noqa: E402  needs the above
+from splavu.extraction.encoders import load_encoder  # noqa: E402
+from splavu.extraction.extract import extract  # noqa: E402
 from splavu.stores import FeatureStore  # noqa: E402
 
 SCRIPT = REPOSITORY / "feature_extraction" / "feature_extraction_action.py"
@@ -301,7 +301,7 @@ def overlapping(stride: int):
 
 @pytest.mark.parametrize("stride", [1, 5, 16])
 def test_clips_arrive_from_a_process_as_they_were_made(stride):
-    from feature_extraction.decoding import in_processes
+    from splavu.extraction.decoding import in_processes
 
     jobs = [Job(str(i), functools.partial(overlapping, stride)) for i in range(3)]
     arrived: dict[str, dict[str, torch.Tensor]] = {"0": {}, "1": {}, "2": {}}
@@ -321,7 +321,7 @@ def many(seed: int):
 
 
 def test_pieces_stay_as_they_came_while_others_follow():
-    from feature_extraction.decoding import in_processes
+    from splavu.extraction.decoding import in_processes
 
     arrived: dict[str, list[tuple[str, torch.Tensor]]] = {"1": [], "2": []}
     for key, item in in_processes([Job(key, functools.partial(many, int(key))) for key in arrived], 1):

@@ -8,13 +8,13 @@ import pytest
 import torch
 from conftest import write_study
 
-from splavu import checkpoints
 from splavu.__main__ import main
-from splavu.anonymize import load_anonymizer
-from splavu.audit.material import file_hash
-from splavu.erasure import leace
+from splavu.anonymizers.closed_form import leace
+from splavu.anonymizers.loading import load_anonymizer
+from splavu.audit.inputs import file_hash
+from splavu.commands.fit import METHODS, shared_out
 from splavu.errors import UserError
-from splavu.fitting import METHODS, shared_out
+from splavu.runtime import checkpoints
 from splavu.stores import open_features
 
 

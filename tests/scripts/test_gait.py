@@ -13,10 +13,10 @@ from conftest import REPOSITORY, WIDTH, Study
 import config
 from gait import evaluate_gait
 from gait.report import markdown
-from splavu import params
 from splavu.anonymizers import build_anonymizer
+from splavu.data.splits import CASIA_B_REPETITIONS
 from splavu.errors import UserError
-from splavu.splits import CASIA_B_REPETITIONS
+from splavu.runtime import params
 from splavu.stores import FeatureStore, StoreWriter
 
 PARAMS = str(REPOSITORY / "gait/params_demo_gait.py")

@@ -20,11 +20,11 @@ cv2 = pytest.importorskip("cv2")
 transformers = pytest.importorskip("transformers")
 
 from feature_extraction import feature_extraction_action  # noqa: E402  needs the above
-from feature_extraction.encoders import load_encoder  # noqa: E402
-from feature_extraction.extraction import Job, extract  # noqa: E402
 from feature_extraction.long_videos import main  # noqa: E402
-from feature_extraction.video_features import video_features  # noqa: E402
 from splavu.errors import UserError  # noqa: E402
+from splavu.extraction.encoders import load_encoder  # noqa: E402
+from splavu.extraction.extract import Job, extract  # noqa: E402
+from splavu.extraction.video_features import video_features  # noqa: E402
 from splavu.stores import FeatureFolder, FeatureStore  # noqa: E402
 
 ROOM = Path(__file__).resolve().parents[2] / "feature_extraction"
@@ -139,7 +139,7 @@ def test_ten_crops_are_five_and_their_mirrors_with_the_centre_fifth(tmp_path, we
 
 
 def test_each_frame_is_decoded_once_also_where_clips_overlap(videos, weights, monkeypatch):
-    from feature_extraction.videos import pyav as readers
+    from splavu.extraction.videos import pyav as readers
 
     decoded = []
     decode = readers.PyAVReader._decode
@@ -156,8 +156,8 @@ def test_each_frame_is_decoded_once_also_where_clips_overlap(videos, weights, mo
 
 def test_frames_are_not_kept_however_long_the_video(tmp_path, weights):
     """Ten times as long a video leads to the same peak of frames alive at once."""
-    from feature_extraction.video_features import video_pieces
-    from feature_extraction.videos import open_video
+    from splavu.extraction.video_features import video_pieces
+    from splavu.extraction.videos import open_video
 
     encoder, peaks = load_encoder("demo", weights), []
     for length in (320, 3200):

@@ -23,9 +23,9 @@ from mgfn import main as main_script
 from mgfn import test as test_script
 from mgfn import train as train_script
 from mgfn.checkpoints import read_checkpoint, read_network
-from splavu.engine import EngineParams
 from splavu.errors import UserError
-from splavu.learners import Learner
+from splavu.training.engine import EngineParams
+from splavu.training.learners import Learner
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_features_pass_through_the_anonymizer_first(world, monkeypatch):
 
         return blank
 
-    monkeypatch.setitem(sys.modules, "mgfn.task", types.SimpleNamespace(anonymizing=anonymizing))
+    monkeypatch.setitem(sys.modules, "mgfn.anonymize", types.SimpleNamespace(anonymizing=anonymizing))
     main_script.main(world.options(aam="some.pth", max_epoch=1, test_freq=0))
     assert len(seen) == 20 + 8  # each training or validation video once, each test video once
     assert {len(shape) for shape in seen} == {2}

@@ -15,10 +15,10 @@ transformers = pytest.importorskip("transformers")
 
 import config  # noqa: E402  needs the above
 from feature_extraction import feature_extraction_action, long_videos  # noqa: E402
-from feature_extraction.encoders import load_encoder  # noqa: E402
-from feature_extraction.obfuscation import downsampled, obfuscation  # noqa: E402
-from feature_extraction.video_features import video_features  # noqa: E402
 from splavu.errors import UserError  # noqa: E402
+from splavu.extraction.encoders import load_encoder  # noqa: E402
+from splavu.extraction.obfuscation import downsampled, obfuscation  # noqa: E402
+from splavu.extraction.video_features import video_features  # noqa: E402
 from splavu.stores import FeatureFolder, FeatureStore  # noqa: E402
 
 ROUNDING = 1e-4  # features are of order 1; batches differ between runs

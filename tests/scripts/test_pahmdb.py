@@ -19,11 +19,11 @@ from pahmdb import eval_pahmdb
 from pahmdb.dl_pahmdb import ATTRIBUTES, read_dataset
 from pahmdb.judgeable import judgeable
 from pahmdb.report import _staircase, draw_curve, markdown
-from splavu import tradeoff
 from splavu.anonymizers import build_anonymizer
+from splavu.attacks.rows import Rows
+from splavu.data.private_labels import PAHMDB51_VALUES
 from splavu.errors import UserError
-from splavu.labels_private import PAHMDB51_VALUES
-from splavu.protocols import Rows
+from splavu.metrics import tradeoff
 from splavu.stores import StoreWriter
 
 PARAMS = str(REPOSITORY / "pahmdb/params_pahmdb.py")

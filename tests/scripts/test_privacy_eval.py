@@ -13,7 +13,7 @@ from conftest import REPOSITORY, WIDTH
 
 import privacy_eval
 from splavu.anonymizers import build_anonymizer
-from splavu.labels import VISPR_ATTRIBUTES
+from splavu.data.labels import VISPR_ATTRIBUTES
 
 PARAMS = str(REPOSITORY / "params/params_demo_fb.py")
 SMALL = ("data_root=None", "views=('temporal',)", "attackers=('logistic',)", "seeds=(0,)", "num_resamples=100")
@@ -169,7 +169,7 @@ def test_an_anonymizer_of_another_width_is_refused(study):
 
 
 def test_params_fb_reads(study):
-    from splavu import params
+    from splavu.runtime import params
 
     loaded = params.load(REPOSITORY / "params/params_fb.py", privacy_eval.PrivacyEvalParams)
     assert loaded.protocol == "released"

@@ -16,16 +16,17 @@ from threadpoolctl import threadpool_limits
 from untrimmed_world import add_untrimmed
 
 import config
-import sweep
-import sweep_measuring
-from multitask_train_fa import AnonymizerParams, train
-from splavu import cli, params
-from splavu.anonymize import load_anonymizer, weights_hash
+from splavu.anonymizers.loading import load_anonymizer, weights_hash
 from splavu.errors import UserError
-from splavu.operating_points import Measured
-from splavu.processes import SINGLE
+from splavu.runtime import cli, params
+from splavu.runtime.distributed import SINGLE
 from splavu.stores import FeatureStore
-from sweep_measuring import SweepParams
+from splavu.tuning.operating_points import Measured
+from study.sweep import command as sweep
+from study.sweep import measure as sweep_measuring
+from study.sweep.measure import SweepParams
+from study.training.anonymizer import train
+from study.training.anonymizer_params import AnonymizerParams
 
 BASE = """
 run_id = "base"
@@ -78,7 +79,7 @@ def world(tmp_path_factory) -> Study:
     return study
 
 
-def write(study: Study, *lines: str, name: str = "sweep.py") -> str:
+def write(study: Study, *lines: str, name: str = "study/sweep/command.py") -> str:
     """A parameter file, the last line of a name counts."""
     places = {"base": "base.py", "tad_config": "small.yaml", "data_root": "data"}
     named = [f"{key} = {str(study.root / place)!r}" for key, place in places.items()]
@@ -89,7 +90,7 @@ def write(study: Study, *lines: str, name: str = "sweep.py") -> str:
 @pytest.fixture(scope="module")
 def swept(world) -> subprocess.CompletedProcess[str]:
     """The sweep as a user runs it."""
-    options = ["--params", str(world.root / "sweep.py"), "--quiet", "--device", "cpu", "--jobs", "2"]
+    options = ["--params", str(world.root / "study/sweep/command.py"), "--quiet", "--device", "cpu", "--jobs", "2"]
     return subprocess.run(
         [sys.executable, "-m", "splavu", "sweep", *options],
         capture_output=True, text=True, timeout=600, env=world.environment, cwd=REPOSITORY,
@@ -106,7 +107,7 @@ def here(world, monkeypatch) -> Path:
     return world.runs / "swept"
 
 
-def again(world: Study, *options: str, file: str = "sweep.py") -> int:
+def again(world: Study, *options: str, file: str = "study/sweep/command.py") -> int:
     return sweep.main(["--params", str(world.root / file), "--quiet", "--device", "cpu", "--jobs", "1", *options])
 
 
@@ -161,7 +162,7 @@ def test_of_each_candidate_another_is_made_that_is_not_shown_half_of_the_actions
     assert {path.name for path in here.iterdir() if "unseen" in path.name} == {
         "eraser-r4-unseen-s1", "eraser-r20-unseen-s0", "eraser-r20-unseen-s1", "quantizer-b4-unseen-s1"
     }  # fmt: skip
-    p = params.load(world.root / "sweep.py", SweepParams)
+    p = params.load(world.root / "study/sweep/command.py", SweepParams)
     store = FeatureStore(world.features / "features_hmdb_train_demo.h5")
     videos = store.keys()
     for seed in (0, 1):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from splavu import checkpoints
 from splavu.errors import UserError
+from splavu.runtime import checkpoints
 
 ARGUMENTS = [
     "--params", str(REPOSITORY / "params/params_demo.py"), "--device", "cpu", "--quiet",

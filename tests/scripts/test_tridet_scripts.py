@@ -23,9 +23,9 @@ from conftest import REPOSITORY, WIDTH, Study
 from thumos_world import CLASSES, write_world
 from tqdm import tqdm
 
-from splavu import cli as study_cli
 from splavu.anonymizers import build_anonymizer, one_by_one
-from splavu.checkpoints import RESUMABLE
+from splavu.runtime import cli as study_cli
+from splavu.runtime.checkpoints import RESUMABLE
 from tridet import cli
 from tridet import config as configuration
 from tridet import eval as eval_script

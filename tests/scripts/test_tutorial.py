@@ -14,8 +14,8 @@ import pytest
 from conftest import REPOSITORY
 
 from splavu.__main__ import main
-from splavu.audit.html import VERDICTS
-from splavu.audit.ladder import KNOWS
+from splavu.audit.attributes.threat_models import KNOWS
+from splavu.audit.report.page import VERDICTS
 from splavu.stores import StoreWriter
 
 TUTORIAL = (REPOSITORY / "docs/audit.md").read_text()

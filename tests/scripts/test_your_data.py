@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 
-from splavu.labels import VISPR_ATTRIBUTES
+from splavu.data.labels import VISPR_ATTRIBUTES
 
 RECIPE = (REPOSITORY / "docs/your-data.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", RECIPE, re.S) for line in block.splitlines() if line]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from splavu import checkpoints
-from splavu.anonymize import load_anonymizer
 from splavu.anonymizers import AffineAnonymizer, Chain, GaussianNoise, Quantizer, build_anonymizer, one_by_one
+from splavu.anonymizers.loading import load_anonymizer
 from splavu.anonymizers.noise import standard_normal
 from splavu.errors import UserError
+from splavu.runtime import checkpoints
 
 WIDTH = 48
 

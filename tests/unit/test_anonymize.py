@@ -3,10 +3,12 @@ import pytest
 import torch
 from conftest import WIDTH
 
-from splavu import __main__, checkpoints
-from splavu.anonymize import anonymize_store, load_anonymizer, weights_hash
+from splavu import __main__
 from splavu.anonymizers import build_anonymizer
+from splavu.anonymizers.loading import load_anonymizer, weights_hash
 from splavu.errors import UserError
+from splavu.release.anonymize import anonymize_store
+from splavu.runtime import checkpoints
 from splavu.stores import FeatureFolder, FeatureStore, FolderWriter
 
 

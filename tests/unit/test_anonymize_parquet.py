@@ -11,9 +11,10 @@ import torch
 from conftest import WIDTH
 from test_anonymize_streaming import Killed, killed_after
 
-from splavu.anonymize import anonymize_table, weights_hash
 from splavu.anonymizers import build_anonymizer, one_by_one
+from splavu.anonymizers.loading import weights_hash
 from splavu.errors import UserError
+from splavu.release.anonymize import anonymize_table
 from splavu.stores import parquet as tables
 from splavu.stores.parquet import CONTENT_KEY, METADATA_KEY, is_parquet
 

@@ -7,13 +7,14 @@ import pytest
 import torch
 from conftest import WIDTH
 
-from splavu import anonymize
-from splavu.anonymize import anonymize_store, serving
+from splavu import release
 from splavu.anonymizers import SERVING_TILE, build_anonymizer
+from splavu.data.verification import verify_store
 from splavu.errors import UserError
+from splavu.release import serving
+from splavu.release.anonymize import anonymize_store
 from splavu.stores import FeatureFolder, FeatureStore, FolderWriter, StoreWriter, ordered
 from splavu.stores.ordered_hdf5 import StoreInOrder
-from splavu.verification import verify_store
 
 ATTRIBUTES = {"encoder": "demo", "weights_sha256": "made up"}
 
@@ -139,7 +140,7 @@ def test_what_was_done_before_a_kill_is_not_computed_again(raw, anonymizer, monk
     revive()
     served, serve_rows = [], serving.serve_rows
     counted = lambda items, *args, **kw: serve_rows((served.append(1) or item for item in items), *args, **kw)  # noqa: E731
-    monkeypatch.setattr(anonymize.release, "serve_rows", counted)
+    monkeypatch.setattr(release.release, "serve_rows", counted)
     anonymize_store(raw / name, raw / "out", anonymizer)
     assert len(served) == 10
     anonymize_store(raw / name, raw / "out", anonymizer)  # a finished one is left as it is
@@ -184,7 +185,7 @@ def test_a_released_store_has_no_fault_and_a_checksum_for_each_key(raw, anonymiz
     anonymize_store(raw / name, raw / "out", anonymizer)
     verdict = verify_store(raw / "out", quiet=True)
     assert (verdict.num_keys, verdict.faults, verdict.num_unrecorded) == (40, (), 0)
-    assert verdict.attributes["anonymizer_sha256"] == anonymize.weights_hash(anonymizer)
+    assert verdict.attributes["anonymizer_sha256"] == release.weights_hash(anonymizer)
 
 
 @pytest.mark.parametrize("name", FORMATS)

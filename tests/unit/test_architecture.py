@@ -1,128 +1,143 @@
 """Decisions about the structure that are worth keeping: who may import whom, and what an import may do."""
 
+from __future__ import annotations
+
 import ast
+import functools
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
 
-LAYERS = (
-    ("errors", "encoders"),
-    (
-        "tables",
-        "params",
-        "runtime",
-        "labels",
-        "labels_private",
-        "labels_table",
-        "splits",
-        "stores",
-        "verification",
-        "processes",
-    ),
-    ("packing", "packed", "clips", "streams", "datasets", "metrics", "groups", "retrieval", "tradeoff"),
-    ("anonymizers", "erasure", "guarantees", "objectives", "optimizers"),
-    ("heads", "attackers"),
-    ("learners", "critics", "tasks", "checkpoints", "runs"),
-    ("engine", "probes", "loop", "multitask", "protocols", "attacks", "crossfit", "published", "released"),
-    (
-        "anonymize",
-        "audit",
-        "figures",
-        "fitting",
-        "model_card",
-        "onnx_export",
-        "operating_points",
-        "pretrained",
-        "recipes",
-        "report_tables",
-        "reports",
-        "sweep_figures",
-        "use_probes",
-        "cli",
-    ),
-    ("__main__",),
-)
-"""splavu's rooms, lowest first: a module imports from its own row or from rows above this one in the list."""
+PACKAGES = (
+    "splavu._version", "splavu.errors", "splavu.runtime", "splavu.stores", "splavu.metrics", "splavu.data",
+    "splavu.attackers", "splavu.anonymizers", "splavu.extraction", "splavu.synthetic", "splavu.training",
+    "splavu.release", "splavu.reports", "splavu.attacks", "splavu.audit", "splavu.tuning", "splavu.commands",
+    "splavu.api", "splavu", "splavu.__main__",
+    "mgfn", "tridet",
+    "config", "study", "feature_dl", "model_loaders",
+)  # fmt: skip
+"""Bottom to top: a package imports from itself and from what stands before it. Scripts stand above all of them."""
 
-PROTOCOLS = ("vp", "bias", "pahmdb", "gait")
-"""Folders of short scripts over the library."""
+SCRIPTS = ("vp", "bias", "pahmdb", "gait", "feature_extraction")
+"""Folders of scripts: each imports from the packages and from its own folder, and nobody imports it."""
 
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-PACKAGE = REPOSITORY / "splavu"
-LIBRARY = sorted(path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "synthetic")
-STUDY = {
-    "candidates", "catalogue", "check_data", "compare", "comparison", "comparison_costs", "comparison_figure",
-    "comparison_results", "comparison_table", "config", "feature_dl", "holdings", "job_runs", "jobs",
-    "long_videos_of_use", "model_loaders", "multitask_params", "published_numbers", "reproduce", "reproduction",
-    "sweep", "sweep_measuring", "sweep_results", "untrimmed",
-}  # fmt: skip
-UPPER = {*STUDY, "feature_extraction", *PROTOCOLS, "tridet", "mgfn"}
+SCRIPT_MODULES = ("multitask_train_fa", "pretrain_fa", "train_ft", "privacy_eval")
+LEVEL = {name: level for level, name in enumerate(PACKAGES)}
+JOINTS = {
+    "tridet": {"anonymize", "task", "learner", "train", "from_video"},
+    "mgfn": {"anonymize", "task", "train", "main"},
+}
+"""Folders that a person may copy into another project, and the modules by which they join this one."""
 
 
-def imported(path: Path) -> set[str]:
-    """Dotted names of every module that `path` imports, wherever in the file."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+def sources() -> list[Path]:
+    """Every Python file outside tests and benchmarks."""
+    folders = ("splavu", "study", "tridet", "mgfn", *SCRIPTS)
+    return sorted([*REPOSITORY.glob("*.py"), *(path for name in folders for path in (REPOSITORY / name).rglob("*.py"))])
 
 
 def dotted(path: Path) -> str:
-    """A module of the library by its name below `splavu`; a package by its own."""
-    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+    """The module's full name; a package by its own."""
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("path", [p for p in LIBRARY if dotted(p)], ids=dotted)
-def test_modules_of_the_library_import_downwards_only(path):
-    here = dotted(path).split(".")[0]  # a package is one room
-    assert here in LEVEL, f"{path.name} has no room yet: add it to LAYERS"
-    for name in imported(path):
-        root, _, rest = name.partition(".")
-        assert root not in UPPER, f"{path.name} imports {name}, which lies above the library"
-        if root == "splavu" and (room := rest.split(".")[0]) in LEVEL:
-            assert LEVEL[room] <= LEVEL[here], f"{path.name} imports upwards: {name}"
+def imported(path: Path, *, at_once: bool = False) -> Iterator[str]:
+    """Dotted names of every module or name that `path` imports; `at_once` leaves out what functions import later."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if at_once else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import hides which room it reaches into"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_feature_extraction_and_the_world_stay_in_their_rooms():
-    scripts = {path.stem for path in REPOSITORY.glob("*.py")} - UPPER
-    for path in (REPOSITORY / "feature_extraction").rglob("*.py"):
-        assert not {name.split(".")[0] for name in imported(path)} & scripts, path
-    for path in (REPOSITORY / "splavu/synthetic").glob("*.py"):
-        assert not {name.split(".")[0] for name in imported(path)} & UPPER, path
+@functools.cache
+def graph() -> dict[str, set[str]]:
+    """Module -> the project's modules that it imports, wherever in the file."""
+    names = {dotted(path): path for path in sources()}
+
+    def module_of(name: str) -> str | None:
+        while name and name not in names:
+            name = name.rpartition(".")[0]
+        return name or None
+
+    found = {name: {module_of(other) for other in imported(path)} - {None, name} for name, path in names.items()}
+    return found
+
+
+def package_of(name: str) -> str | None:
+    """The package of PACKAGES that a module belongs to."""
+    while name and name not in LEVEL:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def test_no_file_is_part_of_a_circle():
+    try:
+        TopologicalSorter(graph()).prepare()
+    except CycleError as error:
+        pytest.fail("imports run in a circle: " + " -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("name", sorted(graph()))
+def test_imports_point_down(name):
+    top = name.split(".")[0]
+    for other in graph()[name]:
+        if other.split(".")[0] in SCRIPTS + SCRIPT_MODULES:
+            assert other.startswith(f"{top}."), f"{name} imports the script {other}"
+        elif top not in SCRIPTS + SCRIPT_MODULES:
+            here, there = package_of(name), package_of(other)
+            assert None not in (here, there), f"{name if here is None else other} has no room: add it to PACKAGES"
+            assert LEVEL[there] <= LEVEL[here], f"{name} imports upwards: {other}"
+
+
+def test_the_detectors_do_not_know_each_other():
+    for name, others in graph().items():
+        for one, other in (("tridet", "mgfn"), ("mgfn", "tridet")):
+            assert not (name.startswith(one) and any(module.startswith(other) for module in others)), name
+
+
+def test_loose_modules_are_few():
+    assert {path.name for path in REPOSITORY.glob("*.py")} == {
+        "config.py", "feature_dl.py", "model_loaders.py", *(f"{name}.py" for name in SCRIPT_MODULES)
+    }  # fmt: skip
+    assert {path.stem for path in (REPOSITORY / "splavu").glob("*.py")} <= {
+        "__init__", "__main__", "_version", "api", "errors"
+    }  # fmt: skip
 
 
 def test_only_stores_opens_a_store():
-    rooms = [
-        REPOSITORY.glob("*.py"),
-        *((REPOSITORY / room).rglob("*.py") for room in ("splavu", "feature_extraction", *PROTOCOLS)),
-    ]
-    sources = [path for room in rooms for path in room]
-    assert len(sources) > 40
-    offenders = [path.relative_to(REPOSITORY).as_posix() for path in sources if "h5py" in imported(path)]
-    assert {Path(name).parent.as_posix() for name in offenders} == {"splavu/stores"}
+    offenders = {dotted(path) for path in sources() if "h5py" in {name.split(".")[0] for name in imported(path)}}
+    assert offenders
+    assert {name.rpartition(".")[0] for name in offenders} == {"splavu.stores"}
+
+
+@pytest.mark.parametrize("core", JOINTS)
+def test_a_core_stands_alone(core):
+    """A person may copy the folder into another project."""
+    own = {name.split(".")[0] for name in graph()} - {core}
+    modules = [path for path in (REPOSITORY / core).rglob("*.py") if path.stem not in JOINTS[core]]
+    assert len(modules) > 10
+    for path in modules:
+        roots = {name.split(".")[0] for name in imported(path, at_once=True)}
+        assert not roots & own, f"{path.name} imports {sorted(roots & own)}"
 
 
 def test_importing_does_nothing_and_needs_no_optional_package():
-    """All of splavu and the modules of the study, in a fresh process with the optional packages out of reach."""
-    modules = [f"splavu.{dotted(path)}" for path in LIBRARY if dotted(path) not in ("", "__main__")]
-    modules += [
-        "config",
-        "catalogue",
-        "check_data",
-        "feature_dl",
-        "model_loaders",
-        "multitask_train_fa",
-        "pretrain_fa",
-        "train_ft",
-        "privacy_eval",
-    ]
-    modules += [f"{path.parent.name}.{path.stem}" for room in PROTOCOLS for path in (REPOSITORY / room).glob("*.py")]
+    """Every module but the entry points of packages, in a fresh process with the optional packages out of reach."""
+    modules = [
+        name
+        for name in graph()
+        if not name.endswith("__main__") and not name.startswith(("splavu.synthetic", "splavu.extraction"))
+        and not name.startswith(("tridet", "mgfn", "feature_extraction"))
+    ]  # fmt: skip
+    assert len(modules) > 150
     program = f"""
 import random, sys
 for name in ("transformers", "decord", "av", "cv2", "matplotlib", "nvidia", "fairlearn"):
@@ -142,28 +157,3 @@ assert not torch.cuda.is_initialized()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-
-
-CORES = {"tridet": {"task", "learner", "train", "from_video"}, "mgfn": {"task", "train", "main"}}
-"""Folders that stand alone, and the modules by which they join this study."""
-
-
-@pytest.mark.parametrize("core", CORES)
-def test_a_core_stands_alone(core):
-    """A person may copy the folder into another project."""
-    modules = [path for path in (REPOSITORY / core).rglob("*.py") if path.stem not in CORES[core]]
-    assert len(modules) > 10
-    for path in modules:
-        roots = {name.split(".")[0] for name in imported_at_once(path)}
-        assert not roots & ((UPPER | {"splavu"}) - {core}), f"{path.name} imports {sorted(roots & UPPER)}"
-
-
-def imported_at_once(path: Path) -> set[str]:
-    """Dotted names of the modules that importing `path` imports: those at its top level."""
-    found = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found

@@ -11,9 +11,9 @@ import pytest
 from tqdm import tqdm
 
 from splavu.attackers import ATTACKERS, AttackerRow, KernelAttacker
-from splavu.attacks import Campaign, Exposure, joined
+from splavu.attacks.campaign import Campaign, Exposure, joined
+from splavu.attacks.rows import AttackData, Rows
 from splavu.metrics import average_precisions
-from splavu.protocols import AttackData, Rows
 
 NAMES = ("logistic", "neighbours", "small")
 

@@ -15,13 +15,13 @@ import torch
 
 from splavu.anonymizers import Anonymizer
 from splavu.attackers import ATTACKERS, MLPAttacker
+from splavu.attacks.rows import AttackData, Rows
+from splavu.audit.attributes.set_attacks import SET_ATTACKERS
 from splavu.audit.evidence import write_evidence
-from splavu.audit.examination import Options, examine
-from splavu.audit.material import Material
-from splavu.audit.set_attacks import SET_ATTACKERS
-from splavu.audit.summary import summary
+from splavu.audit.inputs import Material
+from splavu.audit.report.terminal import summary
+from splavu.audit.run import Options, examine
 from splavu.metrics import average_precisions, permuted_rows, prevalences
-from splavu.protocols import AttackData, Rows
 
 WIDTH = 16
 OPTIONS = Options(
@@ -150,7 +150,7 @@ class Mixer(Anonymizer):
 
 
 def test_mixing_in_the_batch_fails_two_gates_and_what_is_served_alone_is_attacked(raw, monkeypatch):
-    monkeypatch.setattr("splavu.audit.examination.one_by_one", lambda anonymizer, rows: anonymizer.alone(rows))
+    monkeypatch.setattr("splavu.audit.run.one_by_one", lambda anonymizer, rows: anonymizer.alone(rows))
 
     def in_batches(features):
         order = np.random.default_rng(0).permutation(len(features))

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from splavu.anonymizers import build_anonymizer
+from splavu.attacks.rows import AttackData, Rows
 from splavu.audit.gates import attackers_gate, batch_gate, served_gate
-from splavu.protocols import AttackData, Rows
 
 
 def rows(seed: int, width: int = 8) -> Rows:

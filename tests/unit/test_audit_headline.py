@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from splavu.attacks import Attack, Scored
+from splavu.attacks.campaign import Attack, Scored
 from splavu.audit.headline import standing, worst_unit
 from splavu.audit.judging import Judge, Success
 from splavu.metrics import average_precisions

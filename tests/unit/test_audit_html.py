@@ -14,11 +14,11 @@ from html import unescape
 
 import pytest
 
-from splavu.audit.charts import Band, Curve, Dot, curve_chart, dot_chart, ticks
 from splavu.audit.evidence import SCHEMA
-from splavu.audit.html import read_evidence, report, write_report
-from splavu.audit.markup import Markup, element, table
-from splavu.audit.page_cells import number, share
+from splavu.audit.report.cells import number, share
+from splavu.audit.report.charts import Band, Curve, Dot, curve_chart, dot_chart, ticks
+from splavu.audit.report.markup import Markup, element, table
+from splavu.audit.report.page import read_evidence, report, write_report
 from splavu.errors import UserError
 
 NAMES = ("gender", "glasses")

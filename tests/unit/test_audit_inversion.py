@@ -9,8 +9,8 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 from splavu import metrics
-from splavu.audit import inversion as module
-from splavu.audit.inversion import INVERTERS, inversion, learn_mlp, learn_ridge
+from splavu.audit.identity import inversion as module
+from splavu.audit.identity.inversion import INVERTERS, inversion, learn_mlp, learn_ridge
 
 WIDTH = 12
 SPREAD = np.logspace(0, -3, WIDTH)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
-from splavu import metrics, retrieval
-from splavu.audit import pairs
-from splavu.audit.linkability import d_sys, linkability, linked
+from splavu import metrics
+from splavu.audit.identity import pair_scores
+from splavu.audit.identity.linkage import d_sys, linkability, linked
 from splavu.errors import UserError
+from splavu.metrics import retrieval
 
 
 def draw(seed: int, *, identity: float = 1.0, num_people: int = 12, clips: int = 6, width: int = 10):
@@ -46,7 +47,7 @@ def test_d_sys_of_overlapping_uniforms():
 
 @pytest.mark.parametrize("excluded", [False, True])
 def test_everything_is_that_of_loops_over_pairs(excluded, monkeypatch):
-    monkeypatch.setattr(pairs, "TALLY", 4000)  # tallies in several blocks
+    monkeypatch.setattr(pair_scores, "TALLY", 4000)  # tallies in several blocks
     gallery, gallery_ids, probes, probe_ids = halves(3, num_people=5, clips=8)
     probe_ids = np.where(probe_ids == 4, 9, probe_ids)  # one who is not in the gallery
     views = (np.arange(len(gallery)) % 3, np.arange(len(probes)) % 3)

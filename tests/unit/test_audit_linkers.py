@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.cross_decomposition import CCA
 
-from splavu.audit import linkers
-from splavu.audit.linkability import linkability
-from splavu.audit.linkers import (
+from splavu.audit.identity import similarity
+from splavu.audit.identity.linkage import linkability
+from splavu.audit.identity.similarity import (
     Metric,
     canonical_maps,
     learn_metric,
@@ -141,10 +141,10 @@ def test_a_metric_that_finds_all_alike_is_not_preferred_to_one_that_errs_a_littl
     people, own = np.array([0, 0, 1, 1]), np.arange(4)
     errs = Metric(np.asarray, np.asarray, "errs")
     for candidates in ([alike, errs], [errs, alike]):
-        assert linkers._strongest(candidates, rows, rows, people, own) is errs
+        assert similarity._strongest(candidates, rows, rows, people, own) is errs
     better = Metric(lambda x: rows[[0, 0, 3, 3]], lambda x: rows[[0, 0, 3, 3]], "better")
-    assert linkers._strongest([alike, errs, better], rows, rows, people, own) is better
-    assert linkers._strongest([alike, alike], rows, rows, people, own) is alike
+    assert similarity._strongest([alike, errs, better], rows, rows, people, own) is better
+    assert similarity._strongest([alike, alike], rows, rows, people, own) is alike
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0])
@@ -158,11 +158,11 @@ def test_features_that_are_all_alike_link_nobody(value):
 
 
 def test_of_many_validation_features_whole_people_are_kept(monkeypatch):
-    monkeypatch.setattr(linkers, "MOST_ROWS", 50)
+    monkeypatch.setattr(similarity, "MOST_ROWS", 50)
     features, people = draw(2)
-    kept = linkers._some_people(people)
+    kept = similarity._some_people(people)
     assert 40 < len(kept) <= 50
     assert all(np.isin(np.flatnonzero(people == person), kept).all() for person in people[kept])
     assert link(3, strongest_metric(*draw(1), (features, people))).rank1.value > 0.3
-    monkeypatch.setattr(linkers, "MOST_ROWS", 1)
-    assert len(np.unique(people[linkers._some_people(people)])) == 2
+    monkeypatch.setattr(similarity, "MOST_ROWS", 1)
+    assert len(np.unique(people[similarity._some_people(people)])) == 2

@@ -7,7 +7,7 @@ import csv
 import numpy as np
 import pytest
 
-from splavu.audit.material import read_material, read_table
+from splavu.audit.inputs import read_material, read_table
 from splavu.errors import UserError
 from splavu.stores import StoreWriter
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from splavu.audit.membership import change_signals, membership, nearest_distances
+from splavu.audit.identity.membership import change_signals, membership, nearest_distances
 from splavu.errors import UserError
 
 

@@ -8,10 +8,10 @@ import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
 from splavu import metrics
-from splavu.audit import sets as module
-from splavu.audit.linkability import linked
-from splavu.audit.linkers import Metric
-from splavu.audit.sets import AttentionPooling, ClipSets, maximum_similarity, pool
+from splavu.audit.attributes import set_attackers as module
+from splavu.audit.attributes.set_attackers import AttentionPooling, ClipSets, maximum_similarity, pool
+from splavu.audit.identity.linkage import linked
+from splavu.audit.identity.similarity import Metric
 from splavu.errors import UserError
 
 NAMES = np.array(["b", "a", "b", "c", "a", "b"])

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 
 from splavu import metrics
-from splavu.audit import statistics
+from splavu.metrics import inference
 
 
 @pytest.fixture
@@ -28,49 +28,49 @@ def repeated(resamples: metrics.Resamples, draw_: int) -> np.ndarray:
 
 def test_holm_by_hand():
     # sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1 = 0.02, 0.03, 0.06, 0.04 -> never falling
-    adjusted = statistics.holm([0.01, 0.04, np.nan, 0.03, 0.005])
+    adjusted = inference.holm([0.01, 0.04, np.nan, 0.03, 0.005])
     np.testing.assert_allclose(adjusted, [0.03, 0.06, np.nan, 0.06, 0.02])
-    np.testing.assert_allclose(statistics.holm([0.9, 0.8]), [1, 1])
-    assert statistics.holm([]).shape == (0,)
+    np.testing.assert_allclose(inference.holm([0.9, 0.8]), [1, 1])
+    assert inference.holm([]).shape == (0,)
 
 
 def test_holm_keeps_the_family_wise_error(generator):
     # Of 20 true nulls, tested 2000 times, any is rejected about 5 % of the time: 4 deviations are 2 points.
-    rejected = [statistics.holm(generator.random(20)).min() <= 0.05 for _ in range(2000)]
+    rejected = [inference.holm(generator.random(20)).min() <= 0.05 for _ in range(2000)]
     assert 0.03 < np.mean(rejected) < 0.07
 
 
 def test_p_value_counts_draws(generator):
     draws = np.array([-1.0, 0.0, 1.0, 2.0])
-    assert statistics.bootstrap_p_value(draws) == pytest.approx(3 / 5)
-    assert statistics.bootstrap_p_value(draws, alternative="less") == pytest.approx(4 / 5)
-    assert statistics.bootstrap_p_value(draws, alternative="two-sided") == 1
-    assert statistics.bootstrap_p_value(np.append(np.ones(98), np.nan)) == pytest.approx(2 / 100)
+    assert inference.bootstrap_p_value(draws) == pytest.approx(3 / 5)
+    assert inference.bootstrap_p_value(draws, alternative="less") == pytest.approx(4 / 5)
+    assert inference.bootstrap_p_value(draws, alternative="two-sided") == 1
+    assert inference.bootstrap_p_value(np.append(np.ones(98), np.nan)) == pytest.approx(2 / 100)
     with pytest.raises(KeyError):
-        statistics.bootstrap_p_value(draws, alternative="bigger")
+        inference.bootstrap_p_value(draws, alternative="bigger")
 
 
 def test_equivalence_needs_both_tests(generator):
     around = generator.normal(0.5, 0.01, size=4000)
-    within = statistics.equivalence(around, chance=0.5, margin=0.03)
+    within = inference.equivalence(around, chance=0.5, margin=0.03)
     assert within.equivalent
     assert within.p <= 0.01
     np.testing.assert_allclose([within.low, within.high], [0.5 - 0.01645, 0.5 + 0.01645], atol=0.002)
-    assert not statistics.equivalence(around + 0.02, chance=0.5, margin=0.03).equivalent
-    assert not statistics.equivalence(around - 0.02, chance=0.5, margin=0.03).equivalent
-    assert not statistics.equivalence(around, chance=0.5, margin=0.01).equivalent
+    assert not inference.equivalence(around + 0.02, chance=0.5, margin=0.03).equivalent
+    assert not inference.equivalence(around - 0.02, chance=0.5, margin=0.03).equivalent
+    assert not inference.equivalence(around, chance=0.5, margin=0.01).equivalent
     assert within.reach == pytest.approx(0.01645, abs=0.002)
-    assert statistics.equivalence(around, chance=0.5, margin=within.reach + 1e-4).equivalent
-    assert not statistics.equivalence(around, chance=0.5, margin=within.reach - 1e-3).equivalent
+    assert inference.equivalence(around, chance=0.5, margin=within.reach + 1e-4).equivalent
+    assert not inference.equivalence(around, chance=0.5, margin=within.reach - 1e-3).equivalent
 
 
 def test_few_people_are_no_evidence_of_equivalence(generator):
     """The opposite of a test for a difference: wide intervals must not pass."""
     wide = generator.normal(0.5, 0.1, size=4000)
-    assert not statistics.equivalence(wide, chance=0.5, margin=0.03).equivalent
-    assert not statistics.equivalence(np.full(100, np.nan), chance=0.5, margin=0.03).equivalent
+    assert not inference.equivalence(wide, chance=0.5, margin=0.03).equivalent
+    assert not inference.equivalence(np.full(100, np.nan), chance=0.5, margin=0.03).equivalent
     mostly = np.where(np.arange(1000) < 100, np.nan, 0.5)
-    assert not statistics.equivalence(mostly, chance=0.5, margin=0.03).equivalent
+    assert not inference.equivalence(mostly, chance=0.5, margin=0.03).equivalent
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -79,7 +79,7 @@ def test_resampled_aucs_are_those_of_repeated_rows(generator, ties, monkeypatch)
     labels, scores = draw(generator, ties=ties)
     labels[::7, 1] = np.nan
     resamples = metrics.cluster_resamples(np.arange(300) // 10, num_resamples=9, seed=1)
-    drawn = statistics.resampled_aucs(labels, scores, resamples)
+    drawn = inference.resampled_aucs(labels, scores, resamples)
     for r in range(9):
         for a in range(3):
             rows = repeated(resamples, r)
@@ -87,13 +87,13 @@ def test_resampled_aucs_are_those_of_repeated_rows(generator, ties, monkeypatch)
             assert drawn[r, a] == pytest.approx(roc_auc_score(labels[rows, a], scores[rows, a]))
     rows = ~np.isnan(labels[:, 1])
     expected = [roc_auc_score(labels[rows, a], scores[rows, a]) for a in (1,)]
-    np.testing.assert_allclose(statistics.aucs(labels, scores)[[1]], expected)
+    np.testing.assert_allclose(inference.aucs(labels, scores)[[1]], expected)
 
 
 def test_one_class_has_no_auc():
     resamples = metrics.cluster_resamples(np.arange(4), num_resamples=5)
-    assert np.isnan(statistics.resampled_aucs(np.ones((4, 1)), np.ones((4, 1)), resamples)).all()
-    assert np.isnan(statistics.equal_error_rate(np.ones(4), np.arange(4)))
+    assert np.isnan(inference.resampled_aucs(np.ones((4, 1)), np.ones((4, 1)), resamples)).all()
+    assert np.isnan(inference.equal_error_rate(np.ones(4), np.arange(4)))
 
 
 def slow_tpr(labels, scores, fpr):
@@ -108,9 +108,9 @@ def slow_tpr(labels, scores, fpr):
 def test_tpr_at_fpr_is_that_of_every_threshold(generator, ties):
     labels, scores = (values[:, 0] for values in draw(generator, ties=ties))
     for fpr in (0.06, 0.1, 0.5, 1.0):
-        assert statistics.tpr_at_fpr(labels, scores, fpr) == pytest.approx(slow_tpr(labels, scores, fpr))
+        assert inference.tpr_at_fpr(labels, scores, fpr) == pytest.approx(slow_tpr(labels, scores, fpr))
     resamples = metrics.cluster_resamples(np.arange(300) // 10, num_resamples=5)
-    drawn = statistics.resampled_tprs(labels, scores, resamples, fpr=0.1)
+    drawn = inference.resampled_tprs(labels, scores, resamples, fpr=0.1)
     for r, value in enumerate(drawn):
         rows = repeated(resamples, r)
         assert value == pytest.approx(slow_tpr(labels[rows], scores[rows], 0.1))
@@ -118,27 +118,27 @@ def test_tpr_at_fpr_is_that_of_every_threshold(generator, ties):
 
 def test_tpr_is_withheld_where_negatives_are_few():
     labels, scores = np.repeat([0.0, 1.0], 1000), np.arange(2000.0)
-    assert statistics.tpr_at_fpr(labels, scores, 0.01) == 1
-    assert statistics.tpr_at_fpr(labels[1:], scores[1:], 0.01) is None
-    assert statistics.tpr_at_fpr(np.zeros(1000), scores[:1000], 0.01) is None
-    assert statistics.tpr_at_fpr(labels, np.zeros(2000), 0.01) == 0  # all tied: none can be accused
+    assert inference.tpr_at_fpr(labels, scores, 0.01) == 1
+    assert inference.tpr_at_fpr(labels[1:], scores[1:], 0.01) is None
+    assert inference.tpr_at_fpr(np.zeros(1000), scores[:1000], 0.01) is None
+    assert inference.tpr_at_fpr(labels, np.zeros(2000), 0.01) == 0  # all tied: none can be accused
 
 
 def test_equal_error_rate_of_gaussians(generator):
     # Distance d between unit Gaussians: EER = Phi(-d / 2) = 0.158655 for d = 2.
     labels = np.repeat([0.0, 1.0], 100_000)
     scores = generator.normal(size=200_000) + 2 * labels
-    assert statistics.equal_error_rate(labels, scores) == pytest.approx(0.158655, abs=0.004)
-    assert statistics.equal_error_rate(labels, labels) == 0
-    assert statistics.equal_error_rate(labels, -labels) == 1
-    assert statistics.equal_error_rate(labels, 0 * labels) == pytest.approx(0.5)
+    assert inference.equal_error_rate(labels, scores) == pytest.approx(0.158655, abs=0.004)
+    assert inference.equal_error_rate(labels, labels) == 0
+    assert inference.equal_error_rate(labels, -labels) == 1
+    assert inference.equal_error_rate(labels, 0 * labels) == pytest.approx(0.5)
 
 
 def test_balanced_accuracy_at_thresholds_of_other_rows(generator):
     labels, scores = draw(generator)
     test_labels, test_scores = draw(generator)
     test_labels[::5] = np.nan
-    thresholds = statistics.best_thresholds(labels, scores)
+    thresholds = inference.best_thresholds(labels, scores)
     for a in range(3):
         tried = [
             balanced_accuracy_score(labels[:, a], scores[:, a] > t) for t in np.append(scores[:, a], thresholds[a])
@@ -146,9 +146,9 @@ def test_balanced_accuracy_at_thresholds_of_other_rows(generator):
         assert tried[-1] == pytest.approx(max(tried))
     kept = ~np.isnan(test_labels[:, 0])
     expected = [balanced_accuracy_score(test_labels[kept, a], (test_scores > thresholds)[kept, a]) for a in range(3)]
-    np.testing.assert_allclose(statistics.balanced_accuracies(test_labels, test_scores, thresholds), expected)
+    np.testing.assert_allclose(inference.balanced_accuracies(test_labels, test_scores, thresholds), expected)
     resamples = metrics.cluster_resamples(np.arange(300) // 10, num_resamples=4)
-    drawn = statistics.resampled_balanced_accuracies(test_labels, test_scores, thresholds, resamples)
+    drawn = inference.resampled_balanced_accuracies(test_labels, test_scores, thresholds, resamples)
     rows = repeated(resamples, 3)
     rows = rows[kept[rows]]
     assert drawn[3, 1] == pytest.approx(
@@ -158,19 +158,19 @@ def test_balanced_accuracy_at_thresholds_of_other_rows(generator):
 
 def test_scores_that_rank_backwards_get_a_threshold_that_accuses_no_one():
     labels = np.array([[1.0], [1.0], [0.0], [0.0]])
-    thresholds = statistics.best_thresholds(labels, -labels)
-    assert statistics.balanced_accuracies(labels, -labels, thresholds) == 0.5
-    assert np.isnan(statistics.best_thresholds(np.ones((3, 1)), np.zeros((3, 1)))).all()
+    thresholds = inference.best_thresholds(labels, -labels)
+    assert inference.balanced_accuracies(labels, -labels, thresholds) == 0.5
+    assert np.isnan(inference.best_thresholds(np.ones((3, 1)), np.zeros((3, 1)))).all()
 
 
 def test_usable_bits_of_a_binary_symmetric_channel(generator):
     # A label seen through a channel that flips 11 %: 1 - h(0.11) = 0.5001 bits.
     labels = (generator.random((100_000, 1)) < 0.5).astype(float)
     seen = np.where(generator.random(labels.shape) < 0.11, 1 - labels, labels)
-    result = statistics.usable_bits(labels, np.where(seen > 0, 0.89, 0.11), 0.5)
+    result = inference.usable_bits(labels, np.where(seen > 0, 0.89, 0.11), 0.5)
     np.testing.assert_allclose(result.bits, 0.5001, atol=0.015)
     np.testing.assert_allclose(result.prior_bits, 1.0)
-    classes = statistics.usable_bits(labels[:, 0], np.where(seen > 0, [0.11, 0.89], [0.89, 0.11]), np.array([0.5, 0.5]))
+    classes = inference.usable_bits(labels[:, 0], np.where(seen > 0, [0.11, 0.89], [0.89, 0.11]), np.array([0.5, 0.5]))
     assert classes.bits == pytest.approx(result.bits[0])
     np.testing.assert_allclose(classes.per_row.mean(), result.bits[0])
 
@@ -180,21 +180,21 @@ def test_usable_bits_are_cross_entropies(generator):
     probabilities = 1 / (1 + np.exp(-scores))
     labels[::3, 0] = np.nan
     kept = ~np.isnan(labels[:, 0])
-    result = statistics.usable_bits(labels, probabilities, np.array([0.3, 0.4]))
+    result = inference.usable_bits(labels, probabilities, np.array([0.3, 0.4]))
     expected = log_loss(labels[kept, 0], np.full(kept.sum(), 0.3)) - log_loss(labels[kept, 0], probabilities[kept, 0])
     assert result.raw[0] == pytest.approx(expected / np.log(2))
 
 
 def test_an_attacker_who_is_worse_than_the_prior_has_no_bits():
-    result = statistics.usable_bits(np.array([0.0, 1.0]), np.array([1.0, 0.0]), 0.5)
+    result = inference.usable_bits(np.array([0.0, 1.0]), np.array([1.0, 0.0]), 0.5)
     assert result.bits == 0
-    assert result.raw == pytest.approx(1 - statistics.FEWEST_BITS)
+    assert result.raw == pytest.approx(1 - inference.FEWEST_BITS)
 
 
 def test_platt_finds_the_line_that_made_the_labels(generator):
     scores = generator.normal(5, 3, size=(20_000, 1))
     labels = (generator.random(scores.shape) < 1 / (1 + np.exp(-(0.7 * scores - 3)))).astype(float)
-    fitted = statistics.platt_scaling(labels, scores)
+    fitted = inference.platt_scaling(labels, scores)
     expected = LogisticRegression(C=1e9).fit(scores, labels[:, 0])
     np.testing.assert_allclose(fitted.slope, expected.coef_[0], atol=2e-3)
     np.testing.assert_allclose(fitted(scores[:9]), expected.predict_proba(scores[:9])[:, 1:], atol=2e-3)
@@ -202,19 +202,19 @@ def test_platt_finds_the_line_that_made_the_labels(generator):
 
 def test_platt_stays_finite_on_separated_and_on_missing_labels():
     labels, scores = np.repeat([[0.0], [1.0]], 20, axis=0), np.arange(40.0)[:, None]
-    probabilities = statistics.platt_scaling(labels, scores)(scores)
+    probabilities = inference.platt_scaling(labels, scores)(scores)
     # Where the loss has no slope: residuals against 1 / 22 and 21 / 22 sum to 0, and so they do times the score.
     residuals = probabilities - np.where(labels > 0, 21 / 22, 1 / 22)
     np.testing.assert_allclose([residuals.sum(), (residuals * scores).sum()], 0, atol=1e-6)
-    empty = statistics.platt_scaling(np.full((3, 1), np.nan), np.ones((3, 1)))
+    empty = inference.platt_scaling(np.full((3, 1), np.nan), np.ones((3, 1)))
     np.testing.assert_array_equal(empty(np.ones((2, 1))), 0.5)
 
 
 def test_temperature_undoes_a_scale(generator):
     logits = generator.normal(size=(30_000, 4)) * 2
     labels = np.argmax(logits + generator.gumbel(size=logits.shape), axis=1)  # drawn from softmax(logits)
-    assert statistics.temperature_scaling(labels, logits * 3) == pytest.approx(3, rel=0.03)
-    assert statistics.temperature_scaling(np.argmax(logits, axis=1), logits) == pytest.approx(1e-3, rel=0.01)
+    assert inference.temperature_scaling(labels, logits * 3) == pytest.approx(3, rel=0.03)
+    assert inference.temperature_scaling(np.argmax(logits, axis=1), logits) == pytest.approx(1e-3, rel=0.01)
 
 
 def probe(features, labels):
@@ -224,7 +224,7 @@ def probe(features, labels):
 
 def test_random_labels_cost_as_much_as_without_features(generator):
     features, labels = generator.normal(size=(2000, 3)), generator.integers(0, 2, 2000)
-    code = statistics.online_code_length(probe, features, labels)
+    code = inference.online_code_length(probe, features, labels)
     assert code.uniform_bits == 2000
     assert code.compression == pytest.approx(1, abs=0.05)
     assert code.ends == (2, 4, 8, 16, 32, 64, 125, 250, 500, 1000, 2000)
@@ -240,7 +240,7 @@ def test_a_code_by_hand():
         assert len(np.unique(seen)) == 2
         return lambda new: np.where(new > 0, [0.1, 0.9], [0.9, 0.1])
 
-    code = statistics.online_code_length(sure, features, labels, (0.5, 0.75, 1.0), seed=3)
+    code = inference.online_code_length(sure, features, labels, (0.5, 0.75, 1.0), seed=3)
     expected = 8 - 4 * np.log2((8 * 0.9 + 1) / 10) - 4 * np.log2((12 * 0.9 + 1) / 14)
     assert code.bits == pytest.approx(expected)
     assert code.compression == pytest.approx(16 / expected)
@@ -248,7 +248,7 @@ def test_a_code_by_hand():
 
 def test_frequent_classes_are_cheap_for_the_prior_code(generator):
     labels = (generator.random(4000) < 0.05).astype(float)
-    code = statistics.online_code_length(probe, generator.normal(size=(4000, 2)), labels)
+    code = inference.online_code_length(probe, generator.normal(size=(4000, 2)), labels)
     assert code.compression > 2.5  # h(0.05) = 0.29 bits
     assert code.compression_over_prior == pytest.approx(1, abs=0.05)
 
@@ -259,8 +259,8 @@ def test_people_who_are_recognised_do_not_cheapen_the_code_when_they_stay_togeth
     label_of_person = generator.permutation(np.repeat([0, 1], 20))
     features = identity[people] + generator.normal(size=(1000, 60))
     labels = label_of_person[people]
-    apart = statistics.online_code_length(probe, features, labels)
-    together = statistics.online_code_length(probe, features, labels, clusters=people)
+    apart = inference.online_code_length(probe, features, labels)
+    together = inference.online_code_length(probe, features, labels, clusters=people)
     assert apart.compression > 2
     assert together.compression < 1.05
     assert all(end % 25 == 0 for end in together.ends)
@@ -270,9 +270,9 @@ def test_single_class_blocks_need_no_probe():
     def refuses(features, labels):
         raise AssertionError("fitted on one class")
 
-    code = statistics.online_code_length(refuses, np.zeros((8, 1)), np.zeros(8), (0.5, 1.0), num_classes=2)
+    code = inference.online_code_length(refuses, np.zeros((8, 1)), np.zeros(8), (0.5, 1.0), num_classes=2)
     # 4 bits for the first half, then (4 + 1) / (4 + 2) for each of the rest.
     assert code.bits == pytest.approx(4 - 4 * np.log2(5 / 6))
     assert code.prior_bits == code.bits
     with pytest.raises(ValueError, match="no label"):
-        statistics.online_code_length(refuses, np.zeros((2, 1)), np.full(2, np.nan))
+        inference.online_code_length(refuses, np.zeros((2, 1)), np.full(2, np.nan))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from splavu.attacks import Attack, Scored
-from splavu.audit.units import pooled, set_attack, set_labels, set_rows
+from splavu.attacks.campaign import Attack, Scored
+from splavu.attacks.rows import Rows
+from splavu.audit.attributes.units import pooled, set_attack, set_labels, set_rows
 from splavu.metrics import average_precision
-from splavu.protocols import Rows
 
 
 def clips(seed: int = 0, num: int = 90) -> Rows:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import config
-from candidates import CHECKPOINT, Candidate, candidates
+from splavu.commands.fit import METHODS
 from splavu.errors import UserError
-from splavu.fitting import METHODS
+from study.experiments.candidates import CHECKPOINT, Candidate, candidates
 
 BASE = """
 run_id = "base"

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from splavu import checkpoints
 from splavu.errors import UserError
+from splavu.runtime import checkpoints
 
 
 def test_what_is_written_is_read_and_nothing_else_remains(tmp_path):

@@ -16,18 +16,18 @@ import torch
 from conftest import WIDTH, Study, write_study
 from scipy import stats
 
-import compare
 import config
-from comparison import CompareParams, Comparison
-from comparison_costs import budget_of, microseconds
-from comparison_results import Linked, Privacy, Row, Span, Use, difference, judge, rows_of, worst_linkage
-from comparison_table import as_csv, as_json, markdown, notes
-from job_runs import STAMP, Outcome, checkpoint_of, finished, run_all, stamps
-from jobs import Job
-from splavu import checkpoints, params
 from splavu.anonymizers import IdentityAnonymizer, Quantizer
 from splavu.errors import UserError
+from splavu.runtime import checkpoints, params
 from splavu.stores import StoreWriter
+from study.compare import command as compare
+from study.compare.costs import budget_of, microseconds
+from study.compare.plan import CompareParams, Comparison
+from study.compare.results import Linked, Privacy, Row, Span, Use, difference, judge, rows_of, worst_linkage
+from study.compare.table import as_csv, as_json, markdown, notes
+from study.experiments.jobs import Job
+from study.experiments.runner import STAMP, Outcome, checkpoint_of, finished, run_all, stamps
 
 BASE = 'run_id = "base"\nar_dataset = "hmdb51"\nft_arch = "demo"\nfa_arch = "eraser"\nerase_rank = 9\n'
 ONE = {"name": "one", "fit": "quantizer", "bits": 3}
@@ -74,7 +74,7 @@ def file(world, here, tmp_path):
     """Writes a parameter file."""
 
     def written(text: str) -> str:
-        path = tmp_path / "compare.py"
+        path = tmp_path / "study/compare/command.py"
         path.write_text(f"base = {str(world.root / 'base.py')!r}\n{text}\n")
         return str(path)
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from splavu.critics import Critic, standardised
 from splavu.errors import UserError
-from splavu.objectives import (
+from splavu.training.critics import Critic, standardised
+from splavu.training.objectives import (
     RelativeConsistency,
     class_residuals,
     conditional_contrast,

@@ -11,11 +11,12 @@ from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
 from tqdm import tqdm
 
-from splavu import attackers, attacks, metrics
-from splavu.attacks import Campaign
-from splavu.crossfit import POOLED, crossfit, deal, parts
+from splavu import attackers, metrics
+from splavu.attacks import campaign as attacks
+from splavu.attacks.campaign import Campaign
+from splavu.attacks.crossfit import POOLED, crossfit, deal, parts
+from splavu.attacks.rows import Rows
 from splavu.errors import UserError
-from splavu.protocols import Rows
 
 WIDTH, FOLDS = 8, 4
 

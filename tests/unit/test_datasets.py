@@ -7,12 +7,14 @@ import torch
 from conftest import WIDTH
 from torch.utils.data import DataLoader
 
-from feature_dl import CATALOGUE, HMDBFeaturesDataset, dataset_spec, open_dataset, privacy_rows
-from splavu import packed
-from splavu.datasets import EvenClips, FeatureDataset, RandomClip, Stream, matched, uniform
+from feature_dl import HMDBFeaturesDataset
+from splavu.data import packed
+from splavu.data.datasets import EvenClips, FeatureDataset, RandomClip, Stream, matched, uniform
+from splavu.data.labels import VISPR_ATTRIBUTES
 from splavu.errors import UserError
-from splavu.labels import VISPR_ATTRIBUTES
 from splavu.stores import FeatureStore, StoreWriter
+from study.datasets.catalog import CATALOGUE
+from study.datasets.loading import dataset_spec, open_dataset, privacy_rows
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from splavu.encoders import ENCODERS, Preprocessing, encoder_spec
+from splavu.data.encoders import ENCODERS, Preprocessing, encoder_spec
 from splavu.errors import UserError
 
 transformers = pytest.importorskip("transformers")
 
-from feature_extraction.encoders import LOADERS, load_encoder  # noqa: E402  needs transformers
-from feature_extraction.encoders.videomae import HUB_NAME  # noqa: E402
+from splavu.extraction.encoders import LOADERS, load_encoder  # noqa: E402  needs transformers
+from splavu.extraction.encoders.videomae import HUB_NAME  # noqa: E402
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from splavu import engine, loop
-from splavu.engine import Engine, EngineParams, NonFiniteLoss
 from splavu.errors import UserError
-from splavu.learners import Learner, MovingAverage, networks_of
-from splavu.loop import Trainer, fit
-from splavu.processes import Processes
-from splavu.runs import RunFolder
+from splavu.runtime.distributed import Processes
+from splavu.runtime.run_folder import RunFolder
+from splavu.training import engine, loop
+from splavu.training.engine import Engine, EngineParams, NonFiniteLoss
+from splavu.training.learners import Learner, MovingAverage, networks_of
+from splavu.training.loop import Trainer, fit
 
 
 @dataclass(frozen=True)

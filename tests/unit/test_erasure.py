@@ -6,9 +6,8 @@ from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 
-from splavu import erasure
-from splavu.anonymizers import AffineAnonymizer, Quantizer
-from splavu.erasure.spread import class_residuals, covariance, whitening
+from splavu.anonymizers import AffineAnonymizer, Quantizer, closed_form
+from splavu.anonymizers.closed_form.covariance import class_residuals, covariance, whitening
 from splavu.errors import UserError
 
 WIDTH, ROWS = 12, 900
@@ -38,14 +37,14 @@ def least_change(features, labels):
 
 def test_leace_is_the_least_change_that_leaves_no_covariance():
     features, labels = correlated()
-    made = erasure.leace(features, labels)
+    made = closed_form.leace(features, labels)
     np.testing.assert_allclose(made.matrix, least_change(features, labels), atol=1e-8)
     np.testing.assert_allclose(cross(made(features), labels), 0, atol=1e-9)
     assert made.rank == 2
     np.testing.assert_allclose(made(features).mean(0), features.mean(0), atol=1e-9)
 
 
-@pytest.mark.parametrize("fit", [erasure.leace, erasure.orthogonal])
+@pytest.mark.parametrize("fit", [closed_form.leace, closed_form.orthogonal])
 def test_no_straight_line_tells_an_erased_attribute(fit):
     features, labels = correlated()
     released = fit(features, labels)(features)
@@ -60,10 +59,12 @@ def test_no_straight_line_tells_an_erased_attribute(fit):
 def test_erasure_is_exact_with_a_ridge_and_where_variance_is_missing():
     features, labels = correlated()
     for ridge in (0.0, 0.3):
-        np.testing.assert_allclose(cross(erasure.leace(features, labels, ridge=ridge)(features), labels), 0, atol=1e-9)
+        np.testing.assert_allclose(
+            cross(closed_form.leace(features, labels, ridge=ridge)(features), labels), 0, atol=1e-9
+        )
     flat = features.copy()
     flat[:, 3] = 1.0  # a dimension that never changes
-    made = erasure.leace(flat, labels)
+    made = closed_form.leace(flat, labels)
     np.testing.assert_allclose(cross(made(flat), labels), 0, atol=1e-9)
     np.testing.assert_allclose(made(flat)[:, 3], 1.0, atol=1e-9)
 
@@ -71,7 +72,8 @@ def test_erasure_is_exact_with_a_ridge_and_where_variance_is_missing():
 def test_leace_changes_features_less_than_the_orthogonal_projection():
     features, labels = correlated()
     change = [
-        np.square(fit(features, labels)(features) - features).sum() for fit in (erasure.leace, erasure.orthogonal)
+        np.square(fit(features, labels)(features) - features).sum()
+        for fit in (closed_form.leace, closed_form.orthogonal)
     ]
     assert change[0] < 0.9 * change[1]
 
@@ -82,7 +84,7 @@ def test_the_static_eraser_is_leace_of_the_directions_that_covary_most(rank):
     features, _ = correlated()
     rng = np.random.default_rng(1)
     static = features @ rng.normal(size=(WIDTH, WIDTH)) + rng.normal(size=(ROWS, WIDTH))
-    made = erasure.static_eraser(features, static, rank=rank)
+    made = closed_form.static_eraser(features, static, rank=rank)
     whiten = np.linalg.inv(np.linalg.cholesky(np.cov(features.T, bias=True)))  # another root: the same subspace
     left, _, right = np.linalg.svd(whiten @ cross(features, static))
     np.testing.assert_allclose(made.matrix, least_change(features, static @ right[:rank].T), atol=1e-7)
@@ -97,7 +99,7 @@ def test_share_takes_as_few_directions_as_hold_it():
     whiten, _ = whitening(np.cov(features.T, bias=True))
     squares = np.linalg.svd(whiten @ cross(features, static))[1] ** 2
     for share in (0.2, 0.5, 0.9):
-        rank = erasure.static_eraser(features, static, share=share).rank
+        rank = closed_form.static_eraser(features, static, share=share).rank
         assert squares[:rank].sum() >= share * squares.sum() > squares[: rank - 1].sum()
 
 
@@ -113,8 +115,8 @@ def test_what_pictures_tell_of_the_action_is_spared_by_its_classes():
     def told(values):
         return LogisticRegression(max_iter=500).fit(values, action).score(values, action)
 
-    spared = erasure.static_eraser(features, static, classes=action, rank=4)(features)
-    erased = erasure.static_eraser(features, static, rank=6)(features)
+    spared = closed_form.static_eraser(features, static, classes=action, rank=4)(features)
+    erased = closed_form.static_eraser(features, static, rank=6)(features)
     assert told(features) > 0.97
     assert told(spared) > 0.97
     assert told(erased) < 0.6
@@ -130,7 +132,7 @@ def test_the_quadratic_lift_finds_appearance_that_no_straight_line_tells():
     features[:, 0] += 2 * seen[:, 0] ** 2
     features[:, 1] += 2 * seen[:, 0] * seen[:, 1]
     left = {
-        lift: np.abs(cross(erasure.static_eraser(features, static, rank=2, lift=lift)(features), seen**2)).max()
+        lift: np.abs(cross(closed_form.static_eraser(features, static, rank=2, lift=lift)(features), seen**2)).max()
         for lift in ("linear", "quadratic")
     }
     assert left["linear"] > 1.5  # of cov(2 x^2, x^2) = 4
@@ -139,7 +141,7 @@ def test_the_quadratic_lift_finds_appearance_that_no_straight_line_tells():
 
 def test_inlp_leaves_a_line_little_better_than_the_majority():
     features, labels = correlated()
-    one, many = (erasure.inlp(features, labels, rounds=rounds) for rounds in (1, 4))
+    one, many = (closed_form.inlp(features, labels, rounds=rounds) for rounds in (1, 4))
     assert (one.rank, many.rank) == (2, 8)
     np.testing.assert_allclose(many.matrix @ many.matrix, many.matrix, atol=1e-9)
     np.testing.assert_allclose(many.matrix, many.matrix.T, atol=1e-9)
@@ -155,15 +157,15 @@ def test_inlp_leaves_a_line_little_better_than_the_majority():
 def test_pca_is_that_of_scikit_learn():
     features, _ = correlated()
     known = PCA(4).fit(features)
-    made = erasure.pca(features, keep=4)
+    made = closed_form.pca(features, keep=4)
     np.testing.assert_allclose(made(features), known.inverse_transform(known.transform(features)), atol=1e-8)
     few = features[:3]
-    np.testing.assert_allclose(erasure.pca(few, keep=WIDTH)(few), few, atol=1e-9)
+    np.testing.assert_allclose(closed_form.pca(few, keep=WIDTH)(few), few, atol=1e-9)
 
 
 def test_random_directions_are_orthonormal_and_favour_none():
     features = np.random.default_rng(0).normal(size=(50, WIDTH))
-    made = [erasure.random_projection(features, keep=3, seed=seed) for seed in range(400)]
+    made = [closed_form.random_projection(features, keep=3, seed=seed) for seed in range(400)]
     np.testing.assert_allclose(made[0].inward @ made[0].inward.T, np.eye(3), atol=1e-12)
     assert not np.allclose(made[0].matrix, made[1].matrix)
     mean = np.mean([one.matrix for one in made], axis=0)
@@ -173,7 +175,7 @@ def test_random_directions_are_orthonormal_and_favour_none():
 
 def test_factors_make_the_matrix_and_the_network_applies_it():
     features, labels = correlated()
-    made = erasure.leace(features, labels)
+    made = closed_form.leace(features, labels)
     np.testing.assert_allclose(made.inward @ made.inward.T, np.eye(WIDTH - 2), atol=1e-9)
     import torch
 
@@ -193,7 +195,7 @@ def classes_in_few_dimensions(seed: int = 0):
 
 def test_codes_live_in_the_discriminant_subspace():
     features, classes = classes_in_few_dimensions()
-    made = erasure.discriminant_codes(features, classes, [8, 4], ridge=0.0)
+    made = closed_form.discriminant_codes(features, classes, [8, 4], ridge=0.0)
     known = LinearDiscriminantAnalysis(solver="eigen").fit(features, classes).scalings_[:, :3]
     ours, theirs = np.linalg.qr(made.inward.T)[0], np.linalg.qr(known)[0]
     np.testing.assert_allclose(np.linalg.svd(ours.T @ theirs)[1], 1, atol=1e-6)
@@ -212,7 +214,7 @@ def test_few_codes_tell_the_classes_and_a_second_codebook_comes_nearer():
     features, classes = classes_in_few_dimensions()
     error = []
     for codes in ([8], [8, 8]):
-        made = erasure.discriminant_codes(features, classes, codes)
+        made = closed_form.discriminant_codes(features, classes, codes)
         network = Quantizer.of(made.center, made.inward, made.outward, made.codebooks).eval()
         with torch.no_grad():
             released = network(torch.from_numpy(features)).numpy()
@@ -223,25 +225,25 @@ def test_few_codes_tell_the_classes_and_a_second_codebook_comes_nearer():
 
 def test_without_classes_codes_live_in_the_principal_components():
     features, _ = classes_in_few_dimensions()
-    made = erasure.discriminant_codes(features, None, [4], dims=2)
+    made = closed_form.discriminant_codes(features, None, [4], dims=2)
     np.testing.assert_allclose(np.abs(made.inward @ PCA(2).fit(features).components_.T), np.eye(2), atol=1e-6)
 
 
 def test_bad_options_are_named():
     features, labels = correlated()
     with pytest.raises(UserError, match="rank: give either rank or share"):
-        erasure.static_eraser(features, features)
+        closed_form.static_eraser(features, features)
     with pytest.raises(UserError, match="lift: 'cubic' is unknown"):
-        erasure.static_eraser(features, features, rank=2, lift="cubic")
+        closed_form.static_eraser(features, features, rank=2, lift="cubic")
     with pytest.raises(UserError, match="rank: 12, but features covary with the concept in 11 directions"):
-        erasure.static_eraser(features, features, rank=WIDTH)
+        closed_form.static_eraser(features, features, rank=WIDTH)
     with pytest.raises(UserError, match="concept: doesn't vary"):
-        erasure.leace(features, np.zeros(ROWS))
+        closed_form.leace(features, np.zeros(ROWS))
     with pytest.raises(UserError, match="features: are all the same"):
-        erasure.leace(np.zeros((ROWS, 3)), labels)
+        closed_form.leace(np.zeros((ROWS, 3)), labels)
     with pytest.raises(UserError, match="keep: 0 of 12"):
-        erasure.pca(features, keep=0)
+        closed_form.pca(features, keep=0)
     with pytest.raises(UserError, match="codes: 901 centroids for 900 clips"):
-        erasure.discriminant_codes(features, labels[:, 0], [901])
+        closed_form.discriminant_codes(features, labels[:, 0], [901])
     with pytest.raises(ValueError, match="900 features and 899 rows"):
-        erasure.leace(features, labels[1:])
+        closed_form.leace(features, labels[1:])

@@ -8,9 +8,9 @@ import pytest
 import torch
 from test_vit_encoders import HEADS, TINY, WIDTH, mae_shapes, pretraining, random_weights, slow_features, slow_sinusoid
 
-from feature_extraction.encoders import cpu_transformer, frozen, videomae_v2, vjepa
-from feature_extraction.preprocessing import normalise
-from splavu.encoders import Preprocessing
+from splavu.data.encoders import Preprocessing
+from splavu.extraction.encoders import cpu_transformer, frozen, videomae_v2, vjepa
+from splavu.extraction.preprocessing import normalise
 
 CPU = torch.device("cpu")
 HALVES = Preprocessing(short_side=16, crop=16, mean=(0.5, 0.4, 0.3), std=(0.5, 0.6, 0.7))
@@ -87,7 +87,7 @@ def test_positions_kept_among_the_weights_count():
 
 def test_the_transformers_class_has_these_kernels_too():
     pytest.importorskip("transformers")
-    from feature_extraction.encoders import videomae
+    from splavu.extraction.encoders import videomae
 
     state = random_weights(mae_shapes(depth=3))
     encoder = videomae.from_official(state, TINY, num_heads=HEADS, image_size=16, num_frames=4)

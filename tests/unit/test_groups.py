@@ -7,8 +7,9 @@ import pytest
 from fairlearn import metrics as fairlearn
 from sklearn.metrics import accuracy_score
 
-from splavu import groups, metrics
+from splavu import metrics
 from splavu.errors import UserError
+from splavu.metrics import fairness
 
 NUM_CLASSES = 5
 
@@ -37,7 +38,7 @@ def odds(targets, predictions, gender) -> list[float]:
 
 def test_group_accuracy_is_that_of_each_group_alone(sample):
     targets, predictions, gender, _ = sample
-    found = groups.group_accuracy(targets, predictions, gender)
+    found = fairness.group_accuracy(targets, predictions, gender)
     alone = [accuracy_score(targets[gender == g], predictions[gender == g]) for g in ("female", "male")]
     assert found.names == ("female", "male")
     assert found.counts.tolist() == [240, 360]
@@ -49,14 +50,14 @@ def test_group_accuracy_is_that_of_each_group_alone(sample):
 
 
 def test_three_groups_have_a_best_and_a_worst():
-    found = groups.group_accuracy(np.zeros(6), np.array([0, 0, 0, 1, 1, 1]), [2, 2, 0, 0, 1, 1])
+    found = fairness.group_accuracy(np.zeros(6), np.array([0, 0, 0, 1, 1, 1]), [2, 2, 0, 0, 1, 1])
     assert (found.names, found.best, found.worst, found.gap) == (("0", "1", "2"), "2", "1", 1.0)
     assert found.accuracy.tolist() == [0.5, 0.0, 1.0]
 
 
 def test_equalised_odds_are_fairlearns_class_by_class(sample):
     targets, predictions, gender, _ = sample
-    found = groups.equalised_odds(targets, predictions, gender, num_classes=NUM_CLASSES)
+    found = fairness.equalised_odds(targets, predictions, gender, num_classes=NUM_CLASSES)
     expected = odds(targets, predictions, gender)
     np.testing.assert_allclose(found.per_class, expected)
     assert found.mean == pytest.approx(np.mean(expected))
@@ -68,12 +69,12 @@ def test_equalised_odds_leave_out_what_a_group_lacks():
     """Class 2 has no row of group b: fairlearn would call its true positive rate 0 and the difference 1."""
     targets, predictions = np.array([0, 1, 2, 0, 1, 1]), np.array([0, 1, 2, 0, 1, 0])
     group = np.array(list("aaabbb"))
-    found = groups.equalised_odds(targets, predictions, group, num_classes=4)
+    found = fairness.equalised_odds(targets, predictions, group, num_classes=4)
     assert found.left_out == (2, 3)
     # class 0: TPR 1 and 1, FPR 0/2 and 1/2; class 1: TPR 1 and 1/2, FPR 0/2 and 0/1
     np.testing.assert_allclose(found.per_class, [0.5, 0.5, np.nan, np.nan])
     assert found.mean == pytest.approx(0.5)
-    nothing = groups.equalised_odds(np.array([0, 1]), np.array([0, 1]), ["a", "b"], num_classes=2)
+    nothing = fairness.equalised_odds(np.array([0, 1]), np.array([0, 1]), ["a", "b"], num_classes=2)
     assert np.isnan(nothing.mean)
     assert nothing.worst_class is None
 
@@ -81,8 +82,8 @@ def test_equalised_odds_leave_out_what_a_group_lacks():
 def test_a_resample_is_as_if_its_people_were_repeated(sample):
     targets, predictions, gender, people = sample
     resamples = metrics.cluster_resamples(people, num_resamples=8, seed=2)
-    accuracies = groups.resampled_group_means(targets == predictions, gender, resamples)
-    differences = groups.resampled_equalised_odds(targets, predictions, gender, resamples, num_classes=NUM_CLASSES)
+    accuracies = fairness.resampled_group_means(targets == predictions, gender, resamples)
+    differences = fairness.resampled_equalised_odds(targets, predictions, gender, resamples, num_classes=NUM_CLASSES)
     for counts, accuracy, difference in zip(resamples.counts, accuracies, differences, strict=True):
         rows = np.repeat(np.arange(len(targets)), counts[people])
         repeated = targets[rows], predictions[rows], gender[rows]
@@ -97,7 +98,7 @@ def test_permutation_swaps_the_groups_of_whole_people(sample):
     targets, predictions, gender, people = sample
     few = people < 4  # 0 and 1 are women, 2 and 3 men: six ways to choose who is a woman
     targets, predictions, gender, people = (array[few] for array in (targets, predictions, gender, people))
-    values = groups.permuted_equalised_odds(
+    values = fairness.permuted_equalised_odds(
         targets, predictions, gender, people, num_classes=NUM_CLASSES, num_permutations=200
     )
     ways = {
@@ -106,7 +107,7 @@ def test_permutation_swaps_the_groups_of_whole_people(sample):
     }
     assert {round(value, 9) for value in values} == ways
     with pytest.raises(UserError, match="0: is in two groups"):
-        groups.permuted_equalised_odds(targets, predictions, np.arange(len(people)) % 2, people, num_classes=5)
+        fairness.permuted_equalised_odds(targets, predictions, np.arange(len(people)) % 2, people, num_classes=5)
 
 
 def test_a_gap_is_found_where_there_is_one_and_only_there(sample):
@@ -115,19 +116,19 @@ def test_a_gap_is_found_where_there_is_one_and_only_there(sample):
     fair = predictions_of(np.random.default_rng(1), targets, 0.7)
     resamples = metrics.cluster_resamples(people, num_resamples=500)
     for predictions, is_biased in ((biased, True), (fair, False)):
-        accuracy = groups.group_accuracy(targets, predictions, gender)
-        means = groups.resampled_group_means(targets == predictions, gender, resamples)
+        accuracy = fairness.group_accuracy(targets, predictions, gender)
+        means = fairness.resampled_group_means(targets == predictions, gender, resamples)
         low, high = metrics.percentile_interval(accuracy.gap_of(means))
         assert low <= accuracy.gap <= high
         assert (low > 0) == is_biased
-        odds_mean = groups.equalised_odds(targets, predictions, gender, num_classes=NUM_CLASSES).mean
-        chance = groups.permuted_equalised_odds(targets, predictions, gender, people, num_classes=NUM_CLASSES)
+        odds_mean = fairness.equalised_odds(targets, predictions, gender, num_classes=NUM_CLASSES).mean
+        chance = fairness.permuted_equalised_odds(targets, predictions, gender, people, num_classes=NUM_CLASSES)
         assert (odds_mean > np.quantile(chance, 0.975)) == is_biased
 
 
 def test_group_means_leave_out_what_is_unknown():
     values = np.array([1.0, np.nan, 0.0, 1.0, np.nan])
-    found = groups.group_means(values, ["nm", "nm", "nm", "bg", "cl"])
+    found = fairness.group_means(values, ["nm", "nm", "nm", "bg", "cl"])
     assert found["nm"] == 0.5
     assert found["bg"] == 1.0
     assert np.isnan(found["cl"])
@@ -135,6 +136,6 @@ def test_group_means_leave_out_what_is_unknown():
 
 def test_one_group_is_no_comparison(sample):
     targets, predictions, _, _ = sample
-    for function in (groups.group_accuracy, lambda *data: groups.equalised_odds(*data, num_classes=NUM_CLASSES)):
+    for function in (fairness.group_accuracy, lambda *data: fairness.equalised_odds(*data, num_classes=NUM_CLASSES)):
         with pytest.raises(UserError, match="there is 1 group, a comparison takes two"):
             function(targets, predictions, ["male"] * len(targets))

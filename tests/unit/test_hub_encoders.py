@@ -9,10 +9,10 @@ import torch
 
 transformers = pytest.importorskip("transformers")
 
-from feature_extraction.encoders import load_encoder  # noqa: E402  needs transformers
-from feature_extraction.encoders.hub import VJEPA2_HUB_NAME  # noqa: E402
-from splavu.encoders import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402
+from splavu.data.encoders import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402
 from splavu.errors import UserError  # noqa: E402
+from splavu.extraction.encoders import load_encoder  # noqa: E402  needs transformers
+from splavu.extraction.encoders.hub import VJEPA2_HUB_NAME  # noqa: E402
 
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -224,8 +224,8 @@ def test_a_large_videomae_has_a_row_of_its_own(tmp_path):
 
 
 def test_a_store_is_told_the_hub_name_and_revision_where_there_are_any(tmp_path):
-    from feature_extraction.encoders.hub import hub_origin
-    from feature_extraction.provenance import provenance
+    from splavu.extraction.encoders.hub import hub_origin
+    from splavu.extraction.provenance import provenance
 
     known = {"weights_hub": "owner/some-model", "weights_revision": "0a1b2c"}
     config = transformers.VJEPA2Config()

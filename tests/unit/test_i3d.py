@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from feature_extraction.encoders import load_encoder
-from feature_extraction.encoders.i3d import InceptionI3D, SameMaxPool, pool, same_padding
-from feature_extraction.encoders.i3d_resnet import Bottleneck, I3DResNet50
-from feature_extraction.extraction import Job, extract
-from feature_extraction.preprocessing import normalise
-from splavu.encoders import encoder_spec
+from splavu.data.encoders import encoder_spec
 from splavu.errors import UserError
+from splavu.extraction.encoders import load_encoder
+from splavu.extraction.encoders.i3d import InceptionI3D, SameMaxPool, pool, same_padding
+from splavu.extraction.encoders.i3d_resnet import Bottleneck, I3DResNet50
+from splavu.extraction.extract import Job, extract
+from splavu.extraction.preprocessing import normalise
 
 WIDTHS = {"i3d": 1024, "largei3d": 2048}
 NUM_CLASSES = 5

@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from splavu import labels
+from splavu.data import labels
 from splavu.errors import UserError
 
 

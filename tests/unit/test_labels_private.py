@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
-from splavu import labels_private
+from splavu.data import private_labels
+from splavu.data.labels import VISPR_ATTRIBUTES
 from splavu.errors import UserError
-from splavu.labels import VISPR_ATTRIBUTES
 
 
 @pytest.fixture(scope="module")
 def pahmdb51():
     if not SHARED.is_dir():
         pytest.skip("needs ../shared (the annotations of PA-HMDB51), which is not here")
-    return labels_private.read_pahmdb51(SHARED / "annotations/pa_hmdb51/PrivacyAttributes")
+    return private_labels.read_pahmdb51(SHARED / "annotations/pa_hmdb51/PrivacyAttributes")
 
 
 def test_pahmdb51_has_the_published_videos_and_frames(pahmdb51):
@@ -47,7 +47,7 @@ def test_every_range_of_pahmdb51_is_read_as_it_stands(pahmdb51, shared):
         for name, entry in json.loads(path.read_text()).items():
             video = pahmdb51[name.removesuffix(".avi")]
             assert video.action == path.stem
-            for attribute in labels_private.PAHMDB51_VALUES:
+            for attribute in private_labels.PAHMDB51_VALUES:
                 expected = [set() for _ in range(video.num_frames)]
                 for start, end, value in entry[attribute]:
                     num_ranges += 1
@@ -77,7 +77,7 @@ def write(folder, videos: dict, action: str = "wave") -> None:
 
 def test_frames_become_binary_and_vispr_vectors(tmp_path):
     write(tmp_path, {"a_(1)[x].avi": entry()})
-    video = labels_private.read_pahmdb51(tmp_path)["a_(1)[x]"]
+    video = private_labels.read_pahmdb51(tmp_path)["a_(1)[x]"]
     assert (video.action, video.num_frames, video.multi_hot.shape) == ("wave", 5, (5, 15))
     unknown = np.nan
     np.testing.assert_array_equal(
@@ -122,28 +122,28 @@ def without(attribute: str) -> dict:
 def test_bad_ranges_are_named_in_one_line(tmp_path, video, message):
     write(tmp_path, {"a.avi": video})
     with pytest.raises(UserError, match=message) as caught:
-        labels_private.read_pahmdb51(tmp_path)
+        private_labels.read_pahmdb51(tmp_path)
     assert "wave.json: " in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_ranges_beyond_the_decoded_video_are_refused(tmp_path):
     write(tmp_path, {"a.avi": entry()})
-    assert labels_private.read_pahmdb51(tmp_path, num_frames={"a": 5, "b": 1})["a"].num_frames == 5
+    assert private_labels.read_pahmdb51(tmp_path, num_frames={"a": 5, "b": 1})["a"].num_frames == 5
     with pytest.raises(UserError, match="'a' has a range to frame 4, but the video has 4 frames"):
-        labels_private.read_pahmdb51(tmp_path, num_frames={"a": 4})
+        private_labels.read_pahmdb51(tmp_path, num_frames={"a": 4})
 
 
 def test_repeated_videos_and_empty_folders_are_refused(tmp_path):
     with pytest.raises(UserError, match="holds no annotation file"):
-        labels_private.read_pahmdb51(tmp_path)
+        private_labels.read_pahmdb51(tmp_path)
     write(tmp_path, {"a.avi": entry()})
     write(tmp_path, {"a.avi": entry()}, action="walk")
     with pytest.raises(UserError, match="wave.json: 'a' stands in walk.json too"):
-        labels_private.read_pahmdb51(tmp_path)
+        private_labels.read_pahmdb51(tmp_path)
     (tmp_path / "walk.json").write_text('{"b.avi": {"face": [], "face": []}}')
     with pytest.raises(UserError, match="'face' stands there twice"):
-        labels_private.read_pahmdb51(tmp_path)
+        private_labels.read_pahmdb51(tmp_path)
 
 
 def test_clips_take_what_their_frames_show():
@@ -151,16 +151,16 @@ def test_clips_take_what_their_frames_show():
     frames[16:, 0] = 0
     frames[20, 0] = 1
     frames[39, 1] = 1  # in the remainder, which no clip covers
-    clips = labels_private.clip_labels(frames, 2, name="a")
+    clips = private_labels.clip_labels(frames, 2, name="a")
     np.testing.assert_array_equal(clips, [[np.nan, np.nan], [1, np.nan]])
-    np.testing.assert_array_equal(labels_private.clip_labels(frames[:5], 1, name="a"), [[np.nan, np.nan]])
-    np.testing.assert_array_equal(labels_private.clip_labels(frames[19:22], 1, name="a"), [[1, np.nan]])
+    np.testing.assert_array_equal(private_labels.clip_labels(frames[:5], 1, name="a"), [[np.nan, np.nan]])
+    np.testing.assert_array_equal(private_labels.clip_labels(frames[19:22], 1, name="a"), [[1, np.nan]])
     with pytest.raises(UserError, match="a: has 3 clips of 16 frames, but its labels cover 40 frames"):
-        labels_private.clip_labels(frames, 3, name="a")
+        private_labels.clip_labels(frames, 3, name="a")
 
 
 def test_real_ntu_genders(shared):
-    genders = labels_private.read_ntu_genders(shared / "annotations/ntu_subject_gender_labels.json")
+    genders = private_labels.read_ntu_genders(shared / "annotations/ntu_subject_gender_labels.json")
     assert genders.keys() == {f"P{number:03d}" for number in range(1, 107)}
     assert list(genders.values()).count("male") == 73
     assert (genders["P001"], genders["P003"], genders["P106"]) == ("female", "male", "male")
@@ -183,20 +183,20 @@ def test_bad_ntu_genders_are_named(tmp_path, text, message):
     path = tmp_path / "genders.json"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-        labels_private.read_ntu_genders(path)
+        private_labels.read_ntu_genders(path)
 
 
 def test_gender_csv(tmp_path):
     path = tmp_path / "ntu_val_labels.csv"
     path.write_text("filename,gender\nS001C001P001R001A001_rgb.avi,female\nS001C001P003R001A001_rgb.avi,M\n")
     expected = {"S001C001P001R001A001_rgb": "female", "S001C001P003R001A001_rgb": "male"}
-    assert labels_private.read_gender_csv(path) == expected
+    assert private_labels.read_gender_csv(path) == expected
     path.write_text("filename,gender\na.avi,2\n")
     with pytest.raises(UserError, match="'a' has gender '2'; known: female, male"):
-        labels_private.read_gender_csv(path)
+        private_labels.read_gender_csv(path)
     path.write_text("filename,sex\na.avi,male\n")
     with pytest.raises(UserError, match="not 'gender'"):
-        labels_private.read_gender_csv(path)
+        private_labels.read_gender_csv(path)
 
 
 HEADER = "filename,subject,gender,split,label\n"
@@ -205,9 +205,9 @@ HEADER = "filename,subject,gender,split,label\n"
 def test_smarthome_rows(tmp_path):
     path = tmp_path / "tsh_labels.csv"
     path.write_text(f"{HEADER}Cook.Cut_p03_r01_v02_c03.mp4,3,male,train,1\nWalk_p02_r01_v02_c03.mp4,2,Female,test,31\n")
-    assert labels_private.read_smarthome(path) == {
-        "Cook.Cut_p03_r01_v02_c03": labels_private.SmarthomeVideo("3", "male", "train", 0),
-        "Walk_p02_r01_v02_c03": labels_private.SmarthomeVideo("2", "female", "test", 30),
+    assert private_labels.read_smarthome(path) == {
+        "Cook.Cut_p03_r01_v02_c03": private_labels.SmarthomeVideo("3", "male", "train", 0),
+        "Walk_p02_r01_v02_c03": private_labels.SmarthomeVideo("2", "female", "test", 30),
     }
 
 
@@ -228,7 +228,7 @@ def test_bad_smarthome_rows_are_named(tmp_path, rows, message):
     path = tmp_path / "tsh_labels.csv"
     path.write_text(HEADER + rows)
     with pytest.raises(UserError, match=message):
-        labels_private.read_smarthome(path)
+        private_labels.read_smarthome(path)
     path.write_text("filename,subject,split,label\na.mp4,3,train,1\n")
     with pytest.raises(UserError, match="not 'gender'"):
-        labels_private.read_smarthome(path)
+        private_labels.read_smarthome(path)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from splavu.data.label_table import read_label_table
 from splavu.errors import UserError
-from splavu.labels_table import read_label_table
 
 
 def table(tmp_path, text):

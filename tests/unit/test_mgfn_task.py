@@ -7,12 +7,13 @@ from mgfn_world import WIDTH, write_world
 from torch import nn
 
 import mgfn.task
+from mgfn.anonymize import anonymizing
 from mgfn.data.lists import read_list
 from mgfn.errors import InputError
-from mgfn.task import WeakVideos, anomaly_detection, anonymizing, load_detector
-from splavu import checkpoints
+from mgfn.task import WeakVideos, anomaly_detection, load_detector
 from splavu.anonymizers import IdentityAnonymizer, TransformerAnonymizer
 from splavu.errors import UserError
+from splavu.runtime import checkpoints
 
 CPU = torch.device("cpu")
 SMALL = ["--widths", "64", "64", "64", "--depths1", "1", "--depths2", "1", "--depths3", "1", "--seg-length", "8"]

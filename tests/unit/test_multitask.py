@@ -3,11 +3,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from multitask_train_fa import AnonymizerParams, build
 from splavu.errors import UserError
-from splavu.loop import fit
-from splavu.multitask import Batches, Once
-from splavu.runs import RunFolder
+from splavu.runtime.run_folder import RunFolder
+from splavu.training.loop import fit
+from splavu.training.multitask import Batches, Once
+from study.training.anonymizer import build
+from study.training.anonymizer_params import AnonymizerParams
 
 
 def params_of(**changes):

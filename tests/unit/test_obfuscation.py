@@ -10,8 +10,9 @@ import pytest
 
 cv2 = pytest.importorskip("cv2")
 
-from feature_extraction import person_boxes  # noqa: E402  needs the above
-from feature_extraction.obfuscation import (  # noqa: E402
+from splavu.errors import UserError  # noqa: E402
+from splavu.extraction import person_boxes  # noqa: E402  needs the above
+from splavu.extraction.obfuscation import (  # noqa: E402
     BLUR_SIGMA,
     ObfuscatedReader,
     Obfuscation,
@@ -22,9 +23,8 @@ from feature_extraction.obfuscation import (  # noqa: E402
     obfuscated_image,
     obfuscation,
 )
-from feature_extraction.person_boxes import GROUP, BoxFile, HogDetector  # noqa: E402
-from feature_extraction.videos import VideoReader  # noqa: E402
-from splavu.errors import UserError  # noqa: E402
+from splavu.extraction.person_boxes import GROUP, BoxFile, HogDetector  # noqa: E402
+from splavu.extraction.videos import VideoReader  # noqa: E402
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -177,8 +177,8 @@ def test_a_hidden_video_reads_like_any_other():
 
 
 def test_the_detector_finds_a_person_of_the_synthetic_world_the_same_with_any_number_of_threads():
+    from splavu.synthetic.drawing.render import render
     from splavu.synthetic.plans import generator, sample_plans, sample_subjects, stage
-    from splavu.synthetic.render import render
 
     joints, covered, empty = 0, 0, []
     for plan in sample_plans(3, "detector", sample_subjects(3, "detector", 4), per_subject=1):

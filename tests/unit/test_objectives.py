@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from splavu import objectives
-from splavu.objectives import latent_consistency, nt_xent, nt_xent_share, reverse_gradient
+from splavu.training import objectives
+from splavu.training.objectives import latent_consistency, nt_xent, nt_xent_share, reverse_gradient
 
 
 def slow_nt_xent(z0, z1, temperature):

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from splavu import operating_points
 from splavu.anonymizers import Quantizer
-from splavu.audit.examination import served_alone
+from splavu.attacks.rows import Rows
 from splavu.audit.judging import Success
-from splavu.audit.statistics import Estimate
-from splavu.operating_points import Bench, Measured, Point, area, choose, front, point
-from splavu.protocols import Rows
-from splavu.use_probes import LongVideos, Use
+from splavu.audit.run import served_alone
+from splavu.metrics.inference import Estimate
+from splavu.tuning import operating_points
+from splavu.tuning.linear_probes import LongVideos, Use
+from splavu.tuning.operating_points import Bench, Measured, Point, area, choose, front, point
 
 DRAWS = 200
 

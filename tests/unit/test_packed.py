@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 
-from splavu import packed as packed_module
-from splavu import packing
+from splavu.data import packed as packed_module
+from splavu.data import packing
+from splavu.data.packed import open_table, packed
+from splavu.data.packing import read_packed
 from splavu.errors import UserError
-from splavu.packed import open_table, packed
-from splavu.packing import read_packed
 from splavu.stores import FeatureStore
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

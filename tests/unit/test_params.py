@@ -4,8 +4,8 @@ from typing import Literal
 
 import pytest
 
-from splavu import params
 from splavu.errors import UserError
+from splavu.runtime import params
 
 
 @dataclass(frozen=True)

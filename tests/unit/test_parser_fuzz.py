@@ -21,7 +21,7 @@ from mutations import ODD_TEXT, damaged_bytes, damaged_json
 from mgfn.data.ground_truth import GroundTruth
 from mgfn.data.lists import read_list
 from mgfn.errors import InputError as MgfnError
-from splavu import labels, labels_private, splits
+from splavu.data import labels, private_labels, splits
 from splavu.errors import UserError
 from tridet.annotations import read_annotations
 from tridet.errors import InputError as TridetError
@@ -182,7 +182,7 @@ def test_private_labels(tmp_path):
     (tmp_path / "pa").mkdir()
 
     def genders_hold(found: Mapping) -> None:
-        assert set(found.values()) <= set(labels_private.GENDERS)
+        assert set(found.values()) <= set(private_labels.GENDERS)
 
     def subjects_hold(found: Mapping) -> None:
         genders_hold(found)
@@ -211,15 +211,15 @@ def test_private_labels(tmp_path):
 
     lengths = {"clap_a": 20, "clap_b": 20}
     parsers = [
-        ("side.csv", of_text(side), lambda p: labels_private.read_side_table(p).values, are_vectors(7)),
-        ("ntu.json", of_json(genders), labels_private.read_ntu_genders, subjects_hold),
-        ("g.csv", of_text("filename,gender\na.avi,M\nb.avi,female\n"), labels_private.read_gender_csv, genders_hold),
-        ("tsh.csv", of_text(smarthome), labels_private.read_smarthome, smarthome_holds),
-        ("pa/clap.json", of_json(pahmdb), lambda p: labels_private.read_pahmdb51(p.parent), frames_hold),
+        ("side.csv", of_text(side), lambda p: private_labels.read_side_table(p).values, are_vectors(7)),
+        ("ntu.json", of_json(genders), private_labels.read_ntu_genders, subjects_hold),
+        ("g.csv", of_text("filename,gender\na.avi,M\nb.avi,female\n"), private_labels.read_gender_csv, genders_hold),
+        ("tsh.csv", of_text(smarthome), private_labels.read_smarthome, smarthome_holds),
+        ("pa/clap.json", of_json(pahmdb), lambda p: private_labels.read_pahmdb51(p.parent), frames_hold),
         (
             "pa/clap.json",
             of_json(pahmdb),
-            lambda p: labels_private.read_pahmdb51(p.parent, num_frames=lengths),
+            lambda p: private_labels.read_pahmdb51(p.parent, num_frames=lengths),
             frames_hold_within,
         ),
     ]
@@ -454,10 +454,10 @@ def test_numbers_too_large_to_compute_with(tmp_path, field):
 
 
 def test_a_range_that_would_fill_the_memory(tmp_path):
-    ranges = {name: [[0, 10**12, 1]] for name in labels_private.PAHMDB51_VALUES}
+    ranges = {name: [[0, 10**12, 1]] for name in private_labels.PAHMDB51_VALUES}
     (tmp_path / "clap.json").write_text(json.dumps({"a.avi": ranges}))
     with pytest.raises(UserError, match=r"range \[0, 1000000000000, 1\]"):
-        labels_private.read_pahmdb51(tmp_path)
+        private_labels.read_pahmdb51(tmp_path)
 
 
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):

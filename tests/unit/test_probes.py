@@ -2,10 +2,10 @@ import torch
 from conftest import WIDTH
 
 import model_loaders
-from splavu import checkpoints
-from splavu.anonymize import load_anonymizer
 from splavu.anonymizers import build_anonymizer, one_by_one
-from splavu.probes import Served
+from splavu.anonymizers.loading import load_anonymizer
+from splavu.runtime import checkpoints
+from splavu.training.probes import Served
 
 
 def test_served_alone_and_in_a_batch_differ_only_for_a_mixing_anonymizer():

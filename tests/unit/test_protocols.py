@@ -10,10 +10,11 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from splavu import metrics, published, released
+from splavu import metrics
+from splavu.attacks import paper_protocol, release_protocol
+from splavu.attacks.rows import PROTOCOLS, AttackData, Rows, hold_out, shuffled_labels
 from splavu.errors import UserError
-from splavu.heads import PrivacyHead
-from splavu.protocols import PROTOCOLS, AttackData, Rows, hold_out, shuffled_labels
+from splavu.training.heads import PrivacyHead
 
 WIDTH, ATTRIBUTES = 16, ("first", "second")
 FAST = {"attackers": ("logistic", "neighbours"), "seeds": (0, 1), "num_resamples": 200}
@@ -56,7 +57,9 @@ def mix(features: np.ndarray) -> np.ndarray:
 
 
 def evaluate(data: AttackData, anonymize, **options) -> dict:
-    return released.evaluate_released({"temporal": data}, anonymize, attributes=ATTRIBUTES, **{**FAST, **options})
+    return release_protocol.evaluate_released(
+        {"temporal": data}, anonymize, attributes=ATTRIBUTES, **{**FAST, **options}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +117,12 @@ def test_features_that_tell_nothing_fail_the_first_gate():
     first, second = result["gates"]
     assert not first["passed"]
     assert second["passed"]
-    assert "FAILED  temporal: raw features are attacked above chance" in released.format_table(result)
+    assert "FAILED  temporal: raw features are attacked above chance" in release_protocol.format_table(result)
 
 
 def test_an_evaluation_that_peeks_fails_the_second_gate(data, monkeypatch):
     """The fault that swapped labels are to catch: labels that reach the attackers past the swap."""
-    monkeypatch.setattr(released, "shuffled_labels", lambda data, seed: data)
+    monkeypatch.setattr(release_protocol, "shuffled_labels", lambda data, seed: data)
     first, second = evaluate(data, None)["gates"]
     assert first["passed"]
     assert not second["passed"]
@@ -154,8 +157,8 @@ def test_an_anonymizer_that_breaks_down_is_no_privacy(data):
 def test_mixing_must_be_called_by_its_name(data):
     result = evaluate(data, mix, served="batch", seeds=(0,))
     assert result["protocol"]["served"] == "batch"
-    assert "SERVED IN BATCHES" in released.format_table(result)
-    assert "warning" in released.format_table(result)
+    assert "SERVED IN BATCHES" in release_protocol.format_table(result)
+    assert "warning" in release_protocol.format_table(result)
     assert PROTOCOLS["released"].served == "alone"
 
 
@@ -191,7 +194,7 @@ def test_an_attribute_of_one_class_is_left_out_by_name(data):
     assert found["left_out"] == ["second"]
     assert found["attributes"]["second"]["raw"]["ap"] is None
     assert found["mean"]["raw"]["ap"] == pytest.approx(found["attributes"]["first"]["raw"]["ap"])
-    assert "left out, one class only in the test: second" in released.format_table(result)
+    assert "left out, one class only in the test: second" in release_protocol.format_table(result)
     json.dumps(result, allow_nan=False)
 
 
@@ -205,19 +208,19 @@ def test_videos_may_be_judged_as_a_whole(data):
 def test_thinned_training_rows_are_told(data):
     result = evaluate(data, None, max_train_rows=100, seeds=(0,))
     assert result["views"]["temporal"]["train_rows_used"] == 100
-    assert "attackers learnt from 100 of 540 training rows" in released.format_table(result)
+    assert "attackers learnt from 100 of 540 training rows" in release_protocol.format_table(result)
 
 
 def test_unknown_names_are_told(data):
     with pytest.raises(UserError, match="did you mean 'logistic'"):
         evaluate(data, None, attackers=("logistc",))
     with pytest.raises(UserError, match="has 2 attributes, named are 1"):
-        released.evaluate_released({"temporal": data}, None, attributes=("only",))
+        release_protocol.evaluate_released({"temporal": data}, None, attributes=("only",))
 
 
 def publish(data: AttackData, anonymize=None, **options) -> dict:
-    recipe = published.HeadRecipe(num_epochs=25, batch_size=64, **options)
-    return published.evaluate_published(data.train, data.test, anonymize, attributes=ATTRIBUTES, recipe=recipe)
+    recipe = paper_protocol.HeadRecipe(num_epochs=25, batch_size=64, **options)
+    return paper_protocol.evaluate_published(data.train, data.test, anonymize, attributes=ATTRIBUTES, recipe=recipe)
 
 
 def test_the_published_head_learns_and_finds_nothing_after_erasure(data):
@@ -225,7 +228,7 @@ def test_the_published_head_learns_and_finds_nothing_after_erasure(data):
     assert result["raw"]["cmap"] > result["chance_cmap"] + 0.3
     assert result["anonymized"]["cmap"] < result["chance_cmap"] + 0.2
     assert result["raw"]["cmap"] >= result["raw"]["last_epoch_cmap"]
-    assert "optimistic" in published.format_table(result)
+    assert "optimistic" in paper_protocol.format_table(result)
     json.dumps(result, allow_nan=False)
 
 
@@ -263,8 +266,8 @@ def test_the_published_head_passes_over_what_is_not_labelled(data):
     labels = data.train.labels.copy()
     labels[: len(labels) // 3] = np.nan
     train = dataclasses.replace(data.train, labels=labels)
-    recipe = published.HeadRecipe(num_epochs=2, batch_size=1)
-    result = published.evaluate_published(train, data.test, None, attributes=ATTRIBUTES, recipe=recipe)
+    recipe = paper_protocol.HeadRecipe(num_epochs=2, batch_size=1)
+    result = paper_protocol.evaluate_published(train, data.test, None, attributes=ATTRIBUTES, recipe=recipe)
     assert result["raw"]["cmap"] > result["chance_cmap"] + 0.3
 
 

@@ -8,8 +8,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from splavu.anonymizers import Quantizer, build_anonymizer
-from splavu.audit.statistics import usable_bits
 from splavu.errors import UserError
+from splavu.metrics.inference import usable_bits
 
 WIDTH, DIMS = 20, 5
 

@@ -14,17 +14,18 @@ from sklearn.linear_model import LinearRegression
 
 import model_loaders
 import multitask_train_fa
-from feature_dl import open_dataset
-from multitask_train_fa import AnonymizerParams, build, shown_actions, train
-from splavu import checkpoints, erasure, params, recipes
-from splavu.anonymize import load_anonymizer
-from splavu.anonymizers import Quantizer
+from splavu.anonymizers import Quantizer, closed_form, recipe
+from splavu.anonymizers.guarantees import guarantees
+from splavu.anonymizers.loading import load_anonymizer
 from splavu.errors import UserError
-from splavu.guarantees import guarantees
-from splavu.loop import fit
-from splavu.model_card import model_card
-from splavu.processes import SINGLE
-from splavu.runs import RunFolder
+from splavu.release.model_card import model_card
+from splavu.runtime import checkpoints, params
+from splavu.runtime.distributed import SINGLE
+from splavu.runtime.run_folder import RunFolder
+from splavu.training.loop import fit
+from study.datasets.loading import open_dataset
+from study.training.anonymizer import build, shown_actions, train
+from study.training.anonymizer_params import AnonymizerParams
 
 
 def params_of(**changes):
@@ -37,10 +38,10 @@ CRITIC = {"privacy_objective": "critic", "critic_steps": 2, "critic_reset": 2}
 
 
 def test_recipes_are_read_in_order():
-    assert recipes.parse("transformer") == ("transformer",)
-    assert recipes.parse("eraser+encoder+quantizer+noise") == ("eraser", "encoder", "quantizer", "noise")
-    assert recipes.trained_part(("eraser", "mlp")) == "mlp"
-    assert recipes.trained_part(("eraser", "quantizer")) is None
+    assert recipe.parse("transformer") == ("transformer",)
+    assert recipe.parse("eraser+encoder+quantizer+noise") == ("eraser", "encoder", "quantizer", "noise")
+    assert recipe.trained_part(("eraser", "mlp")) == "mlp"
+    assert recipe.trained_part(("eraser", "quantizer")) is None
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_impossible_recipes_and_objectives(changes, message):
 
 def test_examples_are_the_clips_with_the_mean_pictures_of_their_videos(study):
     dataset = build(params_of()).clips.dataset
-    examples = recipes.Examples.of(dataset)
+    examples = recipe.Examples.of(dataset)
     row = 0
     for number in range(len(dataset)):
         for clip in range(dataset.clips.num_clips[number]):
@@ -96,7 +97,7 @@ def test_examples_are_the_clips_with_the_mean_pictures_of_their_videos(study):
             row += 1
     assert row == len(examples.features)
     assert examples.num_videos == len(dataset)
-    fewer = recipes.Examples.of(dataset, limit=50)
+    fewer = recipe.Examples.of(dataset, limit=50)
     assert len(fewer.features) == len(fewer.static) == len(fewer.classes) == 50
     assert examples.variance == pytest.approx(float(np.var(examples.features, axis=0).mean()), rel=1e-5)
 
@@ -112,7 +113,7 @@ def test_a_closed_form_is_written_like_a_training_and_is_what_it_says(study):
     assert said["released"]["bits_at_most"] == 5
     assert any("At most 5.00 bits" in sentence for sentence in said["guarantees"])
     loaded = load_anonymizer(result["checkpoint"]).eval()
-    examples = recipes.Examples.of(build(params_of()).clips.dataset)
+    examples = recipe.Examples.of(build(params_of()).clips.dataset)
     with torch.no_grad():
         released = loaded(torch.from_numpy(examples.features)).numpy()
     vectors, counts = np.unique(released, axis=0, return_counts=True)
@@ -134,13 +135,13 @@ def same(one, other):
 
 
 def test_codes_of_what_varies_most_lie_among_principal_components_and_read_no_class(study):
-    examples = recipes.Examples.of(build(params_of()).clips.dataset)
+    examples = recipe.Examples.of(build(params_of()).clips.dataset)
 
     def cooked(examples, **options):
-        return recipes.cook(("quantizer",), examples, bits=4, seed=3, **options)
+        return recipe.cook(("quantizer",), examples, bits=4, seed=3, **options)
 
     made = cooked(examples, code_space="features", code_dims=5)
-    codes = erasure.discriminant_codes(examples.features, None, (16,), dims=5, seed=3)
+    codes = closed_form.discriminant_codes(examples.features, None, (16,), dims=5, seed=3)
     assert same(made, Quantizer.of(codes.center, codes.inward, codes.outward, codes.codebooks))
     with torch.no_grad():
         released = made.eval()(torch.from_numpy(examples.features)).numpy()
@@ -211,10 +212,10 @@ def test_a_closed_form_is_fitted_to_what_is_shown_alone(study):
         for share in (0.0, 0.5)
     )
     assert not same(load_anonymizer(whole["checkpoint"]), load_anonymizer(part["checkpoint"]))
-    examples = recipes.Examples.of(build(params_of()).clips.dataset)
+    examples = recipe.Examples.of(build(params_of()).clips.dataset)
     seen = np.isin(examples.classes, list(shown_actions(params_of(left_out_actions=0.5))))
     examples = dataclasses.replace(examples, features=examples.features[seen], classes=examples.classes[seen])
-    assert same(load_anonymizer(part["checkpoint"]), recipes.cook(("quantizer",), examples, bits=3))
+    assert same(load_anonymizer(part["checkpoint"]), recipe.cook(("quantizer",), examples, bits=3))
     assert part["fitted"]["clips"] == seen.sum() < len(seen)
 
 
@@ -226,7 +227,7 @@ def test_training_behind_an_eraser_leaves_it_alone_and_brings_nothing_back(study
     assert all(torch.equal(value, trained.stages[0].state_dict()[name]) for name, value in start.items())
     encoder = trained.stages[1].state_dict()
     assert any(encoder[name].any() for name in encoder if name.endswith("fc2.weight"))  # it did learn
-    examples = recipes.Examples.of(build(p).clips.dataset)
+    examples = recipe.Examples.of(build(p).clips.dataset)
     with torch.no_grad():
         released = trained(torch.from_numpy(examples.features)).numpy()
     values = np.linalg.svd(released - released.mean(axis=0), compute_uv=False)
@@ -238,8 +239,8 @@ def test_training_behind_an_eraser_leaves_it_alone_and_brings_nothing_back(study
 
 def test_an_eraser_hides_pictures_within_a_class_from_straight_lines(study):
     trainer = build(params_of())
-    examples = recipes.Examples.of(trainer.clips.dataset)
-    made = recipes.cook(("eraser",), examples, erase_rank=60)
+    examples = recipe.Examples.of(trainer.clips.dataset)
+    made = recipe.cook(("eraser",), examples, erase_rank=60)
     released = examples.after(made.eval()).features
     target = examples.static - np.stack([examples.static[examples.classes == c].mean(0) for c in examples.classes])
 
@@ -255,7 +256,7 @@ def test_what_stands_behind_a_network_is_fitted_to_what_it_has_learnt(study):
     best = train(p, SINGLE)
     whole, trained = (load_anonymizer(best[name]).eval() for name in ("checkpoint", "trained"))
     assert [stage["arch"] for stage in whole.architecture["stages"]] == ["encoder", "quantizer", "noise"]
-    features = torch.from_numpy(recipes.Examples.of(build(p).clips.dataset).features)
+    features = torch.from_numpy(recipe.Examples.of(build(p).clips.dataset).features)
     with torch.no_grad():
         learnt = trained(features)
         assert torch.equal(whole.stages[0](features), learnt)
@@ -301,7 +302,7 @@ def test_a_run_with_critics_goes_on_to_the_same_bits(study):
     a, b = (torch.load(run.path / "model_temp.pth", weights_only=True) for run in (whole, parts))
     for key in ("fa_model_state_dict", "ft_model_ar_state_dict", "critic_state_dict"):
         assert all(torch.equal(a[key][name], b[key][name]) for name in a[key])
-    assert a["feature_variance"] == pytest.approx(recipes.Examples.of(build(p).clips.dataset).variance)
+    assert a["feature_variance"] == pytest.approx(recipe.Examples.of(build(p).clips.dataset).variance)
 
 
 def test_without_a_task_the_objective_on_validation_clips_chooses(study):

@@ -9,9 +9,9 @@ import pytest
 
 from gait.recognition import Walkers, recognise, shares_met, swapped_names
 from splavu import metrics
+from splavu.data.splits import CASIA_B_REPETITIONS, casia_name, casia_split
 from splavu.errors import UserError
-from splavu.retrieval import retrieve
-from splavu.splits import CASIA_B_REPETITIONS, casia_name, casia_split
+from splavu.metrics.retrieval import retrieve
 
 
 @pytest.fixture

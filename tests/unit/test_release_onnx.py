@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from splavu import onnx_export
-from splavu.anonymize import weights_hash
 from splavu.anonymizers import Anonymizer, build_anonymizer
+from splavu.anonymizers.loading import weights_hash
 from splavu.errors import UserError
-from splavu.onnx_export import export_onnx
+from splavu.release import onnx as onnx_export
+from splavu.release.onnx import export_onnx
 
 onnx, onnxruntime, _ = (
     pytest.importorskip(package, reason="needs the extra 'onnx'") for package in ("onnx", "onnxruntime", "onnxscript")

@@ -15,10 +15,10 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
 import splavu
-from splavu import checkpoints
 from splavu.anonymizers import build_anonymizer
 from splavu.errors import UserError
-from splavu.model_card import read_audit
+from splavu.release.model_card import read_audit
+from splavu.runtime import checkpoints
 
 safetensors = pytest.importorskip("safetensors", reason="needs the extra 'hub'")
 

@@ -6,9 +6,9 @@ import pytest
 
 from splavu import __main__
 from splavu.errors import UserError
-from splavu.figures import ALONE, BATCH, RAW
-from splavu.report_tables import Configuration, headline
-from splavu.reports import write_report
+from splavu.reports.plotting import ALONE, BATCH, RAW
+from splavu.reports.run_report import write_report
+from splavu.reports.run_tables import Configuration, headline
 
 
 def unpadded(path):

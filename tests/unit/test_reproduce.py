@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, write_study
 
-import reproduce
-from holdings import Places
-from job_runs import STAMP, Outcome, finished, run_all, stamps
-from jobs import Job
-from published_numbers import TABLES
-from reproduction import COLUMNS, Grid, Value
 from splavu.errors import UserError
+from study.check_data.inventory import Places
+from study.experiments.jobs import Job
+from study.experiments.runner import STAMP, Outcome, finished, run_all, stamps
+from study.reproduce import command as reproduce
+from study.reproduce.plan import COLUMNS, Grid, Value
+from study.reproduce.published_numbers import TABLES
 
 NAMES = ("table1", "table2", "table3", "table4", "table5", "table8", "table9", "table10", "figure3")
 

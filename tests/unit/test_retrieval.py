@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 from sklearn.metrics.pairwise import cosine_similarity
 
-from splavu import retrieval
+from splavu.metrics import retrieval
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from splavu import cli, runtime
 from splavu.errors import UserError, nearest
-from splavu.runs import TABLE, RunFolder, write_text
+from splavu.runtime import cli, environment
+from splavu.runtime.run_folder import TABLE, RunFolder, write_text
 
 
 @dataclass(frozen=True)
@@ -45,27 +45,27 @@ def test_a_run_stays_below_its_root(tmp_path, run_id):
 
 
 def test_seeds_depend_on_every_part_and_repeat():
-    seeds = {runtime.derived_seed(*parts) for parts in ((0,), (0, 0), (0, 1), (1, 0), (1,))}
+    seeds = {environment.derived_seed(*parts) for parts in ((0,), (0, 0), (0, 1), (1, 0), (1,))}
     assert len(seeds) == 5
-    runtime.seed_everything(3, 4)
+    environment.seed_everything(3, 4)
     first = (torch.rand(2).tolist(), np.random.rand(2).tolist())  # noqa: NPY002  the global generator is the subject
-    runtime.seed_everything(3, 4)
+    environment.seed_everything(3, 4)
     assert first == (torch.rand(2).tolist(), np.random.rand(2).tolist())  # noqa: NPY002
 
 
 def test_device_and_precision_by_name():
-    assert runtime.pick_device("cpu") == torch.device("cpu")
-    assert runtime.pick_device().type in ("cpu", "cuda", "mps")
+    assert environment.pick_device("cpu") == torch.device("cpu")
+    assert environment.pick_device().type in ("cpu", "cuda", "mps")
     with pytest.raises(UserError, match="--device: 'gpu7' can't be used"):
-        runtime.pick_device("gpu7")
-    with runtime.autocast(torch.device("cpu"), "bf16"):
+        environment.pick_device("gpu7")
+    with environment.autocast(torch.device("cpu"), "bf16"):
         assert (torch.zeros(2, 2) @ torch.zeros(2, 2)).dtype == torch.bfloat16
     with pytest.raises(UserError, match="'fp8' is unknown"):
-        runtime.autocast(torch.device("cpu"), "fp8")
+        environment.autocast(torch.device("cpu"), "fp8")
 
 
 def test_versions_name_what_decides_a_number():
-    found = runtime.versions()
+    found = environment.versions()
     assert {"splavu", "python", "torch", "numpy", "device"} <= set(found)
     json.dumps(found)
 

@@ -7,9 +7,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from splavu import splits
+from splavu.data import splits
+from splavu.data.private_labels import read_ntu_genders
 from splavu.errors import UserError
-from splavu.labels_private import read_ntu_genders
 
 TEST = [2, 5, 6, 11, 12, 13, 14, 22, 23, 24, 26, 29, 30, 31, 32, 33, 34, 35, 36, 38]
 LEFT_OUT = [3, 4, 9, 19, 21, 40]

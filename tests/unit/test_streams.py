@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from splavu import packed, streams
-from splavu.datasets import EvenClips, FeatureDataset, Stream
-from splavu.runtime import derived_seed
+from splavu.data import loader, packed
+from splavu.data.datasets import EvenClips, FeatureDataset, Stream
+from splavu.runtime.environment import derived_seed
 from splavu.stores import FeatureStore, StoreWriter
 
 NUM_VIDEOS = 13
@@ -151,14 +151,14 @@ def test_gathers_agree():
     for table in (rng.normal(size=(9, 4)).astype(np.float32), rng.integers(0, 9, 9)):
         for rows in (rng.integers(0, 9, 5), rng.integers(0, 9, (5, 3)), np.zeros(0, dtype=np.int64)):
             expected = torch.from_numpy(table[rows])
-            assert torch.equal(streams._gather_on_host(table, rows), expected)
-            assert torch.equal(streams._gather_on_device(torch.from_numpy(table), torch.from_numpy(rows)), expected)
+            assert torch.equal(loader._gather_on_host(table, rows), expected)
+            assert torch.equal(loader._gather_on_device(torch.from_numpy(table), torch.from_numpy(rows)), expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_gpu_gets_the_same_from_its_memory_and_from_the_host(dataset, monkeypatch, share):
-    monkeypatch.setattr(streams, "GPU_SHARE", share)
+    monkeypatch.setattr(loader, "GPU_SHARE", share)
     device = torch.device("cuda")
     for one, other in zip(
         Stream(dataset, batch_size=5).steps(0, 50),

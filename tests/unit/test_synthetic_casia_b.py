@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splavu.labels import read_private_labels, without_extension
-from splavu.splits import CASIA_B_REPETITIONS, casia_name, casia_split
-from splavu.synthetic import casia_b
-from splavu.synthetic.render import FPS, render, visible_attributes
+from splavu.data.labels import read_private_labels, without_extension
+from splavu.data.splits import CASIA_B_REPETITIONS, casia_name, casia_split
+from splavu.synthetic.datasets import casia_b
+from splavu.synthetic.drawing.render import FPS, render, visible_attributes
 from splavu.synthetic.world import SETS, SIZES, plan_world, synthesize
 
 pytest.importorskip("cv2")

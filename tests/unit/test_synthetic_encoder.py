@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from splavu.synthetic import pretrain_encoder
-from splavu.synthetic.motions import ACTIONS
-from splavu.synthetic.pretrain_encoder import (
+from splavu.synthetic.encoder import pretrain_encoder
+from splavu.synthetic.encoder.pretrain_encoder import (
     build_model,
     close_ups,
     mark_presence,
@@ -19,8 +18,9 @@ from splavu.synthetic.pretrain_encoder import (
     pooled,
     whiten_patches,
 )
-from splavu.synthetic.pretraining_clips import normalise, shrink
-from splavu.synthetic.probe_encoder import HERE, load_encoder
+from splavu.synthetic.encoder.pretraining_clips import normalise, shrink
+from splavu.synthetic.encoder.probe_encoder import HERE, load_encoder
+from splavu.synthetic.people.motions import ACTIONS
 
 pytest.importorskip("transformers")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -133,7 +133,7 @@ def test_shrink_keeps_proportions_and_means() -> None:
 
 def test_the_card_gives_command_figures_and_licence() -> None:
     card = Path(HERE, "README.md").read_text()
-    for word in ("python -m splavu.synthetic.pretrain_encoder", "MIT", "cMAP", "top-1"):
+    for word in ("python -m splavu.synthetic.encoder.pretrain_encoder", "MIT", "cMAP", "top-1"):
         assert word in card
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splavu.labels import read_private_labels, without_extension
-from splavu.labels_private import read_gender_csv, read_ntu_genders
-from splavu.splits import NTU_LEFT_OUT_SUBJECTS, NTU_TEST_SUBJECTS, ntu_bias_split, ntu_name, ntu_split
-from splavu.synthetic import daily_actions, ntu
-from splavu.synthetic.motions import LEFT, MOTIONS, RIGHT, Gait, Motion, rest
-from splavu.synthetic.skeleton import Body, joints
+from splavu.data.labels import read_private_labels, without_extension
+from splavu.data.private_labels import read_gender_csv, read_ntu_genders
+from splavu.data.splits import NTU_LEFT_OUT_SUBJECTS, NTU_TEST_SUBJECTS, ntu_bias_split, ntu_name, ntu_split
+from splavu.synthetic.datasets import ntu
+from splavu.synthetic.people import daily_actions
+from splavu.synthetic.people.motions import LEFT, MOTIONS, RIGHT, Gait, Motion, rest
+from splavu.synthetic.people.skeleton import Body, joints
 from splavu.synthetic.world import SETS, SIZES, plan_world, synthesize
 
 pytest.importorskip("cv2")

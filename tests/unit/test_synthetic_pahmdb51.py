@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splavu.labels_private import read_pahmdb51
-from splavu.synthetic import pahmdb51
+from splavu.data.private_labels import read_pahmdb51
+from splavu.synthetic.datasets import pahmdb51
+from splavu.synthetic.drawing.render import ATTRIBUTES, FPS, Person, render
 from splavu.synthetic.layouts import film, video_name
-from splavu.synthetic.motions import Gait, perform
+from splavu.synthetic.people.motions import Gait, perform
+from splavu.synthetic.people.subjects import sample_outfit
 from splavu.synthetic.plans import generator, sample_subjects
-from splavu.synthetic.render import ATTRIBUTES, FPS, Person, render
-from splavu.synthetic.subjects import sample_outfit
 from splavu.synthetic.world import SIZES, plan_world, synthesize
 
 pytest.importorskip("cv2")

@@ -9,11 +9,11 @@ import pytest
 
 pytest.importorskip("cv2")
 
+from splavu.synthetic.drawing.render import ATTRIBUTES, FPS, render
 from splavu.synthetic.layouts import film
-from splavu.synthetic.motions import ACTIONS, MOTIONS, Gait, perform
+from splavu.synthetic.people.motions import ACTIONS, MOTIONS, Gait, perform
+from splavu.synthetic.people.skeleton import Body, joints
 from splavu.synthetic.plans import generator, sample_plans, sample_subjects, stage
-from splavu.synthetic.render import ATTRIBUTES, FPS, render
-from splavu.synthetic.skeleton import Body, joints
 
 SUBJECTS = sample_subjects(1, "t", 8)
 PLAN = replace(

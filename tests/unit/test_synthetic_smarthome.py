@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splavu.labels import read_private_labels, without_extension
-from splavu.labels_private import read_smarthome
-from splavu.synthetic import smarthome
-from splavu.synthetic.daily_actions import DAILY
+from splavu.data.labels import read_private_labels, without_extension
+from splavu.data.private_labels import read_smarthome
+from splavu.synthetic.datasets import smarthome
+from splavu.synthetic.people.daily_actions import DAILY
 from splavu.synthetic.world import plan_world, synthesize
 
 pytest.importorskip("cv2")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from splavu.errors import UserError
-from splavu.synthetic import thumos14
+from splavu.synthetic.datasets import thumos14
+from splavu.synthetic.drawing.recording import chunks
+from splavu.synthetic.drawing.render import FPS
 from splavu.synthetic.plans import generator
-from splavu.synthetic.recording import chunks
-from splavu.synthetic.render import FPS
 from splavu.synthetic.world import MANIFEST, SIZES, UNDER_WAY, plan_world, synthesize
 
 pytest.importorskip("cv2")

@@ -8,12 +8,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from splavu.synthetic.gestures import IDLE
-from splavu.synthetic.motions import MOTIONS, Gait, Pose, perform
-from splavu.synthetic.plans import generator
-from splavu.synthetic.render import FPS
-from splavu.synthetic.skeleton import Body, joints
-from splavu.synthetic.timelines import (
+from splavu.synthetic.drawing.render import FPS
+from splavu.synthetic.people.gestures import IDLE
+from splavu.synthetic.people.motions import MOTIONS, Gait, Pose, perform
+from splavu.synthetic.people.skeleton import Body, joints
+from splavu.synthetic.people.timelines import (
     Span,
     Timeline,
     drift,
@@ -23,6 +22,7 @@ from splavu.synthetic.timelines import (
     presence,
     sample_background,
 )
+from splavu.synthetic.plans import generator
 
 BEHAVIOURS = MOTIONS | IDLE
 GAIT = Gait(cadence=1.1)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from splavu.labels import read_private_labels, read_ucf_labels
-from splavu.synthetic import ucf101
-from splavu.synthetic.motions import ACTIONS
+from splavu.data.labels import read_private_labels, read_ucf_labels
+from splavu.synthetic.datasets import ucf101
+from splavu.synthetic.people.motions import ACTIONS
 from splavu.synthetic.world import plan_world, synthesize
 
 pytest.importorskip("cv2")

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splavu.synthetic import surveillance, ucf_crime
-from splavu.synthetic.mishaps import MISHAPS
-from splavu.synthetic.motions import Gait, assume
+from splavu.synthetic.datasets import ucf_crime
+from splavu.synthetic.drawing.recording import chunks
+from splavu.synthetic.drawing.render import FPS
+from splavu.synthetic.people import surveillance
+from splavu.synthetic.people.mishaps import MISHAPS
+from splavu.synthetic.people.motions import Gait, assume
+from splavu.synthetic.people.skeleton import Body, joints
 from splavu.synthetic.plans import Split, generator
-from splavu.synthetic.recording import chunks
-from splavu.synthetic.render import FPS
-from splavu.synthetic.skeleton import Body, joints
 from splavu.synthetic.world import plan_world, synthesize
 
 pytest.importorskip("cv2")

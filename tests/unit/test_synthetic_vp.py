@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splavu.labels import VISPR_ATTRIBUTES, read_private_labels, read_vector_csv
+from splavu.data.labels import VISPR_ATTRIBUTES, read_private_labels, read_vector_csv
 from splavu.synthetic.world import synthesize
 
 pytest.importorskip("cv2")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from splavu import tradeoff
-from splavu.tradeoff import Curve
+from splavu.metrics import tradeoff
+from splavu.metrics.tradeoff import Curve
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from thumos_world import write_world
 
-from splavu.engine import Engine, EngineParams
+from splavu.training.engine import Engine, EngineParams
 from tridet import config as configuration
 from tridet.detector import TriDet
 from tridet.learner import detector_learner

@@ -11,11 +11,12 @@ from splavu.anonymizers import IdentityAnonymizer, TransformerAnonymizer, build_
 from splavu.errors import UserError
 from splavu.stores import ATTRIBUTES_FILE
 from tridet import config as configuration
+from tridet.anonymize import anonymizing
 from tridet.detector import TriDet
 from tridet.errors import InputError
 from tridet.eval import evaluate
 from tridet.optim import MovingAverage, build_optimizer
-from tridet.task import DetectorLearner, VideoBatch, anonymizing, load_detector, temporal_action_detection
+from tridet.task import DetectorLearner, VideoBatch, load_detector, temporal_action_detection
 from tridet.train import train
 
 CPU = torch.device("cpu")

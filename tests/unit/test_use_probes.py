@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from splavu import metrics, use_probes
+from splavu import metrics
+from splavu.attacks.rows import AttackData, Rows
 from splavu.errors import UserError
-from splavu.protocols import AttackData, Rows
-from splavu.use_probes import LongVideos, actions, anomalies, moments
+from splavu.tuning import linear_probes
+from splavu.tuning.linear_probes import LongVideos, actions, anomalies, moments
 
 DRAWS = 60
 NUM_ACTIONS = 4
@@ -276,10 +277,10 @@ def test_every_fourth_video_is_held_out(count, held):
 
 
 def test_heads_learn_from_a_share_of_many_steps(monkeypatch):
-    monkeypatch.setattr(use_probes, "MOST_STEPS", 50)
+    monkeypatch.setattr(linear_probes, "MOST_STEPS", 50)
     fitted = []
-    learn = use_probes._head
-    monkeypatch.setattr(use_probes, "_head", lambda x, y, strength: fitted.append((x, y)) or learn(x, y, strength))
+    learn = linear_probes._head
+    monkeypatch.setattr(linear_probes, "_head", lambda x, y, strength: fitted.append((x, y)) or learn(x, y, strength))
     videos = long_videos(slopes=(1.0,), noise=0.0)
     assert moments(videos, same, DRAWS).value == pytest.approx(1.0)
     features, targets = fitted[-1]  # of the chosen strength, on all that may be learnt from

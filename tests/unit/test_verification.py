@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 import pytest
 
-from splavu import verification
 from splavu.__main__ import main
+from splavu.data import verification
+from splavu.data.verification import WHOLE, differences, verify_store
 from splavu.errors import UserError
 from splavu.stores import FeatureFolder, FeatureStore, FolderWriter, StoreWriter
-from splavu.verification import WHOLE, differences, verify_store
 
 ATTRIBUTES = {"encoder": "someone's", "weights_sha256": "abc", "preprocessing": "{}"}
 

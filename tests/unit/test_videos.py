@@ -16,18 +16,18 @@ from conftest import REPOSITORY
 
 av = pytest.importorskip("av")
 
-from feature_extraction import videos  # noqa: E402  needs av
-from feature_extraction.clips import cut_clips, even_indices, key_generator  # noqa: E402
-from feature_extraction.images import read_image  # noqa: E402
-from feature_extraction.preprocessing import (  # noqa: E402
+from splavu.data.encoders import IMAGENET_MEAN, IMAGENET_STD, Preprocessing  # noqa: E402
+from splavu.errors import UserError  # noqa: E402
+from splavu.extraction import videos  # noqa: E402  needs av
+from splavu.extraction.clips import cut_clips, even_indices, key_generator  # noqa: E402
+from splavu.extraction.images import read_image  # noqa: E402
+from splavu.extraction.preprocessing import (  # noqa: E402
     centre_view,
     normalise,
     protocol_preprocessing,
     random_view,
 )
-from feature_extraction.videos import dali, list_videos, open_video, pick_backend, reader  # noqa: E402
-from splavu.encoders import IMAGENET_MEAN, IMAGENET_STD, Preprocessing  # noqa: E402
-from splavu.errors import UserError  # noqa: E402
+from splavu.extraction.videos import dali, list_videos, open_video, pick_backend, reader  # noqa: E402
 
 
 def usable(name: str) -> str:

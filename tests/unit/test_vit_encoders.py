@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from feature_extraction.encoders import load_encoder, official, videomae_v2, vjepa
-from feature_extraction.encoders.vit import LAYER_NORM_EPS, Architecture, VideoTransformer, resized, sinusoid
-from splavu.encoders import EncoderSpec, encoder_spec
+from splavu.data.encoders import EncoderSpec, encoder_spec
 from splavu.errors import UserError
+from splavu.extraction.encoders import load_encoder, official, videomae_v2, vjepa
+from splavu.extraction.encoders.vit import LAYER_NORM_EPS, Architecture, VideoTransformer, resized, sinusoid
 
 TINY = EncoderSpec("tiny", file_tag="tiny", feature_dim=None)
 WIDTH, HEADS = 24, 3
@@ -157,7 +157,7 @@ def test_a_jepa_file_gives_the_target_encoders_mean_of_normalised_tokens():
 
 def test_the_transformers_module_agrees():
     pytest.importorskip("transformers")
-    from feature_extraction.encoders import videomae
+    from splavu.extraction.encoders import videomae
 
     state = random_weights(mae_shapes(depth=3))
     theirs = videomae.from_official(state, TINY, num_heads=HEADS, image_size=16, num_frames=4)

@@ -1,0 +1,28 @@
+"""Anonymizers in closed form: pure functions of arrays, float64 inside, seconds on a CPU, nothing learned by gradient.
+
+What a reader would get wrong: erasure is proven against linear attackers only, for the features it was fitted on. A
+network may still find in the distribution what no straight line finds; measure it (`python -m splavu audit`).
+
+Letters: `N` clips, `D` feature width, `Q` columns of a concept, `A` private attributes, `C` classes, `r` directions
+removed, `d` dimensions of a subspace, `K` centroids.
+"""
+
+from splavu.anonymizers.closed_form.codes import Codes, discriminant_codes
+from splavu.anonymizers.closed_form.covariance import covariance_root, deviations
+from splavu.anonymizers.closed_form.erasers import leace, orthogonal, static_eraser
+from splavu.anonymizers.closed_form.inlp import inlp
+from splavu.anonymizers.closed_form.projection import Projection, pca, random_projection
+
+__all__ = [
+    "Codes",
+    "Projection",
+    "covariance_root",
+    "deviations",
+    "discriminant_codes",
+    "inlp",
+    "leace",
+    "orthogonal",
+    "pca",
+    "random_projection",
+    "static_eraser",
+]

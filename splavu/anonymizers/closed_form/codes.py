@@ -1,0 +1,85 @@
+"""Few vectors to say what is useful: the subspace in which classes differ, and centroids in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splavu.anonymizers.closed_form.covariance import class_residuals, covariance, whitening
+from splavu.anonymizers.closed_form.projection import Array
+from splavu.errors import UserError
+
+BITS_A_CODEBOOK = 10
+"""--bits beyond so many are shared out among several codebooks: k-means with more centroids wants more clips."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What a quantizer is made of."""
+
+    center: Array  # [D]
+    inward: Array  # [d, D]
+    outward: Array  # [D, d]
+    codebooks: tuple[Array, ...]  # each [K, d]
+
+
+def discriminant_codes(
+    features: NDArray,  # [N, D]
+    classes: NDArray | None,  # [N]
+    codes: Sequence[int],
+    *,
+    dims: int | None = None,
+    ridge: float = 0.01,
+    seed: int = 0,
+) -> Codes:
+    """Linear discriminant analysis, then k-means in its subspace, where distances are counted in units of the spread
+    within a class. Each further codebook is fitted to what the ones before it left over.
+
+    Args:
+        features: Of training people.
+        classes: Action of each row; None takes the principal components instead.
+        codes: K of each codebook.
+        dims: d; by default C - 1 (without classes: what holds 90 % of the variance).
+        ridge: On the spread within a class, see `spread.whitening`.
+        seed: Of k-means.
+
+    Raises:
+        UserError: More centroids than rows.
+
+    Source: Fisher's discriminant as in Hastie, Tibshirani, Friedman, "The elements of statistical learning", 4.3.3.
+    """
+    from sklearn.cluster import KMeans  # takes a second to import
+
+    if max(codes) > len(features):
+        raise UserError("codes", f"{max(codes)} centroids for {len(features)} clips", "give fewer, or more clips")
+    center = features.mean(axis=0, dtype=np.float64)
+    total = covariance(features)
+    if classes is None:
+        values, vectors = np.linalg.eigh(total)
+        held = np.cumsum(values[::-1]) / values.sum()
+        inward = vectors[:, ::-1][:, : dims or int(np.searchsorted(held, 0.9) + 1)].T
+    else:
+        whiten, _ = whitening(covariance(class_residuals(features, classes)), ridge=ridge)
+        between = whiten @ (total - covariance(class_residuals(features, classes))) @ whiten
+        _, vectors = np.linalg.eigh(between)
+        inward = vectors[:, ::-1][:, : dims or max(1, len(np.unique(classes)) - 1)].T @ whiten
+    places = (features - center) @ inward.T  # [N, d]
+    # The features that a place predicts best, linearly.
+    outward = total @ inward.T @ np.linalg.pinv(inward @ total @ inward.T, hermitian=True)
+    codebooks, rest = [], places
+    for number, count in enumerate(codes):
+        fitted = KMeans(count, n_init=4, random_state=seed + number).fit(rest)
+        codebooks.append(fitted.cluster_centers_)
+        rest = rest - fitted.cluster_centers_[fitted.labels_]
+    return Codes(center, inward, outward, tuple(codebooks))
+
+
+def shared_out(bits: int) -> list[int]:
+    """Sizes of codebooks whose bits add up to `bits`."""
+    if bits < 1:
+        raise UserError("--bits", f"{bits} leave one vector for all clips", "give at least 1")
+    count = -(-bits // BITS_A_CODEBOOK)
+    return [2 ** (bits // count + (number < bits % count)) for number in range(count)]

@@ -1,0 +1,232 @@
+"""The `released` protocol: what a stranger could learn from the features that are stored and shared.
+
+Each feature is served alone. Attackers are trained afresh on served features of some people, tuned on others, and meet
+the test people once. Raw features go through exactly the same, so that leakage is a share of what there was to find.
+
+What a reader would get wrong: chance is the prevalence of an attribute among the test rows, but on few people even a
+ranking that knows nothing scores a little more. So "beats chance" also asks for more than whole test people with
+swapped labels give.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from splavu import metrics
+from splavu.attackers import ATTACKERS, RELEASED
+from splavu.attacks.campaign import Attack, Campaign, Level, draws, judged
+from splavu.attacks.rows import PROTOCOLS, AttackData, Serving, json_values, shown, shuffled_labels
+from splavu.errors import UserError, nearest
+
+LUCK = 0.005
+"""Share of swaps of the test people's labels that may do as well before a cMAP counts as chance. Smaller than usual:
+faults of an evaluation raise cMAP by tens of points, and an honest one should rarely fail."""
+
+SWAP_GAIN = 0.04
+"""How far attackers of swapped labels may exceed the mean over swaps of the test people's labels, in cMAP. Which labels
+training people happen to get is luck that test people don't show: in 100 simulated evaluations (100 people to learn
+from, 50 to test on, 7 attributes, 3 seeds) it was 0.004 on average, with a deviation of 0.013."""
+
+NUM_SWAPS = 1000
+"""Swaps of the test people's labels; resolves LUCK."""
+
+MIXED = "Features were served in batches, in file order: no feature that is released alone looks like that."
+
+
+def evaluate_released(
+    raw: Mapping[str, AttackData],
+    anonymize: Callable[[np.ndarray], np.ndarray] | None,  # [N, D] -> [N, D]
+    *,
+    attributes: Sequence[str],
+    attackers: Sequence[str] = RELEASED,
+    seeds: Sequence[int] = (0, 1, 2),
+    num_resamples: int = 1000,
+    max_train_rows: int = 20_000,
+    level: Level = "row",
+    served: Serving = "alone",
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """Attack what is released, and what it was made from, in the same way.
+
+    For each view, attribute and representation the strongest attacker is the one with the best validation average
+    precision over the seeds; its test average precision is reported. Two gates must hold on raw features for each view:
+    the strongest attackers beat chance, and no longer do once people have swapped labels.
+
+    Args:
+        raw: View ('static', 'temporal') -> raw features. Labels of all views have the same attributes.
+        anonymize: Called once for each split and view; None evaluates raw features only, leakage is then 1.
+        attributes: Names of the A columns of the labels.
+        attackers: Names from `ATTACKERS`.
+        seeds: Stochastic attackers, the swap of labels and the draw of training rows are repeated with each; results
+            are means over seeds, intervals draw people and seeds.
+        num_resamples: Bootstrap resamples of the test subjects.
+        max_train_rows: More training rows than this are thinned at random, and the result says so.
+        level: 'row' judges each served feature, 'video' the mean score of a video's features.
+        served: 'alone': `anonymize` serves each row as if it came alone, which is checked. 'batch' says that it may mix
+            rows: only to show how far such numbers are from those of released features; the result carries a warning.
+        device: Where attackers compute.
+
+    Returns:
+        JSON values, None for what is undefined; precisions are between 0 and 1. `valid` is False when a gate failed.
+
+    Raises:
+        UserError: Unknown attacker; another number of attributes than the labels have; `anonymize` gives a feature
+            another value in a batch than alone, or values that are not finite.
+    """
+    started = time.perf_counter()
+    protocol = PROTOCOLS["released"]
+    if served == "batch":
+        protocol = dataclasses.replace(protocol, served="batch", warning=MIXED)
+    for name in attackers:
+        if name not in ATTACKERS:
+            raise UserError("attackers", f"'{name}' is unknown", nearest(name, ATTACKERS))
+    for view, data in raw.items():
+        if data.test.labels.shape[1] != len(attributes):
+            raise UserError(view, f"has {data.test.labels.shape[1]} attributes, named are {len(attributes)}")
+        if anonymize is not None and served == "alone":
+            check_served_alone(anonymize, data.test.features)
+
+    runs = (2 if anonymize is None else 3) * len(raw) * len(seeds) * len(attackers)
+    views, gates = {}, []
+    with tqdm(total=runs, desc="attacks", unit="fit", dynamic_ncols=True) as progress:
+        for view, data in raw.items():
+            campaign = Campaign(tuple(attackers), tuple(seeds), max_train_rows, level, device, progress)
+            attacks = {"raw": campaign.run([data] * len(seeds))}
+            if anonymize is not None:
+                attacks["anonymized"] = campaign.run([data.mapped(finite(anonymize))] * len(seeds))
+            swapped = campaign.run([shuffled_labels(data, seed=seed) for seed in seeds])
+            views[view] = {
+                **judged(attacks, attributes, num_resamples),
+                "rows": {name: len(rows) for name, rows in data.splits.items()},
+                "subjects": {name: len(np.unique(rows.clusters)) for name, rows in data.splits.items()},
+                "train_rows_used": min(len(data.train), max_train_rows),
+                "attacker_table": {name: attack.table() for name, attack in attacks.items()},
+            }
+            gates.append(gate(view, "raw features are attacked above chance", attacks["raw"], True, num_resamples))
+            gates.append(gate(view, "swapped labels are not", swapped, False, num_resamples))
+    return json_values(
+        {
+            "protocol": dataclasses.asdict(protocol),
+            "valid": all(gate["passed"] for gate in gates),
+            "gates": gates,
+            "raw_only": anonymize is None,
+            "attributes": list(attributes),
+            "attackers": list(attackers),
+            "seeds": list(seeds),
+            "num_resamples": num_resamples,
+            "max_train_rows": max_train_rows,
+            "level": level,
+            "views": views,
+            "seconds": round(time.perf_counter() - started, 1),
+        }
+    )
+
+
+def gate(view: str, claim: str, attack: Attack, expected: bool, num_resamples: int) -> dict[str, Any]:
+    """Whether the strongest attackers beat chance, and whether they were meant to.
+
+    They do when the lower end of the 95% interval of cMAP - prevalence is above 0 and at most a share LUCK of the ways
+    in which test people can swap labels gives as high a cMAP; where they were not meant to, by more than SWAP_GAIN.
+    """
+    share = np.where(np.isnan(attack.precision), np.nan, metrics.prevalences(attack.labels))
+    observed = float(metrics.mean_known(attack.precision))
+    resamples, seed_weights = draws(attack, num_resamples)
+    drawn = attack.resampled(resamples, seed_weights)
+    drawn_share = np.where(np.isnan(drawn), np.nan, metrics.resampled_prevalences(attack.labels, resamples))
+    interval = metrics.percentile_interval(metrics.mean_known(drawn) - metrics.mean_known(drawn_share))
+    swaps = metrics.permuted_rows(attack.clusters, attack.videos, num_permutations=NUM_SWAPS, seed=1)
+    of_seed = [metrics.permuted_average_precisions(attack.labels, s, swaps) for s in attack.chosen_scores]
+    null = metrics.mean_known(np.mean(of_seed, axis=0))  # [R]
+    luck = (1 + np.sum(null >= observed)) / (1 + len(null))
+    beats = bool(interval[0] > 0 and luck <= LUCK)
+    if not expected:
+        beats = beats and observed - float(null.mean()) > SWAP_GAIN
+    return {
+        "view": view,
+        "claim": claim,
+        "passed": beats is expected,
+        "cmap": observed,
+        "chance": float(metrics.mean_known(share)),
+        "above_chance_interval": interval.tolist(),
+        "swapped_test_labels_mean": float(null.mean()),
+        "swapped_test_labels_p": float(luck),
+    }
+
+
+def finite(anonymize: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """`anonymize`, which may not break down: an attacker that fails on NaN would pass for privacy."""
+
+    def checked(features: np.ndarray) -> np.ndarray:
+        served = anonymize(features)
+        if bad := int((~np.isfinite(served)).any(axis=1).sum()):
+            raise UserError("anonymizer", f"gives values that are not finite for {bad} of {len(served)} features")
+        return served
+
+    return checked
+
+
+def check_served_alone(anonymize: Callable[[np.ndarray], np.ndarray], features: np.ndarray) -> None:
+    """Refuse an anonymizer whose output for a row depends on the rest of the batch."""
+    batch = features[:4]
+    alone = np.concatenate([anonymize(row[None]) for row in batch])
+    with np.errstate(invalid="ignore"):  # infinities are told apart later, by their number
+        gap = float(np.abs(anonymize(batch) - alone).max())
+    if gap > 1e-4 * float(np.abs(alone).max()):
+        raise UserError(
+            "anonymizer",
+            f"gives a feature another value in a batch than alone (they differ by {gap:.3g})",
+            "serve rows one by one, or say served = 'batch'",
+        )
+
+
+def format_table(result: Mapping[str, Any]) -> str:
+    """The result for a terminal: per cent, 95% intervals in brackets, '-' where undefined."""
+    lines = []
+    for view, found in result["views"].items():
+        rows, people = found["rows"]["test"], found["subjects"]["test"]
+        served = "served alone" if result["protocol"]["served"] == "alone" else "SERVED IN BATCHES"
+        unit = "videos" if result["level"] == "video" else "features"
+        lines.append(f"{view}: protocol released, {served}, {unit} judged; {rows} test features of {people} subjects")
+        if found["train_rows_used"] < found["rows"]["train"]:
+            lines.append(
+                f"  attackers learnt from {found['train_rows_used']} of {found['rows']['train']} training rows"
+            )
+        lines.append(f"  {'attribute':<21}  {'raw AP':<20}  {'anonymized AP':<20}  {'chance':>6}  leakage")
+        entries = {**found["attributes"], "mean (cMAP)": found["mean"]}
+        for name, entry in entries.items():
+            released = entry.get("anonymized")
+            lines.append(
+                f"  {name:<21}  {_percent(entry['raw']):<20}  {_percent(released) if released else 'none':<20}  "
+                f"{shown(entry['chance'], 100, 1):>6}  "
+                f"{shown(entry['leakage'], 1, 2)} {_bracket(entry['leakage_interval'], 1, 2)}"
+            )
+        if found["left_out"]:
+            lines.append(f"  left out, one class only in the test: {', '.join(found['left_out'])}")
+        lines.append("")
+    lines.append("leakage: 0 no better than chance, 1 as much as raw features" + ("; raw only" * result["raw_only"]))
+    for gate in result["gates"]:
+        lines.append(
+            f"{'passed' if gate['passed'] else 'FAILED'}  {gate['view']}: {gate['claim']} "
+            f"(cMAP {shown(gate['cmap'], 100, 1)}, chance {shown(gate['chance'], 100, 1)})"
+        )
+    if result["protocol"]["warning"]:
+        lines.append(f"warning: {result['protocol']['warning']}")
+    lines.append(
+        f"{len(result['seeds'])} seeds, {result['num_resamples']} resamples of subjects, {result['seconds']:.0f} s"
+    )
+    return "\n".join(lines)
+
+
+def _percent(entry: Mapping[str, Any]) -> str:
+    return f"{shown(entry['ap'], 100, 1)} {_bracket(entry['interval'], 100, 1)}"
+
+
+def _bracket(interval: Sequence[float | None], factor: float, digits: int) -> str:
+    return f"[{shown(interval[0], factor, digits)}, {shown(interval[1], factor, digits)}]"

@@ -1,0 +1,1 @@
+"""Attacks on private attributes, by threat model."""

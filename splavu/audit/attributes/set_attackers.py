@@ -1,0 +1,258 @@
+"""All clips at once: what whoever has every clip of a video, or of a person, makes of them.
+
+What a reader would get wrong: noise that protects a clip is averaged away over fifty of them. A release of many clips a
+person is as private as their set, so sets are attacked as sets: pooled, by an attacker that learns which clips to look
+at, and, for linking, by their best pair.
+
+Shapes: `N` clips, `D` feature width, `G` sets, `K` clips of the largest set, `A` attributes, `Q` queries.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from splavu.attackers import SCALINGS, BestPerAttribute, Scaling
+from splavu.attackers.selection import known_labels, log_loss
+from splavu.audit.identity.similarity import Metric, cosines
+from splavu.errors import UserError, nearest
+from splavu.metrics import average_precisions, mean_known
+
+BLOCK = 1024  # probe clips whose similarities are held at once
+
+
+def pool(features: np.ndarray, names: Sequence, how: str = "mean") -> tuple[np.ndarray, np.ndarray]:  # [N, D], [N]
+    """One feature a set: names [G] in sort order, features [G, D], or [G, 2 D] for 'mean+std'.
+
+    Raises:
+        UserError: `how` is none of `POOLINGS`.
+    """
+    if how not in POOLINGS:
+        raise UserError("pooling", f"'{how}' is unknown", nearest(how, POOLINGS))
+    kept, order, starts = _sorted(names)
+    return kept, POOLINGS[how](np.asarray(features)[order], starts)
+
+
+def _mean(rows: np.ndarray, starts: np.ndarray) -> np.ndarray:  # [N, D], [G] -> [G, D]
+    sizes = np.diff(starts, append=len(rows))
+    return np.add.reduceat(rows.astype(np.float64), starts, axis=0) / sizes[:, None]
+
+
+def _mean_and_spread(rows: np.ndarray, starts: np.ndarray) -> np.ndarray:  # [N, D], [G] -> [G, 2 D]
+    """A set of one has no spread."""
+    mean = _mean(rows, starts)
+    apart = rows - np.repeat(mean, np.diff(starts, append=len(rows)), axis=0)
+    return np.concatenate([mean, np.sqrt(_mean(np.square(apart), starts))], axis=1)
+
+
+def _max(rows: np.ndarray, starts: np.ndarray) -> np.ndarray:  # [N, D], [G] -> [G, D]
+    return np.maximum.reduceat(rows, starts, axis=0)
+
+
+POOLINGS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "mean": _mean,
+    "mean+std": _mean_and_spread,
+    "max": _max,
+}
+
+
+def maximum_similarity(
+    probes: np.ndarray,
+    probe_sets: Sequence,
+    gallery: np.ndarray,
+    gallery_sets: Sequence,
+    *,
+    metric: Metric | None = None,
+    exclude: tuple[Sequence, Sequence] | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # [P, D], [P], [N, D], [N]
+    """Similarity of two sets: that of their most similar pair of clips. For `linkability.linked`.
+
+    Args:
+        metric: None compares by plain cosine.
+        exclude: A name for each gallery clip and each probe clip, as in `linkability`: those of the same name do not
+            meet. Sets without a pair that meets are minus infinity alike, and `linked` leaves them out; where these
+            are the sets of one name, give the sets' names to `linked` too, for the exchanged people.
+
+    Returns:
+        Similarities [sets of probes, sets of the gallery], and the names of both in sort order.
+    """
+    if metric is not None:
+        probes, gallery = metric.probes(probes), metric.gallery(gallery)
+    probe_names, probe_order, probe_starts = _sorted(probe_sets)
+    gallery_names, gallery_order, gallery_starts = _sorted(gallery_sets)
+    probes, gallery = np.asarray(probes)[probe_order], np.asarray(gallery)[gallery_order]
+    nearest_of_clip = np.empty((len(probes), len(gallery_names)))
+    for start in range(0, len(probes), BLOCK):
+        rows = slice(start, start + BLOCK)
+        similarity = cosines(probes[rows], gallery)
+        if exclude is not None:
+            same = np.asarray(exclude[1])[probe_order][rows, None] == np.asarray(exclude[0])[gallery_order][None]
+            similarity[same] = -np.inf
+        nearest_of_clip[rows] = np.maximum.reduceat(similarity, gallery_starts, axis=1)
+    return np.maximum.reduceat(nearest_of_clip, probe_starts, axis=0), probe_names, gallery_names
+
+
+@dataclass(frozen=True)
+class ClipSets:
+    """Sets of clips, padded to the largest."""
+
+    features: np.ndarray
+    """[G, K, D] float32, 0 where there is no clip."""
+    mask: np.ndarray
+    """[G, K] whether there is a clip; no set is empty."""
+    names: np.ndarray
+    """[G]"""
+
+    @classmethod
+    def of(cls, features: np.ndarray, names: Sequence, *, max_clips: int | None = 64) -> ClipSets:  # [N, D], [N]
+        """Group clips by name, sets in sort order; of a larger set than `max_clips`, evenly spaced clips are kept."""
+        kept, order, starts = _sorted(names)
+        parts = np.split(order, starts[1:])
+        if max_clips is not None:
+            parts = [p if len(p) <= max_clips else p[np.arange(max_clips) * len(p) // max_clips] for p in parts]
+        mask = np.arange(max(map(len, parts))) < np.array([len(p) for p in parts])[:, None]
+        padded = np.zeros((*mask.shape, np.shape(features)[1]), dtype=np.float32)
+        padded[mask] = np.asarray(features)[np.concatenate(parts)]
+        return cls(padded, mask, kept)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+class AttentionPooling:
+    """An attacker on sets that learns which clips to look at.
+
+    Learnt queries attend over a set's clips and an MLP answers; a linear answer to the mean of the clips is added,
+    which is all it takes where every clip tells alike. The contract of `attackers.Attacker`, with `ClipSets` in place
+    of features. Each query's attention starts out even, and each step sees a drawn part of every set, which makes many
+    sets of few. Each attribute keeps the recipe (scaling, learning rate, weight decay) and epoch of its best validation
+    average precision. Stochastic: `seed` draws first weights, dropout and order, and the generator of the caller is
+    left as it was.
+
+    Source: multi-head pooling by attention, Lee et al. 2019, "Set Transformer".
+    """
+
+    def __init__(
+        self,
+        *,
+        num_queries: int = 4,
+        width: int = 128,
+        recipes: tuple[tuple[str, float, float], ...] = (("standardise", 1e-3, 1e-1), ("whiten", 1e-3, 1.0)),
+        dropout: float = 0.3,
+        batch_size: int = 64,
+        max_epochs: int = 60,
+        patience: int = 8,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.num_queries, self.width, self.recipes, self.dropout = num_queries, width, recipes, dropout
+        self.batch_size, self.max_epochs, self.patience = batch_size, max_epochs, patience
+        self.seed, self.device = seed, device
+
+    def fit(
+        self, sets: ClipSets, labels: np.ndarray, validation: tuple[ClipSets, np.ndarray]
+    ) -> AttentionPooling:  # [G, A]
+        """Learn from training sets, tune on validation sets, return self."""
+        self.best_ = BestPerAttribute(labels.shape[1])
+        known, target = known_labels(labels, self.device)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            for name, learning_rate, weight_decay in self.recipes:
+                scaling = SCALINGS[name](sets.features[sets.mask], self.device)
+                inputs, mask = _scaled(sets, scaling)
+                network = _Pool(inputs.shape[2], self.width, self.num_queries, labels.shape[1], self.dropout)
+                network = network.to(inputs.device)
+                optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
+                self._train(network, optimizer, scaling, inputs, mask, target, known, validation)
+        return self
+
+    def _train(
+        self,
+        network: _Pool,
+        optimizer: torch.optim.Optimizer,
+        scaling: Scaling,
+        inputs: Tensor,
+        mask: Tensor,
+        target: Tensor,
+        known: Tensor,
+        validation: tuple[ClipSets, np.ndarray],
+    ) -> None:
+        held_out = _scaled(validation[0], scaling)
+        best, waited = -1.0, 0
+        for _ in range(self.max_epochs):
+            network.train()
+            for rows in torch.randperm(len(inputs)).to(inputs.device).split(self.batch_size):
+                optimizer.zero_grad(set_to_none=True)
+                logits = network(inputs[rows], _drawn_part(mask[rows]))
+                log_loss(logits, target[rows], known[rows]).backward()
+                optimizer.step()
+            network.eval()
+            with torch.no_grad():
+                precisions = average_precisions(validation[1], network(*held_out).cpu().numpy())
+            if self.best_.improved_by(precisions).any():
+                self.best_.offer(precisions, partial(_set_scores, scaling, copy.deepcopy(network)))
+            mean = float(np.nan_to_num(mean_known(precisions)))
+            best, waited = (mean, 0) if mean > best else (best, waited + 1)
+            if waited >= self.patience:
+                break
+
+    def scores(self, sets: ClipSets) -> np.ndarray:  # -> [G, A]
+        """Higher means more likely; comparable within an attribute only."""
+        return self.best_.scores(sets)
+
+
+class _Pool(nn.Module):
+    """[G, K, d] and a mask [G, K] -> logits [G, A]."""
+
+    def __init__(self, num_inputs: int, width: int, num_queries: int, num_attributes: int, dropout: float) -> None:
+        super().__init__()
+        self.value = nn.Sequential(nn.Linear(num_inputs, width), nn.ReLU())
+        self.key = nn.Linear(num_inputs, width, bias=False)
+        # Of next to nothing, not of nothing: equal queries would learn alike.
+        self.queries = nn.Parameter(torch.randn(width, num_queries) * 1e-3)
+        self.answer = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(width * num_queries, width),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, num_attributes),
+        )
+        self.of_mean = nn.Linear(num_inputs, num_attributes, bias=False)
+        nn.init.zeros_(self.of_mean.weight)
+
+    def forward(self, clips: Tensor, mask: Tensor) -> Tensor:
+        attention = self.key(clips) @ self.queries  # [G, K, Q]
+        attention = attention.masked_fill(~mask[..., None], -torch.inf).softmax(dim=1)
+        pooled = torch.einsum("gkq,gkw->gqw", attention, self.value(clips)).flatten(1)  # [G, Q width]
+        mean = (clips * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)  # [G, d]
+        return self.answer(pooled) + self.of_mean(mean)
+
+
+def _drawn_part(mask: Tensor) -> Tensor:  # [G, K] -> [G, K]
+    """A part of each set's clips, its share drawn from 0 to 1, at least one clip."""
+    order = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, 2.0)
+    kept = order <= torch.rand(len(mask), 1, device=mask.device)
+    return mask & (kept | (order == order.min(dim=1, keepdim=True).values))
+
+
+def _scaled(sets: ClipSets, scaling: Scaling) -> tuple[Tensor, Tensor]:  # -> [G, K, d], [G, K]
+    mask = torch.as_tensor(sets.mask, device=scaling.mean.device)
+    return scaling(sets.features) * mask[..., None], mask
+
+
+@torch.no_grad()
+def _set_scores(scaling: Scaling, network: nn.Module, sets: ClipSets) -> np.ndarray:  # -> [G, A]
+    return network.eval()(*_scaled(sets, scaling)).cpu().numpy()
+
+
+def _sorted(names: Sequence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # [N] -> [G], [N], [G]
+    """Names in sort order, the rows in the order of their names, and where each name's rows start."""
+    kept, index = np.unique(np.asarray(names), return_inverse=True)
+    order = np.argsort(index, kind="stable")
+    return kept, order, np.searchsorted(index[order], np.arange(len(kept)))

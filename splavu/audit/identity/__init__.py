@@ -1,0 +1,1 @@
+"""Attacks on identity: linkage, membership, inversion."""

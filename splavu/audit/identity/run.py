@@ -1,0 +1,191 @@
+"""What a release gives away beyond attributes: who is in it, the raw features, and who the anonymizer learnt from.
+
+What a reader would get wrong: people are linked by features of whole videos, and a video never meets itself, or every
+release would link perfectly. That a released video can be matched to its own raw one is told apart (`same_video`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from splavu.attacks.rows import AttackData
+from splavu.audit.attributes.set_attackers import maximum_similarity
+from splavu.audit.attributes.units import set_data
+from splavu.audit.identity.inversion import INVERTERS, Inverter, inversion
+from splavu.audit.identity.linkage import Linkability, linkability, linked
+from splavu.audit.identity.membership import change_signals, membership
+from splavu.audit.identity.similarity import Metric, strongest_cross_metric, strongest_metric
+from splavu.audit.inputs import Material
+from splavu.errors import UserError
+from splavu.metrics.inference import Estimate
+from splavu.metrics.retrieval import retrieve
+
+Serve = Callable[[np.ndarray], np.ndarray]  # [N, D] -> [N, D]
+
+
+def learn_inverters(material: Material, *, seed: int = 0) -> dict[str, Inverter]:
+    """Name -> map from released to raw features, from pairs of the training people; empty without raw features."""
+    if material.raw is None:
+        return {}
+    released, raw = material.released, material.raw
+    pairs = released.validation.features, raw.validation.features
+    learnt = {}
+    for name, learn in INVERTERS.items():
+        options = {"seed": seed} if name == "mlp" else {}
+        learnt[name] = learn(released.train.features, raw.train.features, pairs, **options)
+    return learnt
+
+
+def inverted(material: Material, inverters: Mapping[str, Inverter], *, num_resamples: int) -> dict[str, Any]:
+    """Inverter -> how much of the test people's raw features it brings back."""
+    found = {}
+    for name, invert in inverters.items():
+        test = material.raw.test
+        one = inversion(
+            invert(material.released.test.features), test.features, test.clusters, num_resamples=num_resamples
+        )
+        found[name] = {
+            "explained": one.explained,
+            "explained_between_people": one.explained_between,
+            "median_rank": one.median_rank,
+            "top1": one.top1,
+            "num_rows": len(test),
+        }
+    return found
+
+
+def linked_people(material: Material, *, serve: Serve | None = None, num_resamples: int) -> dict[str, Any]:
+    """Pairing -> how well videos of one person are found: within raw, within released, and across releases.
+
+    Args:
+        serve: The anonymizer, to link what is released with a second release of it: video means, served.
+    """
+    released = set_data(material.released, "video")
+    kinds: dict[str, tuple[AttackData, AttackData]] = {"released to released": (released, released)}
+    if material.raw is not None:
+        raw = set_data(material.raw, "video")
+        kinds |= {"raw to raw": (raw, raw), "raw to released": (raw, released)}
+        if serve is not None:
+            kinds["second release to released"] = (raw.mapped(serve), released)
+    found = {}
+    for name, (gallery, probes) in kinds.items():
+        try:
+            found[name] = _linked(gallery, probes, num_resamples)
+        except UserError as error:  # nobody with two videos
+            found[name] = {"skipped": str(error)}
+    if "skipped" not in found["released to released"]:
+        found["released to released, best pair of clips"] = _linked_by_best_pair(material.released, num_resamples)
+    return found
+
+
+def members(material: Material, *, num_resamples: int, seed: int = 0) -> dict[str, Any]:
+    """Whether training people can be told from test people by how far the release moved their features.
+
+    Only of use where the anonymizer learnt from the training people of the table; the evidence says that it is assumed.
+    """
+    if material.raw is None:
+        return {"skipped": "takes raw features (--raw)"}
+    train, test = (
+        change_signals(material.raw.splits[name].features, material.released.splits[name].features)
+        for name in ("train", "test")
+    )
+    people = material.released.train.clusters, material.released.test.clusters
+    if not all(np.isfinite(values).all() for signals in (train, test) for values in signals.values()):
+        return {"skipped": "a feature of zeros has no angle"}
+    one = membership(train, test, *people, num_resamples=num_resamples, seed=seed)
+    return {
+        "assumes": "the anonymizer learnt from the training people of the table",
+        **{
+            attack.name: {"auc": attack.auc, "person_auc": attack.person_auc, "tpr_at_1_percent": attack.tpr}
+            for attack in (*one.thresholds, one.strongest, one.logistic)
+        },
+    }
+
+
+def link(
+    gallery: AttackData, probes: AttackData, *, num_resamples: int = 300, num_permutations: int = 1000
+) -> tuple[Linkability, Metric]:
+    """Test people's rows linked by the metric that is learnt on training people and chosen on validation people.
+
+    Args:
+        gallery: A row a video (`units.set_data`).
+        probes: The same object, or other features of the same videos. A video never meets itself.
+        num_resamples: Draws of people, for intervals.
+        num_permutations: Exchanges of people, for the chance of D_sys.
+    """
+    if gallery is probes:
+        chosen = strongest_metric(
+            probes.train.features,
+            probes.train.clusters,
+            (probes.validation.features, probes.validation.clusters),
+            exclude=probes.validation.videos,
+        )
+    else:
+        chosen = strongest_cross_metric(
+            gallery.train.features,
+            probes.train.features,
+            probes.train.clusters,
+            (gallery.validation.features, probes.validation.features, probes.validation.clusters),
+            exclude=probes.validation.videos,
+        )
+    one = linkability(
+        gallery.test.features,
+        gallery.test.clusters,
+        probes.test.features,
+        probes.test.clusters,
+        exclude=(gallery.test.videos, probes.test.videos),
+        metric=chosen,
+        num_resamples=num_resamples,
+        num_permutations=num_permutations,
+    )
+    return one, chosen
+
+
+def _linked(gallery: AttackData, probes: AttackData, num_resamples: int) -> dict[str, Any]:
+    one, chosen = link(gallery, probes, num_resamples=min(num_resamples, 300))
+    result = _scores(one)
+    if gallery is not probes:
+        same = retrieve(
+            chosen.probes(probes.test.features),
+            chosen.gallery(gallery.test.features),
+            probe_people=probes.test.videos,
+            gallery_people=gallery.test.videos,
+        )
+        result["same_video_rank1"] = Estimate(
+            float(np.mean(same.rank1)), float("nan"), float("nan"), 1 / len(gallery.test)
+        )
+    return result
+
+
+def _linked_by_best_pair(data: AttackData, num_resamples: int) -> dict[str, Any]:
+    """Videos compared by their most similar pair of clips, by a metric that is learnt and chosen on clips."""
+    chosen = strongest_metric(
+        data.train.features,
+        data.train.clusters,
+        (data.validation.features, data.validation.clusters),
+        exclude=data.validation.videos,
+    )
+    test = data.test
+    similarity, videos, _ = maximum_similarity(test.features, test.videos, test.features, test.videos, metric=chosen)
+    _, first = np.unique(test.videos, return_index=True)
+    people = test.clusters[first]
+    one = linked(
+        similarity, people, people, exclude=(videos, videos), metric=chosen.name, num_resamples=min(num_resamples, 300)
+    )
+    return _scores(one)
+
+
+def _scores(one: Linkability) -> dict[str, Any]:
+    return {
+        "rank1": one.rank1,
+        "rank5": one.rank5,
+        "mean_ap": one.mean_ap,
+        "eer": one.eer,
+        "d_sys": one.d_sys,
+        "d_sys_corrected": one.d_sys_corrected,
+        "p": one.p,
+        "metric": one.metric,
+    }

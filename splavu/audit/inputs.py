@@ -1,0 +1,286 @@
+"""What an audit works on: released features, the raw ones they were made from, whose they are and what is private.
+
+What a reader would get wrong: all that matters is who is in which of the three groups of people. Attackers learn from
+some, are tuned and chosen on others, and meet the test people once; a person in two groups would be recognised, and the
+attribute read off the recognition. If the table of labels has a column `split`, it is kept: an anonymizer that has seen
+the test people would be judged on its own training data otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from splavu.attacks.crossfit import deal, parts
+from splavu.attacks.rows import AttackData, Rows, hold_out
+from splavu.data.labels import by_key, read_rows, without_extension
+from splavu.errors import UserError, nearest
+from splavu.stores import open_features
+
+logger = logging.getLogger(__name__)
+
+NO_ATTRIBUTES = frozenset({"filename", "subject", "split", "group", "label"})
+"""Columns that say who and where; a task's label is no private attribute though it may be of two classes."""
+SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test"}
+FOLDS = 5
+"""Without a column `split`, people are dealt into as many parts: three to learn from, one to tune on, one to judge."""
+VALIDATION_SHARE = 0.2
+"""Of the training people, where the table has no split `val`."""
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file that went in."""
+
+    role: str
+    """released, raw, labels, groups or aam."""
+    name: str
+    sha256: str
+    """Of the bytes; of a folder, of its files' names and bytes."""
+    attributes: Mapping[str, str | int | float]
+    """Of a store: encoder, weights, preprocessing, anonymizer."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the tables say of each key."""
+
+    attributes: tuple[str, ...]
+    values: Mapping[str, np.ndarray]
+    """Key -> [A] float32 of 0, 1 and NaN."""
+    people: Mapping[str, str]
+    split: Mapping[str, str]
+    """Key -> train, val or test; empty without such a column."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that is attacked, in three groups of people; `raw` has the same rows as `released`, or is None."""
+
+    attributes: tuple[str, ...]
+    released: AttackData
+    raw: AttackData | None
+    files: tuple[InputFile, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def personal(self) -> np.ndarray:  # [A] of bool
+        """The attributes that no person has both ways: the only ones that a set of all a person's videos may tell."""
+        labels, clusters = (
+            np.concatenate([getattr(rows, name) for rows in self.released.splits.values()])
+            for name in ("labels", "clusters")
+        )
+        _, person = np.unique(clusters, return_inverse=True)
+        constant = []
+        for column in labels.T:
+            yes, no = (np.bincount(person, column == value) > 0 for value in (1, 0))
+            constant.append(not (yes & no).any())
+        return np.array(constant)
+
+
+def read_table(
+    labels: str | Path, groups: str | Path | None = None, *, attributes: Sequence[str] | None = None
+) -> Table:
+    """`filename`, attributes of 0, 1 or nothing for unknown, and `subject` and `split` if there are such columns.
+
+    Args:
+        labels: CSV file. Every column whose cells are all 0, 1 or empty is an attribute, but for `NO_ATTRIBUTES`.
+        groups: CSV file `filename,group`: who (or which cluster of videos) each is of, over the column `subject`.
+        attributes: Take these columns only.
+
+    Raises:
+        UserError: No attribute, a named one that is missing or holds something else, nothing that says who is who, a
+            person in two splits.
+    """
+    rows = by_key(read_rows(labels, ("filename",)), labels)
+    header = list(next(iter(rows.values())))
+    binary = [
+        name
+        for name in header
+        if name not in NO_ATTRIBUTES and {row[name].strip() for row in rows.values()} <= {"0", "1", "0.0", "1.0", ""}
+    ]
+    for name in attributes or ():
+        if name not in binary:
+            problem = "holds other values than 0, 1 and nothing" if name in header else "is no column"
+            raise UserError(labels, f"'{name}' {problem}", nearest(name, binary) if binary else "")
+    chosen = tuple(attributes or binary)
+    if not chosen:
+        raise UserError(labels, "has no column of 0 and 1 besides names", "add a column for each private attribute")
+    values = {
+        key: np.array([float(row[name].strip() or "nan") for name in chosen], dtype=np.float32)
+        for key, row in rows.items()
+    }
+    if groups is not None:
+        people = {
+            key: row["group"].strip() for key, row in by_key(read_rows(groups, ("filename", "group")), groups).items()
+        }
+        if unknown := [key for key in values if not people.get(key)]:
+            raise UserError(groups, f"'{unknown[0]}' has no group", f"{len(unknown)} files of {labels} lack one")
+    elif "subject" in header:
+        people = {key: row["subject"].strip() or key for key, row in rows.items()}
+    else:
+        raise UserError(labels, "has no column 'subject'", "add it, or give --groups: who is who decides what is fair")
+    split = {key: row["split"].strip().lower() for key, row in rows.items()} if "split" in header else {}
+    side: dict[str, str] = {}
+    for key, name in split.items():
+        if name not in SPLITS:
+            raise UserError(labels, f"'{key}' is in split '{name}'", "known: train, val, test")
+        if side.setdefault(people[key], SPLITS[name]) != SPLITS[name]:
+            problem = f"'{people[key]}' is in {side[people[key]]} and in {SPLITS[name]}"
+            raise UserError(labels, problem, "give each person one split, or leave the column out")
+    return Table(chosen, values, people, {key: SPLITS[name] for key, name in split.items()})
+
+
+def read_material(
+    released: Sequence[str | Path],
+    table: Table,
+    *,
+    labels: str | Path,
+    raw: Sequence[str | Path] = (),
+    others: Mapping[str, str | Path] | None = None,
+    max_clips: int = 64,
+    seed: int = 0,
+) -> Material:
+    """Features of the stores, joined with the table and split by people.
+
+    Args:
+        released: Stores, folders, or patterns with * that name several.
+        table: Of `read_table`.
+        labels: Where it is from.
+        raw: The stores that `released` was made from: the same keys with as many rows.
+        others: Role -> further file that goes into the evidence.
+        max_clips: Of a longer video, as many evenly spaced clips are taken, and a warning says so.
+        seed: Of the dealing of people, where the table has no split.
+
+    Raises:
+        UserError: No store, no key with a label, keys or rows that raw and released don't share, values that are not
+            finite, a group without people.
+    """
+    paths = {"released": _expanded(released, "--released"), "raw": _expanded(raw, "--raw") if raw else []}
+    features, files = {}, []
+    for role, stores in paths.items():
+        features[role] = {}
+        for path in stores:
+            store = open_features(path)
+            files.append(InputFile(role, path.name, file_hash(path), dict(store.attributes)))
+            for stored in store:
+                if (key := without_extension(stored)) in features[role]:
+                    raise UserError(path, f"'{key}' is in another store of --{role} too", "give each video once")
+                features[role][key] = _rows_of(store[stored])
+                if not np.isfinite(features[role][key]).all():  # attackers that fail on NaN would pass for privacy
+                    raise UserError(path, f"'{stored}' holds values that are not finite", "release it again")
+    files += [
+        InputFile(role, Path(p).name, file_hash(p), {}) for role, p in {"labels": labels, **(others or {})}.items()
+    ]
+    keys = [key for key in features["released"] if key in table.values]
+    if not keys:
+        example = next(iter(features["released"]), "nothing")
+        raise UserError(labels, f"has a label for none of the released keys, such as '{example}'", "check the names")
+    warnings = []
+    if unlabelled := len(features["released"]) - len(keys):
+        warnings.append(f"{unlabelled} of {len(features['released'])} released keys have no label and were left out")
+    if raw:
+        for key in keys:
+            if key not in features["raw"]:
+                raise UserError("--raw", f"has no '{key}', which is released", "give all stores of raw features")
+            if len(features["raw"][key]) != len(features["released"][key]):
+                found = f"{len(features['raw'][key])} raw rows and {len(features['released'][key])} released ones"
+                raise UserError("--raw", f"'{key}' has {found}", "give the store that was released")
+
+    long = [key for key in keys if len(features["released"][key]) > max_clips]
+    for key in long:
+        for found in features.values():
+            if key in found:
+                found[key] = found[key][np.arange(max_clips) * len(found[key]) // max_clips]
+    if long:
+        warnings.append(f"{len(long)} videos have more than {max_clips} clips; as many evenly spaced ones were taken")
+
+    groups = _groups(keys, features["released"], table, seed, labels)
+    data = {role: _attack_data(features[role], groups, table) for role in ("released", "raw") if features[role]}
+    judged = [_both_classes(data["released"].splits[name]) for name in ("train", "validation", "test")]
+    for place, name in enumerate(table.attributes):
+        missing = [split for split, both in zip(("train", "val", "test"), judged, strict=True) if not both[place]]
+        if missing:
+            warnings.append(f"'{name}' is not judged: the people of {' and '.join(missing)} are of one class")
+    if not np.logical_and.reduce(judged).any():
+        raise UserError(labels, "has no attribute of both classes among train, val and test people", "add people")
+    for warning in warnings:
+        logger.warning(warning)
+    return Material(table.attributes, data["released"], data.get("raw"), tuple(files), tuple(warnings))
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file, or of the names and bytes of a folder's files."""
+    path, found = Path(path), hashlib.sha256()
+    for part in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if part.is_file():
+            if path.is_dir():
+                found.update(part.relative_to(path).as_posix().encode())
+            with part.open("rb") as file:
+                while block := file.read(2**20):
+                    found.update(block)
+    return found.hexdigest()
+
+
+def _expanded(names: Iterable[str | Path], flag: str) -> list[Path]:
+    paths: list[Path] = []
+    for name in names:
+        found = [Path(name)] if Path(name).exists() else sorted(Path(name).parent.glob(Path(name).name))
+        if not found:
+            raise UserError(flag, f"there is no store '{name}'", "check the path or the pattern")
+        paths += [path for path in found if path not in paths]
+    return paths
+
+
+def _rows_of(features: np.ndarray) -> np.ndarray:  # [D], [K, D] or [T, N, D] -> [K, D]
+    return np.ascontiguousarray(features.reshape(-1, features.shape[-1]), dtype=np.float32)
+
+
+def _groups(
+    keys: Sequence[str], features: Mapping[str, np.ndarray], table: Table, seed: int, culprit: str | Path
+) -> dict[str, list[str]]:
+    """Keys of the three groups of people."""
+    one_each = Rows(
+        np.zeros((len(keys), 1), np.float32),
+        np.stack([table.values[key] for key in keys]),
+        np.array([table.people[key] for key in keys]),
+        np.array(keys),
+    )
+    if table.split:
+        split = np.array([table.split[key] for key in keys])
+        found = {name: one_each.take(np.flatnonzero(split == name)) for name in ("train", "val", "test")}
+        if len(found["train"]) and not len(found["val"]):
+            found["train"], found["val"] = hold_out(found["train"], share=VALIDATION_SHARE, seed=seed)
+    else:
+        dealt = parts(one_each, deal(one_each, num_folds=FOLDS, seed=seed), 0)
+        found = {"train": dealt.train, "val": dealt.validation, "test": dealt.test}
+    for name, rows in found.items():
+        if len(np.unique(rows.clusters)) < 2:
+            raise UserError(
+                culprit,
+                f"leaves fewer than two people for {name}",
+                "release train, val and test people, or leave out the column split",
+            )
+    return {name: rows.videos.tolist() for name, rows in found.items()}
+
+
+def _both_classes(rows: Rows) -> np.ndarray:  # -> [A] of bool
+    return (rows.labels == 0).any(axis=0) & (rows.labels == 1).any(axis=0)
+
+
+def _attack_data(features: Mapping[str, np.ndarray], groups: Mapping[str, list[str]], table: Table) -> AttackData:
+    def rows(keys: list[str]) -> Rows:
+        owners = [key for key in keys for _ in features[key]]
+        return Rows(
+            np.concatenate([features[key] for key in keys]),
+            np.stack([table.values[key] for key in owners]),
+            np.array([table.people[key] for key in owners]),
+            np.array(owners),
+        )
+
+    return AttackData(rows(groups["train"]), rows(groups["val"]), rows(groups["test"]))

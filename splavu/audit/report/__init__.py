@@ -1,0 +1,1 @@
+"""Audit evidence -> terminal lines and one HTML page."""

@@ -1,0 +1,98 @@
+"""An audit on a terminal: compact, per cent, ending with the headline."""
+
+from __future__ import annotations
+
+from splavu.attacks.rows import shown
+from splavu.audit.evidence import Evidence, Found, Rate
+from splavu.metrics.inference import Estimate
+
+
+def summary(evidence: Evidence) -> str:
+    """Ladder, attributes of the worst unit, gates, headline."""
+    lines = ["attacker               unit    cMAP [95 %]           chance  leakage [95 %]        verdict"]
+    for unit, found in evidence.raw.items():
+        lines.append(_rung(f"(raw features, {unit})", unit, found))
+    for rung in evidence.rungs:
+        if rung.found is None:
+            lines.append(f"{rung.name:<22} {rung.unit:<7} not run: {rung.skipped}")
+        else:
+            lines.append(_rung(rung.name, rung.unit, rung.found))
+    for unit, found in evidence.strongest.items():
+        lines.append(_rung("strongest of all", unit, found))
+
+    unit = evidence.headline.unit or "clip"
+    found = evidence.strongest[unit]
+    lines += ["", f"strongest attackers by {unit}, {found.num_units} of {found.num_people} test people"]
+    header = ("AP [95 %]", "chance", "AUC", "bal.acc", "TPR@1%", "TPR@.1%", "bits", "leakage", "p(Holm)")
+    lines.append(
+        f"{'attribute':<22} {header[0]:<19} " + " ".join(f"{name:>7}" for name in header[1:]) + "  verdict, by"
+    )
+    for one in found.attributes:
+        cells = [
+            shown(_known(one.ap.chance), 100, 1),
+            shown(_known(one.auc.value), 1, 3),
+            shown(_known(one.balanced_accuracy.value), 100, 1),
+            *(_rate(rate) for rate in one.tpr),
+            shown(_known(one.bits.value), 1, 2),
+            shown(_known(one.leakage.value), 1, 2),
+            shown(_known(one.p_holm), 1, 3),
+        ]
+        lines.append(
+            f"{one.name:<22} {_with_interval(one.ap, 100, 1):<19} "
+            + " ".join(f"{cell:>7}" for cell in cells)
+            + f"  {one.verdict}, {one.attacker}"
+        )
+    lines.append(
+        f"'at chance': AUC within 0.5 +- {found.equivalence.margin:g} by two one-sided tests; n.e.: not estimable"
+    )
+    lines += _beyond_attributes(evidence)
+    lines.append("")
+    for gate in evidence.gates:
+        state = {True: "passed", False: "FAILED", None: "not run"}[gate.passed]
+        lines.append(f"{state:<8} {gate.claim} ({gate.detail})")
+    lines += [f"warning: {warning}" for warning in evidence.warnings]
+    if not evidence.valid:
+        lines.append("NOT VALID: a gate failed, do not rely on these numbers")
+    lines.append(f"HEADLINE: {evidence.headline.sentence} ({evidence.seconds:.0f} s)")
+    return "\n".join(lines)
+
+
+def _beyond_attributes(evidence: Evidence) -> list[str]:
+    """Who can be found, and what comes back, a line each."""
+    lines = [""] if evidence.linkage else []
+    for pairing, one in evidence.linkage.items():
+        if "skipped" not in one:
+            lines.append(
+                f"people linked, {pairing}: rank-1 {_with_interval(one['rank1'], 100, 1)} (chance "
+                f"{shown(_known(one['rank1'].chance), 100, 1)}), EER {shown(_known(one['eer'].value), 100, 1)}, "
+                f"D_sys {shown(_known(one['d_sys_corrected'].value), 1, 2)}"
+            )
+    for inverter, one in evidence.inversion.items():
+        lines.append(
+            f"raw features back, by {inverter}: {_with_interval(one['explained'], 100, 1)} % of the variance, own raw "
+            f"feature found first in {shown(_known(one['top1'].value), 100, 1)} %"
+        )
+    if "logistic" in evidence.membership:
+        one = evidence.membership["logistic"]["auc"]
+        lines.append(f"training people told from test people: AUC {_with_interval(one, 1, 3)}")
+    return lines
+
+
+def _rung(name: str, unit: str, found: Found) -> str:
+    return (
+        f"{name:<22} {unit:<7} {_with_interval(found.cmap, 100, 1):<21} {shown(_known(found.cmap.chance), 100, 1):>6}  "
+        f"{_with_interval(found.leakage, 1, 2):<21} {found.verdict}"
+    )
+
+
+def _with_interval(estimate: Estimate, factor: float, digits: int) -> str:
+    ends = ", ".join(shown(_known(end), factor, digits) for end in (estimate.low, estimate.high))
+    return f"{shown(_known(estimate.value), factor, digits)} [{ends}]"
+
+
+def _rate(rate: Rate) -> str:
+    return "n.e." if rate.value is None else f"{100 * rate.value:.1f}"
+
+
+def _known(value: float) -> float | None:
+    return None if value != value else value

@@ -1,0 +1,244 @@
+"""An audit from features to evidence.
+
+What a reader would get wrong: nothing here is chosen by a test person's score. Families, ways of attack and the unit of
+the headline are chosen on validation people; the test people are met once, by everything at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from splavu import metrics
+from splavu.anonymizers import Anonymizer, one_by_one
+from splavu.attackers import ATTACKERS, AttackerRow
+from splavu.attacks.campaign import Campaign
+from splavu.attacks.release_protocol import finite
+from splavu.attacks.rows import shuffled_labels
+from splavu.audit import gates
+from splavu.audit.attributes.learning_curves import code_lengths, learning_curve
+from splavu.audit.attributes.set_attacks import SET_ATTACKERS
+from splavu.audit.attributes.threat_models import KNOWS, Climb, climb, num_fits
+from splavu.audit.evidence import SCHEMA, Evidence, RungFound
+from splavu.audit.headline import headline
+from splavu.audit.identity.inversion import Inverter
+from splavu.audit.identity.run import Serve, inverted, learn_inverters, linked_people, members
+from splavu.audit.inputs import Material
+from splavu.audit.judging import Judge, attacker_table
+from splavu.errors import UserError, nearest
+from splavu.runtime import environment
+
+BATCH_SIZE = 1024  # raw rows that are served at once, each as if alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How thorough an audit is."""
+
+    families: tuple[str, ...] = tuple(ATTACKERS)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Of stochastic families; the others are trained once."""
+    set_families: tuple[str, ...] = tuple(SET_ATTACKERS)
+    """Of attackers that take all clips of a video or person."""
+    gate_families: tuple[str, ...] = ("logistic", "mlp", "trees", "neighbours", "kernel")
+    """Trained on shuffled labels, for each of `gate_seeds` anew."""
+    gate_seeds: tuple[int, ...] = (0, 1, 2)
+    curve_families: tuple[str, ...] = ("logistic", "mlp")
+    """Whose success is followed over the number of people learnt from."""
+    num_resamples: int = 1000
+    num_swaps: int = 1000
+    margin: float = 0.05
+    """Of AUC, for 'at chance'."""
+    max_train_rows: int = 20_000
+    attributes_only: bool = False
+    """Leaves out linkage, inversion, membership, learning curve and code length."""
+    quick: bool = False
+
+    def __post_init__(self) -> None:
+        for name in (*self.families, *self.gate_families, *self.curve_families):
+            if name not in ATTACKERS:
+                raise UserError("families", f"'{name}' is unknown", nearest(name, ATTACKERS))
+        if not 0 < self.margin < 0.5:
+            raise UserError("--margin", f"is {self.margin}, expected between 0 and 0.5")
+
+    @classmethod
+    def quickly(cls, **changes: Any) -> Options:
+        """A first look: three fast families, one seed."""
+        fast = ("logistic", "neighbours", "kernel")
+        settings = {"families": fast, "seeds": (0,), "set_families": (), "curve_families": ("logistic",), "quick": True}
+        return cls(**(settings | {"gate_families": ("logistic",), "num_resamples": 300, "num_swaps": 300} | changes))
+
+
+def examine(
+    material: Material,
+    options: Options,
+    *,
+    anonymizer: Anonymizer | None = None,
+    command: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+    workers: int = 1,
+) -> Evidence:
+    """Attack, judge, and ask of itself whether it may be believed.
+
+    Args:
+        material: What `read_material` gives.
+        options: How thorough.
+        anonymizer: What `material.released` was made with: for the lazy-informed rung and two gates.
+        command: How it was called, for the evidence.
+        device: Where attackers compute.
+        workers: Processes that train attackers, on a CPU.
+    """
+    started = time.perf_counter()
+    serve = None if anonymizer is None else served_alone(anonymizer, device)
+    raw = material.raw
+    served = None if serve is None or raw is None else raw.mapped(finite(serve))
+    served_gate = gates.served_gate(material.released, served)
+    if served_gate.passed is not False:
+        served = None  # attacked apart only where the store holds something else
+    inverters = learn_inverters(material, seed=options.seeds[0])
+
+    with _processes(workers, device) as executor, tqdm(desc="attacks", unit="fit", dynamic_ncols=True) as progress:
+        campaign = Campaign(options.families, options.seeds, options.max_train_rows, "row", device, progress, executor)
+        progress.total = len(options.gate_families) * len(options.gate_seeds) + num_fits(
+            campaign,
+            with_raw=raw is not None,
+            with_anonymizer=serve is not None,
+            with_served=served is not None,
+            set_attackers=options.set_families,
+        )
+        climbed = climb(
+            material, campaign, inverters=inverters, served=served, serve=serve, set_attackers=options.set_families
+        )
+        reference = material.released if raw is None else raw
+        shuffling = dataclasses.replace(campaign, attackers=options.gate_families, seeds=options.gate_seeds)
+        shuffled = shuffling.run([shuffled_labels(reference, seed=seed) for seed in options.gate_seeds])
+        curve, lengths = [], {}
+        if not options.attributes_only:
+            kinds = {"released": material.released} | ({} if raw is None else {"raw": raw})
+            curve = learning_curve(material.released, options.curve_families, campaign)
+            lengths = code_lengths(kinds, material.attributes, campaign)
+
+    judge = Judge(
+        attributes=material.attributes,
+        prior=metrics.prevalences(material.released.train.labels),
+        num_resamples=options.num_resamples,
+        num_swaps=options.num_swaps,
+        margin=options.margin,
+    )
+    released = {unit: climbed.released(unit) for unit in climbed.units}
+    strongest = {unit: judge.found(attack, climbed.raw.get(unit)) for unit, attack in released.items()}
+    rungs = tuple(_rungs(climbed, judge))
+    semi_informed = next(rung.found for rung in rungs if rung.name == "semi-informed")
+    return Evidence(
+        schema=SCHEMA,
+        versions=environment.versions(),
+        command={**(command or {}), **dataclasses.asdict(options)},
+        files=material.files,
+        attributes=tuple(_attributes(material)),
+        people={name: _counts(rows) for name, rows in material.released.splits.items()},
+        families=_described({**ATTACKERS, **SET_ATTACKERS}, (*options.families, *options.set_families)),
+        rungs=rungs,
+        raw={unit: judge.found(attack, attack) for unit, attack in climbed.raw.items()},
+        strongest=strongest,
+        headline=headline(climbed.raw, released, strongest, semi_informed, judge),
+        gates=(
+            gates.attackers_gate(
+                "attackers succeed on raw features", climbed.raw.get("clip"), True, options.num_resamples
+            ),
+            gates.attackers_gate("attackers fail on shuffled labels", shuffled, False, options.num_resamples),
+            gates.batch_gate(anonymizer, None if raw is None else raw.test.features, device),
+            served_gate,
+        ),
+        learning_curve=tuple(curve),
+        code_length=lengths,
+        **_beyond_attributes(material, options, inverters, serve),
+        warnings=material.warnings,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _beyond_attributes(
+    material: Material, options: Options, inverters: Mapping[str, Inverter], serve: Serve | None
+) -> dict[str, dict[str, Any]]:
+    """The three parts of the evidence that ask for no attribute."""
+    if options.attributes_only:
+        return {"linkage": {}, "inversion": {}, "membership": {}}
+    return {
+        "linkage": linked_people(material, serve=serve, num_resamples=options.num_resamples),
+        "inversion": inverted(material, inverters, num_resamples=options.num_resamples),
+        "membership": members(material, num_resamples=options.num_resamples, seed=options.seeds[0]),
+    }
+
+
+def served_alone(anonymizer: Anonymizer, device: torch.device | str) -> Serve:
+    """The anonymizer as a function of arrays, each row as if it came alone."""
+    anonymizer = anonymizer.to(device).eval()
+
+    @torch.no_grad()
+    def serve(features: np.ndarray) -> np.ndarray:  # [N, D] -> [N, D]
+        batches = torch.from_numpy(np.ascontiguousarray(features)).split(BATCH_SIZE)
+        return torch.cat([one_by_one(anonymizer, batch.to(device)).cpu() for batch in batches]).numpy()
+
+    return serve
+
+
+def _rungs(climbed: Climb, judge: Judge) -> Iterator[RungFound]:
+    for rung in climbed.rungs:
+        if rung.attack is None:
+            yield RungFound(rung.name, KNOWS[rung.name], rung.unit, rung.skipped, {}, None)
+        else:
+            found = judge.found(rung.attack, climbed.raw.get(rung.unit))
+            yield RungFound(rung.name, KNOWS[rung.name], rung.unit, "", attacker_table(rung.attack), found)
+
+
+def _attributes(material: Material) -> Iterator[dict[str, Any]]:
+    shares = {name: metrics.prevalences(rows.labels) for name, rows in material.released.splits.items()}
+    for a, (name, personal) in enumerate(zip(material.attributes, material.personal, strict=True)):
+        prevalence = {split: float(share[a]) for split, share in shares.items()}
+        yield {"name": name, "personal": bool(personal), "prevalence": prevalence}
+
+
+def _counts(rows: Any) -> dict[str, int]:
+    return {"clips": len(rows), "videos": len(np.unique(rows.videos)), "persons": len(np.unique(rows.clusters))}
+
+
+def _described(table: Mapping[str, AttackerRow], names: tuple[str, ...]) -> dict[str, Any]:
+    """The options that each family is built with."""
+    found = {}
+    for name in names:
+        attacker = table[name].build()
+        parameters = [n for n in inspect.signature(type(attacker)).parameters if n not in ("seed", "device")]
+        found[name] = {
+            "class": type(attacker).__name__,
+            "stochastic": table[name].stochastic,
+            "options": {parameter: getattr(attacker, parameter) for parameter in parameters},
+        }
+    return found
+
+
+@contextmanager
+def _processes(workers: int, device: torch.device | str) -> Iterator[Executor | None]:
+    """Processes to train attackers in; none where one will do, or on a GPU, which one process fills."""
+    if workers < 2 or torch.device(device).type != "cpu":
+        yield None
+        return
+    # New processes, not copies: a copy of a process whose thread pools have run may wait for ever for threads that it
+    # hasn't got.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_alone) as executor:
+        yield executor
+
+
+def _alone() -> None:
+    """One thread a process: several processes, each with a thread a core, are slower than one."""
+    torch.set_num_threads(1)

@@ -1,0 +1,1 @@
+"""The commands of `splavu`, one module each: arguments and what runs."""

@@ -1,0 +1,101 @@
+"""`python -m splavu audit`: what released features leak, to attackers who know everything but the test people's labels.
+
+Prints a table and one headline; `--out` keeps `evidence.json` and `report.html`, a page of all of it. Exit code 3: a
+gate failed, the audit proves nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from splavu.errors import UserError
+
+HELP = "what released features leak, under the strongest attackers"
+NUM_SEEDS = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    stores = {"nargs": "+", "action": "extend", "metavar": "STORE"}
+    parser.add_argument(
+        "--released", **stores, required=True, help="stores of released features; may be repeated, may hold *"
+    )
+    parser.add_argument("--raw", **stores, default=[], help="the stores they were made from: needed for a reduction")
+    parser.add_argument(
+        "--labels", type=Path, required=True, help="CSV: filename, subject, attributes of 0 and 1, perhaps split"
+    )
+    parser.add_argument("--groups", type=Path, help="CSV filename,group: who or what must not be split")
+    parser.add_argument("--attributes", help="comma list of columns (default: every column of 0 and 1)")
+    parser.add_argument("--aam", type=Path, help="checkpoint of the anonymizer")
+    parser.add_argument("--num-heads", type=int, default=8, help="of a published checkpoint, which doesn't say")
+    parser.add_argument("--quick", action="store_true", help="three fast families, one seed: a first look")
+    parser.add_argument(
+        "--attributes-only", action="store_true", help="leave out linkage, inversion, membership, learning curves"
+    )
+    parser.add_argument("--margin", type=float, default=0.05, help="of AUC around 0.5 that counts as chance")
+    parser.add_argument("--max-train-rows", type=int, default=20_000, help="attackers learn from a draw of as many")
+    parser.add_argument("--max-clips", type=int, default=64, help="of a longer video, as many evenly spaced ones")
+    parser.add_argument("--out", type=Path, help="folder for evidence.json and report.html")
+    parser.add_argument("--seed", type=int, default=0, help="first of the seeds, and of the dealing of people")
+    parser.add_argument(
+        "--seeds", type=int, default=NUM_SEEDS, help=f"how many, of attackers that draw (default {NUM_SEEDS})"
+    )
+    parser.add_argument("--workers", type=int, help="processes (default: one a core, at most 8)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, examine, print, and write."""
+    import torch  # here and below: other commands start without scikit-learn
+
+    from splavu.anonymizers.loading import load_anonymizer
+    from splavu.audit.evidence import write_evidence
+    from splavu.audit.inputs import read_material, read_table
+    from splavu.audit.report.page import read_evidence, write_report
+    from splavu.audit.report.terminal import summary
+    from splavu.audit.run import Options, examine
+    from splavu.runtime.environment import pick_device
+
+    if args.seeds < 1:
+        raise UserError("--seeds", f"{args.seeds} train no attacker", "give at least 1")
+    attributes = [name.strip() for name in args.attributes.split(",")] if args.attributes else None
+    table = read_table(args.labels, args.groups, attributes=attributes)
+    others = {role: path for role, path in (("groups", args.groups), ("aam", args.aam)) if path is not None}
+    material = read_material(
+        args.released,
+        table,
+        labels=args.labels,
+        raw=args.raw,
+        others=others,
+        max_clips=args.max_clips,
+        seed=args.seed,
+    )
+    changes = {
+        "margin": args.margin,
+        "max_train_rows": args.max_train_rows,
+        "attributes_only": args.attributes_only,
+    }
+    options = (
+        Options.quickly(seeds=(args.seed,), **changes)
+        if args.quick
+        else Options(seeds=tuple(range(args.seed, args.seed + args.seeds)), **changes)
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # attackers are small; more threads cost more than they give
+    try:
+        evidence = examine(
+            material,
+            options,
+            anonymizer=None if args.aam is None else load_anonymizer(args.aam, num_heads=args.num_heads),
+            command={"released": args.released, "raw": args.raw, "labels": args.labels.name, "seed": args.seed},
+            device=pick_device(args.device),
+            workers=args.workers or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1),
+        )
+    finally:
+        torch.set_num_threads(threads)
+    if args.out is not None:
+        written = write_evidence(args.out / "evidence.json", evidence)
+        print(f"evidence: {written}\nreport:   {write_report(args.out / 'report.html', read_evidence(written))}\n")
+    print(summary(evidence))
+    return 0 if evidence.valid else 3

@@ -1,0 +1,163 @@
+"""Data sets as rows of a catalogue: which stores and label files make one, and how much of it there should be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from splavu.data.clips import ClipBatch, EvenClips, FeatureDataset, RandomClip, uniform
+from splavu.data.encoders import encoder_spec
+from splavu.data.loader import Stream
+from splavu.data.private_labels import PrivateLabels, read_side_table
+from splavu.errors import UserError
+from splavu.stores import FeatureStore
+
+__all__ = [
+    "ClipBatch",
+    "DatasetSpec",
+    "EvenClips",
+    "FeatureDataset",
+    "Layout",
+    "RandomClip",
+    "Stream",
+    "matched",
+    "open_split",
+    "uniform",
+]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a data set lies on disk and how much of it there should be: what `check-data` goes by."""
+
+    videos: str
+    """Folder below the data root; `{split}` stands for a split."""
+    label_files: tuple[str, ...]
+    """Below the data root, `{split}` again; none where names say it all."""
+    key: str
+    """In words: what a store calls a video."""
+    num_videos: Mapping[str, int] = field(default_factory=dict)
+    """Official number a split; of 'all' where only the sum is known; empty where we are not sure of any."""
+    num_subjects: int | None = None
+    note: str = ""
+    """What a reader of the counts should know."""
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One row of the catalogue: everything that tells one data set from another."""
+
+    name: str
+    """As in params: `ar_dataset = 'hmdb51'`."""
+    store_stem: str
+    """Feature stores are called `{store_stem}_{split}_{file tag}.h5`, static clips `..._fb10.h5`."""
+    folder: str
+    """Where its label files lie, below the data root."""
+    num_classes: int
+    """Classes C, or attributes A."""
+    read_labels: Callable[[Path, str, Sequence[str]], Mapping[str, Any]]
+    """(label folder, split, the store's keys) -> {key: class or attribute vector}."""
+    splits: tuple[str, ...] = ("train", "test")
+    multi_label: bool = False
+    is_images: bool = False
+    """Stores hold views of still images instead of clips."""
+    keep: Callable[[Path, str, Sequence[str]], Sequence[str]] | None = None
+    """(label folder, split, the store's keys) -> those that belong to the split; None keeps all."""
+    read_private: Callable[[Path, str, Sequence[str]], PrivateLabels] = (
+        lambda folder, split, keys: read_side_table(folder / "private_labels.csv")
+    )  # fmt: skip
+    """(label folder, split, the store's keys) -> what an attacker is after, of some of the keys at least."""
+    layout: Layout | None = None
+
+    def keys(self, labels_root: str | Path, split: str, stored: Sequence[str]) -> list[str]:
+        """The keys of a store that belong to the split.
+
+        Raises:
+            UserError: None does.
+        """
+        kept = list(stored) if self.keep is None else list(self.keep(Path(labels_root) / self.folder, split, stored))
+        if not kept:
+            raise UserError(self.name, f"no video of the split '{split}' among {len(stored)} features", "extract it")
+        return kept
+
+    def check_split(self, split: str, *, name: str = "split", remedy: str = "") -> None:
+        """Refuse what is no split of this data set, under the name of the parameter that asks for it."""
+        if split not in self.splits:
+            known = f"known: {', '.join(self.splits)}"
+            raise UserError(name, f"'{split}' is no split of {self.name}", "; ".join(filter(None, (known, remedy))))
+
+    def store_path(self, root: str | Path, split: str, encoder: str, *, static_frames: int = 0) -> Path:
+        """The store of a split; `static_frames` asks for the one of so many static clips a video."""
+        self.check_split(split)
+        suffix = f"_fb{static_frames}" if static_frames else ""
+        return Path(root) / f"{self.store_stem}_{split}_{encoder_spec(encoder).file_tag}{suffix}.h5"
+
+
+def open_split(
+    spec: DatasetSpec,
+    split: str,
+    *,
+    features_root: str | Path,
+    labels_root: str | Path,
+    encoder: str,
+    with_labels: bool = True,
+    classes: Container[int] | None = None,
+    static_frames: int = 0,
+    draw: RandomClip | EvenClips = RandomClip(),  # noqa: B008  frozen
+    seed: int = 0,
+) -> FeatureDataset:
+    """The data set of one catalogue row and split; opens only the files that are asked for.
+
+    With labels, `classes` takes only the videos of some classes.
+
+    Raises:
+        UserError: A store or label file is missing or damaged, has another width than the encoder, or labels and
+            features don't name the same videos.
+    """
+    width = encoder_spec(encoder).feature_dim
+    store = FeatureStore(spec.store_path(features_root, split, encoder), feature_dim=width)
+    static = None
+    if static_frames:
+        path = spec.store_path(features_root, split, encoder, static_frames=static_frames)
+        static = FeatureStore(path, feature_dim=width)
+    keys, labels = spec.keys(labels_root, split, store.keys()), None
+    if with_labels:
+        labels = spec.read_labels(Path(labels_root) / spec.folder, split, keys)
+        source = f"the {split} labels of {spec.name}"
+        keys = matched(labels, keys, label_source=source, store_source=store.path)
+        if not spec.multi_label and (beyond := [key for key in keys if labels[key] >= spec.num_classes]):
+            problem = f"'{beyond[0]}' has class {labels[beyond[0]]}, but there are {spec.num_classes}, counted from 0"
+            raise UserError(source, problem, "check the label file")
+        if classes is not None:
+            keys = [key for key in keys if labels[key] in classes]
+    if static is not None:
+        for key in keys:
+            if key not in static:
+                raise UserError(static.path, f"no static clips for '{key}'", f"extract them (--static {static_frames})")
+    return FeatureDataset(store, keys, labels=labels, draw=draw, static=static, seed=seed)
+
+
+def matched(
+    labels: Mapping[str, object], keys: Sequence[str], *, label_source: object, store_source: object
+) -> list[str]:
+    """The common keys of labels and features, in the labels' order.
+
+    Raises:
+        UserError: A label without features, or features without a label; one is named, and how many there are.
+    """
+    stored = set(keys)
+    if absent := [key for key in labels if key not in stored]:
+        raise UserError(
+            store_source,
+            f"no features for '{absent[0]}' ({len(absent)} of {len(labels)} in {label_source} have none)",
+            "extract them, or take them out of the label file",
+        )
+    if surplus := sorted(stored.difference(labels)):
+        raise UserError(
+            store_source,
+            f"'{surplus[0]}' is not in {label_source} ({len(surplus)} of {len(stored)} features have no label)",
+            "label them, or extract this split alone",
+        )
+    return list(labels)

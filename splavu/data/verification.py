@@ -1,0 +1,238 @@
+"""Whether a feature store is whole and what it was made of: every fault by key, not only the first.
+
+What a reader would get wrong: features can be wrong without being damaged. Two videos with the same bits are a fault
+here, because a copy under a second name (in two splits, or of two people) is what makes results too good; and a key
+whose checksum differs was changed after it was extracted, however sane its numbers look.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from splavu.data.encoders import ENCODERS
+from splavu.errors import UserError
+from splavu.stores import HDF5_ERRORS, Attributes, FeatureFolder, FeatureReader, FeatureStore, checksum
+
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+ALIVE = None
+"""What a process sends while it reads."""
+WHOLE = "(the whole file)"
+"""Stands for a key where no key can be read."""
+ORIGIN = ("encoder", "weights_sha256", "preprocessing")
+"""Attributes that features must share to be compared with each other."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with the features of one key."""
+
+    key: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found in one store."""
+
+    path: Path
+    attributes: Attributes
+    """Provenance; empty for foreign stores."""
+    num_keys: int
+    num_rows: int
+    """Clips, time steps or views of the keys without a fault."""
+    feature_dim: int | None
+    """The encoder's width, or the one that most keys have."""
+    num_unrecorded: int
+    """Keys that were stored without a checksum, of those that could be read."""
+    faults: tuple[Fault, ...]
+
+
+def verify_apart(
+    path: str | os.PathLike[str], *, feature_dim: int | None = None, quiet: bool = False, patience: float = 300.0
+) -> Verdict:
+    """As `verify_store`, in a process of its own: some damaged files make HDF5 crash, or keep it busy for ever.
+
+    Args:
+        path: As there.
+        feature_dim: As there.
+        quiet: As there.
+        patience: Seconds without a key read after which the file counts as one of those.
+    """
+    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_verify_and_send, args=(sender, path, feature_dim, quiet), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        while receiver.poll(patience):
+            if (message := receiver.recv()) is ALIVE:
+                continue
+            if isinstance(message, UserError):
+                raise message
+            return message
+        problem = f"reading it did not go on for {patience:.0f} s: its structure is damaged"
+    except EOFError:
+        process.join()
+        if process.exitcode >= 0:
+            raise RuntimeError(f"{path}: the process that verifies it failed, and told why on stderr") from None
+        problem = f"reading it crashes HDF5 (exit code {process.exitcode}): its structure is damaged"
+    finally:
+        process.kill()
+        process.join()
+    return Verdict(Path(path), {}, 0, 0, None, 0, (Fault(WHOLE, problem),))
+
+
+def _verify_and_send(sender: Connection, path: Path, feature_dim: int | None, quiet: bool) -> None:
+    last = time.monotonic()
+
+    def on_key() -> None:
+        nonlocal last
+        if time.monotonic() - last > 1:
+            sender.send(ALIVE)
+            last = time.monotonic()
+
+    try:
+        sender.send(verify_store(path, feature_dim=feature_dim, quiet=quiet, on_key=on_key))
+    except UserError as error:
+        sender.send(error)
+
+
+def verify_store(
+    path: str | os.PathLike[str],
+    *,
+    feature_dim: int | None = None,
+    quiet: bool = False,
+    on_key: Callable[[], None] = lambda: None,
+) -> Verdict:
+    """Read every feature of a store once. Takes the memory of its largest key.
+
+    Args:
+        path: An HDF5 store, or a folder of .npy files, one a video.
+        feature_dim: Width expected; None takes the width of the encoder that the attributes name, or else the one that
+            most keys have.
+        quiet: No progress bar.
+        on_key: Called whenever a key was looked at; each is, twice.
+
+    Raises:
+        UserError: `path` is neither (a file that isn't HDF5, a folder without .npy files), or doesn't exist.
+    """
+    path = Path(path)
+    try:
+        reader = FeatureFolder(path) if path.is_dir() else FeatureStore(path, check_first=False)
+        keys = reader.keys()
+    except UserError as error:
+        if not _claims_to_be_hdf5(path):
+            raise
+        return Verdict(path, {}, 0, 0, None, 0, (Fault(WHOLE, error.problem),))
+    except HDF5_ERRORS as error:
+        return Verdict(path, {}, 0, 0, None, 0, (Fault(WHOLE, f"its list of keys cannot be read ({error})"),))
+
+    headers, faults = _headers(reader, keys, on_key)
+    width = feature_dim or _encoder_width(reader.attributes) or _usual_width(headers)
+    if path.is_dir():
+        reader = FeatureFolder(path, feature_dim=width)
+    else:
+        reader = FeatureStore(path, feature_dim=width, check_first=False)
+    first_of: dict[str, str] = {}  # checksum -> key
+    num_rows = num_unrecorded = 0
+    for key in tqdm(keys, desc=path.name, unit="key", disable=quiet or None, leave=False):
+        on_key()
+        if key in faults:
+            continue
+        try:
+            problem, recorded = _problem(reader, key, headers[key], width, first_of)
+        except (UserError, *HDF5_ERRORS) as error:
+            problem, recorded = f"cannot be read ({getattr(error, 'problem', error)})", True
+        num_unrecorded += not recorded
+        if problem:
+            faults[key] = problem
+        else:
+            num_rows += reader.num_rows(key)
+    listed = tuple(Fault(key, faults[key]) for key in sorted(faults))
+    return Verdict(path, reader.attributes, len(keys), num_rows, width, num_unrecorded, listed)
+
+
+def described(verdict: Verdict) -> Iterator[str]:
+    """The verdict as lines: size, provenance, then a line a fault."""
+    size = f"{verdict.num_keys} keys, {verdict.num_rows} rows, {verdict.feature_dim} wide"
+    state = f"{len(verdict.faults)} faults" if verdict.faults else "no fault"
+    yield f"{verdict.path}: {size}: {state}"
+    if verdict.attributes:
+        yield from (f"  {name}: {value}" for name, value in sorted(verdict.attributes.items()))
+    else:
+        yield "  no provenance: nobody knows which encoder and weights made these features"
+    if verdict.num_unrecorded:
+        yield f"  {verdict.num_unrecorded} keys have no checksum (stored by another program, or by an older version)"
+    yield from (f"  fault: {_printable(fault.key)}: {fault.problem}" for fault in verdict.faults)
+
+
+def differences(one: Attributes, other: Attributes) -> list[str]:
+    """In which of `ORIGIN` two stores differ; nothing where one of them doesn't say."""
+    return [name for name in ORIGIN if name in one and name in other and one[name] != other[name]]
+
+
+def _headers(
+    reader: FeatureReader, keys: list[str], on_key: Callable[[], None]
+) -> tuple[dict[str, tuple], dict[str, str]]:
+    """(key -> (shape, dtype), key -> problem), of all keys together."""
+    headers, faults = {}, {}
+    for key in keys:
+        on_key()
+        try:
+            headers[key] = reader.header(key)
+        except (UserError, *HDF5_ERRORS) as error:
+            faults[key] = getattr(error, "problem", str(error))
+    return headers, faults
+
+
+def _problem(
+    reader: FeatureReader, key: str, header: tuple, width: int | None, first_of: dict[str, str]
+) -> tuple[str, bool]:
+    """What is wrong with one key ('' if nothing), and whether a checksum was recorded; notes its own in `first_of`."""
+    shape, dtype = header
+    if dtype != np.float32:
+        return f"holds {dtype}, features are float32", True
+    if not shape or 0 in shape:
+        return f"is empty (shape {shape})", True
+    if shape[-1] != width:
+        return f"is {shape[-1]} wide, {width} expected", True
+    features = reader[key]
+    as_written = reader.is_as_written(key, features)
+    if as_written is False:
+        return "differs from what was written: its checksum is another", True
+    if num_bad := int(np.size(features) - np.isfinite(features).sum()):
+        return f"holds {num_bad} values that are not finite", as_written is not None
+    first = first_of.setdefault(f"{checksum(features)} {shape}", key)
+    problem = "" if first == key else f"has the very features of '{_printable(first)}'"
+    return problem, as_written is not None
+
+
+def _encoder_width(attributes: Attributes) -> int | None:
+    encoder = ENCODERS.get(str(attributes.get("encoder")))
+    return encoder.feature_dim if encoder else None
+
+
+def _usual_width(headers: dict[str, tuple]) -> int | None:
+    widths = Counter(shape[-1] for shape, _ in headers.values() if shape)
+    return widths.most_common(1)[0][0] if widths else None
+
+
+def _claims_to_be_hdf5(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
+
+
+def _printable(key: str) -> str:
+    return key.encode(errors="backslashreplace").decode()

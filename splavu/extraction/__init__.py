@@ -1,0 +1,1 @@
+"""Videos and images -> clips -> a frozen encoder -> a feature store."""

@@ -1,0 +1,128 @@
+"""Video files as batches of RGB frames, whichever library decodes them.
+
+PyAV is the default: docs/decoding.md has the corrupted files and the speeds that decide. On the two real clips of the
+tests, and on H.264, MPEG-4, MJPEG and VP9 files of either colour matrix and range, it, decord and torchcodec give the
+same pixels, bit for bit. DALI does not, so it must be asked for by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from types import MappingProxyType
+
+from splavu.errors import UserError, nearest
+from splavu.extraction.videos.reader import VideoReader
+
+__all__ = [
+    "BACKENDS",
+    "VIDEO_EXTENSIONS",
+    "VideoReader",
+    "backend_version",
+    "list_videos",
+    "open_video",
+    "pick_backend",
+]
+
+logger = logging.getLogger(__name__)
+
+VIDEO_EXTENSIONS = frozenset(
+    {".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts"}
+)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A library that decodes video, and its reader here."""
+
+    library: str
+    """The module to import."""
+    module: str
+    """Of this package; imported when it is asked for."""
+    reader: str
+    install: str
+    """How to get the library."""
+
+    @property
+    def is_installed(self) -> bool:
+        try:
+            return importlib.util.find_spec(self.library) is not None
+        except ModuleNotFoundError:  # not even the parent of a dotted name
+            return False
+
+    def load(self) -> type[VideoReader]:
+        return getattr(importlib.import_module(f"{__name__}.{self.module}"), self.reader)
+
+
+BACKENDS: Mapping[str, Backend] = MappingProxyType(
+    {
+        "pyav": Backend("av", "pyav", "PyAVReader", "pip install av"),
+        "decord": Backend("decord", "decord", "DecordReader", "pip install decord (Linux on x86-64)"),
+        "torchcodec": Backend("torchcodec", "torchcodec", "TorchCodecReader", "pip install 'splavu[torchcodec]'"),
+        "dali": Backend("nvidia.dali", "dali", "DaliReader", "pip install 'splavu[gpu]' (Linux, NVIDIA)"),
+    }
+)
+
+DEFAULTS = ("pyav", "decord")
+"""The first of these that is installed is the default."""
+
+
+def pick_backend(name: str | None = None) -> str:
+    """`name` if it can be used; by default PyAV, or decord (with a warning) where PyAV is not installed.
+
+    Raises:
+        UserError: The name is unknown, or that library is not installed or does not work here.
+    """
+    if name is not None and name not in BACKENDS:
+        raise UserError(f"backend '{name}'", "no such video backend", nearest(name, BACKENDS))
+    candidates = DEFAULTS if name is None else (name,)
+    usable = [candidate for candidate in candidates if BACKENDS[candidate].is_installed]
+    if not usable:
+        libraries = " or ".join(BACKENDS[candidate].library for candidate in candidates)
+        remedy = " or ".join(BACKENDS[candidate].install for candidate in candidates)
+        raise UserError(
+            f"backend '{name or 'default'}'",
+            f"{libraries} is not installed",
+            f"{remedy}, or name another with --backend",
+        )
+    if usable[0] != candidates[0]:
+        logger.warning(
+            "PyAV is not installed; decoding with %s, which does not notice every damaged file (pip install av)",
+            usable[0],
+        )
+    BACKENDS[usable[0]].load().check()
+    return usable[0]
+
+
+def backend_version(name: str) -> str:
+    """For a store's provenance: `"pyav 18.1.0"`."""
+    library = BACKENDS[name].library
+    try:
+        return f"{name} {metadata.version(library)}"
+    except metadata.PackageNotFoundError:  # DALI's package is named for the version of CUDA
+        return f"{name} {importlib.import_module(library).__version__}"
+
+
+def open_video(path: str | Path, backend: str | None = None) -> VideoReader:
+    """Open `path` with a backend of `BACKENDS` (None as `pick_backend` says)."""
+    return BACKENDS[pick_backend(backend)].load()(Path(path))
+
+
+def list_videos(folder: str | Path) -> list[Path]:
+    """All video files in `folder` and below, sorted.
+
+    Raises:
+        UserError: There is no such folder, or no video in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(folder, "no such folder", "give the folder that holds the videos")
+    videos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_EXTENSIONS and path.is_file())
+    if not videos:
+        raise UserError(folder, "no video in this folder", f"known extensions: {' '.join(sorted(VIDEO_EXTENSIONS))}")
+    return videos

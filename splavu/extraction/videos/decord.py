@@ -1,0 +1,56 @@
+"""decord. It repeats frames it can't decode; here that ends the video, or fails it if too many are missing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from splavu.extraction.videos.reader import VideoReader, require_file, unreadable
+
+
+class DecordReader(VideoReader):
+    """decord on one thread."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        reader = self._open()
+        self.fps = float(reader.get_avg_fps())
+        self.expected_frames = len(reader)
+
+    def _open(self):  # -> decord.VideoReader
+        decord = _decord()
+        require_file(self.path)
+        try:
+            # The smallest tolerance: an error at the first repeated frame, instead of silence.
+            return decord.VideoReader(str(self.path), ctx=decord.cpu(0), num_threads=1, fault_tol=1e-9)
+        except (decord.DECORDError, RuntimeError) as error:
+            raise unreadable(self.path, error) from error
+
+    def _decode(self, wanted: frozenset[int] | None = None) -> Iterator[np.ndarray | None]:
+        decord = _decord()
+        reader = self._open()
+        index = 0
+        for index in range(len(reader)):
+            try:
+                frame = reader.next()
+                self._checked_size(frame.shape[1], frame.shape[0])
+            except decord._ffi.base.DECORDLimitReachedError:  # the rest are repeats
+                break
+            except (decord.DECORDError, StopIteration) as error:
+                raise self._damaged(index, error) from error
+            yield frame.asnumpy() if wanted is None or index in wanted else None
+        else:
+            index = len(reader)
+        self._length = self._checked(index)
+
+
+def _decord():  # -> the module
+    """Loaded after OpenCV where there is one: the other way round, its zlib keeps OpenCV from reading PNG files."""
+    with contextlib.suppress(ImportError):
+        import cv2  # noqa: F401
+    import decord
+
+    return decord

@@ -1,0 +1,76 @@
+"""torchcodec: FFmpeg through PyTorch's own decoder, on the CPU.
+
+What a user gets wrong: the wheel holds no FFmpeg. Its shared libraries (libavcodec and the like, versions 4 to 8) must
+be on the machine, and the wheel must be of torch's kind: those for CUDA do not load beside a torch for the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from splavu.errors import UserError
+from splavu.extraction.videos.reader import VideoReader, first_line, require_file, unreadable
+
+if TYPE_CHECKING:
+    from torchcodec.decoders import VideoDecoder
+
+CHUNK = 16
+"""Frames decoded at a time."""
+
+
+class TorchCodecReader(VideoReader):
+    """torchcodec on one thread; opening reads the whole file once to count its frames, without decoding them.
+
+    It does not say how long a Matroska or WebM file claims to be, so a truncated one passes for a shorter video.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._decoder: VideoDecoder | None = self._open()
+        metadata = self._decoder.metadata
+        self.fps = float(metadata.average_fps or 0)
+        # The file as it is, or what the header says it was before it was truncated (AVI, MP4).
+        self.expected_frames = max(metadata.num_frames or 0, metadata.num_frames_from_header or 0)
+
+    @classmethod
+    def check(cls) -> None:
+        try:
+            import torchcodec.decoders  # noqa: F401
+        except (ImportError, OSError, RuntimeError) as error:
+            raise UserError(
+                "backend 'torchcodec'",
+                f"is installed but does not load ({first_line(error)})",
+                "install FFmpeg's shared libraries (4 to 8) and the torchcodec that goes with your torch, or use pyav",
+            ) from error
+
+    def _open(self) -> VideoDecoder:
+        from torchcodec.decoders import VideoDecoder
+
+        require_file(self.path)
+        try:
+            decoder = VideoDecoder(self.path, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
+        except (RuntimeError, ValueError) as error:
+            raise unreadable(self.path, error) from error
+        self._checked_size(decoder.metadata.width or 0, decoder.metadata.height or 0)
+        return decoder
+
+    def _decode(self, wanted: frozenset[int] | None = None) -> Iterator[np.ndarray | None]:
+        decoder = self._decoder or self._open()
+        self._decoder = None
+        length = len(decoder)
+        for start in range(0, length, CHUNK):
+            stop = min(start + CHUNK, length)
+            try:
+                chunk = decoder.get_frames_in_range(start, stop).data.numpy()  # [n, H, W, 3]
+            except (RuntimeError, ValueError, IndexError) as error:
+                raise self._damaged(start, error) from error
+            for index, frame in enumerate(chunk, start):
+                yield frame if wanted is None or index in wanted else None
+        self._length = self._checked(length)
+
+    def close(self) -> None:
+        self._decoder = None

@@ -1,0 +1,47 @@
+"""Scores of predictions, and how sure we may be of them: pure functions of arrays, nothing here reads a file."""
+
+from splavu.metrics.ranking import (
+    MeanAP,
+    auc,
+    average_precision,
+    average_precisions,
+    cmap,
+    mean_known,
+    normalised_leakage,
+    prevalences,
+    top1,
+    video_scores,
+)
+from splavu.metrics.resampling import (
+    Resamples,
+    cluster_resamples,
+    lent_rows,
+    percentile_interval,
+    permuted_average_precisions,
+    permuted_rows,
+    random_lenders,
+    resampled_average_precisions,
+    resampled_prevalences,
+)
+
+__all__ = [
+    "MeanAP",
+    "Resamples",
+    "auc",
+    "average_precision",
+    "average_precisions",
+    "cluster_resamples",
+    "cmap",
+    "lent_rows",
+    "mean_known",
+    "normalised_leakage",
+    "percentile_interval",
+    "permuted_average_precisions",
+    "permuted_rows",
+    "prevalences",
+    "random_lenders",
+    "resampled_average_precisions",
+    "resampled_prevalences",
+    "top1",
+    "video_scores",
+]

@@ -1,0 +1,212 @@
+"""A store anonymized: read and tested, computed, written, all at once and in constant memory.
+
+What a reader would get wrong: the released store is a function of the raw one as it is now. Raw features that are gone
+are gone from it when it is made again, and one that is older than its origin is made again as a whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from splavu._version import __version__
+from splavu.anonymizers import Anonymizer
+from splavu.anonymizers.loading import weights_hash
+from splavu.errors import UserError
+from splavu.release.serving import serve_each, serve_rows
+from splavu.stores import FeatureReader, open_features
+from splavu.stores.ordered import FeatureWriter
+from splavu.stores.ordered_folder import FolderInOrder
+from splavu.stores.ordered_hdf5 import StoreInOrder
+from splavu.stores.ordered_parquet import TableInOrder
+from splavu.stores.parquet import FeatureTable, Part
+from splavu.stores.scanning import Scan
+
+Unit = Literal["alone", "video"]
+
+_OTHER_WIDTH = "give the anonymizer of the encoder that made these features"
+
+
+def anonymize_store(
+    source: str | Path,
+    target: str | Path,
+    anonymizer: Anonymizer,
+    *,
+    unit: Unit = "alone",
+    device: torch.device | str = "cpu",
+) -> int:
+    """Write `target` with every feature of `source` anonymized; returns the number of keys.
+
+    Interrupted, it goes on where it stopped, and gives the same bytes. What is written says which weights made it, in
+    its attributes. Takes the memory of the largest key a few times, and some 100 MB.
+
+    Args:
+        source: An HDF5 store, or a folder of .npy files, one a video.
+        target: The same kind, to be written.
+        anonymizer: The trained anonymizer.
+        unit: 'alone': each feature as if it came alone; 'video' (folders only): each crop of a video is one sequence.
+        device: Where it computes.
+
+    Raises:
+        UserError: The anonymizer attends over the batch, so that a feature has no anonymized value of its own, or
+            leaves features as they are; the widths differ; the source is damaged, holds values that are not finite, is
+            a released store, or changes meanwhile; source and target are one file; clips of a store are to be taken
+            for a sequence; `target` is there, made with other attributes.
+    """
+    source, target = Path(source), Path(target)
+    if unit == "video" and not source.is_dir():
+        raise UserError("unit", f"'video', but {source} is no folder of long videos", "leave it out: clips are alone")
+    refuse_mixing(anonymizer)
+    refuse_same(source, target)
+    store = open_features(source, feature_dim=anonymizer.architecture["feature_dim"])
+    scan = Scan(store)
+    refuse_unchanged(anonymizer)
+    anonymizer = anonymizer.to(device).eval()
+    attributes = provenance(store.attributes, anonymizer, source=source)
+    if unit == "video":
+        attributes["anonymized"] = "each video as one sequence"
+    origin, changed = state_of_files(_files(store))
+    writer_class: type[FeatureWriter] = FolderInOrder if source.is_dir() else StoreInOrder
+    with (
+        writer_class(target, headers=scan.headers, attributes=attributes, origin=origin, changed=changed) as writer,
+        tqdm(total=len(scan.headers), initial=writer.position, desc=target.name, unit="key") as progress,
+    ):
+        raw = scan.features(writer.position)
+        if unit == "video":
+            served = serve_each(raw, partial(_as_sequence, anonymizer), device=device)
+        else:
+            served = serve_rows(raw, anonymizer, device=device)
+        for features in served:
+            writer.write(features)
+            progress.update()
+        if state_of_files(_files(store))[0] != origin:
+            raise UserError(source, "was changed while it was read", "run the same command again")
+    return len(scan.headers)
+
+
+def anonymize_table(
+    source: str | Path,
+    target: str | Path,
+    anonymizer: Anonymizer,
+    *,
+    column: str | None = None,
+    keep: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+) -> FeatureTable:
+    """Write `target` with the features' column of a Parquet file anonymized, each feature as if it came alone.
+
+    As `anonymize_store`; rows keep their order. Other columns stay behind unless they are named.
+
+    Args:
+        source: A Parquet file.
+        target: The one to be written.
+        anonymizer: The trained anonymizer.
+        column: The features' column; None takes the only one that holds lists of floats.
+        keep: Plain columns to carry along.
+        device: Where it computes.
+
+    Returns:
+        The raw table, which tells its column and those it left behind.
+
+    Raises:
+        UserError: As `anonymize_store`; see also `FeatureTable`.
+    """
+    source, target = Path(source), Path(target)
+    refuse_mixing(anonymizer)
+    refuse_same(source, target)
+    table = FeatureTable(source, column=column, keep=keep)
+    width = anonymizer.architecture["feature_dim"]
+    refuse_unchanged(anonymizer)
+    anonymizer = anonymizer.to(device).eval()
+    attributes = provenance(table.attributes, anonymizer, source=source)
+    state, changed = state_of_files([source])
+    origin = " ".join([state, table.column, *table.keep])
+    with (
+        TableInOrder(target, source=table, attributes=attributes, origin=origin, changed=changed) as writer,
+        tqdm(total=table.num_parts, initial=writer.position, desc=target.name, unit="part") as progress,
+    ):
+        raw: deque[Part] = deque()
+
+        def features() -> Iterator[np.ndarray]:
+            for part in table.parts(writer.position):
+                if part.features.shape[1] != width:
+                    found = f"'{table.column}' is {part.features.shape[1]} wide, {width} expected"
+                    raise UserError(source, found, _OTHER_WIDTH)
+                raw.append(replace(part, features=None))
+                yield part.features
+
+        for served in serve_rows(features(), anonymizer, device=device):
+            writer.write(replace(raw.popleft(), features=served))
+            progress.update()
+        if state_of_files([source])[0] != state:
+            raise UserError(source, "was changed while it was read", "run the same command again")
+    return table
+
+
+def refuse_same(source: Path, target: Path) -> None:
+    """Refuse to overwrite raw features."""
+    if source.resolve() == target.resolve():
+        raise UserError(target, "is the store to read", "give another name; raw features are not overwritten")
+
+
+def refuse_unchanged(anonymizer: Anonymizer) -> None:
+    """Refuse an anonymizer that gives back what it gets, as one does that was never trained."""
+    probe = torch.randn(4, anonymizer.architecture["feature_dim"], generator=torch.Generator().manual_seed(0))
+    parameter = next(iter(anonymizer.state_dict().values()), probe)
+    with torch.inference_mode():
+        served = anonymizer.eval().map_rows(probe.to(parameter.device)).cpu()
+    if torch.equal(served, probe):
+        raise UserError("anonymizer", "leaves features as they are: raw features would be released", "train it first")
+
+
+def refuse_mixing(anonymizer: Anonymizer) -> None:
+    """Refuse an anonymizer by which a feature has no anonymized value of its own."""
+    if anonymizer.attends_over == "batch":
+        raise UserError(
+            "anonymizer",
+            "was trained with batch_as_sequence: its output for a feature depends on the rest of the batch",
+            "train with batch_as_sequence = False to release features",
+        )
+
+
+def provenance(attributes: dict[str, Any], anonymizer: Anonymizer, *, source: Path) -> dict[str, Any]:
+    """Attributes of what `anonymizer` makes of features with these `attributes`."""
+    if "anonymizer_sha256" in attributes:
+        raise UserError(source, "is a released store: its features are anonymized already", "give the raw features")
+    return {
+        **attributes,
+        "anonymizer": json.dumps(anonymizer.architecture, sort_keys=True),
+        "anonymizer_sha256": weights_hash(anonymizer),
+        "splavu_version": __version__,
+    }
+
+
+def state_of_files(paths: Sequence[Path]) -> tuple[str, float]:
+    """What tells that files were changed: a digest of their names, sizes and times; and when the last of them was."""
+    digest, last = hashlib.sha256(), 0.0
+    for path in paths:
+        state = path.stat()
+        digest.update(f"{path.name}\0{state.st_size}\0{state.st_mtime_ns}\0".encode(errors="surrogateescape"))
+        last = max(last, state.st_mtime)
+    return digest.hexdigest(), last
+
+
+def _files(store: FeatureReader) -> list[Path]:
+    return [store.path / f"{key}.npy" for key in store] if store.path.is_dir() else [store.path]
+
+
+def _as_sequence(anonymizer: Anonymizer, video: Tensor) -> Tensor:  # [T, D] or [T, N, D] -> the same
+    crops = video[None] if video.ndim == 2 else video.transpose(0, 1)  # [N, T, D]
+    safe = anonymizer(crops)
+    return safe[0] if video.ndim == 2 else safe.transpose(0, 1)

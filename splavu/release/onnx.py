@@ -1,0 +1,161 @@
+"""An anonymizer as ONNX, for programs without PyTorch: rows `[batch, D]` in, rows out, checked before it is kept.
+
+What a reader would get wrong: ONNX serves the same function, not the same bits. A runtime chooses its own order of
+summation, by the size of the batch too, so outputs agree with released stores to `TOLERANCE`, and no better.
+
+Needs onnx, onnxscript and onnxruntime.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from splavu._version import __version__
+from splavu.anonymizers import Anonymizer, one_by_one
+from splavu.anonymizers.loading import weights_hash
+from splavu.errors import UserError
+from splavu.release.anonymize import refuse_mixing
+
+INPUT, OUTPUT = "features", "anonymized"
+TOLERANCE = 1e-4
+"""Largest difference from PyTorch that is accepted, as a share of the largest output: some hundred roundings of
+float32 (6e-8), which is what sums of a thousand terms in another order may differ by."""
+BATCHES = (1, 2, 7, 64, 257)
+"""Sizes of batch that are compared: alone, not a multiple of anything, a tile, more than that."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how far it is from PyTorch."""
+
+    path: Path
+    opset: int
+    difference: float
+    """Largest over `BATCHES`, as a share of the largest output."""
+
+    def __str__(self) -> str:
+        sizes = ", ".join(map(str, BATCHES))
+        return (
+            f"{self.path}: ONNX, opset {self.opset}, '{INPUT}' [batch, D] -> '{OUTPUT}' [batch, D]; differs from "
+            f"PyTorch by {self.difference:.1e} of the largest output at most (batches of {sizes}; "
+            f"{TOLERANCE:g} is accepted)"
+        )
+
+
+class _Rows(nn.Module):
+    def __init__(self, anonymizer: Anonymizer) -> None:
+        super().__init__()
+        self.anonymizer = anonymizer
+
+    def forward(self, features: Tensor) -> Tensor:  # [B, D] -> [B, D]
+        return self.anonymizer.map_rows(features)
+
+
+def export_onnx(anonymizer: Anonymizer, path: str | os.PathLike[str], *, opset: int = 18) -> Exported:
+    """Write `map_rows` as an ONNX file with a free batch axis, and provenance in its metadata.
+
+    Raises:
+        UserError: onnx, onnxscript or onnxruntime is missing; the anonymizer attends over the batch; an operation of it
+            has no ONNX counterpart; the file's outputs differ from PyTorch's. Nothing is written then.
+    """
+    path = Path(path)
+    refuse_mixing(anonymizer)
+    onnx, onnxruntime = _onnx(path)
+    anonymizer = anonymizer.cpu().eval()
+    width = anonymizer.architecture["feature_dim"]
+    model = _exported(anonymizer, width, opset, path)
+    onnx.helper.set_model_props(
+        model,
+        {
+            "splavu_version": __version__,
+            "anonymizer": json.dumps(anonymizer.architecture, sort_keys=True),
+            "anonymizer_sha256": weights_hash(anonymizer),
+        },
+    )
+    onnx.checker.check_model(model, full_check=True)
+    content = model.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    difference = max(
+        _difference(session, anonymizer, torch.randn(size, width, generator=_seeded(size))) for size in BATCHES
+    )
+    if not difference <= TOLERANCE:
+        raise UserError(path, f"ONNX differs from PyTorch by {difference:.1e} of the largest output", "use PyTorch")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Exported(path, max(entry.version for entry in model.opset_import if not entry.domain), difference)
+
+
+def _exported(anonymizer: Anonymizer, width: int, opset: int, path: Path) -> Any:
+    rows = torch.zeros(2, width)
+    with warnings.catch_warnings(), _silenced():
+        warnings.simplefilter("ignore")  # the exporter's own, about packages that aren't needed here
+        try:
+            program = torch.onnx.export(
+                _Rows(anonymizer).eval(),
+                (rows,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                verbose=False,
+            )
+        except Exception as error:  # the exporter chains whatever went wrong below it in kinds of its own
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            arch = anonymizer.architecture["arch"]
+            raise UserError(path, f"'{arch}' can't be exported to opset {opset} ({reason})", "use PyTorch") from error
+    return program.model_proto
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """The exporter and its optimizer log each step, some as warnings."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _difference(session: Any, anonymizer: Anonymizer, rows: Tensor) -> float:
+    with torch.inference_mode():
+        expected = one_by_one(anonymizer, rows).numpy()
+    found = session.run([OUTPUT], {INPUT: rows.numpy()})[0]
+    if found.shape != expected.shape:
+        return float("inf")
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _onnx(culprit: object) -> tuple[Any, Any]:
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  torch's exporter imports it
+    except ImportError as error:
+        raise UserError(culprit, f"ONNX needs {error.name}", 'pip install "splavu[onnx]"') from error
+    return onnx, onnxruntime

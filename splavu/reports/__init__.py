@@ -1,0 +1,1 @@
+"""Tables and plots of plain rows, and the report of a folder of runs."""

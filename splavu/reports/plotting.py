@@ -1,0 +1,43 @@
+"""Matplotlib in the style of the reports, through its objects: no global state, no display, imported when needed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from splavu.errors import UserError
+
+RAW, ALONE, BATCH, CHANCE = "#3d5a80", "#ee6c4d", "#e9b44c", "#8d99ae"
+"""One colour a meaning, in every figure: raw features, served alone, served in a batch, chance."""
+
+
+def check_drawing() -> None:
+    """To be called before the work whose figures are drawn in the end.
+
+    Raises:
+        UserError: Matplotlib isn't installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("matplotlib", "isn't installed, and the figures need it", 'pip install "splavu[report]"')
+
+
+def canvas(width: float, height: float, columns: int = 1, **options: Any) -> tuple[Any, Any]:
+    """A figure in the report's style, and its axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, columns, squeeze=False, **options)[0]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_axisbelow(True)
+        axis.grid(axis="y", color="#e5e5e5", linewidth=0.8)
+    return figure, axes
+
+
+def saved(figure: Any, path: Path) -> Path:
+    # Without its creation date and versions, the same runs give the same bytes.
+    figure.savefig(path, metadata={"Software": None})
+    return path

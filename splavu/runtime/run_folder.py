@@ -1,0 +1,147 @@
+"""A run folder: what was run (parameters, versions), what came out (metrics), and nothing half written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from splavu.errors import UserError, writing
+from splavu.runtime.environment import versions
+from splavu.runtime.params import as_dict
+
+TABLE = "table.md"
+"""A run's own section for a report: a heading of second order, text, tables, pictures that lie beside it."""
+
+
+class RunFolder:
+    """`root/run_id/`: params.json, versions.json, metrics.jsonl (a line a record), tensorboard/, checkpoints, results.
+
+    Args:
+        root: The folder of all runs.
+        run_id: One name; may hold '/' to group runs, but not leave `root`.
+    """
+
+    def __init__(self, root: str | Path, run_id: str) -> None:
+        self.path = Path(root) / run_id
+        if not run_id or not self.path.resolve().is_relative_to(Path(root).resolve()):
+            raise UserError("run_id", f"'{run_id}' names no folder below {root}", "use letters, digits, '_' and '-'")
+        self._writer = None
+
+    def record(self, params: Any) -> None:
+        """Write the resolved parameters (a dataclass) and the versions of everything that decides a number."""
+        self.write_json("params.json", as_dict(params))
+        self.write_json("versions.json", versions())
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write `value` to `name` in the run folder, in one move."""
+        return write_text(self.path / name, json.dumps(value, indent=1, allow_nan=True) + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """The value that `write_json` wrote; None if there is none."""
+        path = self.path / name
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def remembered(
+        self,
+        params: Any,
+        inputs: Mapping[str, Any],
+        evaluate: Callable[[], dict[str, Any]],
+        *,
+        file: str = "results.json",
+        key: str | None = None,
+        table: Callable[[dict[str, Any]], str] | None = None,
+        force: bool = False,
+    ) -> tuple[dict[str, Any], bool]:
+        """The result of an evaluation, and whether it was stored: evaluated only if it wasn't, for these inputs.
+
+        Args:
+            params: Recorded; part of the inputs.
+            inputs: What the evaluation reads beside them: hashes of data and weights.
+            evaluate: Gives the result as JSON values.
+            file: Where it is kept.
+            key: Under which name in the file; None is the file itself.
+            table: Result -> the run's section for a report.
+            force: Evaluate although it is stored.
+        """
+        inputs = {"params": as_dict(params), **inputs}
+        found = self.read_json(file) or {}
+        result = found.get(key) if key else found
+        if result and result.get("inputs") == inputs and not force:
+            return result, True
+        result = {**evaluate(), "inputs": inputs}
+        self.record(params)
+        if table is not None:
+            write_text(self.path / TABLE, table(result))
+        self.write_json(file, {key: result} if key else result)
+        return result, False
+
+    def log(self, *, step: int, **metrics: float) -> None:
+        """Append one record to metrics.jsonl and to TensorBoard; `step` counts epochs in training."""
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            with (self.path / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({"step": step, **metrics}) + "\n")
+            if self._writer is None:
+                # Imported late: TensorBoard takes a second to load, and only training needs it.
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._writer = SummaryWriter(str(self.path / "tensorboard"), purge_step=step)
+            for name, value in metrics.items():
+                self._writer.add_scalar(name, value, step)
+
+    def history(self) -> list[dict[str, float]]:
+        """The records of metrics.jsonl, oldest first."""
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def rewind(self, step: int) -> None:
+        """Drop the records from `step` on: a resumed run writes them again. A line cut off by a kill goes too."""
+        path = self.path / "metrics.jsonl"
+        if not path.is_file():
+            return
+        kept = []
+        for line in path.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] < step:
+                    kept.append(line + "\n")
+            except json.JSONDecodeError:
+                break
+        write_text(path, "".join(kept))
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text file so that it's there whole or not at all."""
+    return write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | Path, content: bytes) -> Path:
+    """Write a file so that it's there whole or not at all."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    return path
+
+
+def summarised(metrics: Mapping[str, float]) -> str:
+    """Metrics on one line, for the terminal."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())

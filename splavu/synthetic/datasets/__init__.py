@@ -1,0 +1,1 @@
+"""The layouts of real data sets, filled with synthetic videos."""

@@ -1,0 +1,1 @@
+"""Drawing frames of the synthetic world."""

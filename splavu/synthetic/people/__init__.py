@@ -1,0 +1,1 @@
+"""Subjects of the synthetic world: bodies, clothes, motions."""

@@ -1,0 +1,1 @@
+"""Training: learners, tasks, objectives, the loop."""

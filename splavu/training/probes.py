@@ -1,0 +1,93 @@
+"""Fresh heads on features that no longer change: how much use is left once the anonymizer is fixed.
+
+The anonymizer is never in training mode here and gets no gradient. What an anonymizer that attends over the batch gives
+depends on how it is served, so that is said by name: 'alone', as a released feature is, or 'batch', as the published
+numbers were made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from splavu.anonymizers import Anonymizer, one_by_one
+from splavu.data.datasets import ClipBatch
+from splavu.runtime.checkpoints import load_into, state_of
+from splavu.training.learners import networks_of
+from splavu.training.loop import Trainer
+from splavu.training.tasks import Task
+
+Serving = Literal["alone", "batch"]
+
+
+class Served(nn.Module):
+    """A frozen anonymizer as its users meet it: in evaluation mode, without gradients.
+
+    Args:
+        anonymizer: The trained anonymizer.
+        serving: 'alone': each feature as if it came alone; 'batch': `[B, D]` as the anonymizer takes it.
+    """
+
+    def __init__(self, anonymizer: Anonymizer, serving: Serving = "alone") -> None:
+        super().__init__()
+        self.anonymizer, self.serving = anonymizer.requires_grad_(False), serving
+
+    def train(self, mode: bool = True) -> Served:
+        super().train(False)  # a frozen anonymizer has no training mode
+        return self
+
+    @torch.no_grad()
+    def forward(self, features: Tensor) -> Tensor:  # [B, D] -> [B, D]
+        self.anonymizer.eval()
+        return one_by_one(self.anonymizer, features) if self.serving == "alone" else self.anonymizer(features)
+
+
+class ProbeTrainer(Trainer):
+    """Trains the head of one task on served features.
+
+    Args:
+        served: The features.
+        task: The head and its data.
+        chooses: Whether the epoch is chosen by validation; False trains a fixed time, for data without a split for it.
+    """
+
+    def __init__(self, served: Served, task: Task, *, chooses: bool = True) -> None:
+        self.served, self.task = served, task
+        self.learners = [task.learner]
+        self.score = task.score if chooses else None
+
+    def batches(self, epoch: int) -> _Pass:
+        return _Pass(self.task.source, epoch)
+
+    def objective(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        loss = self.task.loss(self.served, batch.to(self.task.device))
+        return loss, {self.task.name: loss}
+
+    def validate(self) -> dict[str, float]:
+        return self.task.evaluate(self.served)
+
+    def weights(self) -> dict[str, Any]:
+        return {key: network.state_dict() for key, network in self._networks().items()}
+
+    def load_weights(self, content: Mapping[str, Any]) -> None:
+        for key, network in self._networks().items():
+            load_into(network, state_of(content, key, "checkpoint"), "checkpoint")
+
+    def _networks(self) -> dict[str, nn.Module]:
+        return networks_of({self.task.checkpoint_key: self.task.learner})
+
+
+class _Pass:
+    """One epoch of a source, with its length."""
+
+    def __init__(self, source: Any, epoch: int) -> None:
+        self.source, self.epoch = source, epoch
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        return self.source.epoch(self.epoch)

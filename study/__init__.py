@@ -1,0 +1,1 @@
+"""This paper's experiments: data sets, training, evaluation, sweep, comparison, reproduction."""

@@ -1,0 +1,1 @@
+"""Anonymizers side by side under one audit."""

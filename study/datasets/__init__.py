@@ -1,0 +1,1 @@
+"""This study's data sets."""

@@ -1,0 +1,341 @@
+"""The rows of this study's data sets: labels, splits, key rule, layout on disk and official counts, a row each.
+
+What a reader would get wrong: the keys of a store are not always bare names. VISPR's carry `.jpg`, those of the VP sets
+the folder and `.avi`; each row says its rule. What scripts open is in `feature_dl`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from splavu.data import labels as read
+from splavu.data.datasets import DatasetSpec, Layout
+from splavu.data.label_table import read_label_table
+from splavu.data.labels import VISPR_ATTRIBUTES
+from splavu.data.private_labels import (
+    PAHMDB51_VALUES,
+    Person,
+    PrivateLabels,
+    gender_labels,
+    read_ntu_genders,
+    read_smarthome,
+)
+from splavu.data.splits import (
+    CASIA_B_REPETITIONS,
+    NTU_BIAS,
+    NTU_NUM_ACTIONS,
+    casia_name,
+    ntu_bias_side,
+    ntu_name,
+    ntu_split,
+)
+from splavu.errors import UserError, nearest
+
+Label = TypeVar("Label")
+ReadLabels = Callable[[Path, str, Sequence[str]], Mapping[str, Any]]
+"""(label folder, split, the store's keys) -> {key: label}."""
+
+
+CASIA_B_TRAIN_SUBJECTS = 74
+"""Casia-B's subjects 001 to 074 are its training half, by convention; recognising them is never trained here."""
+
+
+def _stored_as(known: Mapping[str, Label], keys: Sequence[str]) -> dict[str, Label]:
+    """Labels by file name without extension -> by the store's keys, which may carry one."""
+    key_of_name = {read.without_extension(key): key for key in keys}
+    return {key_of_name.get(name, name): label for name, label in known.items()}
+
+
+def _ucf(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, int]:
+    return read.read_ucf_labels(folder / f"ucfTrainTestlist/{split}list01.txt", folder / "action_classes.json")
+
+
+def _smarthome(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, int]:
+    videos = read_smarthome(folder / "tsh_labels.csv")
+    return _stored_as({name: video.label for name, video in videos.items() if video.split == split}, keys)
+
+
+def _smarthome_people(folder: Path, keys: Sequence[str]) -> Mapping[str, Person]:
+    people = {n: Person(v.subject, v.gender) for n, v in read_smarthome(folder / "tsh_labels.csv").items()}
+    return _those_of(_stored_as(people, keys), keys, folder / "tsh_labels.csv")
+
+
+def _ntu_people(folder: Path, keys: Sequence[str]) -> Mapping[str, Person]:
+    path = folder / "ntu_subject_gender_labels.json"
+    genders = read_ntu_genders(path)
+    subjects = {key: ntu_name(key).subject for key in keys}
+    if strangers := sorted(set(subjects.values()) - set(genders)):
+        raise UserError(path, f"has no gender of {strangers[0]} ({len(strangers)} subjects have none)", "add it")
+    return {key: Person(subject, genders[subject]) for key, subject in subjects.items()}
+
+
+def _ntu_side(folder: Path, split: str, keys: Sequence[str]) -> Sequence[str]:
+    return getattr(ntu_split(keys), split)
+
+
+def _ntu_bias_side(variant: str) -> Callable[[Path, str, Sequence[str]], Sequence[str]]:
+    def side(folder: Path, split: str, keys: Sequence[str]) -> Sequence[str]:
+        genders = read_ntu_genders(folder / "ntu_subject_gender_labels.json")
+        return ntu_bias_side(variant, keys, genders, split)
+
+    return side
+
+
+def _casia_side(folder: Path, split: str, keys: Sequence[str]) -> Sequence[str]:
+    return [k for k in keys if (int(casia_name(k).subject) <= CASIA_B_TRAIN_SUBJECTS) == (split == "train")]
+
+
+def _casia_walks(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, int]:
+    return {key: list(CASIA_B_REPETITIONS).index(casia_name(key).walk) for key in keys}
+
+
+VP_LABELS = {"vp_hmdb": ("vphmdb51_labels_num.csv", "hmdb51"), "vp_ucf": ("vpucf101_labels_num.csv", "ucf101")}
+"""VP set -> its label file, and the set whose videos it labels."""
+
+VP_ACTIONS = {"hmdb51": "hmdb51/hmdb51_{split}_labels.csv", "ucf101": "ucf101/action_classes.json"}
+"""That set -> what tells the actions in its videos."""
+
+BARE_NAME = "file name without extension"
+
+
+def _vp_rows(
+    name: str, splits: tuple[str, ...], actions: ReadLabels, num_actions: int
+) -> tuple[DatasetSpec, DatasetSpec]:
+    """The private attributes and the actions of the same videos. Label files don't name a split, stores do."""
+    file_name, origin = VP_LABELS[name]
+
+    def vectors(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, NDArray]:
+        return _those_of(read.read_vector_csv(folder / file_name), keys, folder / file_name)
+
+    def private(folder: Path, split: str, keys: Sequence[str]) -> PrivateLabels:
+        films = {key: film_of(key) for key in keys}
+        return PrivateLabels(tuple(PAHMDB51_VALUES), vectors(folder, split, keys), films)
+
+    layout = Layout(
+        f"{origin}/videos",
+        (f"vp/{file_name}",),
+        "path in the label file, ACTION/NAME.avi",
+        note=f"{origin}'s videos; for their extraction its own split files say which are trained on",
+    )
+    with_actions = replace(layout, label_files=(*layout.label_files, VP_ACTIONS[origin]))
+    options = {"splits": splits, "read_private": private}
+    num_attributes = len(PAHMDB51_VALUES)
+    return (
+        DatasetSpec(
+            name, f"features_{name}", "vp", num_attributes, vectors, multi_label=True, layout=layout, **options
+        ),
+        DatasetSpec(f"{name}_actions", f"features_{name}", "vp", num_actions, actions, layout=with_actions, **options),
+    )
+
+
+def _vp_hmdb_actions(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, int]:
+    path = folder.parent / f"hmdb51/hmdb51_{split}_labels.csv"
+    known = read.read_csv_labels(path)
+    names = {key: read.without_extension(key) for key in keys}
+    if absent := [key for key, name in names.items() if name not in known]:
+        raise UserError(path, f"has no label for '{absent[0]}' ({len(absent)} have none)", "label it")
+    return {key: known[name] for key, name in names.items()}
+
+
+def _vp_ucf_actions(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, int]:
+    return dict(zip(keys, read.read_ucf_classes(folder.parent / "ucf101/action_classes.json", keys), strict=True))
+
+
+def _those_of(known: Mapping[str, Label], keys: Sequence[str], path: Path) -> dict[str, Label]:
+    if absent := [key for key in keys if key not in known]:
+        raise UserError(path, f"has no label for '{absent[0]}' ({len(absent)} have none)", "label it")
+    return {key: known[key] for key in keys}
+
+
+def film_of(key: str) -> str:
+    """The source of an HMDB51 or UCF101 clip, told by its name: clips of one film or group show the same people."""
+    folder, _, name = key.rpartition("/")
+    if group := re.match(r"(v_.+_g\d+)_c\d+", name):
+        return group[1]
+    return name.split(f"_{folder}_")[0] if folder else name
+
+
+def _vispr(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, NDArray]:
+    return _stored_as(read.read_attribute_pickle(folder / f"{split}_labels.pkl"), keys)
+
+
+def _vispr_private(folder: Path, split: str, keys: Sequence[str]) -> PrivateLabels:
+    labels = _vispr(folder, split, keys)
+    return PrivateLabels(VISPR_ATTRIBUTES, labels, {key: key for key in labels})
+
+
+def _ntu_row(name: str, keep: Callable[[Path, str, Sequence[str]], Sequence[str]]) -> DatasetSpec:
+    return DatasetSpec(
+        name,
+        "features_ntu",
+        "ntu",
+        NTU_NUM_ACTIONS,
+        lambda folder, split, keys: read.read_ntu_actions(keys),
+        keep=keep,
+        read_private=lambda folder, split, keys: gender_labels(_ntu_people(folder, keys)),
+        layout=Layout(
+            "ntu/videos",
+            ("ntu/ntu_subject_gender_labels.json",),
+            "SsssCcccPpppRrrrAaaa and its tail, without extension",
+            {"all": 56_880},
+            num_subjects=40,
+            note="six subjects are left out of both splits",
+        ),
+    )
+
+
+CATALOGUE: Mapping[str, DatasetSpec] = {
+    spec.name: spec
+    for spec in (
+        DatasetSpec(
+            "k400",
+            "features_kinetics",
+            "k400",
+            400,
+            lambda folder, split, keys: read.read_json_labels(folder / f"k400_{split}_labels.json"),
+            layout=Layout(
+                "k400/videos",
+                ("k400/k400_{split}_labels.json",),
+                BARE_NAME,
+                note="videos vanish from the web, so every copy has its own count",
+            ),
+        ),
+        DatasetSpec(
+            "hmdb51",
+            "features_hmdb",
+            "hmdb51",
+            51,
+            lambda folder, split, keys: read.read_csv_labels(folder / f"hmdb51_{split}_labels.csv"),
+            splits=("train", "val", "test"),
+            layout=Layout(
+                "hmdb51/videos",
+                ("hmdb51/hmdb51_{split}_labels.csv",),
+                BARE_NAME,
+                {"train": 3570, "test": 1530},
+                note="split 1; it leaves videos out, and a val split of your own takes some from train",
+            ),
+        ),
+        DatasetSpec(
+            "ucf101",
+            "features_ucf101",
+            "ucf101",
+            101,
+            _ucf,
+            layout=Layout(
+                "ucf101/videos",
+                ("ucf101/ucfTrainTestlist/{split}list01.txt", "ucf101/action_classes.json"),
+                BARE_NAME,
+                {"train": 9537, "test": 3783},
+                note="split 1",
+            ),
+        ),
+        _ntu_row("ntu", _ntu_side),
+        *(_ntu_row(variant, _ntu_bias_side(variant)) for variant in NTU_BIAS),
+        DatasetSpec(
+            "tsh",
+            "features_tsh",
+            "tsh",
+            31,
+            _smarthome,
+            read_private=lambda folder, split, keys: gender_labels(_smarthome_people(folder, keys)),
+            layout=Layout("tsh/videos", ("tsh/tsh_labels.csv",), BARE_NAME, {"all": 16_115}, num_subjects=18),
+        ),
+        DatasetSpec(
+            "casia_b",
+            "features_casia_b",
+            "casia_b",
+            len(CASIA_B_REPETITIONS),
+            _casia_walks,
+            keep=_casia_side,
+            layout=Layout(
+                "casia_b/videos",
+                (),
+                "SSS-TT-NN-VVV: subject, walk, repetition, view",
+                {"train": 74 * 110, "test": 50 * 110},
+                num_subjects=124,
+                note="124 subjects x 10 walks x 11 views; some copies lack a few",
+            ),
+        ),
+        DatasetSpec(
+            "vispr",
+            "features_vispr",
+            "vispr",
+            7,
+            _vispr,
+            multi_label=True,
+            is_images=True,
+            read_private=_vispr_private,
+            layout=Layout(
+                "vispr/{split}2017",
+                ("vispr/{split}_labels.pkl",),
+                "file name with .jpg",
+                {"train": 10_000, "test": 8_000},
+                note="images; the validation part is not used",
+            ),
+        ),
+        *_vp_rows("vp_hmdb", ("train", "val", "test"), _vp_hmdb_actions, 51),
+        *_vp_rows("vp_ucf", ("train", "test"), _vp_ucf_actions, 101),
+    )
+}
+"""`ar_dataset` or `dataset` in params -> row. Labels of `vp_hmdb` and `vp_ucf` are private attributes, those of
+`vp_*_actions` the actions in the same features."""
+
+STORED = tuple({spec.store_stem: spec.name for spec in reversed(CATALOGUE.values())}.values())
+"""The rows that have feature stores of their own: of those that share some, the first."""
+
+PEOPLE: Mapping[str, Callable[[Path, Sequence[str]], Mapping[str, Person]]] = {
+    **dict.fromkeys(("ntu", *NTU_BIAS), _ntu_people),
+    "tsh": _smarthome_people,
+}
+"""Data sets that say who is in a video: (label folder, keys) -> {key: person}."""
+
+
+FOLDER = "folder:"
+"""`dataset = 'folder:gym'` is the folder gym/ below the data root: any videos, with a labels.csv."""
+FOLDER_LABELS = "labels.csv"
+
+
+def folder_of(name: str) -> str:
+    """The folder that `name`, which starts with `FOLDER`, means."""
+    folder = name.removeprefix(FOLDER)
+    if not re.fullmatch(r"\w[\w.-]*", folder):
+        raise UserError(
+            "dataset", f"'{name}' names no folder", f"write '{FOLDER}NAME' for a folder below the data root"
+        )
+    return folder
+
+
+def folder_row(name: str, data_root: Path) -> DatasetSpec:
+    """The row of one's own videos called `name`, which starts with `FOLDER`: classes and splits are the file's.
+
+    Raises:
+        UserError: The name of the folder is none, or its labels.csv is missing or damaged.
+    """
+    folder = folder_of(name)
+    table = read_label_table(data_root / folder / FOLDER_LABELS)
+    return DatasetSpec(
+        name,
+        f"features_folder_{folder}",
+        folder,
+        len(table.classes),
+        lambda folder, split, keys: read_label_table(folder / FOLDER_LABELS).of(split),
+        splits=table.splits,
+        layout=Layout(f"{folder}/videos", (f"{folder}/{FOLDER_LABELS}",), BARE_NAME),
+    )
+
+
+def row_of(name: str, data_root: Path) -> DatasetSpec:
+    """The row of `CATALOGUE` called `name`, or that of a folder of one's own (`FOLDER`)."""
+    if name.startswith(FOLDER):
+        return folder_row(name, data_root)
+    if name not in CATALOGUE:
+        raise UserError(
+            "dataset", f"'{name}' is unknown", f"{nearest(name, CATALOGUE)} Your own videos: '{FOLDER}NAME'"
+        )
+    return CATALOGUE[name]

@@ -1,0 +1,98 @@
+"""Opens the data sets of the catalogue at this study's roots."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import config
+from splavu.attacks.rows import Rows
+from splavu.data.datasets import DatasetSpec, FeatureDataset, open_split
+from splavu.data.encoders import encoder_spec
+from splavu.data.private_labels import Person
+from splavu.errors import UserError
+from splavu.stores import FeatureStore
+from study.datasets.catalog import PEOPLE, row_of
+
+logger = logging.getLogger(__name__)
+
+
+def dataset_spec(name: str, *, data_root: str | None = None) -> DatasetSpec:
+    """The catalogue row called `name`; that of one's own videos, 'folder:NAME', is made from their labels.csv."""
+    return row_of(name, config.roots(data_root)[0])
+
+
+def open_dataset(
+    name: str, split: str, *, encoder: str, data_root: str | None = None, **options: Any
+) -> FeatureDataset:
+    """`splavu.data.datasets.open_split` for the row called `name`, at the roots of config.py or below `data_root`."""
+    data, features = config.roots(data_root)
+    return open_split(
+        dataset_spec(name, data_root=data_root),
+        split,
+        features_root=features,
+        labels_root=data,
+        encoder=encoder,
+        **options,
+    )
+
+
+def people(name: str, keys: Sequence[str], *, data_root: str | None = None) -> Mapping[str, Person]:
+    """Subject and perceived gender of each video of the row called `name`.
+
+    Raises:
+        UserError: The data set doesn't say, or not of one of the videos.
+    """
+    if name not in PEOPLE:
+        raise UserError("dataset", f"'{name}' doesn't tell women from men", f"known: {', '.join(PEOPLE)}")
+    return PEOPLE[name](config.roots(data_root)[0] / dataset_spec(name).folder, keys)
+
+
+def privacy_rows(
+    dataset: str, split: str, view: str, *, encoder: str, static_frames: int = 10, data_root: str | None = None
+) -> tuple[Rows, tuple[str, ...]]:
+    """Every served feature of those videos of a split whose private attributes are known.
+
+    Args:
+        dataset: A row of the catalogue; one without private labels of its own needs `private_labels.csv` (filename,
+            subject, VISPR's attributes) in its folder, of some of its videos at least.
+        split: As in the catalogue.
+        view: 'temporal' are the released clips, 'static' the static clips (for images: the stored views).
+        encoder: As `ft_arch` in params.
+        static_frames: How many static clips a video the store holds.
+        data_root: Another root than config.DATA.
+
+    Returns:
+        A row a feature, whose cluster is the person; and the names of the attributes.
+    """
+    spec = dataset_spec(dataset, data_root=data_root)
+    data, features = config.roots(data_root)
+    if spec.is_images and view != "static":
+        raise UserError(
+            "views", f"'{view}' of {dataset}: still images have no clips in time", "use views = ('static',)"
+        )
+    frames = static_frames if view == "static" and not spec.is_images else 0
+    path = spec.store_path(features, split, encoder, static_frames=frames)
+    store = FeatureStore(path, feature_dim=encoder_spec(encoder).feature_dim)
+    stored = spec.keys(data, split, store.keys())
+    private = spec.read_private(data / spec.folder, split, stored)
+    keys = [key for key in stored if key in private.values]
+    if not keys:
+        raise UserError(
+            path, f"none of its {len(stored)} videos is in the private labels of {dataset}", "label some of them"
+        )
+    if len(keys) < len(stored):
+        logger.info("%s: %d of %d videos have private labels", path, len(keys), len(stored))
+    store.verify(keys)
+    blocks = [np.atleast_2d(store[key]) for key in keys]
+    counts = [len(block) for block in blocks]
+    rows = Rows(
+        np.concatenate(blocks),
+        np.repeat(np.stack([private.values[key] for key in keys]), counts, axis=0),
+        np.repeat(np.array([private.people[key] for key in keys]), counts),
+        np.repeat(np.array(keys), counts),
+    )
+    return rows, private.attributes

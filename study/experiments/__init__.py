@@ -1,0 +1,1 @@
+"""Jobs: commands that are run in order, in parallel, and resumed."""

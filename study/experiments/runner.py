@@ -1,0 +1,179 @@
+"""Runs jobs in processes of their own, several at a time, and keeps what is finished.
+
+What a reader would get wrong: who is killed doesn't kill the commands that it started. They end by themselves, and who
+starts the same again waits for them (`hold`); then the scripts go on from their checkpoints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import config
+from splavu.runtime.run_folder import write_text
+from study.experiments.jobs import Job
+
+STAMP = "reproduced.json"
+"""In a run folder: the commands that ended well, the roots that they read, how long it took. Without it a job runs."""
+LOG = "reproduce.log"
+LOCK = "reproduce.lock"
+GATE_FAILED = 3
+"""Exit code of an evaluation that failed its own gates: a result, but none to rely on."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of a job."""
+
+    state: str
+    """done, gate failed, failed, not run."""
+    detail: str = ""
+    seconds: float | None = field(default=None, compare=False)
+    """That its commands took; of a job that was killed, since it went on."""
+
+
+def surroundings(data: Path | None = None, features: Path | None = None) -> dict[str, str]:
+    """What commands find where, by the variables that config.py reads; its own places where none is given."""
+    data, features = data or config.DATA, features or config.FEATURES
+    roots = {"SPLAVU_DATA": data, "SPLAVU_FEATURES": features, "SPLAVU_RUNS": config.RUNS}
+    return {name: str(Path(root).resolve()) for name, root in roots.items()}
+
+
+def checkpoint_of(name: str) -> str:
+    """In a command: the checkpoint that a training job has chosen, which is known when the job is done."""
+    return f"{{checkpoint of {name}}}"
+
+
+def stamps(jobs: Sequence[Job], environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Name -> what decides whether a finished job is this one: commands, roots, and all of what it came after."""
+    made: dict[str, dict[str, Any]] = {}
+    for job in jobs:
+        after = {name: hashlib.sha256(json.dumps(made[name]).encode()).hexdigest() for name in job.after}
+        made[job.name] = {"commands": [list(command) for command in job.commands], "after": after, **environment}
+    return made
+
+
+def finished(job: Job, folder: Path, stamp: Mapping[str, Any]) -> Outcome | None:
+    """How it ended before, if it did and its result is there."""
+    path = folder / job.name / STAMP
+    if not path.is_file() or not (folder / job.name / job.result).is_file():
+        return None
+    try:
+        found = json.loads(path.read_text())
+    except json.JSONDecodeError:
+        return None
+    state, seconds = found.pop("state", "done"), found.pop("seconds", None)
+    return Outcome(state, seconds=seconds) if found == stamp else None
+
+
+def run_all(
+    jobs: Sequence[Job], folder: Path, environment: Mapping[str, str], *, at_once: int, device: str, quiet: bool
+) -> dict[str, Outcome]:
+    """Run what isn't done, each job after those that it needs; what needs a failed one isn't run."""
+    made = stamps(jobs, environment)
+    outcomes = {job.name: found for job in jobs if (found := finished(job, folder, made[job.name]))}
+    if outcomes and not quiet:
+        print(f"{len(outcomes)} of {len(jobs)} jobs are done already")
+    waiting = [job for job in jobs if job.name not in outcomes]
+    running: dict[Future[Outcome], Job] = {}
+    processes: set[subprocess.Popen[bytes]] = set()
+    with ThreadPoolExecutor(at_once) as threads:
+        try:
+            while waiting or running:
+                for job in list(waiting):
+                    before = [outcomes.get(name) for name in job.after]
+                    if any(one is not None and one.state in ("failed", "not run") for one in before):
+                        outcomes[job.name] = Outcome("not run", "what it needs failed")
+                        waiting.remove(job)
+                    elif None not in before and len(running) < at_once:
+                        waiting.remove(job)
+                        future = threads.submit(run_job, job, folder, made[job.name], environment, device, processes)
+                        running[future] = job
+                if not running:
+                    continue
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    job = running.pop(future)
+                    outcomes[job.name] = future.result()
+                    if not quiet:
+                        done = f"{len(outcomes)} of {len(jobs)}"
+                        print(f"[{done}] {job.name}: {outcomes[job.name].state}", flush=True)
+        except BaseException:
+            for process in list(processes):  # ours, by their handles; each leaves a checkpoint to go on from
+                process.terminate()
+            raise
+    return outcomes
+
+
+def run_job(
+    job: Job,
+    folder: Path,
+    stamp: Mapping[str, Any],
+    environment: Mapping[str, str],
+    device: str,
+    processes: set[subprocess.Popen[bytes]],
+) -> Outcome:
+    """Run a job's commands one after the other, their output in its log."""
+    here = folder / job.name
+    here.mkdir(parents=True, exist_ok=True)
+    (here / STAMP).unlink(missing_ok=True)
+    state = "done"
+    with (here / LOG).open("ab") as log, (here / LOCK).open("ab") as lock:
+        descriptors, begun = hold(lock), time.monotonic()
+        for command in job.commands:
+            program, *arguments = (_with_checkpoints(part, folder) for part in command)
+            script = program if program == "-m" else str(config.HERE / program)
+            log.write(f"$ python {' '.join((program, *arguments))}\n".encode())
+            log.flush()
+            process = subprocess.Popen(
+                [sys.executable, script, *arguments, "--device", device],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=config.HERE,
+                env={"OMP_NUM_THREADS": "1", **os.environ, **environment},
+                pass_fds=descriptors,
+            )
+            processes.add(process)
+            code = process.wait()
+            processes.discard(process)
+            if code == GATE_FAILED:
+                state = "gate failed"
+            elif code:
+                return Outcome("failed", f"exit code {code}: {_last_line(here / LOG)}")
+    seconds = round(time.monotonic() - begun, 2)
+    write_text(here / STAMP, json.dumps({**stamp, "state": state, "seconds": seconds}, indent=1) + "\n")
+    return Outcome(state, seconds=seconds)
+
+
+def hold(lock: BinaryIO) -> tuple[int, ...]:
+    """Wait until no command that was started before is at work on the run; the file descriptors to hand to one's own.
+
+    A command holds the lock for as long as it lives, be whoever started it alive or not.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on this system
+        return ()
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return (lock.fileno(),)
+
+
+def _with_checkpoints(part: str, folder: Path) -> str:
+    def chosen(found: re.Match[str]) -> str:
+        return json.loads((folder / found[1] / "results.json").read_text())["checkpoint"]
+
+    return re.sub(r"\{checkpoint of ([^}]+)\}", chosen, part)
+
+
+def _last_line(path: Path) -> str:
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][-300:] if lines else ""

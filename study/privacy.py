@@ -1,0 +1,151 @@
+"""How much private information features give away: parameters and both protocols of `privacy_eval.py`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from splavu.anonymizers import Anonymizer
+from splavu.attackers import ATTACKERS, RELEASED
+from splavu.attacks import paper_protocol, release_protocol
+from splavu.attacks.rows import AttackData, Rows, Serving, hold_out
+from splavu.errors import UserError, nearest
+from splavu.runtime.params import agreed
+from splavu.training.probes import Served
+from study.datasets.loading import dataset_spec, privacy_rows
+from study.models import JudgedFeatures
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyEvalParams(JudgedFeatures):
+    """Parameters of a privacy evaluation; see params/params_fb.py."""
+
+    dataset: str
+    """A row of feature_dl.CATALOGUE; one without private labels of its own takes `private_labels.csv`. Without a split
+    'val' some training people validate."""
+    protocol: Literal["released", "published"] = "released"
+    views: tuple[str, ...] = ("static", "temporal")
+    """'temporal' are the clips that are released, 'static' the static clips; 'published' takes the first only."""
+    num_pa: int | None = None
+    """Private attributes A; looked up, may be stated, must agree."""
+    fb_frame_pool: int = 10
+    """Static clips a video in the store."""
+    serving: Serving = "alone"
+    """'released' only. How the anonymizer meets features: 'alone' as released, 'batch' to show what mixing hides."""
+    batch_size: int = 1024
+    attackers: tuple[str, ...] = RELEASED
+    seeds: tuple[int, ...] = (0, 1, 2)
+    num_resamples: int = 1000
+    max_train_rows: int = 20_000
+    """Training rows above this are thinned at random, for each seed anew; the result says so."""
+    level: Literal["row", "video"] = "row"
+    """Judge each served feature, or the mean score of a video's features."""
+    val_share: float = 0.2
+    """Share of training people who validate, where the data set has no 'val' split."""
+    num_epochs: int = 100
+    """'published' only, as is learning_rate_fb."""
+    learning_rate_fb: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name in self.attackers:
+            if name not in ATTACKERS:
+                raise UserError("attackers", f"'{name}' is unknown", nearest(name, ATTACKERS))
+        for name in self.views:
+            if name not in ("static", "temporal"):
+                raise UserError("views", f"'{name}' is unknown", nearest(name, ("static", "temporal")))
+        for name in ("attackers", "views", "seeds"):
+            if not getattr(self, name):
+                raise UserError(name, "is empty", "name at least one")
+        for name in ("num_resamples", "batch_size", "num_epochs", "max_train_rows", "learning_rate_fb"):
+            if getattr(self, name) <= 0:
+                raise UserError(name, f"is {getattr(self, name)}, expected more than 0")
+        if not 0 < self.val_share < 1:
+            raise UserError("val_share", f"is {self.val_share}, expected a share between 0 and 1")
+
+
+def evaluate_released(
+    p: PrivacyEvalParams,
+    data: dict[str, AttackData],
+    anonymizer: Anonymizer | None,
+    attributes: Sequence[str],
+    device: torch.device,
+) -> dict[str, Any]:
+    """Fresh attackers on every view, raw and as the anonymizer serves it."""
+    return release_protocol.evaluate_released(
+        data,
+        None if anonymizer is None else in_batches(Served(anonymizer.to(device), p.serving), p.batch_size, device),
+        attributes=attributes,
+        attackers=p.attackers,
+        seeds=p.seeds,
+        num_resamples=p.num_resamples,
+        max_train_rows=p.max_train_rows,
+        level=p.level,
+        served=p.serving,
+        device=device,
+    )
+
+
+def evaluate_published(
+    p: PrivacyEvalParams,
+    data: dict[str, AttackData],
+    anonymizer: Anonymizer | None,
+    attributes: Sequence[str],
+    device: torch.device,
+) -> dict[str, Any]:
+    """The paper's head, which picks its epoch on the test set and so leaves the validation people unused."""
+    view = data[p.views[0]]
+    return paper_protocol.evaluate_published(
+        view.train,
+        view.test,
+        None if anonymizer is None else Served(anonymizer.to(device), "batch"),
+        attributes=attributes,
+        seeds=p.seeds,
+        recipe=paper_protocol.HeadRecipe(p.num_epochs, p.batch_size, p.learning_rate_fb),
+        device=device,
+    )
+
+
+def read_view(p: PrivacyEvalParams, view: str) -> tuple[AttackData, tuple[str, ...]]:
+    """All features of a view, split by people, and the names of their attributes."""
+    names: tuple[str, ...] = ()
+
+    def rows(split: str) -> Rows:
+        nonlocal names
+        options = {"encoder": p.ft_arch, "static_frames": p.fb_frame_pool, "data_root": p.data_root}
+        found, names = privacy_rows(p.dataset, split, view, **options)
+        return found
+
+    train, test = rows("train"), rows("test")
+    agreed("num_pa", p.num_pa, len(names), because=f"dataset = '{p.dataset}'")
+    if "val" in dataset_spec(p.dataset, data_root=p.data_root).splits:
+        return AttackData(train, rows("val"), test), names
+    if p.protocol == "published":
+        return AttackData(train, train.take(np.arange(0)), test), names
+    return AttackData(*hold_out(train, share=p.val_share), test), names
+
+
+def in_batches(served: Served, batch_size: int, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
+    """The anonymizer as a function of arrays, in file order."""
+
+    def anonymize(features: np.ndarray) -> np.ndarray:  # [N, D] -> [N, D]
+        batches = torch.from_numpy(features).split(batch_size)
+        return torch.cat([served(batch.to(device)).cpu() for batch in batches]).numpy()
+
+    return anonymize
+
+
+def digest(data: dict[str, AttackData]) -> str:
+    """SHA-256 of everything the evaluation reads."""
+    found = hashlib.sha256()
+    for view, splits in data.items():
+        for name, rows in splits.splits.items():
+            found.update(f"{view}/{name}/{rows.features.shape}/{rows.labels.shape}".encode())
+            for array in (rows.features, rows.labels):
+                found.update(np.ascontiguousarray(array).tobytes())
+            found.update("\n".join([*map(str, rows.clusters), *map(str, rows.videos)]).encode())
+    return found.hexdigest()

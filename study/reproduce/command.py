@@ -1,0 +1,238 @@
+"""Run a table of the paper on the data that is there, and print ours next to the published numbers.
+
+    python -m splavu reproduce table9 --dry-run          # what it takes, what is there, what is missing
+    python -m splavu reproduce table9 --jobs 4           # runs it; killed, the same command goes on
+    python -m splavu reproduce table1 --data data/demo --quick
+
+Every number comes from the scripts of this repository, run as they are; each keeps its run folder and log below
+saved_models/reproduce/TABLE/ (TABLE-quick with --quick), beside table.md and table.csv. A number says what it was
+measured on: features of the synthetic world are no claim about the paper's, whatever they stand next to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import config
+from splavu.errors import UserError, nearest
+from splavu.reports.tables import table
+from splavu.runtime import cli
+from splavu.runtime.run_folder import write_text
+from study.check_data.inventory import Places
+from study.experiments.jobs import Job
+from study.experiments.runner import Outcome, finished, run_all, stamps, surroundings
+from study.reproduce.plan import COLUMNS, Cell, Grid, Value
+from study.reproduce.published_numbers import TABLES, Table
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: every cell has its number. 1: some are missing or failed, and listed. Bad input raises UserError (2)."""
+    parser = argparse.ArgumentParser(
+        prog="splavu reproduce",
+        description=__doc__,
+        epilog=cli.EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("table", metavar="TABLE", help=f"of {', '.join(TABLES)}")
+    parser.add_argument(
+        "--data", type=Path, metavar="ROOT", help="data root, its stores in features/ (default: config.py)"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="commands at a time, one thread each")
+    parser.add_argument("--quick", action="store_true", help="a few epochs: to see that it runs, not for its numbers")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="list cells and commands, what they need, what is missing"
+    )
+    parser.add_argument("--columns", default="", help="comma list of columns, the others are left out")
+    cli.add_common(parser)
+    args = parser.parse_args(argv)
+    cli.start(args)
+    if args.table not in TABLES:
+        raise UserError("table", f"'{args.table}' is unknown", nearest(args.table, TABLES))
+    if args.jobs < 1:
+        raise UserError("--jobs", f"is {args.jobs}, expected at least 1")
+    published = chosen(TABLES[args.table], args.columns)
+
+    root = None if args.data is None else args.data.resolve()
+    data, features = (Path(config.DATA), Path(config.FEATURES)) if root is None else (root, root / "features")
+    run_root = Path(config.RUNS).resolve()
+    folder = run_root / "reproduce" / (f"{args.table}-quick" if args.quick else args.table)
+    places = Places(data.resolve(), features.resolve(), None)
+    grid = Grid(published, places, folder, run_root, quick=args.quick)
+    jobs, cells = grid.built
+    environment = surroundings(places.data, places.features)
+    if args.dry_run:
+        made = stamps(jobs, environment)
+        outcomes = {job.name: finished(job, folder, made[job.name]) or Outcome("not run") for job in jobs}
+        print(listing(jobs, cells, outcomes))
+    else:
+        outcomes = run_all(jobs, folder, environment, at_once=args.jobs, device=args.device, quiet=args.quiet)
+    values = {id(cell): value_of(cell, outcomes, jobs, folder) for cell in cells}
+    text = markdown(args.table, published, cells, values, outcomes)
+    if args.quick:
+        text += "\n\nQuick: a few epochs of everything show that it runs. Don't compare the numbers."
+    print(text)
+    if args.dry_run:
+        return 1 if any(cell.missing for cell in cells) else 0
+    print(f"\ntable: {keep(args.table, folder, text, cells, values, outcomes)}")
+    wanted = [cell for cell in cells if cell.job or cell.missing]
+    return 1 if any(values[id(cell)] is None for cell in wanted) else 0
+
+
+def chosen(published: Table, columns: str) -> Table:
+    """The table with the columns asked for."""
+    names = tuple(name.strip() for name in columns.split(",") if name.strip()) or published.columns
+    for name in names:
+        if name not in published.columns:
+            raise UserError("--columns", f"'{name}' is none of this table's", nearest(name, published.columns))
+    return Table(published.title, names, published.rows, published.note)
+
+
+def keep(
+    name: str,
+    folder: Path,
+    text: str,
+    cells: Sequence[Cell],
+    values: Mapping[int, Value | None],
+    outcomes: Mapping[str, Outcome],
+) -> Path:
+    """table.md and table.csv."""
+    write_text(folder / "table.csv", as_csv(name, cells, values, outcomes))
+    return write_text(folder / "table.md", text + "\n")
+
+
+def value_of(cell: Cell, outcomes: Mapping[str, Outcome], jobs: Sequence[Job], folder: Path) -> Value | None:
+    """Ours, from the result that the cell's job left."""
+    if cell.job is None or outcomes[cell.job].state not in ("done", "gate failed"):
+        return None
+    result = next(job.result for job in jobs if job.name == cell.job)
+    return cell.read(json.loads((folder / cell.job / result).read_text()))
+
+
+def listing(jobs: Sequence[Job], cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> str:
+    """What isn't there, file by file, and what would be run."""
+    absent: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        for name, files in cell.missing.items():
+            absent.setdefault(name, {}).update(dict.fromkeys(files))
+    lines = []
+    for name, files in absent.items():
+        lines += [f"missing: {name}", *(f"  {file}" for file in files)]
+    lines.append("python -m splavu check-data says more of each\n" if absent else "nothing is missing\n")
+    lines += [f"{len(jobs)} jobs, {sum(o.state == 'not run' for o in outcomes.values())} to run"]
+    for job in jobs:
+        after = f" (after {', '.join(job.after)})" if job.after else ""
+        lines.append(f"\n{job.name}: {outcomes[job.name].state.replace('not run', 'to run')}{after}")
+        lines += [f"  python {' '.join(command)}" for command in job.commands]
+    return "\n".join([*lines, ""])
+
+
+def markdown(
+    name: str,
+    published: Table,
+    cells: Sequence[Cell],
+    values: Mapping[int, Value | None],
+    outcomes: Mapping[str, Outcome],
+) -> str:
+    """Ours beside the published numbers; letters tell what ours were measured on, numbers why there is none."""
+    measured: dict[str, str] = {}
+    absent: dict[str, str] = {}
+    header = [name]
+    for column in published.columns:
+        header += [COLUMNS[column].title, "published"]
+    rows = []
+    for row in published.rows:
+        line = [row.name]
+        for cell in (c for c in cells if c.row is row):
+            value = values[id(cell)]
+            if value is not None:
+                told = measured_on(cell, outcomes)
+                letter = measured.setdefault(told, _letter(len(measured)))
+                line.append(f"{shown(value)} [{letter}]")
+            elif not cell.job and not cell.missing:
+                line.append("")
+            else:
+                reason = why_not(cell, outcomes)
+                line.append(f"- ({absent.setdefault(reason, str(len(absent) + 1))})")
+            line.append(f"{row.numbers[cell.column]:.2f}" if cell.column in row.numbers else "not given")
+        rows.append(line)
+    lines = [
+        f"## {name}: {published.title}\n",
+        "Per cent, ours and the published number beside it.\n",
+        table(header, rows),
+    ]
+    lines += [f"[{letter}] measured on {told}" for told, letter in measured.items()]
+    lines += [f"({number}) no number: {reason}" for reason, number in absent.items()]
+    if published.note:
+        lines += ["", published.note]
+    if any(cell.origin == "synthetic" for cell in cells if values[id(cell)] is not None):
+        lines += [
+            "",
+            "Features of the synthetic world say nothing about the paper's: only the order of rows can be compared.",
+        ]
+    return "\n".join(lines)
+
+
+def shown(value: Value) -> str:
+    """Per cent, with its interval."""
+    interval = "" if value.low is None or value.high is None else f" ({100 * value.low:.1f} to {100 * value.high:.1f})"
+    return f"{100 * value.value:.2f}{interval}"
+
+
+def measured_on(cell: Cell, outcomes: Mapping[str, Outcome]) -> str:
+    """Data set, encoder, whether real, and what they stand in for."""
+    said = f"{cell.on}, {cell.origin}"
+    if cell.stands_in:
+        said += f"; in place of {cell.stands_in}"
+    return said + ("; ITS GATE FAILED, not to be relied on" if outcomes[cell.job].state == "gate failed" else "")
+
+
+def why_not(cell: Cell, outcomes: Mapping[str, Outcome]) -> str:
+    if cell.missing:
+        return f"missing: {', '.join(cell.missing)}"
+    outcome = outcomes[cell.job]
+    return f"{outcome.state}: {outcome.detail}" if outcome.detail else f"{outcome.state} yet"
+
+
+def as_csv(
+    name: str, cells: Sequence[Cell], values: Mapping[int, Value | None], outcomes: Mapping[str, Outcome]
+) -> str:
+    """A line a cell, in per cent."""
+    columns = (
+        "table",
+        "row",
+        "column",
+        "ours",
+        "low",
+        "high",
+        "published",
+        "data",
+        "origin",
+        "in_place_of",
+        "job",
+        "state",
+    )
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(columns)
+    for cell in cells:
+        value = values[id(cell)]
+        figures = [None] * 3 if value is None else [value.value, value.low, value.high]
+        state = outcomes[cell.job].state if cell.job else "missing" if cell.missing else "none"
+        ours = ["" if figure is None else f"{100 * figure:.4f}" for figure in figures]
+        published = cell.row.numbers.get(cell.column, "not given")
+        about = (cell.on, cell.origin, cell.stands_in, cell.job or "", state)
+        writer.writerow((name, cell.row.name, cell.column, *ours, published, *about))
+    return lines.getvalue()
+
+
+def _letter(place: int) -> str:
+    return chr(ord("a") + place) if place < 26 else f"z{place - 25}"
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,256 @@
+"""What the training of an anonymizer is told: the parameters of multitask_train_fa.py, and which of them go together.
+
+What a reader would get wrong: a weight says what is read. A term of weight 0 asks for no store and no label file, so
+which parameters are needed follows from the weights and from the recipe (`fa_arch`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from splavu.anonymizers import recipe as recipes
+from splavu.errors import UserError
+from splavu.training.engine import EngineParams
+from splavu.training.multitask import EpochLength, PrivacyObjective
+
+PART_OF = {
+    "erase_rank": "eraser",
+    "bits": "quantizer",
+    "code_space": "quantizer",
+    "code_dims": "quantizer",
+    "noise_sd": "noise",
+    "window": "encoder",
+    "bottleneck": "encoder",
+}
+"""Setting -> the part of a recipe without which it means nothing."""
+
+
+@dataclass(frozen=True)
+class AnonymizerParams(EngineParams):
+    """Parameters of anonymizer training; see params/params_fa.py for a commented example."""
+
+    run_id: str
+    """Name of the run folder below config.RUNS."""
+    ft_arch: str
+    """Frozen encoder whose features are read; a row of splavu.data.encoders.ENCODERS."""
+    ar_dataset: str | None = None
+    """Data set of clips, labels and static clips; a row of feature_dl.CATALOGUE. Only AR and privacy need one."""
+    tad_dataset: str = "thumos14"
+    """Untrimmed videos with segments; a row of feature_dl.UNTRIMMED."""
+    tad_config: str = "tridet/thumos_videoMAE.yaml"
+    """TriDet's network, loss and optimizer, named from the repository's folder; where the data lies, config.py says."""
+    seed: int = 0
+    data_root: str | None = None
+    """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
+    feature_dim: int | None = None
+    """Looked up from ft_arch; may be stated, must agree."""
+    num_classes: int | None = None
+    """Looked up from ar_dataset; may be stated, must agree."""
+
+    ad_dataset: str = "ucf_crime"
+    """Long videos, labelled normal or abnormal as a whole; a row of feature_dl.UNTRIMMED."""
+    ad_options: str = ""
+    """MGFN's options as on its command line: network, loss, share kept for validation. @FILE is named from the
+    repository's folder."""
+
+    fa_arch: str = "transformer"
+    """A recipe (`splavu.anonymizers.recipe`): [eraser+][transformer|mlp|encoder][+quantizer][+noise]."""
+    num_layers_fa: int = 3
+    num_heads: int = 8
+    window: int | None = None
+    """Of the encoder: steps back in time that a block sees; None is 0, each step on its own."""
+    bottleneck: int | None = None
+    """Of the encoder: numbers through which all of a clip passes; None has none."""
+    erase_rank: int | None = None
+    """Of the eraser: directions removed."""
+    bits: int | None = None
+    """Of the quantizer: budget of a clip."""
+    code_space: recipes.CodeSpace | None = None
+    """Of the quantizer: where distances are measured. 'actions' (None): where they differ, the fewest bits for them and
+    little for anything else; 'features': in the directions of largest variance, which leaves unseen tasks alive."""
+    code_dims: int | None = None
+    """Of the quantizer: how many directions; None is actions - 1, or what holds 90 % of the variance."""
+    noise_sd: float | None = None
+    """Of the noise: in standard deviations of each dimension."""
+    left_out_actions: float = 0.0
+    """Share of the actions, drawn by seed, that the anonymizer isn't shown: to measure what is left of them."""
+    batch_as_sequence: bool = False
+    """The reference's mode: a batch is one sequence. Its numbers don't hold for a feature served alone."""
+    saved_fa_model: str | None = None
+    """Checkpoint to start from; None starts at the identity."""
+    saved_ft_model: str | None = None
+    """Checkpoint of the action head to start from."""
+    saved_ft_tad_model: str | None = None
+    """Checkpoint of TriDet to start from; the paper starts from the one trained on raw features."""
+    saved_ft_ad_model: str | None = None
+    """Checkpoint of MGFN to start from, likewise."""
+
+    num_epochs: int = 100
+    batch_size_ar: int = 512
+    batch_size_ad: int = 8
+    """Normal videos, and as many abnormal ones. (TAD's batch is in tad_config.)"""
+    v_batch_size: int = 512
+    val_split: str = "val"
+    val_freq: int = 2
+    """Epochs between validations."""
+    num_modes: int = 5
+    """Evenly spaced clips a video in validation."""
+    num_workers: int = 0
+    """Accepted for old files; features are gathered from memory, which takes no workers."""
+    epoch_length: EpochLength = "clips"
+    """'clips': a pass over ar_dataset; 'longest', 'shortest': over the longest, the shortest source."""
+
+    learning_rate_fa: float = 1e-4
+    learning_rate_ft: float = 1e-4
+    learning_rate_ft_ad: float = 1e-3
+    weight_decay: float = 0.01
+
+    fa_loss_weight: float = 100.0
+    """w_LC, latent consistency."""
+    ft_ar_loss_weight: float = 1.0
+    ft_tad_loss_weight: float = 0.0
+    ft_ad_loss_weight: float = 0.0
+    fb_loss_weight: float = 1.0
+    """w_B, privacy budget; 0 opens no static-clip store."""
+    privacy_objective: PrivacyObjective = "published"
+    """'published': NT-Xent of two static clips; 'conditional': a clip's own still picture among those of its class, by
+    cosine; 'critic': the same, by networks that learn to."""
+    critic_steps: int = 5
+    """Updates of the critics for each batch, on batches of their own."""
+    critic_reset: int = 10
+    """Epochs after which one of the critics, in turn, begins anew; 0: never."""
+    num_critics: int = 2
+    learning_rate_critic: float = 1e-3
+    consistency: Literal["absolute", "relative"] = "absolute"
+    """'relative': divided by the variance of the training features, so that one weight serves every encoder."""
+    ssl: bool = True
+    """The privacy term: self-supervised on pairs of static clips (SPLAVU), or False: against a head that is trained on
+    the private attributes of pa_dataset."""
+    pa_dataset: str | None = None
+    """Only for ssl = False: a row of feature_dl.CATALOGUE whose labels are attributes (vispr, vp_hmdb, vp_ucf)."""
+    saved_fb_model: str | None = None
+    """Checkpoint of that head to start from."""
+    learning_rate_fb: float = 1e-3
+    """Of that head."""
+    fb_frame_pool: int = 10
+    """Static clips a video in the store."""
+    fb_frame_sample: int = 2
+    """Of which so many are drawn; NT-Xent compares two."""
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in (
+            "fa_loss_weight",
+            "ft_ar_loss_weight",
+            "ft_tad_loss_weight",
+            "ft_ad_loss_weight",
+            "fb_loss_weight",
+        ):
+            if getattr(self, name) < 0:
+                raise UserError(name, f"{getattr(self, name)} is negative", "weights are 0 or more")
+        tasks = self.ft_ar_loss_weight or self.ft_tad_loss_weight or self.ft_ad_loss_weight
+        if not (self.fa_loss_weight or self.fb_loss_weight or tasks):
+            raise UserError("fa_loss_weight", "every loss weight is 0", "give at least one term a weight")
+        if self.needs_clips and self.ar_dataset is None:
+            raise UserError("ar_dataset", "is missing, and AR, privacy or consistency alone need it", "name a data set")
+        if self.supervises_privacy and self.pa_dataset is None:
+            raise UserError(
+                "pa_dataset", "is missing, and ssl = False learns from private attributes", "name a data set"
+            )
+        if self.fb_frame_sample != 2:
+            raise UserError("fb_frame_sample", f"{self.fb_frame_sample}, but NT-Xent compares two", "set 2")
+        for name in (
+            "num_epochs",
+            "batch_size_ar",
+            "batch_size_ad",
+            "v_batch_size",
+            "val_freq",
+            "num_modes",
+            "critic_steps",
+            "num_critics",
+        ):
+            if getattr(self, name) < 1:
+                raise UserError(name, f"{getattr(self, name)} is less than 1", "give at least 1")
+        if not 0 <= self.left_out_actions < 1:
+            raise UserError("left_out_actions", f"{self.left_out_actions} is no share", "give 0 to leave out none")
+        if self.code_dims is not None and self.code_dims < 1:
+            raise UserError("code_dims", f"{self.code_dims} is less than 1", "give at least 1")
+        if self.critic_reset < 0:
+            raise UserError("critic_reset", f"{self.critic_reset} is negative", "give epochs, or 0 for never")
+        self._check_recipe()
+        if self.privacy_objective != "published" and not self.ssl:
+            problem = f"'{self.privacy_objective}' learns without labels, ssl = False from them"
+            raise UserError("privacy_objective", problem, "set ssl = True")
+        if self.consistency == "relative" and not self.needs_clips:
+            problem = "'relative' takes the variance of ar_dataset, which no term reads"
+            raise UserError("consistency", problem, "give AR or privacy a weight, or take 'absolute'")
+        if self.left_out_actions and not self.needs_clips:
+            raise UserError(
+                "left_out_actions", "are those of ar_dataset, which no term reads", "give AR a weight, or 0"
+            )
+
+    def _check_recipe(self) -> None:
+        parts, recipe = self.parts, f"fa_arch = '{self.fa_arch}'"
+        starts_anew = self.saved_fa_model is None
+        for name, part, least in (("erase_rank", "eraser", 1), ("bits", "quantizer", 1), ("noise_sd", "noise", 0.0)):
+            value = getattr(self, name)
+            if part in parts and value is None and (starts_anew or part in self.behind):
+                raise UserError(name, f"is missing, and {recipe} has a part {part}", f"add a line {name} = ...")
+            if value is not None and (value < least or not value):
+                raise UserError(name, f"{value} is too little", "give more, or leave the part out of fa_arch")
+        for name, part in PART_OF.items():
+            if getattr(self, name) is not None and part not in parts:
+                raise UserError(name, f"is given, but {recipe} has no part {part}", f"remove it, or add {part}")
+        if not starts_anew and recipes.trained_part(parts) is None:
+            raise UserError("saved_fa_model", f"leaves nothing to do: {recipe} has no part to train", "remove it")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Of the recipe."""
+        return recipes.parse(self.fa_arch)
+
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """Parts of the recipe behind the trained one, which are fitted when it is trained; none where none is."""
+        trained = recipes.trained_part(self.parts)
+        return () if trained is None else self.parts[self.parts.index(trained) + 1 :]
+
+    @property
+    def leading(self) -> tuple[str, ...]:
+        """The other parts: what training begins with, or all."""
+        return self.parts[: len(self.parts) - len(self.behind)]
+
+    @property
+    def fits(self) -> bool:
+        """Whether training begins with something fitted to the features; what is in a checkpoint has been."""
+        return self.saved_fa_model is None and (self.bottleneck is not None or self.leading[0] not in recipes.TRAINED)
+
+    @property
+    def reads_examples(self) -> bool:
+        """Whether something is taken from the training split as a whole."""
+        return self.fits or self.consistency == "relative" or any(part not in recipes.TRAINED for part in self.parts)
+
+    @property
+    def compares_within_classes(self) -> bool:
+        """Whether the privacy term reads classes."""
+        return bool(self.fb_loss_weight and self.ssl and self.privacy_objective != "published")
+
+    @property
+    def supervises_privacy(self) -> bool:
+        """Whether the privacy term learns from labels."""
+        return bool(self.fb_loss_weight and not self.ssl)
+
+    @property
+    def static_frames(self) -> int:
+        """Static clips a video that the privacy term needs in the store."""
+        return self.fb_frame_pool if self.fb_loss_weight and self.ssl else 0
+
+    @property
+    def needs_clips(self) -> bool:
+        """Whether any term reads the data set of clips."""
+        if self.fits or any(part not in recipes.TRAINED for part in self.parts):
+            return True
+        without = self.ft_tad_loss_weight or self.ft_ad_loss_weight or self.supervises_privacy
+        return bool(self.ft_ar_loss_weight or self.static_frames or not without)
