@@ -1,16 +1,18 @@
-"""Which frozen encoders exist: their name in params, their tag in file names, their width, and what they are fed.
+"""The frozen encoders, a row each: name in params, tag in file names, feature width, input, and loader.
 
-A table, no networks: those live in `splavu/extraction/encoders`. A reader would confuse the two names: `ft_arch` in a
-params file says `videoMAE`, while the stores of that encoder are called `features_*_mae.h5`. Both are one row here.
+A table, no networks: those are in `splavu/extraction/encoders`. To add an encoder, write its loader and its row here;
+another installed package adds a row by an entry point of the group `splavu.encoders` (`splavu.runtime.registry`).
+
+Note: an encoder has two names. `ft_arch` in a params file says `videoMAE`, the stores of that encoder are called
+`features_*_mae.h5`. A row has both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from splavu.errors import UserError, nearest
+from splavu.runtime.registry import Registry
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -46,42 +48,65 @@ class EncoderSpec:
     """As in the names of feature stores: `features_hmdb_train_{file_tag}.h5`."""
     feature_dim: int | None
     """Width D of a clip feature; None where it depends on the weights and is read from the store."""
+    loader: str
+    """'module:function' of (spec, weights) -> FrozenEncoder, imported when the encoder is loaded."""
     num_frames: int = 16
     """Consecutive frames in one clip."""
     preprocessing: Preprocessing = Preprocessing()
 
 
-ENCODERS: Mapping[str, EncoderSpec] = MappingProxyType(
+_LOADERS = "splavu.extraction.encoders"
+
+ENCODERS = Registry(
     {
         spec.name: spec
         for spec in (
-            EncoderSpec("videoMAE", file_tag="mae", feature_dim=768),
-            EncoderSpec("videoMAE-large", file_tag="maelarge", feature_dim=1024),
-            EncoderSpec("videoMAE-huge", file_tag="maehuge", feature_dim=1280),
-            # Fed as their official weights were trained, with -1..1 and with 0..1. A feature is the global mean of the
-            # last map, not normalised.
-            EncoderSpec("i3d", file_tag="i3d", feature_dim=1024, preprocessing=Preprocessing(mean=HALVES, std=HALVES)),
+            EncoderSpec("videoMAE", "mae", 768, f"{_LOADERS}.videomae:load_videomae"),
+            EncoderSpec("videoMAE-large", "maelarge", 1024, f"{_LOADERS}.videomae:load_videomae"),
+            EncoderSpec("videoMAE-huge", "maehuge", 1280, f"{_LOADERS}.videomae:load_videomae"),
+            # The I3Ds get inputs in the range of their official training, -1..1 and 0..1. A feature is the global mean
+            # of the last map, not normalised.
+            EncoderSpec(
+                "i3d",
+                "i3d",
+                1024,
+                f"{_LOADERS}.i3d:load_i3d",
+                preprocessing=Preprocessing(mean=HALVES, std=HALVES),
+            ),
             EncoderSpec(
                 "largei3d",
-                file_tag="largei3d",
-                feature_dim=2048,
+                "largei3d",
+                2048,
+                f"{_LOADERS}.i3d_resnet:load_i3d_resnet",
                 preprocessing=Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
             ),
-            EncoderSpec("vjepa", file_tag="vjepa", feature_dim=1280),
-            EncoderSpec("vjepa-large", file_tag="vjepalarge", feature_dim=1024),
-            # L, H and g are 1024, 1280 and 1408 wide; trained on 64 frames of 256 pixels, and fed 16 like the others.
+            EncoderSpec("vjepa", "vjepa", 1280, f"{_LOADERS}.vjepa:load_vjepa"),
+            EncoderSpec("vjepa-large", "vjepalarge", 1024, f"{_LOADERS}.vjepa:load_vjepa"),
+            # L, H and g are 1024, 1280 and 1408 wide. Trained on 64 frames of 256 pixels; it gets 16, like the others.
             EncoderSpec(
-                "vjepa2", file_tag="vjepa2", feature_dim=None, preprocessing=Preprocessing(short_side=292, crop=256)
+                "vjepa2",
+                "vjepa2",
+                None,
+                f"{_LOADERS}.hub:load_vjepa2",
+                preprocessing=Preprocessing(short_side=292, crop=256),
             ),
-            EncoderSpec("maev2", file_tag="maev2", feature_dim=1408),
+            EncoderSpec("maev2", "maev2", 1408, f"{_LOADERS}.videomae_v2:load_official"),
             # Its transformer is 1024 wide and its projection to the text space 768; stores of either kind exist. Made
             # here from InternVideo's VideoMAE files: B is 768 wide, L 1024, H 1280.
-            EncoderSpec("internvid", file_tag="internvid", feature_dim=None),
+            EncoderSpec("internvid", "internvid", None, f"{_LOADERS}.videomae_v2:load_official"),
             # Any video model of the transformers library: everything is read from its configuration.
-            EncoderSpec("hf", file_tag="hf", feature_dim=None),
-            EncoderSpec("demo", file_tag="demo", feature_dim=192, preprocessing=Preprocessing(short_side=80, crop=80)),
+            EncoderSpec("hf", "hf", None, f"{_LOADERS}.hub:load_any"),
+            EncoderSpec(
+                "demo",
+                "demo",
+                192,
+                f"{_LOADERS}.videomae:load_demo",
+                preprocessing=Preprocessing(short_side=80, crop=80),
+            ),
         )
-    }
+    },
+    group="splavu.encoders",
+    kind=EncoderSpec,
 )
 
 

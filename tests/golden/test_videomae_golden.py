@@ -58,7 +58,7 @@ def golden(request, shared):
 
 
 def build(data, checkpoint, from_official=from_official):
-    spec = EncoderSpec("golden", file_tag="golden", feature_dim=int(data["embed_dim"]))
+    spec = EncoderSpec("golden", file_tag="golden", feature_dim=int(data["embed_dim"]), loader="")
     return from_official(
         checkpoint,
         spec,

@@ -17,7 +17,7 @@ from splavu.errors import UserError
 from splavu.extraction.encoders import load_encoder, official, videomae_v2, vjepa
 from splavu.extraction.encoders.vit import LAYER_NORM_EPS, Architecture, VideoTransformer, resized, sinusoid
 
-TINY = EncoderSpec("tiny", file_tag="tiny", feature_dim=None)
+TINY = EncoderSpec("tiny", file_tag="tiny", feature_dim=None, loader="")
 WIDTH, HEADS = 24, 3
 
 

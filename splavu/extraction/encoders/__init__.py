@@ -1,8 +1,6 @@
-"""The frozen encoders: a loader for each row of `splavu.data.encoders.ENCODERS`.
+"""Loads the frozen encoders: each row of `splavu.data.encoders.ENCODERS` names its loader.
 
-A further one is a row there and one here.
-
-Two encoders of one width are easily confused, and so are two vectors of one encoder. What is stored is
+A loader takes `(spec, weights)` and returns a `FrozenEncoder`. Which vector of the network is the feature:
 
     demo, videoMAE, -large, -huge   fc_norm of the mean over all tokens, as the classifier gets it
     maev2, internvid                the same; from pre-training alone, the mean over all tokens after the final norm
@@ -13,34 +11,13 @@ Two encoders of one width are easily confused, and so are two vectors of one enc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+import pkgutil
 
-from splavu.data.encoders import EncoderSpec, encoder_spec
+from splavu.data.encoders import encoder_spec
+from splavu.errors import UserError
 from splavu.extraction.encoders.frozen import FrozenEncoder
-from splavu.extraction.encoders.hub import load_any, load_vjepa2
-from splavu.extraction.encoders.i3d import load_i3d
-from splavu.extraction.encoders.i3d_resnet import load_i3d_resnet
-from splavu.extraction.encoders.videomae import load_demo, load_videomae
-from splavu.extraction.encoders.videomae_v2 import load_official
-from splavu.extraction.encoders.vjepa import load_vjepa
 
-LOADERS: Mapping[str, Callable[[EncoderSpec, str | None], FrozenEncoder]] = MappingProxyType(
-    {
-        "demo": load_demo,
-        "hf": load_any,
-        "i3d": load_i3d,
-        "internvid": load_official,
-        "largei3d": load_i3d_resnet,
-        "maev2": load_official,
-        "videoMAE": load_videomae,
-        "videoMAE-huge": load_videomae,
-        "videoMAE-large": load_videomae,
-        "vjepa": load_vjepa,
-        "vjepa-large": load_vjepa,
-        "vjepa2": load_vjepa2,
-    }
-)
+__all__ = ["FrozenEncoder", "load_encoder"]
 
 
 def load_encoder(name: str, weights: str | None = None) -> FrozenEncoder:
@@ -54,7 +31,10 @@ def load_encoder(name: str, weights: str | None = None) -> FrozenEncoder:
         UserError: No such encoder, or its weights are missing or do not fit.
     """
     spec = encoder_spec(name)
-    return LOADERS[name](spec, weights)
-
-
-__all__ = ["LOADERS", "FrozenEncoder", "load_encoder"]
+    try:
+        load = pkgutil.resolve_name(spec.loader)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"encoder '{name}'", f"its loader {spec.loader} can't be imported ({error})", "install what it needs"
+        ) from error
+    return load(spec, weights)
