@@ -4,10 +4,10 @@ small  HMDB51's size (3,570 videos, 10 clips and 10 static clips of 768 numbers)
        static clips and a label a sample. The plain side is what one would write: a Dataset that opens the files in its
        worker, a shuffling DataLoader, the default collation; the faster of 0 and 2 workers counts. Both sides make
        whole passes in turn, after one to warm up; the median counts.
-large  Kinetics-400's size (240,000 videos, 10 clips), for the same samples: the time to pack the store, to open it
+large  Kinetics-400's size (240,000 videos, 10 clips), for the same samples: the time to cache the store, to open it
        again, the samples a second from the map, and the memory of the process beyond the page cache (RssAnon, Linux),
        torch and this program included. All of it is written and read with 96 numbers a clip, which takes 2 GB of disk
-       rather than 15. For the speed at 768 numbers, the packed rows are then replaced by a file of that width which is
+       rather than 15. For the speed at 768 numbers, the cached rows are then replaced by a file of that width which is
        all holes (7.4 GB that take no disk): the map, the page cache and the gather are the same, the disk isn't read.
        A first pass fills the page cache, and a second finds most of its rows there.
 
@@ -32,8 +32,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from splavu.data.datasets import FeatureDataset, Stream
-from splavu.data.packed import PackedTable
+from splavu.data.datasets import BatchLoader, FeatureDataset
+from splavu.data.feature_cache import ClipTable
 from splavu.runtime import cli
 from splavu.stores import FeatureStore
 
@@ -70,17 +70,17 @@ def small(args: argparse.Namespace, folder: Path) -> None:
     started = time.perf_counter()
     dataset = FeatureDataset(FeatureStore(clips), sorted(labels), labels=labels, static=FeatureStore(static))
     opened = time.perf_counter() - started
-    stream = Stream(dataset, batch_size=args.batch_size)
+    ours = BatchLoader(dataset, batch_size=args.batch_size)
     plain = PlainDataset(clips, static, labels)
-    ways: dict[str, Callable[[int], Iterable]] = {"stream": lambda lap: stream.steps(lap * len(stream), len(stream))}
+    ways: dict[str, Callable[[int], Iterable]] = {"BatchLoader": lambda lap: ours.steps(lap * len(ours), len(ours))}
     for workers in (0, 2):
         loader = DataLoader(plain, args.batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
         ways[f"h5py, DataLoader, {workers} workers"] = lambda lap, loader=loader: loader
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for lap in range(args.repeats + 1):
         for name, way in ways.items():
-            # The stream's pass is so short that one would measure the clock.
-            passes = 20 if name == "stream" else 1
+            # A pass of BatchLoader is so short that one would measure the clock.
+            passes = 20 if name == "BatchLoader" else 1
             rate = _rate(batch for n in range(passes) for batch in way(lap * passes + n))
             if lap:  # the first one warms up
                 rates[name].append(rate)
@@ -89,8 +89,8 @@ def small(args: argparse.Namespace, folder: Path) -> None:
     print(f"{'samples a second':28} {'median':>9} {'best':>9}")
     for name, some in rates.items():
         print(f"{name:28} {median[name]:9.0f} {max(some):9.0f}")
-    fastest = max(rate for name, rate in median.items() if name != "stream")
-    print(f"ratio to the faster plain one: {median['stream'] / fastest:.0f}")
+    fastest = max(rate for name, rate in median.items() if name != "BatchLoader")
+    print(f"ratio to the faster plain one: {median['BatchLoader'] / fastest:.0f}")
 
 
 def large(args: argparse.Namespace, folder: Path) -> None:
@@ -99,29 +99,29 @@ def large(args: argparse.Namespace, folder: Path) -> None:
     _write_store(path, args.large_videos, args.large_width)
     print(f"\n{args.large_videos} videos, width {args.large_width}, a store of {path.stat().st_size / 1e9:.2f} GB")
     labels = _labels(FeatureStore(path).keys())
-    for what in ("packed and opened", "opened again"):
+    for what in ("cached and opened", "opened again"):
         started = time.perf_counter()
         with _Peak() as memory:
             store = FeatureStore(path)
             dataset = FeatureDataset(store, store.keys(), labels=labels, static=store)
         print(f"{what:28} {time.perf_counter() - started:8.1f} s, at most {memory.gigabytes:.2f} GB of memory")
     if dataset.clips.path is None:
-        print("too small to be packed: choose more videos")
+        print("too small to be cached: choose more videos")
         return
     _print_large("drawn from the map", dataset, args)
     holes = folder / "holes.f32"
     with holes.open("wb") as file:
         file.truncate(len(dataset.clips.rows) * args.width * 4)
     rows = np.memmap(holes, np.float32, mode="c", shape=(len(dataset.clips.rows), args.width))
-    dataset.clips = dataset.static = PackedTable(rows, dataset.clips.start, dataset.clips.num_clips, holes)
+    dataset.clips = dataset.static = ClipTable(rows, dataset.clips.start, dataset.clips.num_clips, holes)
     _print_large(f"width {args.width}, of holes", dataset, args)
 
 
 def _print_large(what: str, dataset: FeatureDataset, args: argparse.Namespace) -> None:
-    stream = Stream(dataset, batch_size=args.batch_size)
-    for name, first in (("first pass", 0), ("second pass", len(stream))):
+    loader = BatchLoader(dataset, batch_size=args.batch_size)
+    for name, first in (("first pass", 0), ("second pass", len(loader))):
         with _Peak() as memory:
-            rate = _rate(stream.steps(first, len(stream)))
+            rate = _rate(loader.steps(first, len(loader)))
         print(f"{what + ', ' + name:36} {rate:9.0f} samples/s, at most {memory.gigabytes:.2f} GB of memory")
 
 

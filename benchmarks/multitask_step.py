@@ -39,7 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from splavu.anonymizers import build_anonymizer
 from splavu.data.clips import ClipBatch, FeatureDataset
-from splavu.data.loader import Stream
+from splavu.data.loader import BatchLoader
 from splavu.reports.tables import table
 from splavu.runtime import cli
 from splavu.runtime.distributed import Processes
@@ -361,7 +361,7 @@ def _operations(run: Callable[[], object]) -> int:
 def epoch(args: argparse.Namespace, study: Study, device: torch.device) -> None:
     """Print the time of an epoch from stores on disk, and on a GPU how much of it the device computes."""
     dataset = study.dataset()
-    ours = Ours(Stream(dataset, batch_size=args.batch, device=device), study, args.layers, device)
+    ours = Ours(BatchLoader(dataset, batch_size=args.batch, device=device), study, args.layers, device)
     plain = Plain(ours, device)
     loader = DataLoader(
         PlainDataset(study),

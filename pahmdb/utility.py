@@ -19,7 +19,7 @@ import torch
 from pahmdb.dl_pahmdb import PaHmdb51, film
 from splavu import metrics
 from splavu.attacks.campaign import Attack, draws, resampled_leakage
-from splavu.data.datasets import EvenClips, FeatureDataset, RandomClip, Stream
+from splavu.data.datasets import BatchLoader, EvenClips, FeatureDataset, RandomClip
 from splavu.metrics import tradeoff
 from splavu.runtime import environment
 from splavu.runtime.distributed import Processes
@@ -61,8 +61,10 @@ def head_hits(
 
     task = ActionRecognition(
         Learner("ft_ar", head, optimizer),
-        Stream(videos(data.others, RandomClip()), batch_size=recipe.batch_size, seed=recipe.seed, device=device),
-        Stream(videos(list(data.annotated), EvenClips(recipe.num_modes)), batch_size=512, shuffle=False, device=device),
+        BatchLoader(videos(data.others, RandomClip()), batch_size=recipe.batch_size, seed=recipe.seed, device=device),
+        BatchLoader(
+            videos(list(data.annotated), EvenClips(recipe.num_modes)), batch_size=512, shuffle=False, device=device
+        ),
         device,
         checkpoint_key="ft_model_state_dict",
     )

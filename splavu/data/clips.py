@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from splavu.data.packed import open_table
+from splavu.data.feature_cache import open_table
 from splavu.errors import UserError
 from splavu.runtime.environment import derived_seed
 from splavu.stores import FeatureReader
@@ -102,7 +102,7 @@ class FeatureDataset(Dataset):
         draw: Which clips of a video.
         static: Static-clip features, [P, D] a video with P >= 2.
         seed: Seed of the draws.
-        cache: Where large stores are packed (`splavu.data.packed`); None takes `.packed/` beside them.
+        cache: Where large stores are cached (`splavu.data.feature_cache`); None takes `.packed/` beside them.
 
     Attributes:
         provenance: What the store says of its making.

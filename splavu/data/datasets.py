@@ -9,19 +9,19 @@ from typing import Any
 
 from splavu.data.clips import ClipBatch, EvenClips, FeatureDataset, RandomClip, uniform
 from splavu.data.encoders import encoder_spec
-from splavu.data.loader import Stream
+from splavu.data.loader import BatchLoader
 from splavu.data.private_labels import PrivateLabels, read_side_table
 from splavu.errors import UserError
 from splavu.stores import FeatureStore
 
 __all__ = [
+    "BatchLoader",
     "ClipBatch",
     "DatasetSpec",
     "EvenClips",
     "FeatureDataset",
     "Layout",
     "RandomClip",
-    "Stream",
     "matched",
     "open_split",
     "uniform",

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from splavu.data.clips import ClipBatch, Draws, FeatureDataset
-from splavu.data.packed import IN_MEMORY_BYTES
+from splavu.data.feature_cache import IN_MEMORY_BYTES
 from splavu.runtime.environment import derived_seed
 
 GPU_SHARE = 0.5
@@ -29,7 +29,7 @@ STEPS_AHEAD = 3
 """Batches that are gathered before they are asked for, where the rows aren't on the device."""
 
 
-class Stream:
+class BatchLoader:
     """Batches of a data set in a new order each pass.
 
     Args:

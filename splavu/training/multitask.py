@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from splavu.data.datasets import ClipBatch, Stream
+from splavu.data.datasets import BatchLoader, ClipBatch
 from splavu.runtime.checkpoints import load_into, state_of
 from splavu.runtime.distributed import SINGLE, Processes
 from splavu.training.critics import Critic
@@ -62,9 +62,9 @@ class MultitaskTrainer(Trainer):
         self,
         anonymizer: Learner,
         tasks: Sequence[tuple[Task, float]],
-        clips: Stream | None,
+        clips: BatchLoader | None,
         *,
-        validation: Stream | None = None,
+        validation: BatchLoader | None = None,
         consistency_weight: float,
         privacy_weight: float,
         temperature: float = 0.1,

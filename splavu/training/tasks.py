@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splavu.anonymizers import Anonymizer
-from splavu.data.datasets import ClipBatch, Stream
+from splavu.data.datasets import BatchLoader, ClipBatch
 from splavu.metrics import cmap, top1
 from splavu.training.learners import Learner
 from splavu.training.objectives import reverse_gradient
@@ -77,8 +77,8 @@ class ActionRecognition:
     """
 
     learner: Learner
-    source: Stream
-    validation: Stream
+    source: BatchLoader
+    validation: BatchLoader
     """In file order, `EvenClips`."""
     device: torch.device
     name: str = "ar"
@@ -111,9 +111,9 @@ class AttributeRecognition:
     """
 
     learner: Learner
-    source: Stream
+    source: BatchLoader
     """Labels are attributes, [B, A]."""
-    validation: Stream
+    validation: BatchLoader
     """In file order, `EvenClips`."""
     device: torch.device
     name: str = "fb"

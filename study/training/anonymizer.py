@@ -31,7 +31,7 @@ from torch import nn
 import config
 from splavu.anonymizers import Anonymizer, Chain, recipe
 from splavu.anonymizers.loading import weights_hash
-from splavu.data.datasets import EvenClips, FeatureDataset, Stream
+from splavu.data.datasets import BatchLoader, EvenClips, FeatureDataset
 from splavu.errors import UserError
 from splavu.runtime import checkpoints, environment, params, run_folder
 from splavu.runtime.distributed import SINGLE, Processes
@@ -137,14 +137,14 @@ def _learner(p: AnonymizerParams, name: str, network: nn.Module, learning_rate: 
     return Learner(name, network, optimizer, clip_norm=p.clip_norm, average=moving_average(network, p.ema_decay))
 
 
-def _clips(p: AnonymizerParams, processes: Processes) -> tuple[Stream, Stream]:
+def _clips(p: AnonymizerParams, processes: Processes) -> tuple[BatchLoader, BatchLoader]:
     """Clips of the training and the validation split, with what the terms that have a weight need of them."""
     reads_classes = bool(p.ft_ar_loss_weight or p.compares_within_classes)
     needs_classes = p.compares_within_classes or any(part not in recipe.TRAINED for part in p.parts)
     if needs_classes and dataset_spec(p.ar_dataset, data_root=p.data_root).multi_label:
         raise UserError("ar_dataset", f"labels of '{p.ar_dataset}' are no actions", "name a data set of actions")
     shown = shown_actions(p)
-    source = Stream(
+    source = BatchLoader(
         open_dataset(
             p.ar_dataset,
             "train",
@@ -160,7 +160,7 @@ def _clips(p: AnonymizerParams, processes: Processes) -> tuple[Stream, Stream]:
         device=processes.device,
         share=processes.share,
     )
-    validation = Stream(
+    validation = BatchLoader(
         open_dataset(
             p.ar_dataset,
             p.val_split,
@@ -233,11 +233,11 @@ def _attribute_adversary(p: AnonymizerParams, processes: Processes) -> Task:
     def clips(split: str, **draw: Any) -> FeatureDataset:
         return open_dataset(spec.name, split, encoder=p.ft_arch, data_root=p.data_root, seed=p.seed, **draw)
 
-    source = Stream(
+    source = BatchLoader(
         clips("train"), batch_size=p.batch_size_ar, seed=p.seed, device=device, share=processes.share
     )  # fmt: skip
     held_out = clips(p.val_split, draw=EvenClips(p.num_modes))
-    validation = Stream(held_out, batch_size=p.v_batch_size, shuffle=False, device=device)
+    validation = BatchLoader(held_out, batch_size=p.v_batch_size, shuffle=False, device=device)
     return AdversarialAttributes(_learner(p, "fb", head, p.learning_rate_fb), source, validation, device)
 
 

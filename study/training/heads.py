@@ -15,7 +15,7 @@ import torch
 import config
 from splavu.anonymizers import IdentityAnonymizer
 from splavu.anonymizers.loading import load_anonymizer, weights_hash
-from splavu.data.datasets import EvenClips, Stream
+from splavu.data.datasets import BatchLoader, EvenClips
 from splavu.errors import UserError
 from splavu.runtime import environment, run_folder
 from splavu.runtime.distributed import Processes
@@ -102,11 +102,11 @@ def build(p: HeadParams, device: torch.device) -> tuple[ProbeTrainer, HeadTask]:
         average=moving_average(head, p.ema_decay),
     )
     clips = open_dataset(p.dataset, "train", encoder=p.ft_arch, data_root=p.data_root, seed=p.seed)
-    source = Stream(clips, batch_size=p.batch_size, seed=p.seed, device=device)
+    source = BatchLoader(clips, batch_size=p.batch_size, seed=p.seed, device=device)
 
     def task(split: str) -> HeadTask:
         videos = open_dataset(p.dataset, split, encoder=p.ft_arch, data_root=p.data_root, draw=EvenClips(p.num_modes))
-        held_out = Stream(videos, batch_size=p.v_batch_size, shuffle=False, device=device)
+        held_out = BatchLoader(videos, batch_size=p.v_batch_size, shuffle=False, device=device)
         return kind(learner, source, held_out, device, checkpoint_key=checkpoint_key)
 
     served, test = Served(anonymizer.to(device), p.serving), task(p.test_split)

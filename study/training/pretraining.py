@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch.nn.functional as F
 
-from splavu.data.datasets import EvenClips, Stream
+from splavu.data.datasets import BatchLoader, EvenClips
 from splavu.runtime import environment
 from splavu.runtime.distributed import SINGLE, Processes
 from splavu.training.engine import EngineParams
@@ -67,8 +67,8 @@ def build(p: PretrainParams, processes: Processes = SINGLE) -> MultitaskTrainer:
     return MultitaskTrainer(
         Learner("fa", anonymizer, optimizer, clip_norm=p.clip_norm, average=moving_average(anonymizer, p.ema_decay)),
         [],
-        Stream(clips, batch_size=p.batch_size, seed=p.seed, device=device, share=processes.share),
-        validation=Stream(validation, batch_size=p.v_batch_size, shuffle=False, device=device),
+        BatchLoader(clips, batch_size=p.batch_size, seed=p.seed, device=device, share=processes.share),
+        validation=BatchLoader(validation, batch_size=p.v_batch_size, shuffle=False, device=device),
         consistency_weight=1.0,
         privacy_weight=0.0,
         processes=processes,

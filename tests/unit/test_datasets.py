@@ -8,8 +8,8 @@ from conftest import WIDTH
 from torch.utils.data import DataLoader
 
 from feature_dl import HMDBFeaturesDataset
-from splavu.data import packed
-from splavu.data.datasets import EvenClips, FeatureDataset, RandomClip, Stream, matched, uniform
+from splavu.data import feature_cache
+from splavu.data.datasets import BatchLoader, EvenClips, FeatureDataset, RandomClip, matched, uniform
 from splavu.data.labels import VISPR_ATTRIBUTES
 from splavu.errors import UserError
 from splavu.stores import FeatureStore, StoreWriter
@@ -81,19 +81,19 @@ def test_items_are_what_the_reference_gave(store):
 def test_memory_and_packed_file_give_the_same(store, monkeypatch):
     indices = [4, 0, 3]
     expected = [drawn(FeatureDataset(store, store.keys(), draw=draw), indices) for draw in (RandomClip(), EvenClips(3))]
-    monkeypatch.setattr(packed, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(feature_cache, "IN_MEMORY_BYTES", 0)
     found = [drawn(FeatureDataset(store, store.keys(), draw=draw), indices) for draw in (RandomClip(), EvenClips(3))]
     for a, b in zip(expected, found, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_stream_sees_every_video_once_an_epoch(store):
-    stream = Stream(FeatureDataset(store, store.keys()), batch_size=2, seed=0)
-    orders = [[name for batch in stream.epoch(epoch) for name in batch.names] for epoch in range(6)]
+    loader = BatchLoader(FeatureDataset(store, store.keys()), batch_size=2, seed=0)
+    orders = [[name for batch in loader.epoch(epoch) for name in batch.names] for epoch in range(6)]
     assert all(sorted(order) == store.keys() for order in orders)
     assert len({tuple(order) for order in orders}) > 1
-    assert [name for batch in stream.epoch(2) for name in batch.names] == orders[2]
-    in_file_order = Stream(FeatureDataset(store, store.keys()), batch_size=2, shuffle=False)
+    assert [name for batch in loader.epoch(2) for name in batch.names] == orders[2]
+    in_file_order = BatchLoader(FeatureDataset(store, store.keys()), batch_size=2, shuffle=False)
     assert [batch.names for batch in in_file_order.epoch(9)] == [("v0", "v1"), ("v2", "v3"), ("v4",)]
 
 

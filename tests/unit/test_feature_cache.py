@@ -1,4 +1,4 @@
-"""Packed files: the rows of the store, made once, never read half, and made anew when the store is another."""
+"""The feature cache: the rows of the store, built once, never read half, and built again when the store is another."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ import h5py
 import numpy as np
 import pytest
 from conftest import REPOSITORY
+from refusals import refused
 
-from splavu.data import packed as packed_module
-from splavu.data import packing
-from splavu.data.packed import open_table, packed
-from splavu.data.packing import read_packed
-from splavu.errors import UserError
+from splavu.data import feature_cache
+from splavu.data.feature_cache import cached_table, open_table, read_cache
 from splavu.stores import FeatureStore
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -48,8 +46,13 @@ def assert_holds(table, features, keys):
     assert len(table.num_clips) == len(keys)
 
 
-def packed_files(folder):
+def cache_files(folder):
     return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix not in (".h5", ".lock"))
+
+
+def both(table):
+    """The names of a cache's two files."""
+    return [table.path.name, table.path.with_suffix(".npz").name]
 
 
 def run(script, *args, **options):
@@ -63,36 +66,36 @@ def run(script, *args, **options):
 def test_holds_the_rows_of_the_store_in_any_order(tmp_path):
     features = written(tmp_path / "s.h5")
     store = FeatureStore(tmp_path / "s.h5")
-    assert_holds(packed(store), features, sorted(features))
+    assert_holds(cached_table(store), features, sorted(features))
     some = ["walk/v3", "ünïcode image", "walk/v0"]
-    table = packed(store, some)
+    table = cached_table(store, some)
     assert_holds(table, features, some)
     assert (table.feature_dim, table.num_bytes) == (8, sum(value.nbytes for value in features.values()))
     whole = np.load(table.path, mmap_mode="r")
     np.testing.assert_array_equal(whole, np.concatenate([features[key] for key in sorted(features)]))
-    with pytest.raises(UserError, match="no features under 'nobody'"):
-        packed(store, ["walk/v1", "nobody"])
+    with refused("s.h5"):
+        cached_table(store, ["walk/v1", "nobody"])
 
 
 def test_is_made_once(tmp_path, monkeypatch):
     features = written(tmp_path / "s.h5")
-    first = packed(FeatureStore(tmp_path / "s.h5"))
-    monkeypatch.setattr(FeatureStore, "verified", None)  # whoever reads the store now fails
-    second = packed(FeatureStore(tmp_path / "s.h5"))
+    first = cached_table(FeatureStore(tmp_path / "s.h5"))
+    monkeypatch.setattr(FeatureStore, "verified", None)  # reading the store again fails
+    second = cached_table(FeatureStore(tmp_path / "s.h5"))
     assert first.path == second.path
     assert_holds(second, features, sorted(features))
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"weights": "others"}, {"num_videos": 7}])
-def test_another_store_of_the_same_name_is_packed_anew(tmp_path, change):
+def test_another_store_of_the_same_name_is_cached_again(tmp_path, change):
     path = tmp_path / "s.h5"
     before = written(path)
-    old = packed(FeatureStore(path))
+    old = cached_table(FeatureStore(path))
     after = written(path, **change)
-    new = packed(FeatureStore(path))
+    new = cached_table(FeatureStore(path))
     assert_holds(new, after, sorted(after))
-    assert_holds(old, before, sorted(before)), "who has the old one mapped keeps it"
-    assert packed_files(tmp_path) == [new.path.name]
+    assert_holds(old, before, sorted(before)), "existing memory maps remain valid"
+    assert cache_files(tmp_path) == both(new)
 
 
 def test_a_store_replaced_while_it_is_open_is_not_taken_for_the_new_one(tmp_path):
@@ -100,27 +103,30 @@ def test_a_store_replaced_while_it_is_open_is_not_taken_for_the_new_one(tmp_path
     before = written(path)
     old = FeatureStore(path)
     after = written(path, seed=1)
-    assert_holds(packed(old), before, sorted(before))
-    assert_holds(packed(FeatureStore(path)), after, sorted(after))
+    assert_holds(cached_table(old), before, sorted(before))
+    assert_holds(cached_table(FeatureStore(path)), after, sorted(after))
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "longer", "header", "index"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "longer", "header", "index", "index cut"])
 def test_a_damaged_file_is_made_again(tmp_path, damage):
     features = written(tmp_path / "s.h5")
-    path = packed(FeatureStore(tmp_path / "s.h5")).path
-    content = bytearray(path.read_bytes())
+    path = cached_table(FeatureStore(tmp_path / "s.h5")).path
+    damaged = path.with_suffix(".npz") if damage.startswith("index") else path
+    content = bytearray(damaged.read_bytes())
     if damage == "header":
         content[12:30] = bytes(18)
     if damage == "index":
         content[-120:-20] = bytes(100)
-    path.write_bytes({"cut": content[:-100], "empty": b"", "longer": content + b"more"}.get(damage, content))
-    assert read_packed(path) is None
-    assert_holds(packed(FeatureStore(tmp_path / "s.h5")), features, sorted(features))
+    cut = content[:-100]
+    changed = {"cut": cut, "index cut": cut, "empty": b"", "longer": content + b"more"}
+    damaged.write_bytes(changed.get(damage, content))
+    assert read_cache(path) is None
+    assert_holds(cached_table(FeatureStore(tmp_path / "s.h5")), features, sorted(features))
 
 
 SLOW = """
     import logging, sys, time
-    from splavu.packed import packed
+    from splavu.data.feature_cache import cached_table
     from splavu.stores import FeatureStore
     logging.basicConfig(level=logging.INFO)
     at_once, wait = FeatureStore.verified, float(sys.argv[2])
@@ -130,7 +136,7 @@ SLOW = """
     FeatureStore.verified = verified
     store = FeatureStore(sys.argv[1])
     print("ready", flush=True)
-    print(float(packed(store).rows.sum()), flush=True)
+    print(float(cached_table(store).rows.sum()), flush=True)
 """
 
 
@@ -143,12 +149,12 @@ def test_killed_builds_leave_nothing_that_could_be_read(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
-        assert not [name for name in packed_files(tmp_path) if name.endswith(".rows")]
-    torn = packed_files(tmp_path)
+        assert not [name for name in cache_files(tmp_path) if name.endswith((".npy", ".npz"))]
+    torn = cache_files(tmp_path)
     assert torn, "at least one was killed while it wrote"
-    table = packed(FeatureStore(tmp_path / "s.h5"))
+    table = cached_table(FeatureStore(tmp_path / "s.h5"))
     assert_holds(table, features, sorted(features))
-    assert packed_files(tmp_path) == [table.path.name]
+    assert cache_files(tmp_path) == both(table)
 
 
 def test_of_processes_that_want_it_at_once_one_makes_it(tmp_path):
@@ -157,8 +163,8 @@ def test_of_processes_that_want_it_at_once_one_makes_it(tmp_path):
     outputs = [process.communicate(timeout=60) for process in some]
     expected = float(np.concatenate([features[key] for key in sorted(features)]).sum())
     assert [float(out.split()[1]) for out, _ in outputs] == [pytest.approx(expected, rel=1e-5)] * 3
-    assert sum(err.count("packed once") for _, err in outputs) == 1
-    assert len(packed_files(tmp_path)) == 1
+    assert sum(err.count("cached once") for _, err in outputs) == 1
+    assert len(cache_files(tmp_path)) == 2
 
 
 def test_where_the_folder_cannot_be_written_it_lies_elsewhere(tmp_path, monkeypatch, caplog):
@@ -167,23 +173,23 @@ def test_where_the_folder_cannot_be_written_it_lies_elsewhere(tmp_path, monkeypa
     for name in ("one", "two"):  # two stores of one name
         (tmp_path / name).mkdir()
         features = written(tmp_path / name / "s.h5", seed=len(name + name))
-        (tmp_path / name / packing.FOLDER).write_text("a file in the way, which stops root too")
+        (tmp_path / name / feature_cache.FOLDER).write_text("a file in the way, which stops root too")
         with caplog.at_level(logging.WARNING):
-            table = packed(FeatureStore(tmp_path / name / "s.h5"))
+            table = cached_table(FeatureStore(tmp_path / name / "s.h5"))
         assert_holds(table, features, sorted(features))
         assert tmp_path / "tmp" in table.path.parents
-        assert packed(FeatureStore(tmp_path / name / "s.h5")).path == table.path
-    assert len(packed_files(tmp_path / "tmp")) == 2
+        assert cached_table(FeatureStore(tmp_path / name / "s.h5")).path == table.path
+    assert len(cache_files(tmp_path / "tmp")) == 4
     assert len([record for record in caplog.records if "can't be written" in record.message]) == 2
-    chosen = packed(FeatureStore(tmp_path / "one/s.h5"), cache=tmp_path / "cache").path
+    chosen = cached_table(FeatureStore(tmp_path / "one/s.h5"), cache=tmp_path / "cache").path
     assert tmp_path / "cache" in chosen.parents
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions")
-def test_is_not_open_to_more_people_than_the_store(tmp_path):
+def test_is_not_open_to_more_users_than_the_store(tmp_path):
     written(tmp_path / "s.h5")
     (tmp_path / "s.h5").chmod(0o440)
-    assert packed(FeatureStore(tmp_path / "s.h5")).path.stat().st_mode & 0o777 == 0o640
+    assert cached_table(FeatureStore(tmp_path / "s.h5")).path.stat().st_mode & 0o777 == 0o640
 
 
 @LINUX
@@ -191,41 +197,40 @@ def test_on_a_full_disk_it_is_read_into_memory(tmp_path):
     features = written(tmp_path / "s.h5", num_videos=40)
     script = """
         import logging, resource, sys
-        from splavu.packed import packed
+        from splavu.data.feature_cache import cached_table
         from splavu.stores import FeatureStore
         logging.basicConfig()
         store = FeatureStore(sys.argv[1])
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # as a disk that is full after 2,000 bytes
-        table = packed(store)
+        table = cached_table(store)
         print(table.path, len(table.rows))
     """
     process = run(script, tmp_path / "s.h5", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, err = process.communicate(timeout=60)
     assert out.split() == ["None", str(sum(map(len, features.values())))]
-    assert err.count("no space to pack it") == 1
-    assert packed_files(tmp_path) == []
+    assert err.count("no space to cache it") == 1
+    assert cache_files(tmp_path) == []
 
 
 def test_without_disk_and_memory_it_says_what_it_needs(tmp_path, monkeypatch):
     written(tmp_path / "s.h5")
-    usage = packing.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(packing.shutil, "disk_usage", lambda folder: usage._replace(free=10))
-    monkeypatch.setattr(packed_module, "_free_memory", lambda: 100)
-    with pytest.raises(UserError, match=r"s\.h5: no space to pack it, 0\.00 GiB are needed, and the memory is too"):
-        packed(FeatureStore(tmp_path / "s.h5"))
-    assert packed_files(tmp_path) == []
+    usage = feature_cache.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda folder: usage._replace(free=10))
+    monkeypatch.setattr(feature_cache, "_free_memory", lambda: 100)
+    with refused("s.h5"):
+        cached_table(FeatureStore(tmp_path / "s.h5"))
+    assert cache_files(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    ("value", "problem"), [(np.full((2, 8), np.inf, np.float32), "not finite"), (np.ones((2, 8)), "float64")]
-)
-def test_a_faulty_feature_is_named_and_nothing_is_kept(tmp_path, value, problem):
+@pytest.mark.parametrize("value", [np.full((2, 8), np.inf, np.float32), np.ones((2, 8))], ids=["not finite", "float64"])
+def test_a_faulty_feature_is_named_and_nothing_is_kept(tmp_path, value):
     written(tmp_path / "s.h5")
     with h5py.File(tmp_path / "s.h5", "a") as file:
         file["the bad one"] = value
-    with pytest.raises(UserError, match=f"the bad one.*{problem}"):
-        packed(FeatureStore(tmp_path / "s.h5"))
-    assert packed_files(tmp_path) == []
+    with refused("s.h5") as caught:
+        cached_table(FeatureStore(tmp_path / "s.h5"))
+    assert "the bad one" in str(caught.value)
+    assert cache_files(tmp_path) == []
 
 
 def test_a_store_that_changes_meanwhile_is_refused(tmp_path, monkeypatch):
@@ -237,9 +242,9 @@ def test_a_store_that_changes_meanwhile_is_refused(tmp_path, monkeypatch):
         return at_once(store, key)
 
     monkeypatch.setattr(FeatureStore, "verified", touching)
-    with pytest.raises(UserError, match="changes while it is read"):
-        packed(FeatureStore(tmp_path / "s.h5"))
-    assert packed_files(tmp_path) == []
+    with refused("s.h5"):
+        cached_table(FeatureStore(tmp_path / "s.h5"))
+    assert cache_files(tmp_path) == []
 
 
 def test_what_is_small_is_read_into_memory_however_it_is_compressed(tmp_path, monkeypatch):
@@ -251,25 +256,25 @@ def test_what_is_small_is_read_into_memory_however_it_is_compressed(tmp_path, mo
     with h5py.File(tmp_path / "zeros.h5", "w") as file:
         file.create_dataset("a", data=np.zeros((5000, 8), np.float32), compression="gzip")
     zeros = FeatureStore(tmp_path / "zeros.h5")
-    monkeypatch.setattr(packed_module, "IN_MEMORY_BYTES", 20_000)
+    monkeypatch.setattr(feature_cache, "IN_MEMORY_BYTES", 20_000)
     assert zeros.path.stat().st_size < 20_000
     assert open_table(zeros, ["a"]).path is not None
 
 
 def test_a_mapped_table_travels_by_its_path(tmp_path):
     features = written(tmp_path / "s.h5", num_videos=300)
-    table = packed(FeatureStore(tmp_path / "s.h5"))
+    table = cached_table(FeatureStore(tmp_path / "s.h5"))
     sent = pickle.dumps(table)
     assert len(sent) < table.num_bytes / 4
     assert_holds(pickle.loads(sent), features, sorted(features))
     table.path.unlink()
-    with pytest.raises(UserError, match="gone or damaged"):
+    with refused(table.path):
         pickle.loads(sent)
 
 
 @LINUX
 def test_memory_stays_bounded_however_large_the_store(tmp_path):
-    """49 MB are packed, mapped and drawn in a process that holds a few of them."""
+    """49 MB are cached, mapped and drawn in a process that holds a few of them."""
     with h5py.File(tmp_path / "s.h5", "w") as file:
         file.attrs["encoder"] = "demo"
         for video in range(60):
@@ -277,17 +282,17 @@ def test_memory_stays_bounded_however_large_the_store(tmp_path):
     script = """
         import sys
         from pathlib import Path
-        from splavu import packed
-        from splavu.datasets import FeatureDataset, Stream
+        from splavu.data import feature_cache
+        from splavu.data.datasets import FeatureDataset, BatchLoader
         from splavu.stores import FeatureStore
         def held():
             status = Path("/proc/self/status").read_text().splitlines()
             return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) / 1024
-        packed.IN_MEMORY_BYTES = 2**20
+        feature_cache.IN_MEMORY_BYTES = 2**20
         store = FeatureStore(sys.argv[1])
         before = held()
         dataset = FeatureDataset(store, store.keys(), static=store)
-        for batch in Stream(dataset, batch_size=10).steps(0, 300):
+        for batch in BatchLoader(dataset, batch_size=10).steps(0, 300):
             assert batch.clips[0, 0] == int(batch.names[0][1:])
         print(held() - before)
     """

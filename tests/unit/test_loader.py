@@ -1,4 +1,4 @@
-"""Streams: what a slow loop would draw, whoever asks for it, in whichever pieces."""
+"""Batches: what a slow loop would draw, whoever asks for it, in whichever pieces."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from splavu.data import loader, packed
-from splavu.data.datasets import EvenClips, FeatureDataset, Stream
+from splavu.data import feature_cache
+from splavu.data import loader as loading
+from splavu.data.datasets import BatchLoader, EvenClips, FeatureDataset
 from splavu.runtime.environment import derived_seed
 from splavu.stores import FeatureStore, StoreWriter
 
@@ -29,7 +30,7 @@ def store(tmp_path):
 @pytest.fixture(params=["in memory", "mapped"])
 def dataset(store, request, monkeypatch):
     if request.param == "mapped":
-        monkeypatch.setattr(packed, "IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr(feature_cache, "IN_MEMORY_BYTES", 0)
     return made(store)
 
 
@@ -57,7 +58,7 @@ def splitmix(seed, counter):
 def test_a_pass_is_what_a_loop_over_its_videos_draws(dataset, store):
     keys = store.keys()
     order = np.random.default_rng(derived_seed(1, 6, 0)).permutation(NUM_VIDEOS)
-    batches = list(Stream(dataset, batch_size=5, seed=1).epoch(6))
+    batches = list(BatchLoader(dataset, batch_size=5, seed=1).epoch(6))
     assert [len(batch) for batch in batches] == [5, 5, 3]
     assert [batch.num_total for batch in batches] == [5, 5, 3]
     at = 0
@@ -81,7 +82,7 @@ def test_a_pass_is_what_a_loop_over_its_videos_draws(dataset, store):
 
 def test_it_is_what_the_data_set_itself_draws(dataset):
     dataset.set_epoch(4)
-    for batch in Stream(dataset, batch_size=5).epoch(4):
+    for batch in BatchLoader(dataset, batch_size=5).epoch(4):
         assert_same(batch, dataset.batch(batch.videos))
         clip, label, name, pair = dataset[int(batch.videos[0])]
         assert torch.equal(clip, batch.clips[0])
@@ -91,26 +92,26 @@ def test_it_is_what_the_data_set_itself_draws(dataset):
 
 
 def test_a_position_gives_the_same_batch_however_it_is_reached(dataset):
-    stream = Stream(dataset, batch_size=5, seed=1)
-    whole = list(stream.steps(0, 20))
+    loader = BatchLoader(dataset, batch_size=5, seed=1)
+    whole = list(loader.steps(0, 20))
     assert len(whole) == 20
     pieces = [
-        batch for first, count in ((0, 2), (2, 0), (2, 5), (7, 1), (8, 12)) for batch in stream.steps(first, count)
+        batch for first, count in ((0, 2), (2, 0), (2, 5), (7, 1), (8, 12)) for batch in loader.steps(first, count)
     ]
-    again = [batch for epoch in range(7) for batch in Stream(dataset, batch_size=5, seed=1).epoch(epoch)]
+    again = [batch for epoch in range(7) for batch in BatchLoader(dataset, batch_size=5, seed=1).epoch(epoch)]
     for one, piece, pass_ in zip(whole, pieces, again[:20], strict=True):
         assert_same(one, piece)
         assert_same(one, pass_)
     for start in range(0, 18, 3):  # each pass has all of them, in an order of its own
         assert sorted(name for batch in whole[start : start + 3] for name in batch.names) == dataset.keys
     assert len({batch.names for batch in whole}) == 20
-    assert stream.dataset.epoch == 0, "reading changes nothing"
+    assert loader.dataset.epoch == 0, "reading changes nothing"
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
 def test_shares_make_up_the_global_batch(dataset, world):
-    whole = list(Stream(dataset, batch_size=5, seed=1).steps(1, 5))
-    shares = [Stream(dataset, batch_size=5, seed=1, share=(rank, world)).steps(1, 5) for rank in range(world)]
+    whole = list(BatchLoader(dataset, batch_size=5, seed=1).steps(1, 5))
+    shares = [BatchLoader(dataset, batch_size=5, seed=1, share=(rank, world)).steps(1, 5) for rank in range(world)]
     for batch, *parts in zip(whole, *shares, strict=True):
         assert {part.num_total for part in parts} == {batch.num_total}
         sizes = [len(part) for part in parts]
@@ -123,7 +124,7 @@ def test_shares_make_up_the_global_batch(dataset, world):
 
 def test_even_clips_without_labels_in_file_order(store):
     dataset = FeatureDataset(store, store.keys(), draw=EvenClips(3))
-    batches = list(Stream(dataset, batch_size=4, shuffle=False).epoch(9))
+    batches = list(BatchLoader(dataset, batch_size=4, shuffle=False).epoch(9))
     assert [name for batch in batches for name in batch.names] == store.keys()
     assert batches[0].clips.shape == (4, 3, 4)
     assert batches[0].labels is None
@@ -132,9 +133,9 @@ def test_even_clips_without_labels_in_file_order(store):
 
 
 def test_what_is_read_ahead_ends_with_its_reader(store, monkeypatch):
-    monkeypatch.setattr(packed, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(feature_cache, "IN_MEMORY_BYTES", 0)
     before = threading.active_count()
-    reader = Stream(made(store), batch_size=2).steps(0, 10**6)
+    reader = BatchLoader(made(store), batch_size=2).steps(0, 10**6)
     next(reader)
     assert threading.active_count() == before + 1
     reader.close()
@@ -142,7 +143,7 @@ def test_what_is_read_ahead_ends_with_its_reader(store, monkeypatch):
     dataset = made(store)
     monkeypatch.setattr(dataset, "drawn", lambda videos, epoch: 1 // 0)
     with pytest.raises(ZeroDivisionError):
-        next(Stream(dataset, batch_size=2).epoch(0))
+        next(BatchLoader(dataset, batch_size=2).epoch(0))
     assert threading.active_count() == before
 
 
@@ -151,18 +152,18 @@ def test_gathers_agree():
     for table in (rng.normal(size=(9, 4)).astype(np.float32), rng.integers(0, 9, 9)):
         for rows in (rng.integers(0, 9, 5), rng.integers(0, 9, (5, 3)), np.zeros(0, dtype=np.int64)):
             expected = torch.from_numpy(table[rows])
-            assert torch.equal(loader._gather_on_host(table, rows), expected)
-            assert torch.equal(loader._gather_on_device(torch.from_numpy(table), torch.from_numpy(rows)), expected)
+            assert torch.equal(loading._gather_on_host(table, rows), expected)
+            assert torch.equal(loading._gather_on_device(torch.from_numpy(table), torch.from_numpy(rows)), expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_gpu_gets_the_same_from_its_memory_and_from_the_host(dataset, monkeypatch, share):
-    monkeypatch.setattr(loader, "GPU_SHARE", share)
+    monkeypatch.setattr(loading, "GPU_SHARE", share)
     device = torch.device("cuda")
     for one, other in zip(
-        Stream(dataset, batch_size=5).steps(0, 50),
-        Stream(dataset, batch_size=5, device=device).steps(0, 50),
+        BatchLoader(dataset, batch_size=5).steps(0, 50),
+        BatchLoader(dataset, batch_size=5, device=device).steps(0, 50),
         strict=True,
     ):
         assert other.clips.device.type == other.static_pairs.device.type == other.labels.device.type == "cuda"
