@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from splavu.anonymizers import AffineAnonymizer, Anonymizer, Chain, IdentityAnonymizer, Quantizer, closed_form
-from splavu.anonymizers.closed_form.codes import shared_out
+from splavu.anonymizers.closed_form.codes import evenly_split_bits
 from splavu.anonymizers.recipe import Examples
 from splavu.attacks.rows import AttackData, hold_out
 from splavu.audit.run import served_alone
@@ -30,8 +30,8 @@ Fit = Callable[[Examples], Anonymizer]
 
 def _quantizer(bits: int) -> Fit:
     def fit(shown: Examples) -> Anonymizer:
-        made = closed_form.discriminant_codes(shown.features, shown.classes, shared_out(bits))
-        return Quantizer.of(made.center, made.inward, made.outward, made.codebooks)
+        made = closed_form.discriminant_codes(shown.features, shown.classes, evenly_split_bits(bits))
+        return Quantizer.of(made.mean, made.encode, made.decode, made.codebooks)
 
     return fit
 
@@ -39,7 +39,7 @@ def _quantizer(bits: int) -> Fit:
 def _eraser(rank: int) -> Fit:
     def fit(shown: Examples) -> Anonymizer:
         made = closed_form.static_eraser(shown.features, shown.static, classes=shown.classes, rank=rank)
-        return AffineAnonymizer.of(made.center, made.inward, made.outward, method="eraser")
+        return AffineAnonymizer.of(made.mean, made.encode, made.decode, method="eraser")
 
     return fit
 
@@ -48,8 +48,8 @@ def _eraser_and_codes(rank: int, bits: int, dims: int) -> Fit:
     def fit(shown: Examples) -> Anonymizer:
         first = _eraser(rank)(shown).eval()
         left = shown.after(first)
-        made = closed_form.discriminant_codes(left.features, None, shared_out(bits), dims=dims)
-        codes = Quantizer.of(made.center, made.inward, made.outward, made.codebooks)
+        made = closed_form.discriminant_codes(left.features, None, evenly_split_bits(bits), dims=dims)
+        codes = Quantizer.of(made.mean, made.encode, made.decode, made.codebooks)
         return Chain(left.features.shape[1], stages=[first, codes])
 
     return fit

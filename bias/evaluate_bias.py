@@ -30,12 +30,12 @@ import config
 import feature_dl
 from bias.gender_gap import Seen, compare
 from bias.report import markdown
+from splavu.anonymizers.apply import Serving
 from splavu.anonymizers.loading import weights_hash
 from splavu.data.private_labels import GENDERS, Person
 from splavu.errors import UserError
 from splavu.runtime import checkpoints, cli, environment, params, run_folder
 from splavu.stores import FeatureStore
-from splavu.training.probes import Serving
 from study.models import JudgedFeatures, load_adapter
 from study.training.heads import HeadParams, train
 

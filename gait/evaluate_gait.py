@@ -27,15 +27,14 @@ import config
 from gait.recognition import recognise
 from gait.report import markdown
 from splavu.anonymizers import Anonymizer
+from splavu.anonymizers.apply import array_map
 from splavu.anonymizers.loading import weights_hash
 from splavu.attacks.release_protocol import finite
 from splavu.errors import UserError
 from splavu.runtime import cli, environment, params, run_folder
 from splavu.stores import FeatureStore
-from splavu.training.probes import Served
 from study.datasets.loading import dataset_spec
 from study.models import JudgedFeatures, feature_dim, load_adapter
-from study.privacy import in_batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +116,7 @@ def video_features(
     counts = np.array([len(of_video) for of_video in clips.values()])
     served = {"raw": rows}
     if anonymizer is not None:
-        served["anonymized"] = finite(in_batches(Served(anonymizer.to(device)), batch_size, device))(rows)
+        served["anonymized"] = finite(array_map(anonymizer, batch_size=batch_size, device=device))(rows)
     starts = np.cumsum(counts) - counts
     sums = {name: np.add.reduceat(found, starts, axis=0, dtype=np.float64) for name, found in served.items()}
     return {name: total / counts[:, None] for name, total in sums.items()}

@@ -25,6 +25,7 @@ from pahmdb.report import draw_curve, markdown
 from pahmdb.utility import HeadRecipe, Utility, head_hits, trade_off
 from splavu import metrics
 from splavu.anonymizers import Anonymizer, IdentityAnonymizer
+from splavu.anonymizers.apply import FrozenAnonymizer, Serving, array_map
 from splavu.anonymizers.loading import load_anonymizer, weights_hash
 from splavu.attackers import ATTACKERS
 from splavu.attacks.campaign import Attack, Campaign, judged
@@ -34,9 +35,7 @@ from splavu.attacks.rows import AttackData, Rows, json_values
 from splavu.errors import UserError, nearest
 from splavu.reports.plotting import check_drawing
 from splavu.runtime import cli, environment, params, run_folder
-from splavu.training.probes import Served, Serving
 from study.models import feature_dim
-from study.privacy import in_batches
 
 
 @dataclass(frozen=True)
@@ -153,8 +152,9 @@ def evaluate(
     """
     started, rows = time.perf_counter(), films.rows
     anonymizers = {"raw": IdentityAnonymizer(data.features.feature_dim), **points}
-    served = {name: Served(anonymizer.to(device), p.serving) for name, anonymizer in anonymizers.items()}
-    serve = {name: finite(in_batches(s, p.v_batch_size, device)) for name, s in served.items()}
+    served = {name: FrozenAnonymizer(anonymizer.to(device), p.serving) for name, anonymizer in anonymizers.items()}
+    options = {"serving": p.serving, "batch_size": p.v_batch_size, "device": device}
+    serve = {name: finite(array_map(anonymizer, **options)) for name, anonymizer in anonymizers.items()}
 
     fits = p.folds * (len(serve) + 1) + (len(serve) if vispr else 0)
     with tqdm(total=fits * len(p.seeds) * len(p.attackers), desc="attacks", unit="fit", dynamic_ncols=True) as progress:

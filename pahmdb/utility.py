@@ -18,6 +18,7 @@ import torch
 
 from pahmdb.dl_pahmdb import PaHmdb51, film
 from splavu import metrics
+from splavu.anonymizers.apply import FrozenAnonymizer
 from splavu.attacks.campaign import Attack, draws, resampled_leakage
 from splavu.data.datasets import BatchLoader, EvenClips, FeatureDataset, RandomClip
 from splavu.metrics import tradeoff
@@ -28,7 +29,7 @@ from splavu.training import loop
 from splavu.training.heads import LinearHead
 from splavu.training.learners import Learner
 from splavu.training.optimizers import adamw
-from splavu.training.probes import ProbeTrainer, Served
+from splavu.training.probes import ProbeTrainer
 from splavu.training.tasks import ActionRecognition
 from study.datasets.loading import dataset_spec
 
@@ -49,7 +50,7 @@ class HeadRecipe:
 
 
 def head_hits(
-    data: PaHmdb51, served: Served, recipe: HeadRecipe, run: RunFolder, device: torch.device
+    data: PaHmdb51, served: FrozenAnonymizer, recipe: HeadRecipe, run: RunFolder, device: torch.device
 ) -> np.ndarray:  # -> [V] of 0 and 1
     """Whether a fresh linear head on served features names the action of each annotated video."""
     environment.seed_everything(recipe.seed)

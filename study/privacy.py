@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from splavu.anonymizers import Anonymizer
+from splavu.anonymizers import Anonymizer, FrozenAnonymizer, array_map
+from splavu.anonymizers.apply import Serving
 from splavu.attackers import ATTACKERS, RELEASED
 from splavu.attacks import paper_protocol, release_protocol
-from splavu.attacks.rows import AttackData, Rows, Serving, hold_out
+from splavu.attacks.rows import AttackData, Rows, hold_out
 from splavu.errors import UserError, nearest
 from splavu.runtime.params import agreed
-from splavu.training.probes import Served
 from study.datasets.loading import dataset_spec, privacy_rows
 from study.models import JudgedFeatures
 
@@ -78,7 +78,9 @@ def evaluate_released(
     """Fresh attackers on every view, raw and as the anonymizer serves it."""
     return release_protocol.evaluate_released(
         data,
-        None if anonymizer is None else in_batches(Served(anonymizer.to(device), p.serving), p.batch_size, device),
+        None
+        if anonymizer is None
+        else array_map(anonymizer, serving=p.serving, batch_size=p.batch_size, device=device),
         attributes=attributes,
         attackers=p.attackers,
         seeds=p.seeds,
@@ -102,7 +104,7 @@ def evaluate_published(
     return paper_protocol.evaluate_published(
         view.train,
         view.test,
-        None if anonymizer is None else Served(anonymizer.to(device), "batch"),
+        None if anonymizer is None else FrozenAnonymizer(anonymizer.to(device), "batch"),
         attributes=attributes,
         seeds=p.seeds,
         recipe=paper_protocol.HeadRecipe(p.num_epochs, p.batch_size, p.learning_rate_fb),
@@ -127,16 +129,6 @@ def read_view(p: PrivacyEvalParams, view: str) -> tuple[AttackData, tuple[str, .
     if p.protocol == "published":
         return AttackData(train, train.take(np.arange(0)), test), names
     return AttackData(*hold_out(train, share=p.val_share), test), names
-
-
-def in_batches(served: Served, batch_size: int, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
-    """The anonymizer as a function of arrays, in file order."""
-
-    def anonymize(features: np.ndarray) -> np.ndarray:  # [N, D] -> [N, D]
-        batches = torch.from_numpy(features).split(batch_size)
-        return torch.cat([served(batch.to(device)).cpu() for batch in batches]).numpy()
-
-    return anonymize
 
 
 def digest(data: dict[str, AttackData]) -> str:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import config
+from splavu.anonymizers.apply import Serving
 from splavu.errors import UserError
 from splavu.training.engine import EngineParams
-from splavu.training.probes import Serving
 from study.training.anonymizer_params import AnonymizerParams
 from study.training.heads import HeadParams
 

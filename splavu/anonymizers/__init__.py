@@ -7,7 +7,8 @@ sequence of length B, so that every anonymized feature is a mixture of strangers
 """
 
 from splavu.anonymizers.affine import AffineAnonymizer
-from splavu.anonymizers.base import SERVING_TILE, Anonymizer, AttendsOver, in_tiles, one_by_one
+from splavu.anonymizers.apply import FrozenAnonymizer, apply_to_array, array_map, one_by_one
+from splavu.anonymizers.base import SERVING_TILE, Anonymizer, AttendsOver, in_tiles
 from splavu.anonymizers.chain import Chain
 from splavu.anonymizers.encoder import Continuation, EncoderAnonymizer
 from splavu.anonymizers.identity import IdentityAnonymizer
@@ -27,12 +28,15 @@ __all__ = [
     "CodeUsage",
     "Continuation",
     "EncoderAnonymizer",
+    "FrozenAnonymizer",
     "GaussianNoise",
     "IdentityAnonymizer",
     "MLPAnonymizer",
     "Quantizer",
     "SelfAttentionBlock",
     "TransformerAnonymizer",
+    "apply_to_array",
+    "array_map",
     "build_anonymizer",
     "in_tiles",
     "infer_architecture",

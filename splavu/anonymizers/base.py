@@ -77,15 +77,6 @@ class Anonymizer(nn.Module):
         return served
 
 
-def one_by_one(anonymizer: Anonymizer, features: Tensor) -> Tensor:  # [..., D] -> [..., D]
-    """Every feature anonymized as if it came alone, whatever the leading dimensions mean and whatever it attends over.
-
-    This is how a feature is served; an anonymizer that attends over the batch gets batches of one, in effect.
-    """
-    rows = features.reshape(-1, features.shape[-1])
-    return in_tiles(anonymizer.map_rows, rows).reshape(features.shape)
-
-
 def in_tiles(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:  # [B, D] -> [B, D]
     """Apply `function` to tiles of exactly SERVING_TILE rows, the last one filled up with zeros."""
     missing = -len(rows) % SERVING_TILE

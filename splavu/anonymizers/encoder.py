@@ -121,12 +121,12 @@ class EncoderAnonymizer(Anonymizer):
         return len(self.blocks) * self.architecture["window"]
 
     @torch.no_grad()
-    def start_bottleneck(self, center: Tensor, inward: Tensor, outward: Tensor) -> None:  # [D], [d, D], [D, d]
+    def start_bottleneck(self, mean: Tensor, encode: Tensor, decode: Tensor) -> None:  # [D], [d, D], [D, d]
         """Start the bottleneck at a projection, such as the principal components of the features."""
-        self.narrow.weight.copy_(inward)
-        self.narrow.bias.copy_(-inward @ center)
-        self.widen.weight.copy_(outward)
-        self.widen.bias.copy_(center)
+        self.narrow.weight.copy_(encode)
+        self.narrow.bias.copy_(-encode @ mean)
+        self.widen.weight.copy_(decode)
+        self.widen.bias.copy_(mean)
 
     def map_rows(self, rows: Tensor) -> Tensor:
         for block in self.blocks:

@@ -1,8 +1,10 @@
-"""A feature as the nearest of a few: privacy by a budget of bits, which holds against every attacker.
+"""A feature quantised to the nearest of few vectors: privacy by a budget of bits, which holds against every attacker.
 
 Whatever an attacker learns about a clip comes through the number of a centroid, so it is at most log2 K bits, however
-strong the attacker. What a reader would get wrong: the budget is for each clip. K clips of a video, or all videos of
-a person, have as many budgets, and identity can be pieced together from them.
+strong the attacker.
+
+Note: the budget is per clip. K clips of a video, or all videos of a person, have as many budgets, and identity can be
+pieced together from them.
 """
 
 from __future__ import annotations
@@ -16,8 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from splavu.anonymizers.affine import precise
-from splavu.anonymizers.base import Anonymizer
+from splavu.anonymizers.affine import LowRank, precise
 from splavu.errors import UserError
 
 
@@ -35,7 +36,7 @@ class CodeUsage:
     """Centroids of each codebook that some feature was nearest to."""
 
 
-class Quantizer(Anonymizer):
+class Quantizer(LowRank):
     """Project to a subspace, take the nearest centroid, map it back to D. With several codebooks each quantizes what
     the ones before it left over, and bits add up.
 
@@ -46,15 +47,11 @@ class Quantizer(Anonymizer):
         codes: Centroids K of each codebook; the budget is the sum of log2 K bits a clip.
         subspace_dim: d, in which distances are measured.
 
-    Buffers: `center` [D], `inward` [d, D], `outward` [D, d]. Parameters: `codebooks`, each [K, d].
+    Parameters: `codebooks`, each [K, d].
 
     Source: straight-through gradients as in van den Oord et al. 2017 ("Neural discrete representation learning"),
     residual codebooks as in Zeghidour et al. 2021 ("SoundStream").
     """
-
-    center: Tensor
-    inward: Tensor
-    outward: Tensor
 
     def __init__(self, feature_dim: int, *, codes: Sequence[int], subspace_dim: int) -> None:
         super().__init__()
@@ -68,20 +65,14 @@ class Quantizer(Anonymizer):
             "codes": list(codes),
             "subspace_dim": subspace_dim,
         }
-        kept = torch.eye(feature_dim)[:subspace_dim]
-        self.register_buffer("center", torch.zeros(feature_dim))
-        self.register_buffer("inward", kept)
-        self.register_buffer("outward", kept.T.contiguous())
+        self.add_factors(feature_dim, subspace_dim)
         self.codebooks = nn.ParameterList(torch.zeros(count, subspace_dim) for count in codes)
 
     @classmethod
-    def of(
-        cls, center: np.ndarray, inward: np.ndarray, outward: np.ndarray, codebooks: Sequence[np.ndarray]
-    ) -> Quantizer:
+    def of(cls, mean: np.ndarray, encode: np.ndarray, decode: np.ndarray, codebooks: Sequence[np.ndarray]) -> Quantizer:
         """The quantizer with these matrices: [D], [d, D], [D, d], each [K, d]."""
-        made = cls(len(center), codes=[len(book) for book in codebooks], subspace_dim=len(inward))
-        for name, value in (("center", center), ("inward", inward), ("outward", outward)):
-            getattr(made, name).copy_(torch.from_numpy(np.ascontiguousarray(value)))
+        made = cls(len(mean), codes=[len(book) for book in codebooks], subspace_dim=len(encode))
+        made.set_factors(mean, encode, decode)
         for book, value in zip(made.codebooks, codebooks, strict=True):
             book.data.copy_(torch.from_numpy(np.ascontiguousarray(value)))
         return made
@@ -93,7 +84,7 @@ class Quantizer(Anonymizer):
 
     def codes(self, rows: Tensor) -> Tensor:  # [B, D] -> [B, number of codebooks] int64
         """The centroid of each codebook that a row is given."""
-        rest = F.linear(precise(rows) - precise(self.center), precise(self.inward))  # [B, d]
+        rest = F.linear(precise(rows) - precise(self.mean), precise(self.encode))  # [B, d]
         chosen = []
         for book in self.codebooks:
             centroids = precise(book.detach())  # [K, d]
@@ -105,12 +96,12 @@ class Quantizer(Anonymizer):
     def map_rows(self, rows: Tensor) -> Tensor:
         chosen = self.codes(rows.detach())
         # Tables of released vectors, always computed at one shape: equal codes give equal bits.
-        tables = [F.linear(precise(book), precise(self.outward)) for book in self.codebooks]  # each [K, D]
-        released = precise(self.center)
+        tables = [F.linear(precise(book), precise(self.decode)) for book in self.codebooks]  # each [K, D]
+        released = precise(self.mean)
         for table, column in zip(tables, chosen.unbind(1), strict=True):
             released = released + table[column]
         if self.training and torch.is_grad_enabled():
-            through = F.linear(F.linear(precise(rows), precise(self.inward)), precise(self.outward))
+            through = F.linear(F.linear(precise(rows), precise(self.encode)), precise(self.decode))
             released = released + (through - through.detach())  # adds 0, and the gradient
         return released.to(rows.dtype)
 

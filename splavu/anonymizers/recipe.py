@@ -27,10 +27,10 @@ from splavu.anonymizers import (
     EncoderAnonymizer,
     GaussianNoise,
     Quantizer,
+    apply_to_array,
     closed_form,
-    one_by_one,
 )
-from splavu.anonymizers.closed_form.codes import shared_out
+from splavu.anonymizers.closed_form.codes import evenly_split_bits
 from splavu.anonymizers.guarantees import guarantees
 from splavu.data.datasets import FeatureDataset
 from splavu.errors import UserError, nearest
@@ -128,8 +128,8 @@ class Examples:
 
     def after(self, stage: Anonymizer) -> Examples:
         """The same clips and pictures as a stage releases them."""
-        static = None if self.static is None else _mapped(stage, self.static)
-        return replace(self, features=_mapped(stage, self.features), static=static)
+        static = None if self.static is None else apply_to_array(stage, self.static)
+        return replace(self, features=apply_to_array(stage, self.features), static=static)
 
 
 def cook(
@@ -167,13 +167,13 @@ def cook(
             made = closed_form.static_eraser(
                 examples.features, examples.static, classes=examples.classes, rank=erase_rank
             )  # fmt: skip
-            stage: Anonymizer = AffineAnonymizer.of(made.center, made.inward, made.outward, method="eraser")
+            stage: Anonymizer = AffineAnonymizer.of(made.mean, made.encode, made.decode, method="eraser")
         elif part == "quantizer":
             classes = examples.classes if code_space == "actions" else None
             made = closed_form.discriminant_codes(
-                examples.features, classes, shared_out(bits), dims=code_dims, seed=seed
+                examples.features, classes, evenly_split_bits(bits), dims=code_dims, seed=seed
             )
-            stage = Quantizer.of(made.center, made.inward, made.outward, made.codebooks)
+            stage = Quantizer.of(made.mean, made.encode, made.decode, made.codebooks)
         elif part == "noise":
             stage = GaussianNoise.of(closed_form.deviations(examples.features), sd=noise_sd)
         else:
@@ -181,7 +181,7 @@ def cook(
             if isinstance(stage, EncoderAnonymizer) and stage.narrow is not None:
                 start = closed_form.pca(examples.features, keep=stage.architecture["bottleneck"])
                 stage.start_bottleneck(
-                    *(torch.from_numpy(part).float() for part in (start.center, start.inward, start.outward))
+                    *(torch.from_numpy(part).float() for part in (start.mean, start.encode, start.decode))
                 )
         stages.append(stage)
         if len(stages) < len(parts):
@@ -215,11 +215,3 @@ def fitting_record(anonymizer: Anonymizer, examples: Examples, options: Mapping[
 
 def _spans(table: Any, videos: NDArray) -> list[tuple[int, int]]:
     return list(zip(table.start[videos].tolist(), table.num_clips[videos].tolist(), strict=True))
-
-
-def _mapped(stage: Anonymizer, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    was_training = stage.training
-    with torch.inference_mode():
-        mapped = one_by_one(stage.eval(), torch.from_numpy(features)).numpy()
-    stage.train(was_training)
-    return mapped

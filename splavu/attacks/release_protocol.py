@@ -20,9 +20,10 @@ import torch
 from tqdm import tqdm
 
 from splavu import metrics
+from splavu.anonymizers.apply import Serving
 from splavu.attackers import ATTACKERS, RELEASED
 from splavu.attacks.campaign import Attack, Campaign, Level, draws, judged
-from splavu.attacks.rows import PROTOCOLS, AttackData, Serving, json_values, shown, shuffled_labels
+from splavu.attacks.rows import PROTOCOLS, AttackData, json_values, shown, shuffled_labels
 from splavu.errors import UserError, nearest
 
 LUCK = 0.005

@@ -13,14 +13,13 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from splavu import metrics
+from splavu.anonymizers.apply import Serving
 from splavu.errors import UserError
-
-Serving = Literal["alone", "batch"]
 
 
 @dataclass(frozen=True)

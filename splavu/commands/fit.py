@@ -41,8 +41,16 @@ import torch
 from numpy.typing import NDArray
 
 from splavu._version import __version__
-from splavu.anonymizers import AffineAnonymizer, Anonymizer, Chain, GaussianNoise, Quantizer, closed_form, one_by_one
-from splavu.anonymizers.closed_form.codes import shared_out
+from splavu.anonymizers import (
+    AffineAnonymizer,
+    Anonymizer,
+    Chain,
+    GaussianNoise,
+    Quantizer,
+    apply_to_array,
+    closed_form,
+)
+from splavu.anonymizers.closed_form.codes import evenly_split_bits
 from splavu.anonymizers.guarantees import guarantees
 from splavu.anonymizers.loading import load_anonymizer, weights_hash
 from splavu.audit.inputs import file_hash
@@ -104,9 +112,9 @@ def random(data: Training, args: argparse.Namespace) -> Anonymizer:
 def quantizer(data: Training, args: argparse.Namespace) -> Anonymizer:
     if (args.bits is None) == (args.codes is None):
         raise UserError("quantizer", "takes either --bits or --codes", "--bits 7, or --codes 84, or --codes 64,64")
-    codes = shared_out(args.bits) if args.codes is None else _codes(args.codes)
+    codes = evenly_split_bits(args.bits) if args.codes is None else _codes(args.codes)
     made = closed_form.discriminant_codes(data.features, data.classes, codes, dims=args.dims, seed=args.seed or 0)
-    return Quantizer.of(made.center, made.inward, made.outward, made.codebooks)
+    return Quantizer.of(made.mean, made.encode, made.decode, made.codebooks)
 
 
 def noise(data: Training, args: argparse.Namespace) -> Anonymizer:
@@ -193,7 +201,7 @@ def fit(args: argparse.Namespace) -> str:
         args.out,
         {"fa_model_state_dict": whole.state_dict(), "fa_architecture": whole.architecture, "fitted": fitted},
     )
-    changed = np.square(_mapped(whole, raw) - raw).sum() / np.square(raw - raw.mean(axis=0)).sum()
+    changed = np.square(apply_to_array(whole, raw) - raw).sum() / np.square(raw - raw.mean(axis=0)).sum()
     return f"{args.out}: {described(made, data)}\nit changes features by {100 * changed:.1f} % of their variance"
 
 
@@ -300,17 +308,12 @@ def _training_rows(
 
 
 def _anonymized(data: Training, first: Anonymizer) -> Training:
-    static = None if data.static is None else _mapped(first, data.static)
-    return Training(_mapped(first, data.features), data.keys, static, data.classes, data.private)
-
-
-def _mapped(anonymizer: Anonymizer, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    with torch.inference_mode():
-        return one_by_one(anonymizer, torch.from_numpy(features)).numpy()
+    static = None if data.static is None else apply_to_array(first, data.static)
+    return Training(apply_to_array(first, data.features), data.keys, static, data.classes, data.private)
 
 
 def _affine(made: closed_form.Projection, method: str) -> AffineAnonymizer:
-    return AffineAnonymizer.of(made.center, made.inward, made.outward, method=method)
+    return AffineAnonymizer.of(made.mean, made.encode, made.decode, method=method)
 
 
 def _given(data: Training, name: str) -> NDArray:

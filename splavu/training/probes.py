@@ -8,41 +8,16 @@ numbers were made.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from splavu.anonymizers import Anonymizer, one_by_one
+from splavu.anonymizers.apply import FrozenAnonymizer
 from splavu.data.datasets import ClipBatch
 from splavu.runtime.checkpoints import load_into, state_of
 from splavu.training.learners import networks_of
 from splavu.training.loop import Trainer
 from splavu.training.tasks import Task
-
-Serving = Literal["alone", "batch"]
-
-
-class Served(nn.Module):
-    """A frozen anonymizer as its users meet it: in evaluation mode, without gradients.
-
-    Args:
-        anonymizer: The trained anonymizer.
-        serving: 'alone': each feature as if it came alone; 'batch': `[B, D]` as the anonymizer takes it.
-    """
-
-    def __init__(self, anonymizer: Anonymizer, serving: Serving = "alone") -> None:
-        super().__init__()
-        self.anonymizer, self.serving = anonymizer.requires_grad_(False), serving
-
-    def train(self, mode: bool = True) -> Served:
-        super().train(False)  # a frozen anonymizer has no training mode
-        return self
-
-    @torch.no_grad()
-    def forward(self, features: Tensor) -> Tensor:  # [B, D] -> [B, D]
-        self.anonymizer.eval()
-        return one_by_one(self.anonymizer, features) if self.serving == "alone" else self.anonymizer(features)
 
 
 class ProbeTrainer(Trainer):
@@ -54,7 +29,7 @@ class ProbeTrainer(Trainer):
         chooses: Whether the epoch is chosen by validation; False trains a fixed time, for data without a split for it.
     """
 
-    def __init__(self, served: Served, task: Task, *, chooses: bool = True) -> None:
+    def __init__(self, served: FrozenAnonymizer, task: Task, *, chooses: bool = True) -> None:
         self.served, self.task = served, task
         self.learners = [task.learner]
         self.score = task.score if chooses else None

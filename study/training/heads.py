@@ -14,6 +14,7 @@ import torch
 
 import config
 from splavu.anonymizers import IdentityAnonymizer
+from splavu.anonymizers.apply import FrozenAnonymizer, Serving
 from splavu.anonymizers.loading import load_anonymizer, weights_hash
 from splavu.data.datasets import BatchLoader, EvenClips
 from splavu.errors import UserError
@@ -23,7 +24,7 @@ from splavu.training import loop
 from splavu.training.engine import EngineParams
 from splavu.training.learners import Learner, moving_average
 from splavu.training.optimizers import adamw
-from splavu.training.probes import ProbeTrainer, Served, Serving
+from splavu.training.probes import ProbeTrainer
 from splavu.training.tasks import ActionRecognition, AttributeRecognition
 from study.datasets.loading import dataset_spec, open_dataset
 from study.models import feature_dim, load_fb, load_ft, num_classes
@@ -109,7 +110,7 @@ def build(p: HeadParams, device: torch.device) -> tuple[ProbeTrainer, HeadTask]:
         held_out = BatchLoader(videos, batch_size=p.v_batch_size, shuffle=False, device=device)
         return kind(learner, source, held_out, device, checkpoint_key=checkpoint_key)
 
-    served, test = Served(anonymizer.to(device), p.serving), task(p.test_split)
+    served, test = FrozenAnonymizer(anonymizer.to(device), p.serving), task(p.test_split)
     if p.val_split is None:
         return ProbeTrainer(served, test, chooses=False), test
     return ProbeTrainer(served, task(p.val_split)), test

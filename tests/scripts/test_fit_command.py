@@ -12,7 +12,7 @@ from splavu.__main__ import main
 from splavu.anonymizers.closed_form import leace
 from splavu.anonymizers.loading import load_anonymizer
 from splavu.audit.inputs import file_hash
-from splavu.commands.fit import METHODS, shared_out
+from splavu.commands.fit import METHODS, evenly_split_bits
 from splavu.errors import UserError
 from splavu.runtime import checkpoints
 from splavu.stores import open_features
@@ -85,7 +85,7 @@ def test_what_is_fitted_is_what_the_function_gives_on_training_people(files, tmp
     expected = leace(np.concatenate([store[key] for key in store]), labels)
     made = load_anonymizer(tmp_path / "made.pth")
     np.testing.assert_allclose(made.weight.numpy(), expected.matrix, atol=1e-5)
-    np.testing.assert_allclose(made.center.numpy(), expected.center, atol=1e-5)
+    np.testing.assert_allclose(made.center.numpy(), expected.mean, atol=1e-5)
 
 
 def test_only_train_rows_of_a_column_split_are_fitted_to(world, files, tmp_path):
@@ -124,9 +124,9 @@ def test_the_same_command_gives_the_same_weights_but_for_the_key_of_noise(files,
     assert "71829" not in json.dumps(keyed[0]["fa_architecture"])
 
 
-def test_bits_are_shared_out():
+def test_bits_are_evenly_split_bits():
     for bits in (1, 7, 10, 11, 15, 24, 31):
-        codes = shared_out(bits)
+        codes = evenly_split_bits(bits)
         assert sum(np.log2(codes)) == bits
         assert max(codes) <= 1024
         assert max(codes) <= 2 * min(codes)

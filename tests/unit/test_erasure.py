@@ -166,20 +166,20 @@ def test_pca_is_that_of_scikit_learn():
 def test_random_directions_are_orthonormal_and_favour_none():
     features = np.random.default_rng(0).normal(size=(50, WIDTH))
     made = [closed_form.random_projection(features, keep=3, seed=seed) for seed in range(400)]
-    np.testing.assert_allclose(made[0].inward @ made[0].inward.T, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(made[0].encode @ made[0].encode.T, np.eye(3), atol=1e-12)
     assert not np.allclose(made[0].matrix, made[1].matrix)
     mean = np.mean([one.matrix for one in made], axis=0)
     np.testing.assert_allclose(mean, np.eye(WIDTH) * 3 / WIDTH, atol=0.06)
-    np.testing.assert_allclose(np.mean([one.inward[0] for one in made], axis=0), 0, atol=0.06)
+    np.testing.assert_allclose(np.mean([one.encode[0] for one in made], axis=0), 0, atol=0.06)
 
 
 def test_factors_make_the_matrix_and_the_network_applies_it():
     features, labels = correlated()
     made = closed_form.leace(features, labels)
-    np.testing.assert_allclose(made.inward @ made.inward.T, np.eye(WIDTH - 2), atol=1e-9)
+    np.testing.assert_allclose(made.encode @ made.encode.T, np.eye(WIDTH - 2), atol=1e-9)
     import torch
 
-    network = AffineAnonymizer.of(made.center, made.inward, made.outward, method="leace").eval()
+    network = AffineAnonymizer.of(made.mean, made.encode, made.decode, method="leace").eval()
     released = network(torch.from_numpy(features)).numpy()
     np.testing.assert_allclose(released, made(features), atol=1e-5 * np.abs(features).max())
 
@@ -197,15 +197,15 @@ def test_codes_live_in_the_discriminant_subspace():
     features, classes = classes_in_few_dimensions()
     made = closed_form.discriminant_codes(features, classes, [8, 4], ridge=0.0)
     known = LinearDiscriminantAnalysis(solver="eigen").fit(features, classes).scalings_[:, :3]
-    ours, theirs = np.linalg.qr(made.inward.T)[0], np.linalg.qr(known)[0]
+    ours, theirs = np.linalg.qr(made.encode.T)[0], np.linalg.qr(known)[0]
     np.testing.assert_allclose(np.linalg.svd(ours.T @ theirs)[1], 1, atol=1e-6)
-    places = (features - made.center) @ made.inward.T
+    places = (features - made.mean) @ made.encode.T
     within = covariance(class_residuals(places, classes))
     np.testing.assert_allclose(within, np.eye(3), atol=1e-6)
     assert [book.shape for book in made.codebooks] == [(8, 3), (4, 3)]
     # What is mapped back is the linear prediction of a feature from its place.
-    predicted = np.linalg.lstsq(places, features - made.center, rcond=None)[0].T
-    np.testing.assert_allclose(made.outward, predicted, atol=1e-8)
+    predicted = np.linalg.lstsq(places, features - made.mean, rcond=None)[0].T
+    np.testing.assert_allclose(made.decode, predicted, atol=1e-8)
 
 
 def test_few_codes_tell_the_classes_and_a_second_codebook_comes_nearer():
@@ -215,10 +215,10 @@ def test_few_codes_tell_the_classes_and_a_second_codebook_comes_nearer():
     error = []
     for codes in ([8], [8, 8]):
         made = closed_form.discriminant_codes(features, classes, codes)
-        network = Quantizer.of(made.center, made.inward, made.outward, made.codebooks).eval()
+        network = Quantizer.of(made.mean, made.encode, made.decode, made.codebooks).eval()
         with torch.no_grad():
             released = network(torch.from_numpy(features)).numpy()
-        error.append(np.square((released - features) @ made.inward.T).sum())
+        error.append(np.square((released - features) @ made.encode.T).sum())
         assert LogisticRegression(max_iter=500).fit(released, classes).score(released, classes) > 0.85
     assert error[1] < 0.7 * error[0]
 
@@ -226,7 +226,7 @@ def test_few_codes_tell_the_classes_and_a_second_codebook_comes_nearer():
 def test_without_classes_codes_live_in_the_principal_components():
     features, _ = classes_in_few_dimensions()
     made = closed_form.discriminant_codes(features, None, [4], dims=2)
-    np.testing.assert_allclose(np.abs(made.inward @ PCA(2).fit(features).components_.T), np.eye(2), atol=1e-6)
+    np.testing.assert_allclose(np.abs(made.encode @ PCA(2).fit(features).components_.T), np.eye(2), atol=1e-6)
 
 
 def test_bad_options_are_named():

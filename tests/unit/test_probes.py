@@ -2,10 +2,9 @@ import torch
 from conftest import WIDTH
 
 import model_loaders
-from splavu.anonymizers import build_anonymizer, one_by_one
+from splavu.anonymizers import FrozenAnonymizer, build_anonymizer, one_by_one
 from splavu.anonymizers.loading import load_anonymizer
 from splavu.runtime import checkpoints
-from splavu.training.probes import Served
 
 
 def test_served_alone_and_in_a_batch_differ_only_for_a_mixing_anonymizer():
@@ -13,14 +12,14 @@ def test_served_alone_and_in_a_batch_differ_only_for_a_mixing_anonymizer():
     rows = torch.randn(9, WIDTH)
     for attends_over, mixes in (("time", False), ("batch", True)):
         anonymizer = build_anonymizer("transformer", WIDTH, attends_over=attends_over, identity=False)
-        alone, batch = (Served(anonymizer, serving)(rows) for serving in ("alone", "batch"))
+        alone, batch = (FrozenAnonymizer(anonymizer, serving)(rows) for serving in ("alone", "batch"))
         assert torch.equal(alone, one_by_one(anonymizer, rows))
         assert torch.allclose(alone, batch, atol=1e-4) is not mixes
 
 
 def test_a_served_anonymizer_stays_frozen_in_training():
     anonymizer = build_anonymizer("mlp", WIDTH, identity=False)
-    served = Served(anonymizer).train()
+    served = FrozenAnonymizer(anonymizer).train()
     assert not served(torch.randn(3, WIDTH, requires_grad=True)).requires_grad
     assert not anonymizer.training
     assert not any(parameter.requires_grad for parameter in served.parameters())

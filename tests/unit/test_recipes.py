@@ -142,7 +142,7 @@ def test_codes_of_what_varies_most_lie_among_principal_components_and_read_no_cl
 
     made = cooked(examples, code_space="features", code_dims=5)
     codes = closed_form.discriminant_codes(examples.features, None, (16,), dims=5, seed=3)
-    assert same(made, Quantizer.of(codes.center, codes.inward, codes.outward, codes.codebooks))
+    assert same(made, Quantizer.of(codes.mean, codes.encode, codes.decode, codes.codebooks))
     with torch.no_grad():
         released = made.eval()(torch.from_numpy(examples.features)).numpy()
     pca = PCA(5, svd_solver="full").fit(examples.features)

@@ -20,9 +20,9 @@ BITS_A_CODEBOOK = 10
 class Codes:
     """What a quantizer is made of."""
 
-    center: Array  # [D]
-    inward: Array  # [d, D]
-    outward: Array  # [D, d]
+    mean: Array  # [D]
+    encode: Array  # [d, D]
+    decode: Array  # [D, d]
     codebooks: tuple[Array, ...]  # each [K, d]
 
 
@@ -43,7 +43,7 @@ def discriminant_codes(
         classes: Action of each row; None takes the principal components instead.
         codes: K of each codebook.
         dims: d; by default C - 1 (without classes: what holds 90 % of the variance).
-        ridge: On the spread within a class, see `spread.whitening`.
+        ridge: On the spread within a class, see `covariance.whitening`.
         seed: Of k-means.
 
     Raises:
@@ -55,29 +55,29 @@ def discriminant_codes(
 
     if max(codes) > len(features):
         raise UserError("codes", f"{max(codes)} centroids for {len(features)} clips", "give fewer, or more clips")
-    center = features.mean(axis=0, dtype=np.float64)
+    mean = features.mean(axis=0, dtype=np.float64)
     total = covariance(features)
     if classes is None:
         values, vectors = np.linalg.eigh(total)
         held = np.cumsum(values[::-1]) / values.sum()
-        inward = vectors[:, ::-1][:, : dims or int(np.searchsorted(held, 0.9) + 1)].T
+        encode = vectors[:, ::-1][:, : dims or int(np.searchsorted(held, 0.9) + 1)].T
     else:
         whiten, _ = whitening(covariance(class_residuals(features, classes)), ridge=ridge)
         between = whiten @ (total - covariance(class_residuals(features, classes))) @ whiten
         _, vectors = np.linalg.eigh(between)
-        inward = vectors[:, ::-1][:, : dims or max(1, len(np.unique(classes)) - 1)].T @ whiten
-    places = (features - center) @ inward.T  # [N, d]
+        encode = vectors[:, ::-1][:, : dims or max(1, len(np.unique(classes)) - 1)].T @ whiten
+    places = (features - mean) @ encode.T  # [N, d]
     # The features that a place predicts best, linearly.
-    outward = total @ inward.T @ np.linalg.pinv(inward @ total @ inward.T, hermitian=True)
+    decode = total @ encode.T @ np.linalg.pinv(encode @ total @ encode.T, hermitian=True)
     codebooks, rest = [], places
     for number, count in enumerate(codes):
         fitted = KMeans(count, n_init=4, random_state=seed + number).fit(rest)
         codebooks.append(fitted.cluster_centers_)
         rest = rest - fitted.cluster_centers_[fitted.labels_]
-    return Codes(center, inward, outward, tuple(codebooks))
+    return Codes(mean, encode, decode, tuple(codebooks))
 
 
-def shared_out(bits: int) -> list[int]:
+def evenly_split_bits(bits: int) -> list[int]:
     """Sizes of codebooks whose bits add up to `bits`."""
     if bits < 1:
         raise UserError("--bits", f"{bits} leave one vector for all clips", "give at least 1")

@@ -45,7 +45,7 @@ def static_eraser(
         lift: 'quadratic' takes squares and products of the pictures' first principal components for a part of the
             concept, with the weight of the pictures themselves: for clips that depend on appearance in other ways than
             by a straight line.
-        ridge: See `spread.whitening`.
+        ridge: See `covariance.whitening`.
 
     Raises:
         UserError: Neither or both of rank and share; more directions than there are; an unknown lift.
@@ -73,7 +73,7 @@ def leace(features: NDArray, labels: NDArray, *, ridge: float = 0.0) -> Projecti
     Args:
         features: To be erased from.
         labels: Numbers such as 0 and 1, or classes as one column each.
-        ridge: See `spread.whitening`; erasure is exact with any.
+        ridge: See `covariance.whitening`; erasure is exact with any.
 
     Source: Belrose et al. 2023, theorem 4.2.
     """
@@ -86,27 +86,27 @@ def orthogonal(features: NDArray, labels: NDArray) -> Projection:  # [N, D], [N]
 
     Source: Haghighatkhah et al. 2022, "Better hit the nail on the head than beat around the bush" (mean projection).
     """
-    center = features.mean(axis=0, dtype=np.float64)
+    mean = features.mean(axis=0, dtype=np.float64)
     covaries = _cross(features, _columns(labels))
     directions, values, _ = np.linalg.svd(covaries, full_matrices=False)
     rank = _found(values)
     removed = directions[:, :rank]
-    return Projection.of_matrix(np.eye(len(center)) - removed @ removed.T, center, rank=rank)
+    return Projection.of_matrix(np.eye(len(mean)) - removed @ removed.T, mean, rank=rank)
 
 
 def _erased(features: NDArray, concept: NDArray, *, rank: int | None, share: float | None, ridge: float) -> Projection:
-    center = features.mean(axis=0, dtype=np.float64)
+    mean = features.mean(axis=0, dtype=np.float64)
     whiten, unwhiten = whitening(covariance(features), ridge=ridge)
     directions, values, _ = np.linalg.svd(whiten @ _cross(features, concept), full_matrices=False)
     there = _found(values)
     if rank is None:
         held = np.cumsum(values[:there] ** 2) / (values[:there] ** 2).sum()
         rank = int(np.searchsorted(held, share - 1e-12) + 1)
-    if not 1 <= rank <= min(there, len(center) - 1):
-        most = min(there, len(center) - 1)
+    if not 1 <= rank <= min(there, len(mean) - 1):
+        most = min(there, len(mean) - 1)
         raise UserError("rank", f"{rank}, but features covary with the concept in {most} directions", "give fewer")
     removed = directions[:, :rank]
-    return Projection.of_matrix(np.eye(len(center)) - unwhiten @ removed @ removed.T @ whiten, center, rank=rank)
+    return Projection.of_matrix(np.eye(len(mean)) - unwhiten @ removed @ removed.T @ whiten, mean, rank=rank)
 
 
 def _products(concept: Array) -> Array:  # [N, Q] -> [N, P]

@@ -24,10 +24,10 @@ def inlp(features: NDArray, labels: NDArray, *, rounds: int = 8, penalty: float 
     from sklearn.linear_model import LogisticRegression  # takes a second to import
 
     labels = np.asarray(labels).reshape(len(labels), -1)
-    center = features.mean(axis=0, dtype=np.float64)
+    mean = features.mean(axis=0, dtype=np.float64)
     scale = np.maximum(deviations(features), np.finfo(np.float32).tiny)
-    centered = features - center
-    width = len(center)
+    centered = features - mean
+    width = len(mean)
     removed = np.zeros((width, 0))
     for _ in range(rounds):
         kept = np.eye(width) - removed @ removed.T
@@ -40,4 +40,4 @@ def inlp(features: NDArray, labels: NDArray, *, rounds: int = 8, penalty: float 
         if not found or removed.shape[1] + len(found) >= width:
             break
         removed, _ = np.linalg.qr(np.column_stack([removed, *(line / np.linalg.norm(line) for line in found)]))
-    return Projection.of_matrix(np.eye(width) - removed @ removed.T, center, rank=removed.shape[1])
+    return Projection.of_matrix(np.eye(width) - removed @ removed.T, mean, rank=removed.shape[1])

@@ -14,38 +14,38 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Projection:
-    """`x -> center + outward inward (x - center)`: D - r numbers are kept of D."""
+    """`x -> mean + decode encode (x - mean)`: D - r numbers are kept of D."""
 
-    center: Array  # [D]
-    inward: Array  # [D - r, D]
-    outward: Array  # [D, D - r]
+    mean: Array  # [D]
+    encode: Array  # [D - r, D]
+    decode: Array  # [D, D - r]
 
     @property
     def rank(self) -> int:
         """r, the number of directions removed."""
-        return len(self.center) - len(self.inward)
+        return len(self.mean) - len(self.encode)
 
     @property
     def matrix(self) -> Array:  # [D, D]
-        return self.outward @ self.inward
+        return self.decode @ self.encode
 
     def __call__(self, features: NDArray) -> Array:  # [N, D] -> [N, D]
-        return self.center + (features - self.center) @ self.inward.T @ self.outward.T
+        return self.mean + (features - self.mean) @ self.encode.T @ self.decode.T
 
     @classmethod
-    def of_matrix(cls, matrix: Array, center: Array, *, rank: int) -> Projection:  # [D, D], [D]
-        """The factors of a matrix that removes `rank` directions, the inward one with orthonormal rows."""
+    def of_matrix(cls, matrix: Array, mean: Array, *, rank: int) -> Projection:  # [D, D], [D]
+        """The factors of a matrix that removes `rank` directions, the encode one with orthonormal rows."""
         left, values, right = np.linalg.svd(matrix)
-        kept = len(center) - rank
-        return cls(center, right[:kept], left[:, :kept] * values[:kept])
+        kept = len(mean) - rank
+        return cls(mean, right[:kept], left[:, :kept] * values[:kept])
 
 
 def pca(features: NDArray, *, keep: int) -> Projection:  # [N, D]
     """The `keep` directions of largest variance; blind to what is private, and to what is useful."""
     check_kept(keep, features.shape[1])
-    center = features.mean(axis=0, dtype=np.float64)
-    _, _, directions = np.linalg.svd(features - center, full_matrices=len(features) < features.shape[1])
-    return Projection(center, directions[:keep], directions[:keep].T)
+    mean = features.mean(axis=0, dtype=np.float64)
+    _, _, directions = np.linalg.svd(features - mean, full_matrices=len(features) < features.shape[1])
+    return Projection(mean, directions[:keep], directions[:keep].T)
 
 
 def random_projection(features: NDArray, *, keep: int, seed: int = 0) -> Projection:  # [N, D]
