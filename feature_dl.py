@@ -1,54 +1,49 @@
-"""What scripts open: the data sets of the catalogue, at this study's roots, each read by one class.
+"""The data sets of the catalogue, at this study's roots, each read by one class.
 
-The public names (`HMDBFeaturesDataset`, ...) are that class with a row. An item is `(features, label, name)` and, with
-`return_fb_frames`, a fourth `(2, D)`: two different static clips of the same video. Labels are 0-based everywhere.
+Each row of `study.datasets.catalog` with a `public_class` is a class of that name here: `HMDBFeaturesDataset`,
+`KineticsFeaturesDataset`, `UCFFeaturesDataset`, `NTUFeaturesDataset`, `TSHFeaturesDataset`, `VISPRFeaturesDataset`,
+`VPHMDBFeaturesDataset`, `VPUCFFeaturesDataset`. An item is `(features, label, name)` and, with `return_fb_frames`, a
+fourth `(2, D)`: two different static clips of the same video. Labels count from 0 everywhere.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar
 
-from splavu.data.datasets import DatasetSpec, EvenClips, FeatureDataset, RandomClip
-from study.datasets.catalog import CATALOGUE, STORED, VP_LABELS, film_of
+from splavu.data.datasets import EvenClips, FeatureDataset, RandomClip
+from study.datasets.catalog import CATALOGUE, STORED, CatalogueRow, film_of
 from study.datasets.loading import dataset_spec, open_dataset, people, privacy_rows
 from study.datasets.untrimmed import UNTRIMMED, UntrimmedSpec, untrimmed_spec
 
-__all__ = [
+__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  classes are made when they are asked for
     "CATALOGUE",
     "STORED",
     "UNTRIMMED",
-    "VP_LABELS",
     "CatalogueDataset",
-    "HMDBFeaturesDataset",
-    "KineticsFeaturesDataset",
-    "NTUFeaturesDataset",
-    "TSHFeaturesDataset",
-    "UCFFeaturesDataset",
     "UntrimmedSpec",
-    "VISPRFeaturesDataset",
-    "VPHMDBFeaturesDataset",
-    "VPUCFFeaturesDataset",
     "dataset_spec",
     "film_of",
     "open_dataset",
     "people",
     "privacy_rows",
     "untrimmed_spec",
+    *filter(None, (row.public_class for row in CATALOGUE.values())),
 ]
 
 
 class CatalogueDataset(FeatureDataset):
-    """A split of the class's row.
+    """A split of the data set in the class's row.
 
     Args:
         split: 'train', 'test', for HMDB51 also 'val'.
         encoder: As `ft_arch` in params.
-        num_modes: None draws one random clip a video; a number takes so many evenly spaced ones, `[M, D]`.
-        return_fb_frames: Add two static clips, drawn from `fb_frame_pool` a video.
+        num_modes: None draws one random clip per video; a number takes that many evenly spaced ones, `[M, D]`.
+        return_fb_frames: Add two static clips, drawn from the `fb_frame_pool` of the video.
         seed: Seed of the draws; `set_epoch` changes them.
     """
 
-    row: ClassVar[DatasetSpec]
+    row: ClassVar[CatalogueRow]
 
     def __init__(
         self,
@@ -71,33 +66,10 @@ class CatalogueDataset(FeatureDataset):
         self.__dict__.update(opened.__dict__)
 
 
-class KineticsFeaturesDataset(CatalogueDataset):
-    row = CATALOGUE["k400"]
-
-
-class HMDBFeaturesDataset(CatalogueDataset):
-    row = CATALOGUE["hmdb51"]
-
-
-class UCFFeaturesDataset(CatalogueDataset):
-    row = CATALOGUE["ucf101"]
-
-
-class NTUFeaturesDataset(CatalogueDataset):
-    row = CATALOGUE["ntu"]
-
-
-class TSHFeaturesDataset(CatalogueDataset):
-    row = CATALOGUE["tsh"]
-
-
-class VISPRFeaturesDataset(CatalogueDataset):
-    row = CATALOGUE["vispr"]
-
-
-class VPHMDBFeaturesDataset(CatalogueDataset):
-    row = CATALOGUE["vp_hmdb"]
-
-
-class VPUCFFeaturesDataset(CatalogueDataset):
-    row = CATALOGUE["vp_ucf"]
+@functools.cache
+def __getattr__(name: str) -> type[CatalogueDataset]:
+    """The class called `name`: `CatalogueDataset` with the row that names it."""
+    for row in CATALOGUE.values():
+        if row.public_class == name:
+            return type(name, (CatalogueDataset,), {"row": row, "__module__": __name__})
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -27,7 +27,6 @@ import torch
 from tqdm import tqdm
 
 import config
-import feature_dl
 from bias.gender_gap import Seen, compare
 from bias.report import markdown
 from splavu.anonymizers.apply import Serving
@@ -36,6 +35,8 @@ from splavu.data.private_labels import GENDERS, Person
 from splavu.errors import UserError
 from splavu.runtime import checkpoints, cli, environment, params, run_folder
 from splavu.stores import FeatureStore
+from study.datasets.catalog import WITH_SUBJECTS
+from study.datasets.loading import dataset_spec, open_dataset, people
 from study.models import JudgedFeatures, load_adapter
 from study.training.heads import HeadParams, train
 
@@ -45,7 +46,7 @@ class BiasParams(JudgedFeatures):
     """Parameters of a bias evaluation; see bias/params_bias.py."""
 
     datasets: tuple[str, ...] = ("ntu_bias_f", "ntu_bias_m", "ntu_balanced", "tsh")
-    """Rows of feature_dl.PEOPLE."""
+    """Rows of the catalogue that have labels of gender (`study.datasets.catalog.WITH_SUBJECTS`)."""
     serving: Serving = "alone"
     """How the anonymizer meets features: 'alone' as released, 'batch' as the published numbers were made."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -62,10 +63,8 @@ class BiasParams(JudgedFeatures):
 
     def __post_init__(self) -> None:
         for name in self.datasets:
-            if name not in feature_dl.PEOPLE:
-                raise UserError(
-                    "datasets", f"'{name}' doesn't tell women from men", f"known: {', '.join(feature_dl.PEOPLE)}"
-                )
+            if name not in WITH_SUBJECTS:
+                raise UserError("datasets", f"'{name}' has no labels of gender", f"known: {', '.join(WITH_SUBJECTS)}")
         for name in ("datasets", "seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
@@ -192,21 +191,21 @@ def read_videos(p: BiasParams, name: str) -> Videos:
     Raises:
         UserError: A store or a label is missing or damaged, a subject has no gender, or nobody of one gender is tested.
     """
-    spec, digest = feature_dl.dataset_spec(name), hashlib.sha256()
-    people: dict[str, list[Person]] = {}
+    spec, digest = dataset_spec(name), hashlib.sha256()
+    persons: dict[str, list[Person]] = {}
     for split in ("train", "test"):
-        videos = feature_dl.open_dataset(name, split, encoder=p.ft_arch, data_root=p.data_root)
-        person_of = feature_dl.people(name, videos.keys, data_root=p.data_root)
-        people[split] = [person_of[key] for key in videos.keys]
+        videos = open_dataset(name, split, encoder=p.ft_arch, data_root=p.data_root)
+        person_of = people(name, videos.keys, data_root=p.data_root)
+        persons[split] = [person_of[key] for key in videos.keys]
         path = spec.store_path(config.roots(p.data_root)[1], split, p.ft_arch)
         store = FeatureStore(path, feature_dim=videos.feature_dim)
-        for key, label, person in zip(videos.keys, videos.labels, people[split], strict=True):
+        for key, label, person in zip(videos.keys, videos.labels, persons[split], strict=True):
             digest.update(f"{split}/{key}/{label}/{person.subject}/{person.gender}\n".encode())
             digest.update(store[key].tobytes())
-    subjects, genders = (np.array([getattr(who, of) for who in people["test"]]) for of in ("subject", "gender"))
+    subjects, genders = (np.array([getattr(who, of) for who in persons["test"]]) for of in ("subject", "gender"))
     if absent := set(GENDERS) - set(genders):
         raise UserError(path, f"nobody perceived as {min(absent)} is in the test videos of {name}", "extract them")
-    learnt = Counter(person.gender for person in people["train"])
+    learnt = Counter(person.gender for person in persons["train"])
     return Videos(
         {gender: learnt[gender] for gender in GENDERS},
         Seen(videos.labels, subjects, genders, spec.num_classes),

@@ -27,7 +27,6 @@ import torch
 from tqdm import tqdm
 
 import config
-from splavu.data.datasets import DatasetSpec
 from splavu.data.encoders import ENCODERS
 from splavu.errors import UserError, nearest
 from splavu.extraction.decoding import TIMEOUT, Job, decoders, warm_up
@@ -52,7 +51,7 @@ from splavu.extraction.videos import BACKENDS, backend_version, pick_backend
 from splavu.runtime import cli, params
 from splavu.runtime.environment import pick_device
 from splavu.stores import StoreWriter
-from study.datasets.catalog import FOLDER, STORED, VP_LABELS, row_of
+from study.datasets.catalog import FOLDER, STORED, CatalogueRow, row_of
 
 
 @dataclass(frozen=True)
@@ -216,16 +215,15 @@ def _sources(
             sources.append(
                 Source(files, {VIEWS: out}, preprocessing, is_train, num_views=num_views, seed=settings.seed, hide=hide)
             )
-        elif spec.name in VP_LABELS:
-            labels, origin = VP_LABELS[spec.name]
-            files = vp_files(data / spec.folder / labels, row_of(origin, data), data, split)
+        elif spec.videos_of is not None:
+            files = vp_files(data / spec.layout.label_files[0], row_of(spec.videos_of, data), data, split)
             sources.append(videos(files, out, is_train=is_train))
         else:
             sources.append(videos(split_files(spec, data, split), out, is_train=is_train))
     return sources
 
 
-def _splits(args: argparse.Namespace, spec: DatasetSpec) -> list[str]:
+def _splits(args: argparse.Namespace, spec: CatalogueRow) -> list[str]:
     known = spec.splits
     splits = list(dict.fromkeys(args.split.split(","))) if args.split else list(known)
     for split in splits:

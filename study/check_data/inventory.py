@@ -1,7 +1,7 @@
 """What must be there of a data set, for each kind of row: a split's labels, its files, its stores.
 
-What a reader would get wrong: which videos a split has may depend on what is there. Where names tell the labels (NTU,
-Casia-B), no file says how many there should be.
+Note: which videos a split has may depend on what is there. Where labels are in the names (NTU, Casia-B), no file says
+how many videos there should be.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from splavu.data.datasets import DatasetSpec
 from splavu.data.encoders import ENCODERS, EncoderSpec
 from splavu.data.labels import read_vector_csv, without_extension
 from splavu.extraction.images import IMAGE_EXTENSIONS
 from splavu.extraction.videos import VIDEO_EXTENSIONS
-from study.datasets.catalog import VP_LABELS, row_of
+from study.datasets.catalog import CatalogueRow, row_of
 from study.datasets.untrimmed import AnnotatedSpec, UntrimmedSpec
 
 
@@ -62,16 +61,16 @@ class Part:
         return {path.stem: path for path in self.folder.rglob("*") if path.suffix.lower() in self.extensions}
 
 
-def split_parts(spec: DatasetSpec, places: Places) -> list[Part]:
+def split_parts(spec: CatalogueRow, places: Places) -> list[Part]:
     """A split each; 'val', which no set publishes, only where somebody made one."""
-    file_name, origin_name = VP_LABELS.get(spec.name.removesuffix("_actions"), ("", ""))
-    origin = row_of(origin_name, places.data) if origin_name else spec
+    origin = spec if spec.videos_of is None else row_of(spec.videos_of, places.data)
 
     def labelled(split: str, present: Sequence[str]) -> Sequence[str]:
         folder = places.data / spec.folder
         if origin is not spec and _is_told(origin, split, places):
             of_split = origin.read_labels(places.data / origin.folder, split, ())
-            return [key for key in read_vector_csv(folder / file_name) if without_extension(key) in of_split]
+            listed = read_vector_csv(places.data / spec.layout.label_files[0])
+            return [key for key in listed if without_extension(key) in of_split]
         if spec.keep is not None:  # names are the labels
             return [] if not present else list(spec.read_labels(folder, split, spec.keys(places.data, split, present)))
         return list(spec.read_labels(folder, split, present))
@@ -97,7 +96,7 @@ def split_parts(spec: DatasetSpec, places: Places) -> list[Part]:
     ]
 
 
-def _is_told(spec: DatasetSpec, split: str, places: Places) -> bool:
+def _is_told(spec: CatalogueRow, split: str, places: Places) -> bool:
     """Whether the label files say which videos are of a split."""
     return all((places.data / file.format(split=split)).exists() for file in spec.layout.label_files)
 

@@ -1,14 +1,17 @@
-"""The rows of this study's data sets: labels, splits, key rule, layout on disk and official counts, a row each.
+"""The data sets of this study, a row each: labels, splits, key rule, layout on disk, official counts, public class.
 
-What a reader would get wrong: the keys of a store are not always bare names. VISPR's carry `.jpg`, those of the VP sets
-the folder and `.avi`; each row says its rule. What scripts open is in `feature_dl`.
+To add a data set, add its row here (and a reader to `splavu/data/labels.py` if the format of its labels is new): the
+scripts, `check-data`, feature extraction and `feature_dl` go by the rows.
+
+Note: the keys of a store are not always bare names. VISPR's have `.jpg`, those of the VP sets the folder and `.avi`;
+each row says its rule.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +43,21 @@ from splavu.errors import UserError, nearest
 Label = TypeVar("Label")
 ReadLabels = Callable[[Path, str, Sequence[str]], Mapping[str, Any]]
 """(label folder, split, the store's keys) -> {key: label}."""
+ReadSubjects = Callable[[Path, Sequence[str]], Mapping[str, Person]]
+"""(label folder, keys) -> {key: subject and perceived gender}."""
+
+
+@dataclass(frozen=True)
+class CatalogueRow(DatasetSpec):
+    """A data set, with what only this study asks of it."""
+
+    layout: Layout = field(kw_only=True)
+    public_class: str | None = None
+    """Name of its class in `feature_dl`; None: it has none of its own."""
+    read_subjects: ReadSubjects | None = None
+    """None: no file says who is in its videos."""
+    videos_of: str | None = None
+    """The row whose videos these are; None: it has videos of its own. The first label file names them by path."""
 
 
 CASIA_B_TRAIN_SUBJECTS = 74
@@ -61,12 +79,12 @@ def _smarthome(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, in
     return _stored_as({name: video.label for name, video in videos.items() if video.split == split}, keys)
 
 
-def _smarthome_people(folder: Path, keys: Sequence[str]) -> Mapping[str, Person]:
+def _smarthome_subjects(folder: Path, keys: Sequence[str]) -> Mapping[str, Person]:
     people = {n: Person(v.subject, v.gender) for n, v in read_smarthome(folder / "tsh_labels.csv").items()}
     return _those_of(_stored_as(people, keys), keys, folder / "tsh_labels.csv")
 
 
-def _ntu_people(folder: Path, keys: Sequence[str]) -> Mapping[str, Person]:
+def _ntu_subjects(folder: Path, keys: Sequence[str]) -> Mapping[str, Person]:
     path = folder / "ntu_subject_gender_labels.json"
     genders = read_ntu_genders(path)
     subjects = {key: ntu_name(key).subject for key in keys}
@@ -95,20 +113,21 @@ def _casia_walks(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, 
     return {key: list(CASIA_B_REPETITIONS).index(casia_name(key).walk) for key in keys}
 
 
-VP_LABELS = {"vp_hmdb": ("vphmdb51_labels_num.csv", "hmdb51"), "vp_ucf": ("vpucf101_labels_num.csv", "ucf101")}
-"""VP set -> its label file, and the set whose videos it labels."""
-
-VP_ACTIONS = {"hmdb51": "hmdb51/hmdb51_{split}_labels.csv", "ucf101": "ucf101/action_classes.json"}
-"""That set -> what tells the actions in its videos."""
-
 BARE_NAME = "file name without extension"
 
 
 def _vp_rows(
-    name: str, splits: tuple[str, ...], actions: ReadLabels, num_actions: int
-) -> tuple[DatasetSpec, DatasetSpec]:
+    name: str,
+    file_name: str,
+    videos_of: str,
+    public_class: str,
+    *,
+    splits: tuple[str, ...],
+    read_actions: ReadLabels,
+    action_file: str,
+    num_actions: int,
+) -> tuple[CatalogueRow, CatalogueRow]:
     """The private attributes and the actions of the same videos. Label files don't name a split, stores do."""
-    file_name, origin = VP_LABELS[name]
 
     def vectors(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, NDArray]:
         return _those_of(read.read_vector_csv(folder / file_name), keys, folder / file_name)
@@ -118,20 +137,34 @@ def _vp_rows(
         return PrivateLabels(tuple(PAHMDB51_VALUES), vectors(folder, split, keys), films)
 
     layout = Layout(
-        f"{origin}/videos",
+        f"{videos_of}/videos",
         (f"vp/{file_name}",),
         "path in the label file, ACTION/NAME.avi",
-        note=f"{origin}'s videos; for their extraction its own split files say which are trained on",
+        note=f"{videos_of}'s videos; for their extraction its own split files say which are trained on",
     )
-    with_actions = replace(layout, label_files=(*layout.label_files, VP_ACTIONS[origin]))
-    options = {"splits": splits, "read_private": private}
-    num_attributes = len(PAHMDB51_VALUES)
-    return (
-        DatasetSpec(
-            name, f"features_{name}", "vp", num_attributes, vectors, multi_label=True, layout=layout, **options
-        ),
-        DatasetSpec(f"{name}_actions", f"features_{name}", "vp", num_actions, actions, layout=with_actions, **options),
+    attributes = CatalogueRow(
+        name,
+        f"features_{name}",
+        "vp",
+        len(PAHMDB51_VALUES),
+        vectors,
+        multi_label=True,
+        splits=splits,
+        read_private=private,
+        layout=layout,
+        videos_of=videos_of,
+        public_class=public_class,
     )
+    actions = replace(
+        attributes,
+        name=f"{name}_actions",
+        num_classes=num_actions,
+        read_labels=read_actions,
+        multi_label=False,
+        layout=replace(layout, label_files=(*layout.label_files, action_file)),
+        public_class=None,
+    )
+    return attributes, actions
 
 
 def _vp_hmdb_actions(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, int]:
@@ -154,7 +187,7 @@ def _those_of(known: Mapping[str, Label], keys: Sequence[str], path: Path) -> di
 
 
 def film_of(key: str) -> str:
-    """The source of an HMDB51 or UCF101 clip, told by its name: clips of one film or group show the same people."""
+    """The film or group in the name of an HMDB51 or UCF101 clip: clips of one film show the same subjects."""
     folder, _, name = key.rpartition("/")
     if group := re.match(r"(v_.+_g\d+)_c\d+", name):
         return group[1]
@@ -170,15 +203,19 @@ def _vispr_private(folder: Path, split: str, keys: Sequence[str]) -> PrivateLabe
     return PrivateLabels(VISPR_ATTRIBUTES, labels, {key: key for key in labels})
 
 
-def _ntu_row(name: str, keep: Callable[[Path, str, Sequence[str]], Sequence[str]]) -> DatasetSpec:
-    return DatasetSpec(
+def _ntu_row(
+    name: str, keep: Callable[[Path, str, Sequence[str]], Sequence[str]], public_class: str | None = None
+) -> CatalogueRow:
+    return CatalogueRow(
         name,
         "features_ntu",
         "ntu",
         NTU_NUM_ACTIONS,
         lambda folder, split, keys: read.read_ntu_actions(keys),
         keep=keep,
-        read_private=lambda folder, split, keys: gender_labels(_ntu_people(folder, keys)),
+        read_private=lambda folder, split, keys: gender_labels(_ntu_subjects(folder, keys)),
+        read_subjects=_ntu_subjects,
+        public_class=public_class,
         layout=Layout(
             "ntu/videos",
             ("ntu/ntu_subject_gender_labels.json",),
@@ -190,10 +227,10 @@ def _ntu_row(name: str, keep: Callable[[Path, str, Sequence[str]], Sequence[str]
     )
 
 
-CATALOGUE: Mapping[str, DatasetSpec] = {
+CATALOGUE: Mapping[str, CatalogueRow] = {
     spec.name: spec
     for spec in (
-        DatasetSpec(
+        CatalogueRow(
             "k400",
             "features_kinetics",
             "k400",
@@ -205,8 +242,9 @@ CATALOGUE: Mapping[str, DatasetSpec] = {
                 BARE_NAME,
                 note="videos vanish from the web, so every copy has its own count",
             ),
+            public_class="KineticsFeaturesDataset",
         ),
-        DatasetSpec(
+        CatalogueRow(
             "hmdb51",
             "features_hmdb",
             "hmdb51",
@@ -220,8 +258,9 @@ CATALOGUE: Mapping[str, DatasetSpec] = {
                 {"train": 3570, "test": 1530},
                 note="split 1; it leaves videos out, and a val split of your own takes some from train",
             ),
+            public_class="HMDBFeaturesDataset",
         ),
-        DatasetSpec(
+        CatalogueRow(
             "ucf101",
             "features_ucf101",
             "ucf101",
@@ -234,19 +273,22 @@ CATALOGUE: Mapping[str, DatasetSpec] = {
                 {"train": 9537, "test": 3783},
                 note="split 1",
             ),
+            public_class="UCFFeaturesDataset",
         ),
-        _ntu_row("ntu", _ntu_side),
+        _ntu_row("ntu", _ntu_side, "NTUFeaturesDataset"),
         *(_ntu_row(variant, _ntu_bias_side(variant)) for variant in NTU_BIAS),
-        DatasetSpec(
+        CatalogueRow(
             "tsh",
             "features_tsh",
             "tsh",
             31,
             _smarthome,
-            read_private=lambda folder, split, keys: gender_labels(_smarthome_people(folder, keys)),
+            read_private=lambda folder, split, keys: gender_labels(_smarthome_subjects(folder, keys)),
+            read_subjects=_smarthome_subjects,
             layout=Layout("tsh/videos", ("tsh/tsh_labels.csv",), BARE_NAME, {"all": 16_115}, num_subjects=18),
+            public_class="TSHFeaturesDataset",
         ),
-        DatasetSpec(
+        CatalogueRow(
             "casia_b",
             "features_casia_b",
             "casia_b",
@@ -262,7 +304,7 @@ CATALOGUE: Mapping[str, DatasetSpec] = {
                 note="124 subjects x 10 walks x 11 views; some copies lack a few",
             ),
         ),
-        DatasetSpec(
+        CatalogueRow(
             "vispr",
             "features_vispr",
             "vispr",
@@ -278,9 +320,28 @@ CATALOGUE: Mapping[str, DatasetSpec] = {
                 {"train": 10_000, "test": 8_000},
                 note="images; the validation part is not used",
             ),
+            public_class="VISPRFeaturesDataset",
         ),
-        *_vp_rows("vp_hmdb", ("train", "val", "test"), _vp_hmdb_actions, 51),
-        *_vp_rows("vp_ucf", ("train", "test"), _vp_ucf_actions, 101),
+        *_vp_rows(
+            "vp_hmdb",
+            "vphmdb51_labels_num.csv",
+            "hmdb51",
+            "VPHMDBFeaturesDataset",
+            splits=("train", "val", "test"),
+            read_actions=_vp_hmdb_actions,
+            action_file="hmdb51/hmdb51_{split}_labels.csv",
+            num_actions=51,
+        ),
+        *_vp_rows(
+            "vp_ucf",
+            "vpucf101_labels_num.csv",
+            "ucf101",
+            "VPUCFFeaturesDataset",
+            splits=("train", "test"),
+            read_actions=_vp_ucf_actions,
+            action_file="ucf101/action_classes.json",
+            num_actions=101,
+        ),
     )
 }
 """`ar_dataset` or `dataset` in params -> row. Labels of `vp_hmdb` and `vp_ucf` are private attributes, those of
@@ -289,12 +350,8 @@ CATALOGUE: Mapping[str, DatasetSpec] = {
 STORED = tuple({spec.store_stem: spec.name for spec in reversed(CATALOGUE.values())}.values())
 """The rows that have feature stores of their own: of those that share some, the first."""
 
-PEOPLE: Mapping[str, Callable[[Path, Sequence[str]], Mapping[str, Person]]] = {
-    **dict.fromkeys(("ntu", *NTU_BIAS), _ntu_people),
-    "tsh": _smarthome_people,
-}
-"""Data sets that say who is in a video: (label folder, keys) -> {key: person}."""
-
+WITH_SUBJECTS = tuple(name for name, row in CATALOGUE.items() if row.read_subjects is not None)
+"""The rows that say who is in a video, and this person's perceived gender."""
 
 FOLDER = "folder:"
 """`dataset = 'folder:gym'` is the folder gym/ below the data root: any videos, with a labels.csv."""
@@ -302,7 +359,7 @@ FOLDER_LABELS = "labels.csv"
 
 
 def folder_of(name: str) -> str:
-    """The folder that `name`, which starts with `FOLDER`, means."""
+    """The folder in `name`, which starts with `FOLDER`."""
     folder = name.removeprefix(FOLDER)
     if not re.fullmatch(r"\w[\w.-]*", folder):
         raise UserError(
@@ -311,15 +368,15 @@ def folder_of(name: str) -> str:
     return folder
 
 
-def folder_row(name: str, data_root: Path) -> DatasetSpec:
-    """The row of one's own videos called `name`, which starts with `FOLDER`: classes and splits are the file's.
+def folder_row(name: str, data_root: Path) -> CatalogueRow:
+    """The row of a user's own videos, named `FOLDER` and their folder; their labels.csv gives classes and splits.
 
     Raises:
-        UserError: The name of the folder is none, or its labels.csv is missing or damaged.
+        UserError: It is not the name of a folder, or its labels.csv is missing or damaged.
     """
     folder = folder_of(name)
     table = read_label_table(data_root / folder / FOLDER_LABELS)
-    return DatasetSpec(
+    return CatalogueRow(
         name,
         f"features_folder_{folder}",
         folder,
@@ -330,8 +387,8 @@ def folder_row(name: str, data_root: Path) -> DatasetSpec:
     )
 
 
-def row_of(name: str, data_root: Path) -> DatasetSpec:
-    """The row of `CATALOGUE` called `name`, or that of a folder of one's own (`FOLDER`)."""
+def row_of(name: str, data_root: Path) -> CatalogueRow:
+    """The row of `CATALOGUE` called `name`, or that of a user's own folder (`FOLDER`)."""
     if name.startswith(FOLDER):
         return folder_row(name, data_root)
     if name not in CATALOGUE:

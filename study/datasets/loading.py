@@ -10,18 +10,18 @@ import numpy as np
 
 import config
 from splavu.attacks.rows import Rows
-from splavu.data.datasets import DatasetSpec, FeatureDataset, open_split
+from splavu.data.datasets import FeatureDataset, open_split
 from splavu.data.encoders import encoder_spec
 from splavu.data.private_labels import Person
 from splavu.errors import UserError
 from splavu.stores import FeatureStore
-from study.datasets.catalog import PEOPLE, row_of
+from study.datasets.catalog import WITH_SUBJECTS, CatalogueRow, row_of
 
 logger = logging.getLogger(__name__)
 
 
-def dataset_spec(name: str, *, data_root: str | None = None) -> DatasetSpec:
-    """The catalogue row called `name`; that of one's own videos, 'folder:NAME', is made from their labels.csv."""
+def dataset_spec(name: str, *, data_root: str | None = None) -> CatalogueRow:
+    """The catalogue row called `name`; that of a user's own videos, 'folder:NAME', is built from their labels.csv."""
     return row_of(name, config.roots(data_root)[0])
 
 
@@ -44,17 +44,18 @@ def people(name: str, keys: Sequence[str], *, data_root: str | None = None) -> M
     """Subject and perceived gender of each video of the row called `name`.
 
     Raises:
-        UserError: The data set doesn't say, or not of one of the videos.
+        UserError: The data set has no such labels, or none for one of the videos.
     """
-    if name not in PEOPLE:
-        raise UserError("dataset", f"'{name}' doesn't tell women from men", f"known: {', '.join(PEOPLE)}")
-    return PEOPLE[name](config.roots(data_root)[0] / dataset_spec(name).folder, keys)
+    spec = dataset_spec(name, data_root=data_root)
+    if spec.read_subjects is None:
+        raise UserError("dataset", f"'{name}' has no labels of gender", f"known: {', '.join(WITH_SUBJECTS)}")
+    return spec.read_subjects(config.roots(data_root)[0] / spec.folder, keys)
 
 
 def privacy_rows(
     dataset: str, split: str, view: str, *, encoder: str, static_frames: int = 10, data_root: str | None = None
 ) -> tuple[Rows, tuple[str, ...]]:
-    """Every served feature of those videos of a split whose private attributes are known.
+    """Every released feature of those videos of a split whose private attributes are known.
 
     Args:
         dataset: A row of the catalogue; one without private labels of its own needs `private_labels.csv` (filename,
@@ -62,11 +63,11 @@ def privacy_rows(
         split: As in the catalogue.
         view: 'temporal' are the released clips, 'static' the static clips (for images: the stored views).
         encoder: As `ft_arch` in params.
-        static_frames: How many static clips a video the store holds.
+        static_frames: Static clips per video in the store.
         data_root: Another root than config.DATA.
 
     Returns:
-        A row a feature, whose cluster is the person; and the names of the attributes.
+        A row per feature, whose cluster is the subject; and the names of the attributes.
     """
     spec = dataset_spec(dataset, data_root=data_root)
     data, features = config.roots(data_root)

@@ -7,6 +7,7 @@ import torch
 from conftest import WIDTH
 from torch.utils.data import DataLoader
 
+import feature_dl
 from feature_dl import HMDBFeaturesDataset
 from splavu.data import feature_cache
 from splavu.data.datasets import BatchLoader, EvenClips, FeatureDataset, RandomClip, matched, uniform
@@ -153,6 +154,15 @@ def test_public_class_is_the_catalogue_row(study):
     assert pair.shape == (2, WIDTH)
     assert int(label) == 0
     assert name == "subject00_0"
+
+
+@pytest.mark.parametrize(("name", "row"), [(r.public_class, n) for n, r in CATALOGUE.items() if r.public_class])
+def test_every_public_class_can_be_imported_and_pickled(name, row):
+    made = getattr(feature_dl, name)
+    assert issubclass(made, feature_dl.CatalogueDataset)
+    assert made.row is CATALOGUE[row]
+    assert name in feature_dl.__all__
+    assert pickle.loads(pickle.dumps(made)) is made
 
 
 def test_unknown_names_are_answered_with_the_nearest():
