@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +14,8 @@ from tqdm import tqdm
 
 from mgfn.errors import InputError
 from mgfn.option import Options
+from splavu.errors import UserError
+from splavu.runtime.files import replacing
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -23,17 +24,16 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write a file so that it's there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write a file so that it's there whole or not at all.
+
+    Raises:
+        InputError: The target is refused: a device, a link that leads out of its folder.
+    """
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except UserError as error:
+        raise InputError(error.culprit, error.problem, error.remedy) from error
 
 
 def pick_device(name: str) -> torch.device:

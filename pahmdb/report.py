@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from splavu.reports.plotting import ALONE, CHANCE, RAW
+from splavu.reports.plotting import ALONE, CHANCE, RAW, saved
 from splavu.reports.tables import interval, number, percent, table
 
 LABELS = {
@@ -105,9 +105,7 @@ def draw_curve(result: Mapping[str, Any], path: Path) -> Path | None:
     axis.set_ylabel("utility u: share of their top-1 above chance that is kept")
     axis.set_xlim(-0.02, 1.04)
     axis.set_ylim(-0.02, 1.08)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
-    return path
+    return saved(figure, path)
 
 
 def _staircase(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -15,6 +15,7 @@ from splavu.commands import fit as fitting
 from splavu.errors import UserError
 from splavu.runtime import cli
 from splavu.runtime.environment import pick_device
+from splavu.runtime.files import check_target, files_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -138,6 +139,7 @@ def _anonymize(args: argparse.Namespace) -> int:
     target = args.target or args.out
     if target is None or (args.target and args.out):
         raise UserError("OUT", "is not given" if target is None else "is given twice", "anonymize --aam ADAPTER IN OUT")
+    check_target(target, inputs=[args.store, *files_of(args.aam)], is_folder=args.store.is_dir())
     anonymizer = load_pretrained(args.aam, num_heads=args.num_heads)
     device = pick_device(args.device)
     keep = [name.strip() for name in args.keep.split(",") if name.strip()]
@@ -161,7 +163,10 @@ def _export(args: argparse.Namespace) -> int:
     from splavu.release.onnx import export_onnx  # needs onnx, onnxscript and onnxruntime
     from splavu.release.pretrained import load_pretrained
 
-    exported = export_onnx(load_pretrained(args.aam, num_heads=args.num_heads), args.target, opset=args.opset)
+    inputs = files_of(args.aam)
+    check_target(args.target, inputs=inputs)
+    anonymizer = load_pretrained(args.aam, num_heads=args.num_heads)
+    exported = export_onnx(anonymizer, args.target, opset=args.opset, inputs=inputs)
     print(exported)
     return 0
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pickle
 import platform
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
@@ -24,6 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from splavu.errors import UserError
+from splavu.runtime import files
+from splavu.runtime.files import replacing
 from tridet.config import Config, to_dict
 from tridet.errors import InputError, first_few
 from tridet.optim import LearningRate, MovingAverage
@@ -261,15 +263,28 @@ def write_json(path: str | Path, content: Any) -> None:
 
 @contextmanager
 def written(path: str | Path) -> Iterator[BinaryIO]:
-    """A binary file that comes to be, or replaces another, when the block ends without an error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """A binary file that comes to be, or replaces another, when the block ends without an error.
+
+    Raises:
+        InputError: The target is refused: a device, a link that leads out of its folder.
+    """
+    with _input_errors(), replacing(path) as temporary, temporary.open("wb") as file:
+        yield file
+
+
+def check_target(path: str | Path, *, inputs: Sequence[str | Path]) -> None:
+    """Refuse a file to be written that is one of `inputs`, or that `written` would refuse.
+
+    Raises:
+        InputError: It is.
+    """
+    with _input_errors():
+        files.check_target(path, inputs=inputs)
+
+
+@contextmanager
+def _input_errors() -> Iterator[None]:
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except UserError as error:
+        raise InputError(error.culprit, error.problem, error.remedy) from error

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from tridet import cli
 from tridet.annotations import ENDLESS, Video
 from tridet.average_precision import THUMOS_TIOUS, AveragePrecision, Segments, mean_average_precision
-from tridet.checkpoints import find, load_weights, write_json, written
+from tridet.checkpoints import check_target, find, load_weights, write_json, written
 from tridet.config import Config
 from tridet.detector import TriDet
 from tridet.errors import InputError
@@ -237,6 +237,8 @@ def _one_video(
     from tridet.from_video import features_of, thumbnails  # needs feature_extraction
 
     check_drawing()
+    picture = args.out or checkpoint.parent / "timelines" / f"{args.video.stem}.png"
+    check_target(picture, inputs=[path for path in (args.video, checkpoint, args.config, args.aam) if path is not None])
     data = config.dataset
     features, fps, duration = features_of(
         args.video,
@@ -272,7 +274,7 @@ def _one_video(
     if note:
         print(f"note: {note}")
     drawn = draw_timeline(
-        args.out or checkpoint.parent / "timelines" / f"{args.video.stem}.png",
+        picture,
         title=args.video.name,
         duration=duration,
         detections=Intervals(*(np.asarray(found[key]) for key in ("segments", "labels", "scores"))),

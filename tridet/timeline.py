@@ -6,7 +6,6 @@ Matplotlib is imported when a picture is drawn; detection and its numbers don't 
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tridet.checkpoints import written
 from tridet.errors import InputError
 
 TRUTH, DETECTION = "#3d5a80", "#ee6c4d"
@@ -144,11 +144,6 @@ def _draw_bands(axis: Any, classes: Sequence[int], names: Any, shown: Intervals,
 
 
 def _saved(figure: Any, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png", metadata={"Software": None})  # the same picture, the same bytes
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written(path) as file:
+        figure.savefig(file, format="png", metadata={"Software": None})  # the same picture, the same bytes
     return path

@@ -27,8 +27,9 @@ from splavu.runtime.checkpoints import RESUMABLE
 from splavu.runtime.cli import run as run_script
 from splavu.runtime.distributed import Processes, alone
 from splavu.runtime.environment import seed_everything
+from splavu.runtime.files import write_text
 from splavu.runtime.params import as_dict
-from splavu.runtime.run_folder import RunFolder, write_text
+from splavu.runtime.run_folder import RunFolder
 from splavu.training import loop
 from splavu.training.engine import EngineParams
 from tridet import checkpoints, cli

@@ -39,8 +39,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +48,7 @@ import numpy as np
 
 from splavu.attacks.rows import json_values
 from splavu.metrics.inference import Equivalence, Estimate
+from splavu.runtime.files import PathLike, write_text
 
 SCHEMA = "splavu-audit/1"
 
@@ -203,18 +203,7 @@ def plain(value: Any) -> Any:
     return json_values(value)
 
 
-def write_evidence(path: str | Path, evidence: Evidence) -> Path:
-    """Under another name, forced to disk, then moved into place."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w") as file:
-            json.dump(plain(evidence) | {"valid": evidence.valid}, file, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+def write_evidence(path: PathLike, evidence: Evidence, *, inputs: Iterable[PathLike] = ()) -> Path:
+    """Write the evidence as JSON, complete or not at all; none of `inputs` is replaced."""
+    content = json.dumps(plain(evidence) | {"valid": evidence.valid}, indent=1)
+    return write_text(path, content + "\n", inputs=inputs)

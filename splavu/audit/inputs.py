@@ -8,7 +8,6 @@ the test people would be judged on its own training data otherwise.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from splavu.attacks.crossfit import deal, parts
 from splavu.attacks.rows import AttackData, Rows, hold_out
 from splavu.data.labels import by_key, read_rows, without_extension
 from splavu.errors import UserError, nearest
+from splavu.runtime.files import file_hash
 from splavu.stores import open_features
 
 logger = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ def read_material(
         UserError: No store, no key with a label, keys or rows that raw and released don't share, values that are not
             finite, a group without people.
     """
-    paths = {"released": _expanded(released, "--released"), "raw": _expanded(raw, "--raw") if raw else []}
+    paths = {"released": expanded(released, "--released"), "raw": expanded(raw, "--raw") if raw else []}
     features, files = {}, []
     for role, stores in paths.items():
         features[role] = {}
@@ -214,20 +214,7 @@ def read_material(
     return Material(table.attributes, data["released"], data.get("raw"), tuple(files), tuple(warnings))
 
 
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file, or of the names and bytes of a folder's files."""
-    path, found = Path(path), hashlib.sha256()
-    for part in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if part.is_file():
-            if path.is_dir():
-                found.update(part.relative_to(path).as_posix().encode())
-            with part.open("rb") as file:
-                while block := file.read(2**20):
-                    found.update(block)
-    return found.hexdigest()
-
-
-def _expanded(names: Iterable[str | Path], flag: str) -> list[Path]:
+def expanded(names: Iterable[str | Path], flag: str) -> list[Path]:
     paths: list[Path] = []
     for name in names:
         found = [Path(name)] if Path(name).exists() else sorted(Path(name).parent.glob(Path(name).name))

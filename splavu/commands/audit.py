@@ -51,12 +51,19 @@ def run(args: argparse.Namespace) -> int:
 
     from splavu.anonymizers.loading import load_anonymizer
     from splavu.audit.evidence import write_evidence
-    from splavu.audit.inputs import read_material, read_table
+    from splavu.audit.inputs import expanded, read_material, read_table
     from splavu.audit.report.page import read_evidence, write_report
     from splavu.audit.report.terminal import summary
     from splavu.audit.run import Options, examine
     from splavu.runtime.environment import pick_device
+    from splavu.runtime.files import check_target, files_of
 
+    stores = [*expanded(args.released, "--released"), *expanded(args.raw, "--raw")]
+    sources = [*stores, args.labels, args.groups, *(() if args.aam is None else files_of(args.aam))]
+    inputs = [path for path in sources if path is not None]
+    if args.out is not None:
+        for name in ("evidence.json", "report.html"):
+            check_target(args.out / name, inputs=inputs)
     if args.seeds < 1:
         raise UserError("--seeds", f"{args.seeds} train no attacker", "give at least 1")
     attributes = [name.strip() for name in args.attributes.split(",")] if args.attributes else None
@@ -95,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         torch.set_num_threads(threads)
     if args.out is not None:
-        written = write_evidence(args.out / "evidence.json", evidence)
+        written = write_evidence(args.out / "evidence.json", evidence, inputs=inputs)
         print(f"evidence: {written}\nreport:   {write_report(args.out / 'report.html', read_evidence(written))}\n")
     print(summary(evidence))
     return 0 if evidence.valid else 3

@@ -53,10 +53,10 @@ from splavu.anonymizers import (
 from splavu.anonymizers.closed_form.codes import evenly_split_bits
 from splavu.anonymizers.guarantees import guarantees
 from splavu.anonymizers.loading import load_anonymizer, weights_hash
-from splavu.audit.inputs import file_hash
 from splavu.data.labels import by_key, read_rows, without_extension
 from splavu.errors import UserError
 from splavu.runtime import checkpoints
+from splavu.runtime.files import check_target, file_hash
 from splavu.stores import open_features
 
 logger = logging.getLogger(__name__)
@@ -180,6 +180,8 @@ def fit(args: argparse.Namespace) -> str:
     Raises:
         UserError: An option is missing or out of range, a file is damaged, or two don't match; nothing is written then.
     """
+    inputs = [path for path in (*args.raw, *args.static, args.labels, args.private, args.after) if path is not None]
+    check_target(args.out, inputs=inputs)
     first = None if args.after is None else load_anonymizer(args.after).eval()
     data, files = read_training(args)
     raw = data.features
@@ -200,6 +202,7 @@ def fit(args: argparse.Namespace) -> str:
     checkpoints.write(
         args.out,
         {"fa_model_state_dict": whole.state_dict(), "fa_architecture": whole.architecture, "fitted": fitted},
+        inputs=inputs,
     )
     changed = np.square(apply_to_array(whole, raw) - raw).sum() / np.square(raw - raw.mean(axis=0)).sum()
     return f"{args.out}: {described(made, data)}\nit changes features by {100 * changed:.1f} % of their variance"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from splavu.anonymizers import Anonymizer
 from splavu.anonymizers.loading import weights_hash
 from splavu.errors import UserError
 from splavu.release.serving import serve_each, serve_rows
+from splavu.runtime.files import PathLike, check_target
 from splavu.stores import FeatureReader, open_features
 from splavu.stores.ordered import FeatureWriter
 from splavu.stores.ordered_folder import FolderInOrder
@@ -45,6 +46,7 @@ def anonymize_store(
     *,
     unit: Unit = "alone",
     device: torch.device | str = "cpu",
+    inputs: Iterable[PathLike] = (),
 ) -> int:
     """Write `target` with every feature of `source` anonymized; returns the number of keys.
 
@@ -57,6 +59,7 @@ def anonymize_store(
         anonymizer: The trained anonymizer.
         unit: 'alone': each feature as if it came alone; 'video' (folders only): each crop of a video is one sequence.
         device: Where it computes.
+        inputs: What else the running command reads; none of it is replaced.
 
     Raises:
         UserError: The anonymizer attends over the batch, so that a feature has no anonymized value of its own, or
@@ -68,7 +71,7 @@ def anonymize_store(
     if unit == "video" and not source.is_dir():
         raise UserError("unit", f"'video', but {source} is no folder of long videos", "leave it out: clips are alone")
     refuse_mixing(anonymizer)
-    refuse_same(source, target)
+    check_target(target, inputs=[source, *inputs], is_folder=source.is_dir())
     store = open_features(source, feature_dim=anonymizer.architecture["feature_dim"])
     scan = Scan(store)
     refuse_unchanged(anonymizer)
@@ -103,6 +106,7 @@ def anonymize_table(
     column: str | None = None,
     keep: Sequence[str] = (),
     device: torch.device | str = "cpu",
+    inputs: Iterable[PathLike] = (),
 ) -> FeatureTable:
     """Write `target` with the features' column of a Parquet file anonymized, each feature as if it came alone.
 
@@ -115,6 +119,7 @@ def anonymize_table(
         column: The features' column; None takes the only one that holds lists of floats.
         keep: Plain columns to carry along.
         device: Where it computes.
+        inputs: What else the running command reads; none of it is replaced.
 
     Returns:
         The raw table, which tells its column and those it left behind.
@@ -124,7 +129,7 @@ def anonymize_table(
     """
     source, target = Path(source), Path(target)
     refuse_mixing(anonymizer)
-    refuse_same(source, target)
+    check_target(target, inputs=[source, *inputs])
     table = FeatureTable(source, column=column, keep=keep)
     width = anonymizer.architecture["feature_dim"]
     refuse_unchanged(anonymizer)
@@ -152,12 +157,6 @@ def anonymize_table(
         if state_of_files([source])[0] != state:
             raise UserError(source, "was changed while it was read", "run the same command again")
     return table
-
-
-def refuse_same(source: Path, target: Path) -> None:
-    """Refuse to overwrite raw features."""
-    if source.resolve() == target.resolve():
-        raise UserError(target, "is the store to read", "give another name; raw features are not overwritten")
 
 
 def refuse_unchanged(anonymizer: Anonymizer) -> None:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from splavu.anonymizers import Anonymizer, one_by_one
 from splavu.anonymizers.loading import weights_hash
 from splavu.errors import UserError
 from splavu.release.anonymize import refuse_mixing
+from splavu.runtime.files import PathLike, check_target, write_bytes
 
 INPUT, OUTPUT = "features", "anonymized"
 TOLERANCE = 1e-4
@@ -63,14 +63,24 @@ class _Rows(nn.Module):
         return self.anonymizer.map_rows(features)
 
 
-def export_onnx(anonymizer: Anonymizer, path: str | os.PathLike[str], *, opset: int = 18) -> Exported:
+def export_onnx(
+    anonymizer: Anonymizer, path: PathLike, *, opset: int = 18, inputs: Iterable[PathLike] = ()
+) -> Exported:
     """Write `map_rows` as an ONNX file with a free batch axis, and provenance in its metadata.
 
+    Args:
+        anonymizer: The trained anonymizer.
+        path: The file to write.
+        opset: Version of ONNX's operators.
+        inputs: Files that the running command reads; none of them is replaced.
+
     Raises:
-        UserError: onnx, onnxscript or onnxruntime is missing; the anonymizer attends over the batch; an operation of it
-            has no ONNX counterpart; the file's outputs differ from PyTorch's. Nothing is written then.
+        UserError: `path` is an input or no regular file; onnx, onnxscript or onnxruntime is missing; the anonymizer
+            attends over the batch; an operation of it has no ONNX counterpart; the file's outputs differ from
+            PyTorch's. Nothing is written then.
     """
-    path = Path(path)
+    path, inputs = Path(path), list(inputs)
+    check_target(path, inputs=inputs)
     refuse_mixing(anonymizer)
     onnx, onnxruntime = _onnx(path)
     anonymizer = anonymizer.cpu().eval()
@@ -92,16 +102,7 @@ def export_onnx(anonymizer: Anonymizer, path: str | os.PathLike[str], *, opset: 
     )
     if not difference <= TOLERANCE:
         raise UserError(path, f"ONNX differs from PyTorch by {difference:.1e} of the largest output", "use PyTorch")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, content, inputs=inputs)
     return Exported(path, max(entry.version for entry in model.opset_import if not entry.domain), difference)
 
 

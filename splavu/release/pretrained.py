@@ -31,6 +31,7 @@ from splavu.release.model_card import Audit, model_card, read_audit
 from splavu.release.serving import serve_rows
 from splavu.runtime.checkpoints import load_into
 from splavu.runtime.environment import pick_device
+from splavu.runtime.files import write_bytes
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 FORMAT_VERSION = 1
@@ -109,7 +110,7 @@ class Anonymizer(TransformerMixin, BaseEstimator):
             (CARD_FILE, card.encode()),
             (CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode()),
         ):
-            _write(folder / file, content)
+            write_bytes(folder / file, content)
         return folder
 
     @property
@@ -226,15 +227,3 @@ def _safetensors(culprit: object) -> tuple[Any, Any]:
     except ImportError as error:
         raise UserError(culprit, "needs safetensors", _HUB_EXTRA) from error
     return save, load
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

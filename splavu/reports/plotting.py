@@ -6,7 +6,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from splavu.errors import UserError
+from splavu.errors import UserError, writing
+from splavu.runtime.files import replacing
 
 RAW, ALONE, BATCH, CHANCE = "#3d5a80", "#ee6c4d", "#e9b44c", "#8d99ae"
 """One colour a meaning, in every figure: raw features, served alone, served in a batch, chance."""
@@ -38,6 +39,7 @@ def canvas(width: float, height: float, columns: int = 1, **options: Any) -> tup
 
 
 def saved(figure: Any, path: Path) -> Path:
-    # Without its creation date and versions, the same runs give the same bytes.
-    figure.savefig(path, metadata={"Software": None})
+    """Write a figure as PNG; without its creation date and versions, the same runs give the same bytes."""
+    with writing(path), replacing(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
     return path

@@ -29,7 +29,8 @@ from splavu.reports.run_tables import (
     twin,
 )
 from splavu.reports.tables import table
-from splavu.runtime.run_folder import TABLE, write_text
+from splavu.runtime.files import write_text
+from splavu.runtime.run_folder import TABLE
 
 HOW_TO_READ = """Top-1 is the accuracy of a fresh linear head on unseen subjects. cMAP is the mean average precision of
 the strongest attacker for each private attribute: trained afresh on the features in question, tuned on validation

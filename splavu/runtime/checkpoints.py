@@ -7,11 +7,9 @@ A checkpoint is a dictionary with the published keys (`fa_model_state_dict`, `ft
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from splavu.errors import UserError, writing
+from splavu.runtime.files import PathLike, replacing
 
 FORMAT_VERSION = 1
 RESUMABLE = "model_temp.pth"
@@ -27,28 +26,25 @@ RESUMABLE = "model_temp.pth"
 _WRAPPERS = ("module.", "_orig_mod.")  # left in names by DistributedDataParallel and torch.compile
 
 
-def write(path: str | Path, content: Mapping[str, Any]) -> Path:
-    """Write a checkpoint under another name, force it to disk, then move it into place.
+def write(path: PathLike, content: Mapping[str, Any], *, inputs: Iterable[PathLike] = ()) -> Path:
+    """Write a checkpoint, complete or not at all.
+
+    Args:
+        path: The checkpoint.
+        content: Tensors and plain values.
+        inputs: Files that the running command reads; none of them is replaced.
 
     Raises:
-        UserError: It can't be written (disk full, read-only); what was there before stays.
+        UserError: The target is refused (`splavu.runtime.files`) or can't be written (disk full, read-only); what was
+            there before stays.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writing(path):
+    with writing(path), replacing(path, inputs=inputs) as temporary:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 torch.save({"format_version": FORMAT_VERSION, **content}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except RuntimeError as error:  # what torch makes of some failed writes
+        except RuntimeError as error:  # torch turns some failed writes into this
             raise OSError(str(error).splitlines()[0]) from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-    return path
+    return Path(path)
 
 
 def read(path: str | Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:

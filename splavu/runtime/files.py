@@ -85,7 +85,7 @@ def check_target(path: PathLike, *, inputs: Iterable[PathLike] = (), is_folder: 
     with writing(path):
         try:
             mode = path.lstat().st_mode
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             mode = None
         resolved = path.resolve()
         if mode is not None and stat.S_ISLNK(mode):
@@ -102,6 +102,12 @@ def check_target(path: PathLike, *, inputs: Iterable[PathLike] = (), is_folder: 
                 raise UserError(path, f"{where} an input of this command ({name})", "give another name for the output")
             if is_folder and source.is_relative_to(resolved):
                 raise UserError(path, f"holds an input of this command ({name})", "give another folder for the output")
+
+
+def files_of(path: PathLike) -> list[Path]:
+    """The file, or the files in a folder: what a command reads of a model, beside which it may write others."""
+    path = Path(path)
+    return sorted(part for part in path.iterdir() if part.is_file()) if path.is_dir() else [path]
 
 
 def file_hash(path: PathLike) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from splavu.errors import UserError, writing
 from splavu.runtime.environment import versions
+from splavu.runtime.files import write_text
 from splavu.runtime.params import as_dict
 
 TABLE = "table.md"
@@ -117,29 +116,6 @@ class RunFolder:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-
-def write_text(path: str | Path, text: str) -> Path:
-    """Write a text file so that it's there whole or not at all."""
-    return write_bytes(path, text.encode())
-
-
-def write_bytes(path: str | Path, content: bytes) -> Path:
-    """Write a file so that it's there whole or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writing(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-    return path
 
 
 def summarised(metrics: Mapping[str, float]) -> str:

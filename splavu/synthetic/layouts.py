@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import pickle
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,23 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from splavu.runtime.files import write_bytes
 from splavu.synthetic.drawing.recording import mpeg4_stream
 from splavu.synthetic.drawing.render import ATTRIBUTES, FPS, render
 from splavu.synthetic.drawing.scenes import KINDS
 from splavu.synthetic.plans import Plan, generator, stage
 
 JPEG_QUALITY = 93
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file: under a temporary name, synchronised, then moved."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

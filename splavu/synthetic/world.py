@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 from splavu.errors import UserError, nearest
+from splavu.runtime.files import write_bytes
 from splavu.synthetic import layouts
 from splavu.synthetic.datasets import casia_b, ntu, pahmdb51, smarthome, thumos14, ucf101, ucf_crime, vp
 from splavu.synthetic.people.motions import ACTIONS
@@ -363,7 +364,7 @@ def synthesize(
     if not missing:
         return out
     under_way |= {name: {"generator": versions[name]} for name in missing}
-    layouts.write_bytes(out / UNDER_WAY, _json({**identity, "sets": under_way}))
+    write_bytes(out / UNDER_WAY, _json({**identity, "sets": under_way}))
     world = plan_world(seed, size, scene_bias=scene_bias, sets=missing)
     jobs = [
         partial(_draw, name, plan, seed, split, out / name)
@@ -380,10 +381,10 @@ def synthesize(
             "splits": {split: asdict(row) for split, row in getattr(SIZES[size], name, {}).items()},
         }
     finished = {name: finished[name] for name in SETS if name in finished}
-    layouts.write_bytes(out / "README.md", _card(identity, finished).encode())
-    layouts.write_bytes(out / MANIFEST, _json({**identity, "sets": finished}))
+    write_bytes(out / "README.md", _card(identity, finished).encode())
+    write_bytes(out / MANIFEST, _json({**identity, "sets": finished}))
     if under_way:
-        layouts.write_bytes(out / UNDER_WAY, _json({**identity, "sets": under_way}))
+        write_bytes(out / UNDER_WAY, _json({**identity, "sets": under_way}))
     else:
         (out / UNDER_WAY).unlink()
     return out

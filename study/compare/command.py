@@ -23,6 +23,7 @@ from splavu.errors import UserError
 from splavu.reports.plotting import check_drawing
 from splavu.runtime import cli, params, run_folder
 from splavu.runtime import environment as runtime
+from splavu.runtime.files import write_text
 from study.compare.figure import planes
 from study.compare.plan import CompareParams, Comparison, Entry
 from study.compare.results import Row, rows_of
@@ -93,10 +94,10 @@ def keep(
     """Write the table, its CSV, everything as JSON, and the figure where there is something to show."""
     run = run_folder.RunFolder(comparison.run_root, comparison.p.run_id)
     run.write_json("compare.json", as_json(rows, entries, comparison, outcomes))
-    run_folder.write_text(run.path / "table.csv", as_csv(rows, comparison.tasks))
+    write_text(run.path / "table.csv", as_csv(rows, comparison.tasks))
     figure = planes(rows, comparison.tasks, run.path / "compare.png")
     shown = "" if figure is None else f"\n\n![What is left to attackers against what tasks lose]({figure.name})"
-    return run_folder.write_text(run.path / "table.md", f"{text}{shown}\n")
+    return write_text(run.path / "table.md", f"{text}{shown}\n")
 
 
 if __name__ == "__main__":

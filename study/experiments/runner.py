@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import config
-from splavu.runtime.run_folder import write_text
+from splavu.runtime.files import write_text
 from study.experiments.jobs import Job
 
 STAMP = "reproduced.json"

@@ -22,7 +22,7 @@ import config
 from splavu.errors import UserError, nearest
 from splavu.reports.tables import table
 from splavu.runtime import cli
-from splavu.runtime.run_folder import write_text
+from splavu.runtime.files import write_text
 from study.check_data.inventory import Places
 from study.experiments.jobs import Job
 from study.experiments.runner import Outcome, finished, run_all, stamps, surroundings

@@ -28,6 +28,7 @@ from splavu.attackers import ATTACKERS
 from splavu.audit.run import served_alone
 from splavu.errors import UserError, nearest
 from splavu.runtime import params, run_folder
+from splavu.runtime.files import write_bytes
 from splavu.tuning import operating_points
 from splavu.tuning.operating_points import Bench, Measured, Point
 from study.datasets.loading import dataset_spec, open_dataset, privacy_rows
@@ -231,7 +232,7 @@ def measured_once(settings: Mapping[str, Any], task: Task) -> Measured:
     found = bench.measure(serve, seed=task.seed, unseen=(other, task.left_out) if task.left_out else None)
     content = io.BytesIO()
     np.savez(content, stamp=np.asarray(stamp), **found.arrays())
-    run_folder.write_bytes(task.target, content.getvalue())
+    write_bytes(task.target, content.getvalue())
     return found
 
 

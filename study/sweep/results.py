@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from splavu.reports.tables import table
-from splavu.runtime import run_folder
+from splavu.runtime.files import write_text
+from splavu.runtime.run_folder import RunFolder
 from splavu.tuning import operating_points
 from splavu.tuning.operating_points import Point
 from study.experiments.candidates import Candidate
@@ -18,12 +19,12 @@ from study.training.anonymizer_params import AnonymizerParams
 
 
 def conclude(
-    points: Sequence[Point], families: Mapping[str, Candidate], p: SweepParams, run: run_folder.RunFolder
+    points: Sequence[Point], families: Mapping[str, Candidate], p: SweepParams, run: RunFolder
 ) -> tuple[str, Point | None]:
     """Write sweep.json, sweep.md, the figure and chosen.py; the text of sweep.md, and what was chosen."""
     chosen = operating_points.choose(points, most_lost=p.most_lost / 100)
     if chosen:
-        run_folder.write_text(run.path / "chosen.py", chosen_file(families[chosen.name], chosen, p))
+        write_text(run.path / "chosen.py", chosen_file(families[chosen.name], chosen, p))
     else:
         (run.path / "chosen.py").unlink(missing_ok=True)  # of an earlier sweep
     on_front = {one.name for one in operating_points.front([one for one in points if one.eligible])}
@@ -51,7 +52,7 @@ def conclude(
         },
     )
     text = markdown(points, on_front, chosen, areas, p)
-    run_folder.write_text(run.path / "sweep.md", text + "\n")
+    write_text(run.path / "sweep.md", text + "\n")
     return text, chosen
 
 

@@ -11,10 +11,10 @@ from conftest import write_study
 from splavu.__main__ import main
 from splavu.anonymizers.closed_form import leace
 from splavu.anonymizers.loading import load_anonymizer
-from splavu.audit.inputs import file_hash
 from splavu.commands.fit import METHODS, evenly_split_bits
 from splavu.errors import UserError
 from splavu.runtime import checkpoints
+from splavu.runtime.files import file_hash
 from splavu.stores import open_features
 
 

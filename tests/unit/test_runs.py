@@ -9,7 +9,8 @@ import torch
 
 from splavu.errors import UserError, nearest
 from splavu.runtime import cli, environment
-from splavu.runtime.run_folder import TABLE, RunFolder, write_text
+from splavu.runtime.files import write_text
+from splavu.runtime.run_folder import TABLE, RunFolder
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def test_nearest_offers_one_name_or_all():
 
 def test_quiet_silences_progress_bars():
     program = (
-        "import argparse; from tqdm import tqdm; from splavu import cli;"
+        "import argparse; from tqdm import tqdm; from splavu.runtime import cli;"
         "cli.start(argparse.Namespace(quiet={quiet})); list(tqdm(range(3)))"
     )
     for quiet in (True, False):

@@ -19,7 +19,7 @@ from splavu.audit.report.identity_sections import identity
 from splavu.audit.report.markup import Content, cell, element, page, table
 from splavu.audit.report.provenance_sections import everything, glossary, not_tested, provenance
 from splavu.errors import UserError
-from splavu.runtime.run_folder import write_text
+from splavu.runtime.files import check_target, write_text
 
 HELP = "evidence.json of an audit -> a page that stands alone"
 TITLE = "Privacy audit of released features"
@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read, write, say where."""
     target = args.out or args.evidence.with_name("report.html")
+    check_target(target, inputs=[args.evidence])
     print(f"report: {write_report(target, read_evidence(args.evidence))}")
     return 0
 

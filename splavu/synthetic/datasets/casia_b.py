@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from splavu.data.splits import CASIA_B_REPETITIONS
+from splavu.runtime.files import write_bytes
 from splavu.synthetic.drawing.render import ATTRIBUTES, FPS, Person, render
 from splavu.synthetic.drawing.scenes import KINDS, Light, sample_scene
-from splavu.synthetic.layouts import encode_avi, write_bytes, write_csv
+from splavu.synthetic.layouts import encode_avi, write_csv
 from splavu.synthetic.people.motions import FLEX, LEFT, MOTIONS, RIGHT, Pose, perform
 from splavu.synthetic.people.subjects import Bag, Outfit, Subject, sample_outfit
 from splavu.synthetic.plans import Stage, generator, sample_subjects

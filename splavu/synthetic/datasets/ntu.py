@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from splavu.data.splits import NTU_LEFT_OUT_SUBJECTS, NTU_TEST_SUBJECTS
-from splavu.synthetic.layouts import encode_avi, write_bytes, write_csv
+from splavu.runtime.files import write_bytes
+from splavu.synthetic.layouts import encode_avi, write_csv
 from splavu.synthetic.people.daily_actions import film_daily, tied_to_scenes
 from splavu.synthetic.plans import Plan, Split, generator, sample_plans, sample_subjects
 from splavu.synthetic.trimmed import Trimmed, write_private_labels

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from splavu.runtime.files import write_bytes
 from splavu.synthetic.drawing.render import ATTRIBUTES, FPS, Person, face_visibility, skeleton_at, visible_attributes
-from splavu.synthetic.layouts import video_name, write_bytes
+from splavu.synthetic.layouts import video_name
 from splavu.synthetic.plans import Plan, Stage, generator, stage
 
 NAME = "pa_hmdb51"

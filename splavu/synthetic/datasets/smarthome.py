@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from splavu.runtime.files import write_bytes
 from splavu.synthetic.drawing.recording import chunks, write_mp4
-from splavu.synthetic.layouts import write_bytes, write_csv
+from splavu.synthetic.layouts import write_csv
 from splavu.synthetic.people.daily_actions import stage_daily, tied_to_scenes
 from splavu.synthetic.people.subjects import Subject, sample_subject
 from splavu.synthetic.plans import Split, generator, sample_plans

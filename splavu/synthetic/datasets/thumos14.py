@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from splavu.runtime.files import write_bytes
 from splavu.synthetic.drawing.recording import chunks, write_mp4
 from splavu.synthetic.drawing.render import ATTRIBUTES, FPS, Person
 from splavu.synthetic.drawing.scenes import KINDS
-from splavu.synthetic.layouts import write_bytes, write_csv
+from splavu.synthetic.layouts import write_csv
 from splavu.synthetic.people.gestures import IDLE
 from splavu.synthetic.people.motions import ACTIONS, MOTIONS, rest
 from splavu.synthetic.people.subjects import sample_outfit, sample_subject

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from splavu.synthetic.layouts import encode_avi, film, write_bytes
+from splavu.runtime.files import write_bytes
+from splavu.synthetic.layouts import encode_avi, film
 from splavu.synthetic.people.motions import ACTIONS
 from splavu.synthetic.plans import Plan, Split, sample_plans, sample_subjects
 from splavu.synthetic.trimmed import Trimmed, write_private_labels

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from splavu.runtime.files import write_bytes
 from splavu.synthetic.drawing.recording import chunks, write_mp4
 from splavu.synthetic.drawing.render import ATTRIBUTES, FPS
 from splavu.synthetic.drawing.scenes import KINDS
-from splavu.synthetic.layouts import write_bytes, write_csv
+from splavu.synthetic.layouts import write_csv
 from splavu.synthetic.people.surveillance import Crossing, Footage, set_stage
 from splavu.synthetic.people.timelines import Span, Timeline, sample_background
 from splavu.synthetic.plans import Plan, Split, generator, sample_splits

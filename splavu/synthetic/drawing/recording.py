@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from splavu.runtime.files import replacing
 from splavu.synthetic.drawing.render import FPS, FRAME_SIZE, render
 from splavu.synthetic.plans import Stage
 
@@ -31,20 +31,18 @@ def chunks(shot: Stage, num_frames: int, *, chunk: int = CHUNK) -> Iterator[np.n
 
 
 def write_mp4(path: Path, frames: Iterable[np.ndarray]) -> None:  # of [n, H, W, 3] uint8
-    """Encode batches of frames as they come: under a temporary name, synchronised, then moved."""
+    """Encode batches of frames as they come; the file is there complete or not at all."""
     import av
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    with av.open(str(temporary), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+    with (
+        replacing(path) as temporary,
+        av.open(str(temporary), "w", format="mp4", options={"fflags": "+bitexact"}) as container,
+    ):
         stream = mpeg4_stream(container, *FRAME_SIZE, bit_rate=BIT_RATE)
         for batch in frames:
             for picture in batch:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def mpeg4_stream(container: OutputContainer, width: int, height: int, *, bit_rate: int) -> VideoStream:

@@ -32,6 +32,7 @@ from torch.nn.functional import (
     smooth_l1_loss,
 )
 
+from splavu.runtime.files import replacing
 from splavu.synthetic.encoder.pretraining_clips import (
     CAPTION_WORDS,
     CLIP,
@@ -200,8 +201,8 @@ def export(model: nn.Module, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save_pretrained(folder)
     weights = {name: value.half().contiguous().cpu() for name, value in model.state_dict().items()}
-    save_file(weights, folder / "model.safetensors.partial", metadata={"format": "pt"})
-    (folder / "model.safetensors.partial").replace(folder / "model.safetensors")
+    with replacing(folder / "model.safetensors") as temporary:
+        save_file(weights, temporary, metadata={"format": "pt"})
 
 
 def learning_rate(step: int, *, steps: int, peak: float, warmup: int = 150) -> float:
@@ -314,8 +315,8 @@ def train(options: argparse.Namespace) -> None:
             recent.clear()
         if done % options.save_every == 0 or done == options.steps:
             state = {"pupil": pupil.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
-            torch.save(state, state_path.with_suffix(".partial"))
-            state_path.with_suffix(".partial").replace(state_path)
+            with replacing(state_path) as temporary:
+                torch.save(state, temporary)
             export(pupil.encoder, options.out / "encoder")
     facts = {"shortest_edge": SIDE, "crop": SIDE, "mean": MEAN, "std": STD, "frames": CLIP}
     print(f"encoder in {options.out / 'encoder'}; input: {json.dumps(facts)}")

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from splavu.runtime.files import write_text
 from splavu.synthetic.drawing.render import FPS, FRAME_SIZE, locate
 from splavu.synthetic.layouts import film
 from splavu.synthetic.people.motions import ACTIONS
@@ -162,7 +163,7 @@ def render_clips(folder: Path, *, subjects: int, per_subject: int, workers: int)
             for index, frames in enumerate(shown(pool.map(_draw, plans, chunksize=16))):
                 videos[index] = frames
     videos.flush()
-    note.write_text(json.dumps(identity))
+    write_text(note, json.dumps(identity))
     return TrainingVideos(np.load(path), points, actions, captions)
 
 
