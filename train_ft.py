@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from splavu.runtime import cli, environment, params
-from splavu.runtime.distributed import alone
+from splavu.runtime.distributed import refuse_several_processes
 from study.training.heads import HeadParams, sentence, train
 
 
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--restart", action="store_true", help="train anew although the run folder has a checkpoint")
     args = parser.parse_args(argv)
     cli.start(args)
-    alone("train_ft.py")
+    refuse_several_processes("train_ft.py")
     p = params.load(args.params, HeadParams, args.set)
     result, _, _ = train(p, device=environment.pick_device(args.device), restart=args.restart)
     print(sentence(p, result))

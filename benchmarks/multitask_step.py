@@ -46,9 +46,9 @@ from splavu.runtime.distributed import Processes
 from splavu.stores import open_features
 from splavu.training.engine import Engine, EngineParams
 from splavu.training.heads import LinearHead
-from splavu.training.learners import Learner
+from splavu.training.learners import Learner, adamw
 from splavu.training.multitask import MultitaskTrainer
-from splavu.training.optimizers import adamw
+from splavu.training.objectives import OBJECTIVES, Term, latent_consistency
 from splavu.training.tasks import ActionRecognition
 
 WEIGHTS = {"ar": 1.0, "latent": 1.0, "privacy": 0.1}
@@ -201,12 +201,15 @@ class Ours:
             for name, network in (("fa", self.anonymizer), ("ft", self.head))
         )
         processes = Processes(device)
+        terms = [
+            Term.of_task(ActionRecognition(head, source, source, device), WEIGHTS["ar"]),
+            Term("latent", WEIGHTS["latent"], latent_consistency),
+            Term.of_objective("privacy", WEIGHTS["privacy"], OBJECTIVES["nt_xent"]),
+        ]
         self.trainer = MultitaskTrainer(
             adapter,
-            [(ActionRecognition(head, source, source, device), WEIGHTS["ar"])],
+            terms,
             source,
-            consistency_weight=WEIGHTS["latent"],
-            privacy_weight=WEIGHTS["privacy"],
             temperature=TEMPERATURE,
             processes=processes,
         )

@@ -19,7 +19,7 @@ from mgfn.test import test
 from mgfn.train import Run, TrainingOptions, train
 from splavu.errors import as_user_errors
 from splavu.runtime import cli
-from splavu.runtime.distributed import alone
+from splavu.runtime.distributed import refuse_several_processes
 
 
 @as_user_errors(InputError)
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv, description=__doc__.splitlines()[0], kind=TrainingOptions)
     options.required("rgb_list", "test_rgb_list", "gt", "features")
     start(options)
-    alone("mgfn/main.py")
+    refuse_several_processes("mgfn/main.py")
     chosen, trainer = train(options)
     run = Run(options)
     rows = test(trainer.evaluated, trainer.test_set, options)

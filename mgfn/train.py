@@ -29,7 +29,7 @@ from mgfn.task import load_network
 from splavu.errors import as_user_errors
 from splavu.runtime import cli
 from splavu.runtime.checkpoints import load_into, state_of
-from splavu.runtime.distributed import Processes, alone
+from splavu.runtime.distributed import Processes, refuse_several_processes
 from splavu.runtime.environment import seed_everything, versions
 from splavu.runtime.params import as_dict
 from splavu.runtime.run_folder import RunFolder
@@ -199,7 +199,7 @@ def train(options: TrainingOptions) -> tuple[dict[str, Any], AnomalyTrainer]:
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv, description=__doc__.splitlines()[0], kind=TrainingOptions)
     start(options)
-    alone("mgfn/train.py")
+    refuse_several_processes("mgfn/train.py")
     chosen, _ = train(options)
     print(f"trained: {chosen['checkpoint']}")
 

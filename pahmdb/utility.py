@@ -27,8 +27,7 @@ from splavu.runtime.distributed import Processes
 from splavu.runtime.run_folder import RunFolder
 from splavu.training import loop
 from splavu.training.heads import LinearHead
-from splavu.training.learners import Learner
-from splavu.training.optimizers import adamw
+from splavu.training.learners import Learner, adamw
 from splavu.training.probes import ProbeTrainer
 from splavu.training.tasks import ActionRecognition
 from study.datasets.loading import dataset_spec

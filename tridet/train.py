@@ -25,7 +25,7 @@ from torch import Tensor
 from splavu.errors import as_user_errors
 from splavu.runtime.checkpoints import RESUMABLE
 from splavu.runtime.cli import run as run_script
-from splavu.runtime.distributed import Processes, alone
+from splavu.runtime.distributed import Processes, refuse_several_processes
 from splavu.runtime.environment import seed_everything
 from splavu.runtime.files import write_text
 from splavu.runtime.params import as_dict
@@ -254,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--eval-freq", type=int, default=0, help="epochs between mAP curves on the test split (default: none)"
     )
     args = made.parse_args(argv)
-    alone("tridet/train.py")
+    refuse_several_processes("tridet/train.py")
     config, device, anonymizer = cli.start(args)
     folder = run_folder(config, args.config, args.output)
     last = train(

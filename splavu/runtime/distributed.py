@@ -1,4 +1,4 @@
-"""The processes of one training under torchrun, or the one there is: who I am, and what all of us hold together.
+"""The processes of one training under torchrun: rank, count, collectives. Without torchrun there is one.
 
 Each process draws its own slice of every batch, and a loss term is a process's share of the mean over the whole batch:
 the sum over its rows, divided by the rows of all. So terms and gradients are *added* over processes, never averaged,
@@ -23,7 +23,7 @@ from splavu.runtime.environment import pick_device
 
 @dataclass(frozen=True)
 class Processes:
-    """All processes of a training, as one of them sees them."""
+    """The processes of a training, seen from one of them."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Of this process."""
@@ -33,7 +33,7 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     @property
@@ -71,12 +71,12 @@ class Processes:
             torch._foreach_copy_(alike, [part.view_as(own) for part, own in zip(parts, alike, strict=True)])
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Block until every process has called this."""
         if self.count > 1:
             self.fabric.barrier()
 
 
-SINGLE = Processes()
+NOT_DISTRIBUTED = Processes()
 """One process, on the CPU."""
 
 
@@ -85,7 +85,7 @@ def _bounds(num_rows: int, rank: int, count: int) -> tuple[int, int]:
 
 
 def connect(device: str = "auto") -> Processes:
-    """This process among those that torchrun started; alone, if it wasn't torchrun.
+    """This process among those that torchrun started; the only one if it wasn't torchrun.
 
     Args:
         device: As for `pick_device`; under torchrun 'auto' or 'cuda' is a GPU for each process (NCCL), 'cpu' is gloo.
@@ -114,8 +114,8 @@ def connect(device: str = "auto") -> Processes:
     return Processes(fabric.device, fabric.global_rank, fabric.world_size, fabric)
 
 
-def alone(script: str) -> None:
-    """Refuse several processes, for a script that would only do the same work in each.
+def refuse_several_processes(script: str) -> None:
+    """For a script that would only do the same work in each of them.
 
     Raises:
         UserError: torchrun started more than one.

@@ -1,9 +1,9 @@
 """One epoch of training: batches in, updates out, the mean of each loss term back.
 
-What surrounds the steps (validation, checkpoints, resume) is `splavu.training.loop`; an epoch in memory
-calls this.
-What a reader would get wrong: nothing here waits for the device. Sums stay there, and so does the number of the first
-step whose loss wasn't finite, so that a GPU is asked now and then and still names the step.
+What surrounds the steps (validation, checkpoints, resume) is `splavu.training.loop`.
+
+Note: nothing here waits for the device. Sums stay on it, and so does the number of the first step whose loss isn't
+finite, so that the error can name the step although a GPU is asked only now and then.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch.amp import GradScaler
 from tqdm import tqdm
 
 from splavu.errors import UserError
-from splavu.runtime.distributed import SINGLE, Processes
+from splavu.runtime.distributed import NOT_DISTRIBUTED, Processes
 from splavu.runtime.environment import autocast
 from splavu.training.learners import Learner
 
 STEPS_BETWEEN_CHECKS = 50
-"""On a GPU every look at a loss waits for the device, so it's looked at this rarely; on a CPU at each step."""
+"""Reading a loss waits for a GPU, so losses are checked once in this many steps there; on a CPU at each step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,26 +35,26 @@ class EngineParams:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of matrix products; fp16 scales losses. Weights, losses and metrics are fp32."""
     accumulate: int = 1
-    """Batches whose gradients are averaged into one update. NT-Xent compares within each, so it's no larger batch."""
+    """Batches whose gradients are averaged into one update. NT-Xent still compares within each of them."""
     clip_norm: float | None = None
     """Largest gradient norm of a network; None clips none. (TriDet has its own.)"""
     ema_decay: float = 0.0
-    """Of a moving average of the weights, which is then what is validated and released; 0 keeps none."""
+    """Of a moving average of the weights, which is then validated and released in their place; 0 keeps none."""
     compile: bool = False
     """torch.compile; pays where steps are many and small kernels rule, as on a GPU."""
     deterministic: bool = False
     """Only deterministic kernels, slower on a GPU. On a CPU a seed fixes everything anyhow."""
     checkpoint_freq: int = 1
-    """Epochs between two writings of model_temp.pth, which is what a killed run goes on from."""
+    """Epochs between two writings of model_temp.pth, from which an interrupted run resumes."""
 
     def __post_init__(self) -> None:
         for name in ("accumulate", "checkpoint_freq"):
             if getattr(self, name) < 1:
                 raise UserError(name, f"{getattr(self, name)} is less than 1", "give at least 1")
         if not 0 <= self.ema_decay < 1:
-            raise UserError("ema_decay", f"{self.ema_decay} is no decay", "give 0 (none) or less than 1, such as 0.999")
+            raise UserError("ema_decay", f"{self.ema_decay} is not in [0, 1)", "give 0 (no average), or say 0.999")
         if self.clip_norm is not None and self.clip_norm <= 0:
-            raise UserError("clip_norm", f"{self.clip_norm} would stop all learning", "give a positive norm, or None")
+            raise UserError("clip_norm", f"{self.clip_norm} is not positive", "give a positive norm, or None")
 
 
 class Steps(Protocol):
@@ -70,17 +70,17 @@ class Steps(Protocol):
 
 
 class Engine:
-    """Precision, accumulation, clipping, several processes: everything of a step but its objective."""
+    """Everything of a step except its objective: precision, accumulation, updates, several processes."""
 
-    def __init__(self, params: EngineParams, processes: Processes = SINGLE) -> None:
+    def __init__(self, params: EngineParams, processes: Processes = NOT_DISTRIBUTED) -> None:
         self.params, self.processes = params, processes
         self.scaler = GradScaler(processes.device.type, enabled=params.precision == "fp16")
 
     def prepare(self, networks: Iterable[nn.Module]) -> None:
-        """Compile what is to be compiled.
+        """Compile the networks if the parameters say so.
 
         Raises:
-            UserError: There is no C++ compiler, and none was needed until now.
+            UserError: `compile` on a CPU without a C++ compiler.
         """
         if self.params.compile:
             if self.processes.device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
@@ -130,7 +130,7 @@ class NonFiniteLoss(UserError):
 
     @classmethod
     def of(cls, term: str, step: int, epoch: int) -> NonFiniteLoss:
-        """Of step and epoch as they are counted from 0."""
+        """`step` and `epoch` count from 0."""
         problem = f"isn't finite in step {step + 1} of epoch {epoch + 1}"
         return cls(f"loss term '{term}'", problem, "lower the learning rate or its weight")
 

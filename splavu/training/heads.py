@@ -1,7 +1,8 @@
-"""Heads that read a feature: the linear utility head and the paper's privacy head."""
+"""Heads that read a feature: the linear utility head, the paper's privacy head, gradient reversal for adversaries."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,3 +33,22 @@ class PrivacyHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         logits = self.fc2(F.relu(self.fc1(features)))
         return F.normalize(logits, dim=-1) if self.normalise else logits
+
+
+def reverse_gradient(features: Tensor) -> Tensor:  # any shape -> the same values
+    """The identity, whose gradient changes its sign: the head behind it minimises a loss that the network before it
+    maximises.
+
+    Source: the gradient reversal layer of Ganin and Lempitsky 2015, strength 1.
+    """
+    return _Reversed.apply(features)
+
+
+class _Reversed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, features: Tensor) -> Tensor:
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return -gradient

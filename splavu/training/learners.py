@@ -1,15 +1,29 @@
-"""Learners: a network with everything that changes it, behind one step and one state to go on from."""
+"""A network with its optimizer, schedule, clipping and moving average: one `step`, one state to resume from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+FUSED_ON = ("cpu", "cuda")
+"""Devices on which torch updates all parameters in one pass over memory."""
+
+
+def adamw(parameters: Iterable[Tensor], *, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW, in one kernel where there is one.
+
+    The update only moves memory: weight, gradient and two moments in, weight and moments out, 28 bytes a parameter. Op
+    by op, as torch does by default, all of it moves several times; on a CPU that takes three times as long.
+    """
+    updated = list(parameters)
+    fused = all(parameter.device.type in FUSED_ON for parameter in updated)
+    return torch.optim.AdamW(updated, lr=lr, weight_decay=weight_decay, fused=fused)
 
 
 class Stateful(Protocol):
@@ -55,9 +69,9 @@ def moving_average(network: nn.Module, decay: float) -> MovingAverage | None:
 
 @dataclass
 class Learner:
-    """A network with everything that changes it: optimizer, schedule, clipping, average; one `step`, one resume state.
+    """A network with its optimizer, schedule, clipping and moving average: one `step`, one state to resume from.
 
-    The optimizer's state is kept in checkpoints as `optimizer_{name}`.
+    Checkpoints keep the optimizer's state as `optimizer_{name}`.
     """
 
     name: str
@@ -72,7 +86,7 @@ class Learner:
     """Updated after each step."""
 
     def plan(self, *, num_epochs: int, steps_per_epoch: int) -> None:
-        """Told once, before training, how long it will be; a learner whose schedule depends on that makes it here."""
+        """Called once, before training, with its length; a learner whose schedule depends on that builds it here."""
 
     @property
     def evaluated(self) -> nn.Module:
@@ -80,7 +94,7 @@ class Learner:
         return self.network if self.average is None else self.average.network
 
     def step(self, scaler: GradScaler | None = None) -> None:
-        """Update the network from the gradients that lie ready, as the scaler scaled them, and clear them."""
+        """Update the network from its gradients (scaled by `scaler`, if there is one) and clear them."""
         if self.clip_norm is not None:
             if scaler is not None:
                 scaler.unscale_(self.optimizer)
@@ -100,7 +114,7 @@ class Learner:
             self.schedule.step()
 
     def state(self) -> dict[str, Any]:
-        """Everything that resuming needs but the network's weights, which are kept apart under their published key."""
+        """Everything that resuming needs except the network's weights, which checkpoints keep under their own key."""
         return {f"{part}_{self.name}": stateful.state_dict() for part, stateful in self._stateful().items()}
 
     def load_state(self, state: dict[str, Any]) -> None:

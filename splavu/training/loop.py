@@ -1,8 +1,8 @@
 """One training loop for every script: epochs, validation, checkpoints, resume, a stop on a loss that isn't finite.
 
-A run goes on where it was killed and ends with the same bits as if it hadn't been: randomness is a function of
-(seed, epoch), and records past the checkpoint are dropped before they come again. Among several processes the first one
-writes; the number of processes may change from one continuation to the next.
+An interrupted run resumes and ends with the same bits as an uninterrupted one: randomness is a function of (seed,
+epoch), and records past the checkpoint are dropped before they are written again. Among several processes the first one
+writes; the number of processes may change when a run is resumed.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from splavu.errors import UserError
 from splavu.runtime import checkpoints
-from splavu.runtime.distributed import SINGLE, Processes
+from splavu.runtime.distributed import NOT_DISTRIBUTED, Processes
 from splavu.runtime.environment import only_deterministic_kernels, seed_everything, versions
 from splavu.runtime.params import as_dict
 from splavu.runtime.run_folder import RunFolder, summarised
@@ -27,20 +27,11 @@ from splavu.training.learners import Learner
 logger = logging.getLogger(__name__)
 
 FREE_TO_CHANGE = frozenset({"num_epochs", "num_workers", "val_freq", "checkpoint_freq"})
-"""Parameters that may differ between a run and its continuation."""
-
-
-class LoopParams(Protocol):
-    """What the loop reads of a script's parameters, beside `EngineParams`; all of them are recorded."""
-
-    num_epochs: int
-    val_freq: int
-    """Epochs between validations; the last one always ends with one."""
-    seed: int
+"""Parameters that may differ when a run is resumed."""
 
 
 class Trainer:
-    """What differs from script to script; scripts override."""
+    """What differs from one training to another; subclasses override."""
 
     learners: Sequence[Learner]
     score: str | None = None
@@ -63,22 +54,22 @@ class Trainer:
         return (metrics[self.score],)
 
     def end_epoch(self, epoch: int, *, is_last: bool) -> Mapping[str, float]:
-        """Called after each epoch, by the first process alone; returns metrics to be logged, chosen by nobody."""
+        """Called after each epoch, by the first process alone; returns metrics that are only logged."""
         return {}
 
     def weights(self) -> dict[str, Any]:
-        """What a checkpoint holds, under the published keys."""
+        """Weights for a checkpoint, by key."""
         raise NotImplementedError
 
     def load_weights(self, content: Mapping[str, Any]) -> None:
         raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
-        """What resuming needs beside weights and learners, as plain values."""
+        """What resuming needs in addition to weights and learners, as plain values."""
         return {}
 
     def load_state(self, content: Mapping[str, Any]) -> None:
-        """Take back what `state` gave."""
+        """Restore what `state` returned."""
 
 
 def fit(
@@ -89,10 +80,10 @@ def fit(
     inputs: Mapping[str, Any] | None = None,
     restart: bool = False,
     done: int | None = None,
-    processes: Processes = SINGLE,
+    processes: Processes = NOT_DISTRIBUTED,
     free_to_change: frozenset[str] = FREE_TO_CHANGE,
 ) -> dict[str, Any]:
-    """Train for `params.num_epochs`, going on from the run folder's last checkpoint if there is one.
+    """Train for `params.num_epochs`, resuming from the run folder's last checkpoint if there is one.
 
     Writes params.json, versions.json, metrics.jsonl, model_temp.pth every `checkpoint_freq` epochs and
     model_{epoch}_{score}.pth when validation improves (the one before, if this run wrote it, goes).
@@ -100,14 +91,15 @@ def fit(
     Args:
         trainer: The objective, the validation and the networks.
         run: Where everything is written.
-        params: `LoopParams`, and `EngineParams` where they aren't the defaults; all of it is recorded.
-        inputs: What the run reads beside its parameters, as plain values: provenance of features, hashes of weights. A
-            run isn't continued on other inputs.
-        restart: Begin anew although there is a checkpoint.
-        done: Epochs that the trainer has behind it as it comes, from a checkpoint of another program; the run folder's
-            is left aside then. None is the usual case.
+        params: With num_epochs, seed and val_freq (epochs between validations; the last epoch always ends with one),
+            and `EngineParams` where they aren't the defaults. All of it is recorded.
+        inputs: What the run reads apart from its parameters, as plain values: provenance of features, hashes of
+            weights. A run isn't resumed on other inputs.
+        restart: Start from epoch 0 although there is a checkpoint.
+        done: Epochs that the trainer has already done, from a checkpoint of another program; the run folder's is
+            ignored then. None is the usual case.
         processes: Those that train together; their device is the trainer's.
-        free_to_change: Parameters that may differ from the run that is continued.
+        free_to_change: Parameters that may differ from those of the run that is resumed.
 
     Returns:
         `{"epoch", "score", "checkpoint"}` of the best validation; without validation of the last epoch, score None.
@@ -130,7 +122,7 @@ def fit(
         for holder in (engine, trainer, *trainer.learners):
             holder.load_state(content)
         progress = content["progress"]
-        logger.info("%s: going on at epoch %d", resumable, progress["next_epoch"])
+        logger.info("%s: resuming at epoch %d", resumable, progress["next_epoch"])
     else:
         progress["next_epoch"] = done or 0
         if processes.is_first:
@@ -174,7 +166,7 @@ def fit(
                 for holder in (engine, trainer, *trainer.learners):
                     resume |= holder.state()
                 checkpoints.write(resumable, _content(trainer, described, epoch) | resume)
-                _remove_superseded(run, progress)  # only now does nothing need them any more
+                _remove_superseded(run, progress)  # only now does nothing need them
 
     processes.wait()
     best = progress["best"]
@@ -192,14 +184,14 @@ def _log(processes: Processes, text: str, *values: Any) -> None:
 
 
 def _remove_superseded(run: RunFolder, progress: Mapping[str, Any]) -> None:
-    """Delete the best checkpoints of before; only files that this run wrote."""
+    """Delete the previous best checkpoints; only files that this run wrote."""
     for name in progress["written"]:
         if name != progress["best"]["checkpoint"]:
             (run.path / name).unlink(missing_ok=True)
 
 
 def _refuse_non_finite(learners: Sequence[Learner], epoch: int, resumable: Any) -> None:
-    """A step may spoil weights after the last loss that was still finite; such weights are never written."""
+    """An update may make weights infinite after a finite loss; such weights are never written."""
     for learner in learners:
         weights = [weight for weight in learner.network.state_dict().values() if weight.is_floating_point()]
         largest = torch._foreach_norm(weights, float("inf"))
@@ -228,7 +220,7 @@ def _content(trainer: Trainer, described: Mapping[str, Any], epoch: int) -> dict
 
 
 def refuse_other(path: Any, before: Mapping[str, Any], now: Mapping[str, Any], free: frozenset[str]) -> None:
-    """Refuse to go on with other values than before; values may be nested, `free` names them as `section.name`.
+    """Refuse to resume with other values than before; values may be nested, `free` names them as `section.name`.
 
     Raises:
         UserError: Names the first value that differs.
@@ -239,7 +231,7 @@ def refuse_other(path: Any, before: Mapping[str, Any], now: Mapping[str, Any], f
             raise UserError(
                 path,
                 f"was trained with {name} = {before.get(name)!r}, now it is {now.get(name)!r}",
-                "choose another run folder, or start anew with --restart",
+                "choose another run folder, or start over with --restart",
             )
 
 

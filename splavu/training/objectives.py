@@ -1,235 +1,221 @@
-"""The terms of the SPLAVU objective that are no task: the privacy budget, latent consistency, a reversed gradient.
+"""The terms of the anonymizer's loss, and the table of those that a parameter file can name.
 
-The anonymizer *maximises* NT-Xent: two static clips of one video must not be told from those of other videos. The bound
-holds only because the similarities are cosines; with a plain dot product the game diverges. Beside this published term
-stand those that compare a clip with the raw still pictures of its video, within the class (docs/method.md).
+The loss is a list of `Term(name, weight, function)`; the trainer minimises the sum of weight * function. A new term on
+clips is a function of `TermInputs` here and its line in `OBJECTIVES`: `privacy_objective = "its name"` or
+`extra_terms = {"its name": 0.1}` then trains with it. The line says what the term needs; parameters and trainer read
+that, so that no store is opened and no critic is built that no term uses.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch import Tensor, nn
 
+from splavu.data.clips import ClipBatch
 from splavu.errors import UserError
+from splavu.runtime.distributed import NOT_DISTRIBUTED, Processes
+from splavu.training.contrastive import conditional_contrast, nt_xent_share
+from splavu.training.critics import Critic
+from splavu.training.tasks import Task
 
-LARGEST_SIMILARITY = 2**24
-"""Entries of the matrix of similarities that is kept from the loss to its gradient: 64 MiB, 2048 pairs. A larger one is
-made in blocks of rows that fit in here and made again for the gradient, half as much arithmetic again in little memory.
-"""
+
+class CachedAnonymizer(nn.Module):
+    """An anonymizer that maps each tensor of a step once, however many terms read it."""
+
+    def __init__(self, anonymizer: nn.Module) -> None:
+        super().__init__()
+        self.anonymizer = anonymizer
+        self._seen: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        key = (id(features), id(mask))
+        if key not in self._seen:  # the input is kept too, so that its id can't be given to another tensor
+            self._seen[key] = (features, self.anonymizer(features, mask))
+        return self._seen[key][1]
+
+    def together(self, *features: Tensor) -> None:  # each [B, D]
+        """Map several tensors of independent rows in one pass; `forward` then returns each from the cache."""
+        if self.anonymizer.attends_over != "batch":  # there the rows of one tensor are one sequence
+            mapped = self.anonymizer(torch.cat(features)).split([len(rows) for rows in features])
+            self._seen |= {(id(rows), id(None)): (rows, safe) for rows, safe in zip(features, mapped, strict=True)}
+
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """(anonymized, raw) of everything mapped so far."""
+        return [(safe, raw) for raw, safe in self._seen.values()]
 
 
-def nt_xent(  # [B, D], [B, D] -> []
-    z0: Tensor, z1: Tensor, *, temperature: float = 0.1, normalise: bool = True, block: int | None = None
-) -> Tensor:
-    """Normalised temperature-scaled cross-entropy between two views of B samples.
+@dataclass(frozen=True)
+class TermInputs:
+    """What the terms of one step read.
 
-    Each of the 2B rows has to find its other view among the other 2B - 1 rows. Computed in float32 whatever comes in
-    (float64 stays). One sample has no negatives: loss and gradient are exactly 0. A sample that stands in the batch
-    twice is its own false negative.
+    Letters: b clips of this process, B of all processes, D feature width.
+    """
+
+    anonymize: CachedAnonymizer
+    batch: Mapping[str, Any]
+    """By source: 'clips' is a `ClipBatch`, a task's batch is under the task's name."""
+    processes: Processes = NOT_DISTRIBUTED
+    critic: Critic | None = None
+    """Trained beside the anonymizer, if a term needs it."""
+    temperature: float = 0.1
+    """Of contrastive terms."""
+
+    @property
+    def clips(self) -> ClipBatch:
+        """Raw clips [b, D] with the labels and static clips that the terms need."""
+        return self.batch["clips"]
+
+    @property
+    def anonymized_clips(self) -> Tensor:  # [b, D]
+        return self.anonymize(self.clips.clips)
+
+    @cached_property
+    def static_views(self) -> tuple[Tensor, Tensor]:  # two of [b, D]
+        """Two raw static clips of each clip's video; the same tensors each time, so that they are mapped once."""
+        return self.clips.static_pairs.unbind(dim=1)
+
+    @property
+    def anonymized_static_views(self) -> tuple[Tensor, Tensor]:  # two of [b, D]
+        first, second = self.static_views
+        return self.anonymize(first), self.anonymize(second)
+
+    def gather(self, rows: Tensor) -> Tensor:  # [b, D] -> [B, D]
+        """The rows of all processes, in their order, with gradients."""
+        return self.processes.gather(rows, self.clips.num_total)
+
+    def with_static_frames(self) -> tuple[Tensor, Tensor, Tensor]:  # [B, D], [B, D], [B]
+        """Of all processes: anonymized clips, the raw still frame of each one's video, and its class."""
+        return gathered(self.anonymized_clips, self.clips, self.processes)
+
+
+def gathered(  # [b, D] -> [B, D], [B, D], [B]
+    safe: Tensor, clips: ClipBatch, processes: Processes
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Anonymized clips of all processes, raw still frames of the same videos (means of pairs), and classes."""
+    static, classes = clips.static_pairs.mean(dim=1), clips.labels[:, None].to(torch.float32)
+    safe, static, classes = (processes.gather(rows, clips.num_total) for rows in (safe, static, classes))
+    return safe, static, classes[:, 0]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss term on clips, and what it needs."""
+
+    function: Callable[[TermInputs], Tensor]
+    """-> [], to be minimised."""
+    static: Literal["raw", "anonymized"] | None = None
+    """Whether it reads static clips, and how: anonymized ones are mapped in one pass with the clips."""
+    classes: bool = False
+    """Whether it reads the actions of the clips."""
+    critic: bool = False
+    """Whether it needs a critic, which is then trained on batches of its own before each step."""
+    whole_batch: bool = False
+    """How it splits over processes. False: the function gives this process's share, the sum over its rows divided by
+    the rows of all, as for a loss per clip. True: it gives the value for the whole batch, from gathered rows, in every
+    process."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of the loss."""
+
+    name: str
+    """In logs and errors."""
+    weight: float
+    """0 leaves the term out."""
+    function: Callable[[TermInputs], Tensor]
+    """-> [], this process's share of the term, to be minimised."""
+    task: Task | None = None
+    """Whose loss it is: its head is trained with the anonymizer, and validated."""
+    anonymizes_static: bool = False
+    """Whether it reads `anonymized_static_views`."""
+
+    @classmethod
+    def of_task(cls, task: Task, weight: float) -> Term:
+        """The task's loss. Every process computes all of a batch that can't be split, and takes its share."""
+
+        def function(inputs: TermInputs) -> Tensor:
+            loss = task.loss(inputs.anonymize, inputs.batch[task.name])
+            return loss if task.splits_batches else loss / inputs.processes.count
+
+        return cls(task.name, weight, function, task=task)
+
+    @classmethod
+    def of_objective(cls, name: str, weight: float, objective: Objective) -> Term:
+        """A row of `OBJECTIVES` under the name that logs give it."""
+
+        def function(inputs: TermInputs) -> Tensor:
+            loss = objective.function(inputs)
+            return loss / inputs.processes.count if objective.whole_batch else loss
+
+        return cls(name, weight, function, anonymizes_static=objective.static == "anonymized")
+
+
+def latent_consistency(inputs: TermInputs, distance: Callable[..., Tensor] = F.mse_loss) -> Tensor:
+    """L_LC: how far anonymized features are from raw ones, a mean over clips and features.
+
+    Without clips it is the mean over whatever the tasks before it in the list have anonymized.
 
     Args:
-        z0: One view a row.
-        z1: The other view, row by row.
-        temperature: Divides the similarities; the loss is at most about 2 / temperature + log 2B.
-        normalise: Cosine similarity (norms clamped at 1e-8). False takes the rows as they are (TeD-SPAD normalises in
-            its head).
-        block: Rows whose similarities are in memory at a time; by default what fits in `LARGEST_SIMILARITY`.
-
-    Raises:
-        ValueError: The shapes differ, or aren't [B, D], or there is no row.
-
-    Source: Chen et al. 2020 (SimCLR), eq. 1; the privacy budget L_B of Fioresi et al. 2026.
+        inputs: Of the step.
+        distance: (anonymized, raw, reduction) -> []; the paper trains with the squared error and pre-trains with l1.
     """
-    if not len(z0):
-        raise ValueError("NT-Xent needs at least one pair of views")
-    with torch.autocast(z0.device.type, enabled=False):
-        rows = _stacked(z0, z1, normalise)  # [2B, D]
-        own = torch.arange(len(rows), device=rows.device)
-        return _FindPartners.apply(rows, None, own, temperature, block) / len(rows)
+    if "clips" not in inputs.batch:
+        means = [distance(safe, raw) for safe, raw in inputs.anonymize.pairs()]
+        return torch.stack(means).mean() / inputs.processes.count
+    safe = inputs.anonymized_clips
+    return distance(safe, inputs.clips.clips, reduction="sum") / (inputs.clips.num_total * safe.shape[-1])
 
 
-def nt_xent_share(  # [b, D], [b, D], [B, D], [B, D] -> []
-    local0: Tensor,
-    local1: Tensor,
-    all0: Tensor,
-    all1: Tensor,
-    *,
-    offset: int,
-    temperature: float = 0.1,
-    normalise: bool = True,
-    block: int | None = None,
-) -> Tensor:
-    """One process's share of `nt_xent` over a batch that is spread over several.
+def static_nt_xent(inputs: TermInputs) -> Tensor:
+    """- L_B, the paper's privacy budget: static clips of a video shall not resemble each other more than others.
 
-    Its own 2b rows look for their other views among all 2B. The shares add up to `nt_xent(all0, all1)`, and so do their
-    gradients, provided that what gathered `all0` and `all1` hands gradients back to where the rows came from. A process
-    may have no rows. Where `local` is `all`, the very same tensors, this is `nt_xent`.
-
-    Args:
-        local0: The first views of this process, rows `offset` to `offset + b` of `all0`.
-        local1: Their other views.
-        all0: The first views of all processes.
-        all1: Their other views.
-        offset: Where this process's rows begin in `all0` and `all1`.
-        temperature, normalise, block: As in `nt_xent`.
-
-    Raises:
-        ValueError: Shapes that don't belong together, or rows beyond the batch.
+    Source: Fioresi et al. 2026; minus NT-Xent over the pairs of all processes.
     """
-    if local0 is all0 and local1 is all1:
-        return nt_xent(all0, all1, temperature=temperature, normalise=normalise, block=block)
-    num_local, num_all = len(local0), len(all0)
-    if not num_all or not 0 <= offset <= num_all - num_local:
-        raise ValueError(f"rows {offset} to {offset + num_local} aren't in a batch of {num_all}")
-    with torch.autocast(all0.device.type, enabled=False):
-        rows, candidates = _stacked(local0, local1, normalise), _stacked(all0, all1, normalise)  # [2b, D], [2B, D]
-        first = torch.arange(offset, offset + num_local, device=all0.device)
-        own = torch.cat([first, first + num_all])
-        return _FindPartners.apply(rows, candidates, own, temperature, block) / len(candidates)
+    first, second = inputs.anonymized_static_views
+    everyone = inputs.gather(first), inputs.gather(second)
+    offset = inputs.processes.rows(inputs.clips.num_total).start
+    return -nt_xent_share(first, second, *everyone, offset=offset, temperature=inputs.temperature)
 
 
-def _stacked(z0: Tensor, z1: Tensor, normalise: bool) -> Tensor:  # [B, D], [B, D] -> [2B, D]
-    if z0.ndim != 2 or z0.shape != z1.shape:
-        raise ValueError(f"expected two views [B, D] of one shape, got {tuple(z0.shape)} and {tuple(z1.shape)}")
-    rows = torch.cat([z0, z1])
-    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    return F.normalize(rows, eps=1e-8) if normalise else rows
+def conditional_leakage(inputs: TermInputs) -> Tensor:
+    """Nats by which cosines link a clip to the raw still frame of its video among those of its class."""
+    return leakage_bound(conditional_contrast(*inputs.with_static_frames(), temperature=inputs.temperature))
 
 
-class _FindPartners(torch.autograd.Function):
-    """The cross-entropies of rows that look for their other views among candidates, summed: [R, D], [2B, D] -> [].
+def critic_leakage(inputs: TermInputs) -> Tensor:
+    """Nats by which the critics link a clip to the raw still frame of its video among those of its class."""
+    return leakage_bound(inputs.critic.information(*inputs.with_static_frames()))
 
-    `own` [R] says where each row itself stands among the candidates; None for candidates are the rows. Then, with P the
-    softmax of the similarities S and Y the true pairs, the gradient is (P - Y + (P - Y)^T) rows / temperature; S being
-    symmetric, a block of rows of P^T comes from the same block of S, and one product does for autograd's two.
+
+def leakage_bound(information: Tensor) -> Tensor:  # [] -> []
+    """An estimate of mutual information as something to minimise: less than 0 nats earns nothing.
+
+    Scores below chance take no privacy, only a change of sign.
     """
-
-    @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, candidates: Tensor | None, own: Tensor, temperature: float, block: int | None
-    ) -> Tensor:
-        ctx.temperature, ctx.among_themselves = temperature, candidates is None
-        candidates = rows if candidates is None else candidates
-        ctx.block = block or max(1, LARGEST_SIMILARITY // len(candidates))
-        partner = (own + len(candidates) // 2) % len(candidates)
-        log_sum, of_partner = rows.new_empty(2, len(rows))
-        blocks, similarities = _blocks(len(rows), ctx.block), None
-        for part in blocks:
-            similarities = _similarities(rows[part], candidates, own[part], temperature)  # [block, 2B]
-            log_sum[part] = similarities.logsumexp(dim=1)
-            of_partner[part] = similarities.gather(1, partner[part, None])[:, 0]
-        whole = similarities if len(blocks) == 1 else None
-        ctx.save_for_backward(rows, candidates, own, partner, log_sum, whole)
-        return (log_sum - of_partner).sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        rows, candidates, own, partner, log_sum, whole = ctx.saved_tensors
-        of_rows = torch.empty_like(rows)
-        of_candidates = None if ctx.among_themselves else torch.zeros_like(candidates)
-        scale = gradient / ctx.temperature
-        with torch.autocast(rows.device.type, enabled=False):
-            for part in _blocks(len(rows), ctx.block):
-                remade = whole is None
-                similarities = _similarities(rows[part], candidates, own[part], ctx.temperature) if remade else whole
-                weights = (similarities - log_sum[part, None]).exp_()  # P, [block, 2B]
-                if ctx.among_themselves:
-                    weights += (similarities - log_sum).exp_()  # P^T
-                pairs = partner[part, None]
-                weights.scatter_add_(1, pairs, weights.new_full(pairs.shape, -2.0 if ctx.among_themselves else -1.0))
-                torch.mm(weights, candidates, out=of_rows[part])
-                if of_candidates is not None:
-                    of_candidates.addmm_(weights.T, rows[part])
-            of_candidates = None if of_candidates is None else of_candidates.mul_(scale)
-        return of_rows.mul_(scale), of_candidates, None, None, None
+    return information.clamp_min(0)
 
 
-def _blocks(num_rows: int, block: int) -> list[slice]:
-    return [slice(start, start + block) for start in range(0, num_rows, block)]
-
-
-def _similarities(rows: Tensor, candidates: Tensor, own: Tensor, temperature: float) -> Tensor:  # -> [R, 2B]
-    similarities = rows @ (candidates / temperature).T
-    return similarities.scatter_(1, own[:, None], -torch.inf)  # a row never competes with itself
-
-
-def latent_consistency(anonymized: Tensor, raw: Tensor) -> Tensor:  # [B, D], [B, D] -> []
-    """Mean squared distance between what goes into the anonymizer and what comes out (L_LC).
-
-    It scales with the variance of the features, so one weight doesn't mean the same for two encoders.
-    """
-    return F.mse_loss(anonymized, raw)
-
-
-def reverse_gradient(features: Tensor) -> Tensor:  # any shape -> the same values
-    """The identity, whose gradient changes its sign: what follows learns a loss that what comes before increases.
-
-    Source: the gradient reversal layer of Ganin and Lempitsky 2015, strength 1.
-    """
-    return _Reversed.apply(features)
-
-
-class _Reversed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: object, features: Tensor) -> Tensor:
-        return features.view_as(features)
-
-    @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:
-        return -gradient
-
-
-def class_residuals(rows: Tensor, classes: Tensor) -> Tensor:  # [B, D], [B] -> [B, D]
-    """Each row less the mean of the rows of its class."""
-    same = (classes[:, None] == classes).to(rows.dtype)  # [B, B]
-    return rows - same @ rows / same.sum(dim=1, keepdim=True)
-
-
-def within_class_information(scores: Tensor, classes: Tensor) -> Tensor:  # [B, B], [B] -> []
-    """Nats by which scores tell each row's own column among the columns of its class.
-
-    Row i scores 'clip i belongs to still picture j' in column j. The mean over rows of
-    log n + s_ii - log sum_j exp s_ij, the sum over the n rows of i's class: InfoNCE, which bounds from below what clip
-    and picture have in common beyond the class. At most log n; 0 for scores that know nothing, negative for those that
-    are wrong. A row alone in its class has nothing to be told from and isn't counted; where all are, the result is 0.
-
-    Source: van den Oord et al. 2018, "Representation learning with contrastive predictive coding", conditioned on the
-    class by taking negatives from it alone.
-    """
-    same = classes[:, None] == classes
-    rivals = same.sum(dim=1)
-    told = (
-        rivals.to(scores.dtype).log() + scores.diagonal() - scores.masked_fill(~same, -torch.inf).logsumexp(dim=1)
-    )  # [B]
-    contrasted = rivals > 1
-    return (told * contrasted).sum() / contrasted.sum().clamp_min(1)
-
-
-def conditional_contrast(  # [B, D], [B, D], [B] -> []
-    anonymized: Tensor, static: Tensor, classes: Tensor, *, temperature: float = 0.1
-) -> Tensor:
-    """Nats by which cosines tell a clip's own raw still picture from those of other videos of its class.
-
-    Both sides less the mean of their class in the batch, so that what they say of the action counts for nothing.
-    Without a critic: it looks in one fixed coordinate system, and a change of coordinates is enough to silence it.
-    """
-    with torch.autocast(anonymized.device.type, enabled=False):
-        sides = (class_residuals(rows.float(), classes) for rows in (anonymized, static))
-        clips, pictures = (F.normalize(rows, eps=1e-8) for rows in sides)
-        return within_class_information(clips @ pictures.T / temperature, classes)
+OBJECTIVES: dict[str, Objective] = {
+    "published": Objective(static_nt_xent, static="anonymized"),
+    "nt_xent": Objective(static_nt_xent, static="anonymized"),
+    "conditional": Objective(conditional_leakage, static="raw", classes=True, whole_batch=True),
+    "critic": Objective(critic_leakage, static="raw", classes=True, critic=True, whole_batch=True),
+}
+"""Terms on clips by the name that parameters give them. 'published' is the older name of 'nt_xent'."""
 
 
 @dataclass(frozen=True)
 class RelativeConsistency:
-    """Latent consistency as a share of the features' variance, so that one weight serves every encoder.
+    """Squared error as a share of the features' variance, so that one weight serves every encoder.
 
-    1 is what a constant anonymizer costs, 0.1 a loss of a tenth of what the features vary by.
+    1 is the error of a constant anonymizer, 0.1 a loss of a tenth of the variance.
     """
 
     variance: float

@@ -1,8 +1,8 @@
-"""Fresh heads on features that no longer change: how much use is left once the anonymizer is fixed.
+"""New heads on features that no longer change: how much utility is left once the anonymizer is fixed.
 
-The anonymizer is never in training mode here and gets no gradient. What an anonymizer that attends over the batch gives
-depends on how it is served, so that is said by name: 'alone', as a released feature is, or 'batch', as the published
-numbers were made.
+The anonymizer is never in training mode here and gets no gradient. The output of one that attends over the batch
+depends on how features reach it, so that is an argument: 'alone', one feature at a time as when released, or 'batch',
+as the paper's numbers were made.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tasks: what anonymized features must stay good for, behind one contract that the trainer alone knows.
+"""Tasks: what anonymized features must stay useful for, behind one contract; the trainer knows nothing else of them.
 
 A task is built only if its weight isn't 0, so the data of an unused task need not exist.
 """
@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from splavu.anonymizers import Anonymizer
 from splavu.data.datasets import BatchLoader, ClipBatch
 from splavu.metrics import cmap, top1
+from splavu.training.heads import reverse_gradient
 from splavu.training.learners import Learner
-from splavu.training.objectives import reverse_gradient
 
 
 class BatchSource(Protocol):
     """Where a task's batches come from; tasks that name the same source share its batches."""
 
     provenance: dict[str, Any]
-    """What the features say of their making, as plain values."""
+    """Attributes of the feature store (encoder, weights, preprocessing), as plain values."""
 
     def __len__(self) -> int:
         """Batches of one pass."""
@@ -51,11 +51,11 @@ class Task(Protocol):
     """Names the loss term and the metrics: 'ar', 'tad', 'ad', 'fb'."""
     learner: Learner
     checkpoint_key: str
-    """Where the head's weights lie in a checkpoint."""
+    """Key of the head's weights in a checkpoint."""
     source: BatchSource
 
     splits_batches: bool
-    """Whether each of several processes gets its slice of a batch, so that losses add up over them; or all of it."""
+    """True: each of several processes gets a slice of a batch, and losses add up. False: each gets all of it."""
 
     def loss(self, anonymizer: nn.Module, batch: Any) -> Tensor:  # -> []
         """The task's loss on anonymized features; the gradient reaches the anonymizer."""
@@ -105,7 +105,7 @@ class ActionRecognition:
 
 @dataclass
 class AttributeRecognition:
-    """A head that tells the private attributes of a clip; validation is the cMAP of videos, 0 to 1.
+    """A head that predicts the private attributes of a clip; validation is the cMAP of videos, 0 to 1.
 
     Source: the privacy head f_B of Fioresi et al. 2026, logistic loss.
     """
@@ -140,10 +140,10 @@ class AttributeRecognition:
 
 @dataclass
 class AdversarialAttributes(AttributeRecognition):
-    """The same head as an adversary: it learns to tell the attributes, and the anonymizer learns that it can't.
+    """The same head as an adversary: it learns to predict the attributes, and the anonymizer learns to prevent it.
 
     One loss serves both, because the gradient changes its sign between head and anonymizer (Ganin and Lempitsky 2015).
-    What a reader would get wrong: the head that plays this game is no judge of privacy, a fresh attacker is.
+    Note: this head's score doesn't measure privacy; that takes an attacker trained after the anonymizer.
     """
 
     score: str = field(default="privacy", init=False)

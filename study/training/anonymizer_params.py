@@ -1,7 +1,7 @@
-"""What the training of an anonymizer is told: the parameters of multitask_train_fa.py, and which of them go together.
+"""Parameters of multitask_train_fa.py, and which of them go together.
 
-What a reader would get wrong: a weight says what is read. A term of weight 0 asks for no store and no label file, so
-which parameters are needed follows from the weights and from the recipe (`fa_arch`).
+Note: which parameters are needed follows from the weights and from the recipe (`fa_arch`). A term of weight 0 reads no
+store and no label file.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from splavu.anonymizers import recipe as recipes
-from splavu.errors import UserError
+from splavu.errors import UserError, nearest
 from splavu.training.engine import EngineParams
-from splavu.training.multitask import EpochLength, PrivacyObjective
+from splavu.training.multitask import EpochLength
+from splavu.training.objectives import OBJECTIVES, Objective
 
 PART_OF = {
     "erase_rank": "eraser",
@@ -23,7 +24,7 @@ PART_OF = {
     "window": "encoder",
     "bottleneck": "encoder",
 }
-"""Setting -> the part of a recipe without which it means nothing."""
+"""Parameter -> the part of a recipe that it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ class AnonymizerParams(EngineParams):
     noise_sd: float | None = None
     """Of the noise: in standard deviations of each dimension."""
     left_out_actions: float = 0.0
-    """Share of the actions, drawn by seed, that the anonymizer isn't shown: to measure what is left of them."""
+    """Share of the actions, drawn by seed, that the anonymizer isn't trained on: to measure what is left of them."""
     batch_as_sequence: bool = False
-    """The reference's mode: a batch is one sequence. Its numbers don't hold for a feature served alone."""
+    """The reference's mode: a batch is one sequence. Its numbers don't hold for features released one at a time."""
     saved_fa_model: str | None = None
     """Checkpoint to start from; None starts at the identity."""
     saved_ft_model: str | None = None
@@ -113,13 +114,16 @@ class AnonymizerParams(EngineParams):
     ft_ad_loss_weight: float = 0.0
     fb_loss_weight: float = 1.0
     """w_B, privacy budget; 0 opens no static-clip store."""
-    privacy_objective: PrivacyObjective = "published"
-    """'published': NT-Xent of two static clips; 'conditional': a clip's own still picture among those of its class, by
-    cosine; 'critic': the same, by networks that learn to."""
+    privacy_objective: str = "published"
+    """A row of splavu.training.objectives.OBJECTIVES. 'published' ('nt_xent'): NT-Xent of two static clips;
+    'conditional': whether a clip identifies its video's still frame among those of its class, by cosine; 'critic': the
+    same, by networks trained for it."""
+    extra_terms: dict | None = None
+    """Further rows of OBJECTIVES with their weights, such as {"conditional": 0.1}."""
     critic_steps: int = 5
-    """Updates of the critics for each batch, on batches of their own."""
+    """Updates of the critics for each batch, on other batches."""
     critic_reset: int = 10
-    """Epochs after which one of the critics, in turn, begins anew; 0: never."""
+    """Epochs after which one of the critics, in turn, is re-initialised; 0: never."""
     num_critics: int = 2
     learning_rate_critic: float = 1e-3
     consistency: Literal["absolute", "relative"] = "absolute"
@@ -151,7 +155,8 @@ class AnonymizerParams(EngineParams):
             if getattr(self, name) < 0:
                 raise UserError(name, f"{getattr(self, name)} is negative", "weights are 0 or more")
         tasks = self.ft_ar_loss_weight or self.ft_tad_loss_weight or self.ft_ad_loss_weight
-        if not (self.fa_loss_weight or self.fb_loss_weight or tasks):
+        self._check_objectives()
+        if not (self.fa_loss_weight or self.fb_loss_weight or tasks or self.objectives):
             raise UserError("fa_loss_weight", "every loss weight is 0", "give at least one term a weight")
         if self.needs_clips and self.ar_dataset is None:
             raise UserError("ar_dataset", "is missing, and AR, privacy or consistency alone need it", "name a data set")
@@ -180,9 +185,6 @@ class AnonymizerParams(EngineParams):
         if self.critic_reset < 0:
             raise UserError("critic_reset", f"{self.critic_reset} is negative", "give epochs, or 0 for never")
         self._check_recipe()
-        if self.privacy_objective != "published" and not self.ssl:
-            problem = f"'{self.privacy_objective}' learns without labels, ssl = False from them"
-            raise UserError("privacy_objective", problem, "set ssl = True")
         if self.consistency == "relative" and not self.needs_clips:
             problem = "'relative' takes the variance of ar_dataset, which no term reads"
             raise UserError("consistency", problem, "give AR or privacy a weight, or take 'absolute'")
@@ -190,6 +192,20 @@ class AnonymizerParams(EngineParams):
             raise UserError(
                 "left_out_actions", "are those of ar_dataset, which no term reads", "give AR a weight, or 0"
             )
+
+    def _check_objectives(self) -> None:
+        for parameter, name in (
+            ("privacy_objective", self.privacy_objective),
+            *(("extra_terms", n) for n in self.extra),
+        ):
+            if name not in OBJECTIVES:
+                raise UserError(parameter, f"'{name}' is unknown", nearest(str(name), OBJECTIVES))
+        for name, weight in self.extra.items():
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
+                raise UserError("extra_terms", f"{weight!r} is no weight of '{name}'", "weights are 0 or more")
+        if not self.ssl and OBJECTIVES[self.privacy_objective] != OBJECTIVES["published"]:
+            problem = f"'{self.privacy_objective}' is self-supervised, ssl = False uses private labels"
+            raise UserError("privacy_objective", problem, "set ssl = True")
 
     def _check_recipe(self) -> None:
         parts, recipe = self.parts, f"fa_arch = '{self.fa_arch}'"
@@ -233,19 +249,35 @@ class AnonymizerParams(EngineParams):
         return self.fits or self.consistency == "relative" or any(part not in recipes.TRAINED for part in self.parts)
 
     @property
-    def compares_within_classes(self) -> bool:
-        """Whether the privacy term reads classes."""
-        return bool(self.fb_loss_weight and self.ssl and self.privacy_objective != "published")
+    def extra(self) -> dict[str, float]:
+        """`extra_terms`, none of them by default."""
+        return self.extra_terms or {}
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """Rows of OBJECTIVES that have a weight: the self-supervised privacy term and the extra terms."""
+        weights = [(self.privacy_objective, self.fb_loss_weight if self.ssl else 0), *self.extra.items()]
+        return [OBJECTIVES[name] for name, weight in weights if weight]
+
+    @property
+    def reads_classes(self) -> bool:
+        """Whether one of `objectives` reads classes."""
+        return any(objective.classes for objective in self.objectives)
+
+    @property
+    def needs_critic(self) -> bool:
+        """Whether one of `objectives` needs a critic."""
+        return any(objective.critic for objective in self.objectives)
 
     @property
     def supervises_privacy(self) -> bool:
-        """Whether the privacy term learns from labels."""
+        """Whether the privacy term is a head's loss on private labels."""
         return bool(self.fb_loss_weight and not self.ssl)
 
     @property
     def static_frames(self) -> int:
-        """Static clips a video that the privacy term needs in the store."""
-        return self.fb_frame_pool if self.fb_loss_weight and self.ssl else 0
+        """Static clips per video that `objectives` need in the store."""
+        return self.fb_frame_pool if any(objective.static for objective in self.objectives) else 0
 
     @property
     def needs_clips(self) -> bool:
@@ -253,4 +285,4 @@ class AnonymizerParams(EngineParams):
         if self.fits or any(part not in recipes.TRAINED for part in self.parts):
             return True
         without = self.ft_tad_loss_weight or self.ft_ad_loss_weight or self.supervises_privacy
-        return bool(self.ft_ar_loss_weight or self.static_frames or not without)
+        return bool(self.ft_ar_loss_weight or self.objectives or not without)

@@ -22,8 +22,7 @@ from splavu.runtime import environment, run_folder
 from splavu.runtime.distributed import Processes
 from splavu.training import loop
 from splavu.training.engine import EngineParams
-from splavu.training.learners import Learner, moving_average
-from splavu.training.optimizers import adamw
+from splavu.training.learners import Learner, adamw, moving_average
 from splavu.training.probes import ProbeTrainer
 from splavu.training.tasks import ActionRecognition, AttributeRecognition
 from study.datasets.loading import dataset_spec, open_dataset

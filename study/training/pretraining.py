@@ -1,27 +1,11 @@
-"""Pre-train the anonymizer to reproduce its input, the start that the paper gives it.
-
-A transformer of ours starts at the exact identity and doesn't need this; an `mlp` without residual does, and so does
-whoever wants the paper's own start (a network that was trained to be the identity, with live queries and keys).
-"""
+"""Parameters of pretrain_fa.py."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-import torch.nn.functional as F
-
-from splavu.data.datasets import BatchLoader, EvenClips
-from splavu.runtime import environment
-from splavu.runtime.distributed import SINGLE, Processes
 from splavu.training.engine import EngineParams
-from splavu.training.learners import Learner, moving_average
-from splavu.training.multitask import MultitaskTrainer
-from splavu.training.optimizers import adamw
-from study.datasets.loading import open_dataset
-from study.models import load_fa
-
-LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss}
 
 
 @dataclass(frozen=True)
@@ -50,27 +34,3 @@ class PretrainParams(EngineParams):
     weight_decay: float = 0.01
     loss: Literal["mse", "l1"] = "mse"
     """The paper names l1 (lr 2e-5, 100 epochs), the reference trains with mse (1e-4, 500 epochs)."""
-
-
-def build(p: PretrainParams, processes: Processes = SINGLE) -> MultitaskTrainer:
-    """Reconstruction is the multitask objective with the consistency term alone."""
-    environment.seed_everything(p.seed)
-    device = processes.device
-    anonymizer = load_fa(p, identity=False).to(device)
-    optimizer = adamw(anonymizer.parameters(), lr=p.learning_rate, weight_decay=p.weight_decay)
-    clips, validation = (
-        open_dataset(
-            p.ar_dataset, split, encoder=p.ft_arch, data_root=p.data_root, with_labels=False, seed=p.seed, **draw
-        )
-        for split, draw in (("train", {}), (p.val_split, {"draw": EvenClips(1)}))
-    )
-    return MultitaskTrainer(
-        Learner("fa", anonymizer, optimizer, clip_norm=p.clip_norm, average=moving_average(anonymizer, p.ema_decay)),
-        [],
-        BatchLoader(clips, batch_size=p.batch_size, seed=p.seed, device=device, share=processes.share),
-        validation=BatchLoader(validation, batch_size=p.v_batch_size, shuffle=False, device=device),
-        consistency_weight=1.0,
-        privacy_weight=0.0,
-        processes=processes,
-        consistency=LOSSES[p.loss],
-    )

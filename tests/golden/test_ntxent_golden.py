@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from splavu.training.objectives import nt_xent
+from splavu.training.contrastive import nt_xent
 
 
 @pytest.mark.parametrize("similarity", ["dot", "cos"])

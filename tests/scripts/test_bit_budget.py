@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 
 import config
 import splavu
+from multitask_train_fa import train
 from splavu import metrics
 from splavu.__main__ import main
 from splavu.anonymizers import Anonymizer
@@ -26,10 +27,9 @@ from splavu.attacks.rows import Rows
 from splavu.audit.run import served_alone
 from splavu.metrics.inference import platt_scaling, usable_bits
 from splavu.runtime import checkpoints
-from splavu.runtime.distributed import SINGLE
+from splavu.runtime.distributed import NOT_DISTRIBUTED
 from splavu.stores import open_features
 from study.datasets.loading import privacy_rows
-from study.training.anonymizer import train
 from study.training.anonymizer_params import AnonymizerParams
 
 SPLITS = ("train", "val", "test")
@@ -97,7 +97,7 @@ def case(request, world) -> Release:
         else:
             num_vectors, settings = RECIPES[name]
             small = {"run_id": "trained", "ar_dataset": "hmdb51", "ft_arch": "demo", "batch_size_ar": 24, **settings}
-            checkpoint = Path(train(AnonymizerParams(**small), SINGLE)["checkpoint"])
+            checkpoint = Path(train(AnonymizerParams(**small), NOT_DISTRIBUTED)["checkpoint"])
     made = Release(num_vectors, checkpoint, raw)
     for split, store in stores.items():
         target = folder / store.name

@@ -16,16 +16,16 @@ from threadpoolctl import threadpool_limits
 from untrimmed_world import add_untrimmed
 
 import config
+from multitask_train_fa import train
 from splavu.anonymizers.loading import load_anonymizer, weights_hash
 from splavu.errors import UserError
 from splavu.runtime import cli, params
-from splavu.runtime.distributed import SINGLE
+from splavu.runtime.distributed import NOT_DISTRIBUTED
 from splavu.stores import FeatureStore
 from splavu.tuning.operating_points import Measured
 from study.sweep import command as sweep
 from study.sweep import measure as sweep_measuring
 from study.sweep.measure import SweepParams
-from study.training.anonymizer import train
 from study.training.anonymizer_params import AnonymizerParams
 
 BASE = """
@@ -220,7 +220,7 @@ def remade(here: Path, study: Study) -> str:
     p = params.load(here / "chosen.py", AnonymizerParams)
     assert p.data_root == str(study.data)
     with threadpool_limits(1):  # as the sweep's jobs: more threads round otherwise
-        found = train(dataclasses.replace(p, run_id=f"again{p.seed}"), SINGLE)
+        found = train(dataclasses.replace(p, run_id=f"again{p.seed}"), NOT_DISTRIBUTED)
     return weights_hash(load_anonymizer(found["checkpoint"]))
 
 

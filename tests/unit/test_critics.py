@@ -6,13 +6,9 @@ import pytest
 import torch
 
 from splavu.errors import UserError
+from splavu.training.contrastive import class_residuals, conditional_contrast, conditional_infonce
 from splavu.training.critics import Critic, standardised
-from splavu.training.objectives import (
-    RelativeConsistency,
-    class_residuals,
-    conditional_contrast,
-    within_class_information,
-)
+from splavu.training.objectives import RelativeConsistency
 
 WIDTH = 6
 
@@ -32,7 +28,7 @@ def test_information_and_contrast_are_their_loops():
     classes = torch.tensor([0, 1, 0, 2, 1, 0, 1, 0])  # class 2 is alone
     scores = torch.randn(8, 8).double()
     expected = slow_information(scores.tolist(), classes.tolist())
-    assert float(within_class_information(scores, classes)) == pytest.approx(expected, rel=1e-12)
+    assert float(conditional_infonce(scores, classes)) == pytest.approx(expected, rel=1e-12)
 
     clips, pictures = torch.randn(2, 8, WIDTH)
     cosines = [[0.0] * 8 for _ in range(8)]
@@ -61,7 +57,7 @@ def test_a_lonely_class_and_no_rows_are_zero_with_a_finite_gradient():
     found.backward()
     assert float(found.detach()) == 0
     assert not clips.grad.any()
-    assert float(within_class_information(torch.zeros(0, 0), torch.zeros(0))) == 0
+    assert float(conditional_infonce(torch.zeros(0, 0), torch.zeros(0))) == 0
 
 
 def gaussians(correlation, *, seed, num=256):
@@ -81,12 +77,12 @@ def test_critics_find_what_is_there_and_no_more():
     truth = -math.log(1 - correlation**2)  # two dimensions
     critic = Critic.of(WIDTH, num_critics=2, hidden=64, embedding=16, learning_rate=3e-3, seed=0)
     for step in range(150):
-        critic.learn(*gaussians(correlation, seed=step))
+        critic.update(*gaussians(correlation, seed=step))
     found = sum(float(critic.information(*gaussians(correlation, seed=10_000 + i)).detach()) for i in range(8)) / 8
     assert 0.5 * truth < found < truth + 0.1
     independent = Critic.of(WIDTH, hidden=64, embedding=16, learning_rate=3e-3)
     for step in range(50):
-        independent.learn(*gaussians(0.0, seed=step))
+        independent.update(*gaussians(0.0, seed=step))
     assert abs(sum(float(independent.information(*gaussians(0.0, seed=10_000 + i))) for i in range(8)) / 8) < 0.1
 
 
@@ -100,14 +96,14 @@ def test_information_reaches_the_clips_and_no_critic_and_the_engine_steps_none()
     assert all(parameter.grad is None and parameter.requires_grad for parameter in critic.network.parameters())
     critic.step()
     assert all(torch.equal(before[name], value) for name, value in critic.network.state_dict().items())
-    critic.learn(clips, pictures, classes)
+    critic.update(clips, pictures, classes)
     assert not all(torch.equal(before[name], value) for name, value in critic.network.state_dict().items())
     assert all(parameter.grad is None for parameter in critic.network.parameters())
 
 
 def test_critics_begin_anew_in_turn_and_alike_whatever_was_drawn():
     critic = Critic.of(WIDTH, num_critics=2, reset_every=2, hidden=8, embedding=4, seed=5)
-    critic.learn(*gaussians(0.9, seed=0))
+    critic.update(*gaussians(0.9, seed=0))
     members = critic.network.members
 
     def weights():
@@ -134,9 +130,9 @@ def test_critics_begin_anew_in_turn_and_alike_whatever_was_drawn():
 def test_a_critic_goes_on_where_it_was():
     whole, parts = (Critic.of(WIDTH, reset_every=2, hidden=8, embedding=4) for _ in range(2))
     for step in range(6):
-        whole.learn(*gaussians(0.9, seed=step))
+        whole.update(*gaussians(0.9, seed=step))
         whole.end_epoch()
-        parts.learn(*gaussians(0.9, seed=step))
+        parts.update(*gaussians(0.9, seed=step))
         parts.end_epoch()
         if step == 2:
             weights, state = parts.network.state_dict(), parts.state()

@@ -3,11 +3,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from multitask_train_fa import build
 from splavu.errors import UserError
 from splavu.runtime.run_folder import RunFolder
 from splavu.training.loop import fit
-from splavu.training.multitask import Batches, Once
-from study.training.anonymizer import build
+from splavu.training.multitask import Batches
+from splavu.training.objectives import CachedAnonymizer
 from study.training.anonymizer_params import AnonymizerParams
 
 
@@ -43,7 +44,7 @@ def test_each_tensor_is_anonymized_once():
             calls.append(1)
             return features + 1
 
-    once, features = Once(Counting()), torch.zeros(2, 3)
+    once, features = CachedAnonymizer(Counting()), torch.zeros(2, 3)
     assert once(features) is once(features)
     for value in range(5):  # each is freed at once: its id may come again, its result must not
         assert float(once(torch.full((1,), float(value)))) == value + 1

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from conftest import Study
 from untrimmed_world import OPTIONS, add_untrimmed
 
+from multitask_train_fa import build
 from splavu.errors import UserError
 from splavu.runtime.run_folder import RunFolder
 from splavu.training.loop import fit
 from study.models import load_model_tridet
-from study.training.anonymizer import build
 from study.training.anonymizer_params import AnonymizerParams
 from tridet import config as configuration
 from tridet import eval as evaluation

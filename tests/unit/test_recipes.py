@@ -13,18 +13,19 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 
 import model_loaders
-import multitask_train_fa
+from multitask_train_fa import build, train
 from splavu.anonymizers import Quantizer, closed_form, recipe
 from splavu.anonymizers.guarantees import guarantees
 from splavu.anonymizers.loading import load_anonymizer
 from splavu.errors import UserError
 from splavu.release.model_card import model_card
 from splavu.runtime import checkpoints, params
-from splavu.runtime.distributed import SINGLE
+from splavu.runtime.distributed import NOT_DISTRIBUTED
 from splavu.runtime.run_folder import RunFolder
 from splavu.training.loop import fit
 from study.datasets.loading import open_dataset
-from study.training.anonymizer import build, shown_actions, train
+from study.training import anonymizer as parts
+from study.training.anonymizer import shown_actions
 from study.training.anonymizer_params import AnonymizerParams
 
 
@@ -104,7 +105,7 @@ def test_examples_are_the_clips_with_the_mean_pictures_of_their_videos(study):
 
 def test_a_closed_form_is_written_like_a_training_and_is_what_it_says(study):
     p = params_of(fa_arch="eraser+quantizer", erase_rank=8, bits=5)
-    result = train(p, SINGLE)
+    result = train(p, NOT_DISTRIBUTED)
     content = checkpoints.read(result["checkpoint"])
     assert content["params"]["fa_arch"] == "eraser+quantizer"
     assert content["inputs"]["encoder"] == "demo"
@@ -122,11 +123,11 @@ def test_a_closed_form_is_written_like_a_training_and_is_what_it_says(study):
     assert said["released"]["bits_on_average"] == pytest.approx(float(-(shares * np.log2(shares)).sum()), rel=1e-6)
 
     before = (study.runs / "t/model_temp.pth").read_bytes()
-    assert train(p, SINGLE) == result  # there already
+    assert train(p, NOT_DISTRIBUTED) == result  # there already
     assert (study.runs / "t/model_temp.pth").read_bytes() == before
     with pytest.raises(UserError, match="was trained with bits = 5, now it is 4"):
-        train(params_of(fa_arch="eraser+quantizer", erase_rank=8, bits=4), SINGLE)
-    again = train(params_of(fa_arch="eraser+quantizer", erase_rank=8, bits=4), SINGLE, restart=True)
+        train(params_of(fa_arch="eraser+quantizer", erase_rank=8, bits=4), NOT_DISTRIBUTED)
+    again = train(params_of(fa_arch="eraser+quantizer", erase_rank=8, bits=4), NOT_DISTRIBUTED, restart=True)
     assert again["fitted"]["released"]["bits_at_most"] == 4
 
 
@@ -157,7 +158,7 @@ def test_codes_of_what_varies_most_lie_among_principal_components_and_read_no_cl
     [({}, NUM_ACTIONS - 1), ({"code_dims": 2}, 2), ({"code_space": "features", "code_dims": 7}, 7)],
 )
 def test_checkpoints_name_the_space_of_their_codes(study, options, dims):
-    content = checkpoints.read(train(params_of(fa_arch="quantizer", bits=3, **options), SINGLE)["checkpoint"])
+    content = checkpoints.read(train(params_of(fa_arch="quantizer", bits=3, **options), NOT_DISTRIBUTED)["checkpoint"])
     assert content["fa_architecture"]["subspace_dim"] == dims
     assert content["fitted"]["options"] == {"bits": 3, **options}
 
@@ -189,9 +190,7 @@ def test_of_actions_that_are_left_out_no_video_is_shown(study, changes):
 
 def test_the_seed_draws_what_is_left_out():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            multitask_train_fa, "open_dataset", lambda *_, **__: types.SimpleNamespace(labels=[3, 3, 8, 5, 9])
-        )
+        patch.setattr(parts, "open_dataset", lambda *_, **__: types.SimpleNamespace(labels=[3, 3, 8, 5, 9]))
         drawn = [shown_actions(params_of(left_out_actions=0.25, seed=seed)) for seed in [0, *range(30)]]
         assert shown_actions(params_of()) is None
     assert drawn[0] == drawn[1]
@@ -202,13 +201,13 @@ def test_the_seed_draws_what_is_left_out():
 def test_shares_that_leave_nothing_out_or_nothing_to_compare_are_refused(study, share, count):
     said = f"left_out_actions: {share} of 4 actions leaves out {count}"
     with pytest.raises(UserError, match=re.escape(said)):
-        train(params_of(fa_arch="quantizer", bits=3, left_out_actions=share), SINGLE)
+        train(params_of(fa_arch="quantizer", bits=3, left_out_actions=share), NOT_DISTRIBUTED)
     assert not (study.runs / "t/model_temp.pth").exists()
 
 
 def test_a_closed_form_is_fitted_to_what_is_shown_alone(study):
     whole, part = (
-        train(params_of(fa_arch="quantizer", bits=3, left_out_actions=share, run_id=f"of{share}"), SINGLE)
+        train(params_of(fa_arch="quantizer", bits=3, left_out_actions=share, run_id=f"of{share}"), NOT_DISTRIBUTED)
         for share in (0.0, 0.5)
     )
     assert not same(load_anonymizer(whole["checkpoint"]), load_anonymizer(part["checkpoint"]))
@@ -222,7 +221,7 @@ def test_a_closed_form_is_fitted_to_what_is_shown_alone(study):
 def test_training_behind_an_eraser_leaves_it_alone_and_brings_nothing_back(study):
     p = params_of(fa_arch="eraser+encoder", num_layers_fa=1, erase_rank=60, bottleneck=20, **CRITIC)
     start = build(p).anonymizer.network.stages[0].state_dict()
-    best = train(p, SINGLE)
+    best = train(p, NOT_DISTRIBUTED)
     trained = load_anonymizer(best["checkpoint"]).eval()
     assert all(torch.equal(value, trained.stages[0].state_dict()[name]) for name, value in start.items())
     encoder = trained.stages[1].state_dict()
@@ -253,7 +252,7 @@ def test_an_eraser_hides_pictures_within_a_class_from_straight_lines(study):
 
 def test_what_stands_behind_a_network_is_fitted_to_what_it_has_learnt(study):
     p = params_of(fa_arch="encoder+quantizer+noise", num_layers_fa=1, bits=6, noise_sd=0.1, **CRITIC)
-    best = train(p, SINGLE)
+    best = train(p, NOT_DISTRIBUTED)
     whole, trained = (load_anonymizer(best[name]).eval() for name in ("checkpoint", "trained"))
     assert [stage["arch"] for stage in whole.architecture["stages"]] == ["encoder", "quantizer", "noise"]
     features = torch.from_numpy(recipe.Examples.of(build(p).clips.dataset).features)
@@ -268,7 +267,7 @@ def test_what_stands_behind_a_network_is_fitted_to_what_it_has_learnt(study):
     assert said["released"]["distinct_vectors"] == len(codes)
     assert len(said["guarantees"]) == 2
     before = (study.runs / "t/model_released.pth").read_bytes()
-    assert train(p, SINGLE) == best  # with the same noise, too
+    assert train(p, NOT_DISTRIBUTED) == best  # with the same noise, too
     assert (study.runs / "t/model_released.pth").read_bytes() == before
 
 
@@ -307,19 +306,19 @@ def test_a_run_with_critics_goes_on_to_the_same_bits(study):
 
 def test_without_a_task_the_objective_on_validation_clips_chooses(study):
     p = params_of(ft_ar_loss_weight=0.0, privacy_objective="conditional", **ENCODER)
-    assert np.isfinite(train(p, SINGLE)["score"])
+    assert np.isfinite(train(p, NOT_DISTRIBUTED)["score"])
 
 
-def test_lessons_are_other_batches_than_the_steps(study):
+def test_critic_batches_are_other_batches_than_the_steps(study):
     batch = next(iter(build(params_of(**ENCODER, **CRITIC)).batches(0)))
-    drawn = [tuple(batch["clips"].videos), *(tuple(lesson.videos) for lesson in batch["lessons"])]
+    drawn = [tuple(batch["clips"].videos), *(tuple(clips.videos) for clips in batch["critic_batches"])]
     assert len(set(drawn)) == 3
-    assert "lessons" not in next(iter(build(params_of(**ENCODER)).batches(0)))
+    assert "critic_batches" not in next(iter(build(params_of(**ENCODER)).batches(0)))
 
 
 def test_loaders_know_recipes(study):
     p = params_of(fa_arch="eraser+encoder", num_layers_fa=1, erase_rank=4, num_epochs=1)
-    path = train(p, SINGLE)["checkpoint"]
+    path = train(p, NOT_DISTRIBUTED)["checkpoint"]
     judged = {"ft_arch": "demo", "anon": True, "saved_fa_model": path, "num_heads": 8, "feature_dim": None}
     for arch in (None, "eraser+encoder", "chain"):
         assert model_loaders.load_adapter(types.SimpleNamespace(fa_arch=arch, **judged)) is not None

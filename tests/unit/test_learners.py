@@ -1,6 +1,6 @@
 import torch
 
-from splavu.training.optimizers import adamw
+from splavu.training.learners import adamw
 
 
 def test_adamw_takes_the_steps_of_the_paper():

@@ -2,10 +2,12 @@ import math
 
 import pytest
 import torch
+from torch.nn.functional import mse_loss
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from splavu.training import objectives
-from splavu.training.objectives import latent_consistency, nt_xent, nt_xent_share, reverse_gradient
+from splavu.training import contrastive
+from splavu.training.contrastive import nt_xent, nt_xent_share
+from splavu.training.heads import reverse_gradient
 
 
 def slow_nt_xent(z0, z1, temperature):
@@ -58,9 +60,9 @@ def test_nt_xent_and_its_gradients_are_those_of_the_definition_in_any_blocks(blo
 
 def test_large_batches_never_hold_the_whole_matrix(monkeypatch):
     """Beyond the limit, no matrix of similarities is kept from the loss to its gradient, and blocks fit the limit."""
-    monkeypatch.setattr(objectives, "LARGEST_SIMILARITY", 5 * 24)
-    made, make = [], objectives._similarities
-    monkeypatch.setattr(objectives, "_similarities", lambda *args: made.append(make(*args)) or made[-1])
+    monkeypatch.setattr(contrastive, "LARGEST_SIMILARITY", 5 * 24)
+    made, make = [], contrastive._similarities
+    monkeypatch.setattr(contrastive, "_similarities", lambda *args: made.append(make(*args)) or made[-1])
     views = double_views(12, 4)
     loss = nt_xent(*views)
     assert [len(block) for block in made] == [5, 5, 5, 5, 4]
@@ -114,7 +116,7 @@ class NoWaiting(TorchDispatchMode):
 def test_no_objective_waits_for_the_device(block):
     views, more = double_views(4, 3), double_views(6, 3)
     with NoWaiting():
-        loss = nt_xent(*views, block=block) + latent_consistency(reverse_gradient(views[0]), views[1])
+        loss = nt_xent(*views, block=block) + mse_loss(reverse_gradient(views[0]), views[1])
         loss = loss + nt_xent_share(*(view[2:4] for view in more), *more, offset=2, block=block)
         loss.backward()
     with pytest.raises(AssertionError, match="waits for the device"), NoWaiting():
@@ -150,10 +152,6 @@ def test_nt_xent_refuses_views_that_do_not_pair_up():
         nt_xent(torch.zeros(3, 8), torch.zeros(4, 8))
     with pytest.raises(ValueError, match="at least one pair"):
         nt_xent(torch.zeros(0, 8), torch.zeros(0, 8))
-
-
-def test_latent_consistency_is_the_mean_over_all_elements():
-    assert float(latent_consistency(torch.full((2, 3), 2.0), torch.zeros(2, 3))) == 4.0
 
 
 def test_a_reversed_gradient_changes_its_sign_and_no_value():
