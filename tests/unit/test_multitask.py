@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from refusals import refused
 from torch import nn
 
 from multitask_train_fa import build
@@ -61,7 +62,7 @@ def test_a_task_of_weight_zero_opens_no_file(study):
         static.unlink()
     trainer = build(params_of(ft_ar_loss_weight=0.0, fb_loss_weight=0.0))
     assert set(trainer.objective(next(iter(trainer.batches(0))))[1]) == {"latent"}
-    with pytest.raises(UserError, match="no such feature store"):
+    with refused("features_hmdb_train_demo_fb10.h5"):
         build(params_of(ft_ar_loss_weight=0.0))
 
 
@@ -134,27 +135,27 @@ def test_a_run_folder_of_other_parameters_is_refused(study):
     run = RunFolder(study.runs, p.run_id)
     fit(build(p), run, p)
     other = params_of(num_epochs=1, learning_rate_fa=0.5)
-    with pytest.raises(UserError, match=r"was trained with learning_rate_fa = 0.001, now it is 0.5"):
+    with refused("model_temp.pth"):
         fit(build(other), run, other)
     assert fit(build(other), run, other, restart=True)["epoch"] == 1
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "culprit"),
     [
-        ({"fb_loss_weight": -1.0}, "fb_loss_weight: -1.0 is negative"),
-        ({"fa_loss_weight": 0.0, "ft_ar_loss_weight": 0.0, "fb_loss_weight": 0.0}, "every loss weight is 0"),
-        ({"fb_frame_sample": 3}, "NT-Xent compares two"),
-        ({"num_epochs": 0}, "num_epochs: 0 is less than 1"),
+        ({"fb_loss_weight": -1.0}, "fb_loss_weight"),
+        ({"fa_loss_weight": 0.0, "ft_ar_loss_weight": 0.0, "fb_loss_weight": 0.0}, "fa_loss_weight"),
+        ({"fb_frame_sample": 3}, "fb_frame_sample"),
+        ({"num_epochs": 0}, "num_epochs"),
     ],
 )
-def test_impossible_parameters(changes, message):
-    with pytest.raises(UserError, match=message):
+def test_impossible_parameters(changes, culprit):
+    with refused(culprit):
         params_of(**changes)
 
 
 def test_conflicting_width_quotes_both(study):
-    with pytest.raises(UserError, match="768 was given, but ft_arch = 'demo' means 192"):
+    with refused("feature_dim"):
         build(params_of(feature_dim=768))
 
 

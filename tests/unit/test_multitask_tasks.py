@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import Study
+from refusals import refused
 from untrimmed_world import OPTIONS, add_untrimmed
 
 from multitask_train_fa import build
@@ -255,32 +256,32 @@ def test_a_detector_trained_on_raw_features_is_where_it_starts(everything):
 def test_a_longer_run_is_another_schedule(everything):
     _, run, _ = trained(everything, params_of(everything, "tad"))
     before = saved(run)
-    with pytest.raises(UserError, match="num_epochs: the detector's learning rate was planned for another length"):
+    with refused("num_epochs"):
         trained(everything, params_of(everything, "tad", num_epochs=4))
     assert same(saved(run), before)
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "culprit"),
     [
-        ({"tad_dataset": "thumos41"}, "'thumos41' is unknown; did you mean 'thumos14'"),
-        ({"tad_dataset": "shanghaitech"}, r"shanghai-i3d.list: doesn't exist; set dataset.json_file"),
-        ({"tad_config": "tridet/thumos_demmo.yaml"}, "thumos_demmo.yaml: doesn't exist"),
-        ({"tad_config": "tridet/thumos_videoMAE.yaml"}, "dataset.num_classes is 20|dataset.input_dim is 768"),
-        ({"saved_ft_tad_model": "none.pth.tar"}, "none.pth.tar: no such checkpoint"),
-        ({"ft_tad_loss_weight": -1.0}, "ft_tad_loss_weight: -1.0 is negative"),
-        ({"ft_arch": "videoMAE", "feature_dim": 192}, "192 was given, but ft_arch = 'videoMAE' means 768"),
-        ({"fb_loss_weight": 1.0, "ssl": False}, "pa_dataset: is missing, and ssl = False learns from"),
-        ({"fb_loss_weight": 1.0, "ssl": False, "pa_dataset": "visprr"}, "did you mean 'vispr'"),
-        ({"fb_loss_weight": 1.0, "ssl": False, "pa_dataset": "hmdb51"}, "labels of 'hmdb51' are no attributes"),
+        ({"tad_dataset": "thumos41"}, "tad_dataset, ad_dataset"),
+        ({"tad_dataset": "shanghaitech"}, "shanghai-i3d.list"),
+        ({"tad_config": "tridet/thumos_demmo.yaml"}, "thumos_demmo.yaml"),
+        ({"tad_config": "tridet/thumos_videoMAE.yaml"}, "thumos_videoMAE.yaml"),
+        ({"saved_ft_tad_model": "none.pth.tar"}, "none.pth.tar"),
+        ({"ft_tad_loss_weight": -1.0}, "ft_tad_loss_weight"),
+        ({"ft_arch": "videoMAE", "feature_dim": 192}, "feature_dim"),
+        ({"fb_loss_weight": 1.0, "ssl": False}, "pa_dataset"),
+        ({"fb_loss_weight": 1.0, "ssl": False, "pa_dataset": "visprr"}, "dataset"),
+        ({"fb_loss_weight": 1.0, "ssl": False, "pa_dataset": "hmdb51"}, "pa_dataset"),
     ],
 )
-def test_bad_parameters_name_themselves(everything, changes, message):
-    with pytest.raises(UserError, match=message):
+def test_bad_parameters_name_themselves(everything, changes, culprit):
+    with refused(culprit):
         build(params_of(everything, "tad", **changes))
 
 
 def test_clips_are_needed_by_what_reads_them(everything):
     for changes in ({"fb_loss_weight": 1.0}, {"ft_ar_loss_weight": 1.0}, {"ft_tad_loss_weight": 0.0}):
-        with pytest.raises(UserError, match="ar_dataset: is missing, and AR, privacy or consistency alone need it"):
+        with refused("ar_dataset"):
             params_of(everything, "tad", **changes, ar_dataset=None)

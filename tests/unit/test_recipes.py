@@ -71,7 +71,7 @@ def test_recipes_are_read_in_order():
         ),
         ({"critic_steps": 0}, "critic_steps: 0 is less than 1"),
         ({"critic_reset": -1}, "critic_reset: -1 is negative"),
-        ({**CRITIC, "ssl": False, "pa_dataset": "vp_hmdb"}, "'critic' learns without labels"),
+        ({**CRITIC, "ssl": False, "pa_dataset": "vp_hmdb"}, "privacy_objective: 'critic'"),
         (
             {"consistency": "relative", "ft_ar_loss_weight": 0.0, "fb_loss_weight": 0.0, "ft_tad_loss_weight": 1.0},
             "consistency: 'relative' takes the variance of ar_dataset",
