@@ -16,7 +16,6 @@ from refusals import refused
 from untrimmed_world import OPTIONS, add_untrimmed
 
 from multitask_train_fa import build
-from splavu.errors import UserError
 from splavu.runtime.run_folder import RunFolder
 from splavu.training.loop import fit
 from study.models import load_model_tridet
