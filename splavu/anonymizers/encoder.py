@@ -153,7 +153,7 @@ class EncoderAnonymizer(Anonymizer):
 
 
 class Continuation:
-    """An anonymizer on a video that goes on: chunk after chunk, with the bits that the whole video has.
+    """Streams a video through an anonymizer chunk by chunk; the output is bitwise equal to the whole video's.
 
     Args:
         anonymizer: In evaluation mode. Of a chain each stage.
