@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import config
 from bias.gender_gap import Seen, compare
@@ -34,6 +33,7 @@ from splavu.anonymizers.loading import weights_hash
 from splavu.data.private_labels import GENDERS, Person
 from splavu.errors import UserError
 from splavu.runtime import checkpoints, cli, environment, params, run_folder
+from splavu.runtime.progress import progress_bar
 from splavu.stores import FeatureStore
 from study.datasets.catalog import WITH_SUBJECTS
 from study.datasets.loading import dataset_spec, open_dataset, people
@@ -148,7 +148,7 @@ def evaluate(
     """Train every head, and compare how well they do for women and for men; `anonymizer` is its weights' hash."""
     started = time.perf_counter()
     datasets = {}
-    with tqdm(total=len(videos) * len(p.features) * len(p.seeds), desc="heads", unit="head") as progress:
+    with progress_bar(total=len(videos) * len(p.features) * len(p.seeds), desc="heads", unit="head") as progress:
         for name, found in videos.items():
             predictions = {}
             for features in p.features:

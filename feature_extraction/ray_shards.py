@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from splavu.errors import UserError
-from splavu.runtime import cli
+from splavu.runtime import cli, extras
 
 SCRIPT = Path(__file__).with_name("feature_extraction_action.py")
 
@@ -58,11 +58,8 @@ def summary(results: Sequence[dict]) -> int:
 
 
 def _mapped(commands: Sequence[Sequence[str]], *, num_cpus: float, num_gpus: float, address: str | None) -> list[dict]:
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise UserError("ray", "is not installed", 'pip install "splavu[ray]", or use torchrun or --shard') from error
+    ray = extras.require("ray", extra="ray", why="shards run on it (or use torchrun or --shard)")
+    extras.require("ray.data", extra="ray", why="shards run on it")
     ray.init(address=address)
     rows = [{"shard": index, "command": list(command)} for index, command in enumerate(commands)]
     ray.data.DataContext.get_current().max_errored_blocks = len(rows)  # a shard lost for good stops no other

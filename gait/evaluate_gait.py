@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import config
 from gait.recognition import recognise
@@ -32,6 +31,7 @@ from splavu.anonymizers.loading import weights_hash
 from splavu.attacks.release_protocol import finite
 from splavu.errors import UserError
 from splavu.runtime import cli, environment, params, run_folder
+from splavu.runtime.progress import progress_bar
 from splavu.stores import FeatureStore
 from study.datasets.loading import dataset_spec
 from study.models import JudgedFeatures, feature_dim, load_adapter
@@ -104,7 +104,7 @@ def read_clips(p: GaitParams) -> dict[str, np.ndarray]:  # video -> [K, D]
         store = FeatureStore(spec.store_path(features, split, p.ft_arch), feature_dim=feature_dim(p))
         keys = spec.keys(data, split, store.keys())
         store.verify(keys)
-        clips |= {key: np.atleast_2d(store[key]) for key in tqdm(keys, desc=store.path.name, unit="video")}
+        clips |= {key: np.atleast_2d(store[key]) for key in progress_bar(keys, desc=store.path.name, unit="video")}
     return clips
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,15 +34,17 @@ def draw_all(
         videos: Folder that holds, at any depth, `NAME.mp4` (or another usual suffix) or a folder `NAME` of images.
 
     Raises:
-        InputError: There is no such folder of videos.
+        InputError: There is no such folder of videos, or OpenCV is not installed.
     """
+    if videos is not None and importlib.util.find_spec("cv2") is None:
+        raise InputError("--videos", "needs OpenCV, which is not installed", "pip install opencv-python-headless")
     found = _videos_below(Path(videos)) if videos is not None else {}
     missing = [video.name for video in scored if video.name not in found] if videos is not None else []
     if missing:
         logger.warning(
             "%s: %d of %d videos are missing, the first is %s", videos, len(missing), len(scored), missing[0]
         )
-    for video in tqdm(scored, desc="plots", leave=False):
+    for video in tqdm(scored, desc="plots", leave=False, disable=not logger.isEnabledFor(logging.INFO)):
         indices = key_frames(video.scores, frames_per_snippet)
         images = _read_frames(found[video.name], indices) if video.name in found else {}
         _draw(video, images, folder / f"{video.name}.png")

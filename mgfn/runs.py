@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from tqdm import tqdm
 
 from mgfn.errors import InputError
 from mgfn.option import Options
@@ -51,9 +49,6 @@ def pick_device(name: str) -> torch.device:
 
 
 def start(options: Options) -> None:
-    """Logging and progress bars as the options ask."""
+    """Logging as the options ask; below INFO there are no progress bars either."""
     level = logging.WARNING if options.quiet else logging.INFO
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", force=True)
-    if options.quiet:
-        # TQDM_DISABLE is read when tqdm is imported, which was before the options were.
-        tqdm.__init__ = functools.partialmethod(tqdm.__init__, disable=True)

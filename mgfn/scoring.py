@@ -5,6 +5,7 @@ Videos are scored at full length, one by one, while training sees 32 pooled segm
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import numpy as np
@@ -16,6 +17,8 @@ from tqdm import tqdm
 from mgfn.data.sets import TestSet
 from mgfn.frame_scores import video_auc
 from mgfn.model import MGFN
+
+logger = logging.getLogger(__name__)
 
 SNIPPETS_AT_ONCE = 16384
 """Crops of a long video go through the network in parts of about this many snippets, which bounds memory."""
@@ -32,7 +35,8 @@ def scores_of(model: MGFN, batch: Tensor) -> NDArray[np.float32]:  # [1, N, T, D
 
 def score_all(model: MGFN, test_set: TestSet) -> list[NDArray[np.float32]]:  # -> V x [T]
     """Scores of every video's snippets; leaves the network in evaluation mode."""
-    return [scores_of(model, test_set.batch(i)) for i in tqdm(range(len(test_set)), desc="testing", leave=False)]
+    shown = tqdm(range(len(test_set)), desc="testing", leave=False, disable=not logger.isEnabledFor(logging.INFO))
+    return [scores_of(model, test_set.batch(i)) for i in shown]
 
 
 def video_figures(

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import config
 from pahmdb.dl_pahmdb import ATTRIBUTES, LabelSet, PaHmdb51, read_dataset
@@ -35,6 +34,7 @@ from splavu.attacks.rows import AttackData, Rows, json_values
 from splavu.errors import UserError, nearest
 from splavu.reports.plotting import check_drawing
 from splavu.runtime import cli, environment, params, run_folder
+from splavu.runtime.progress import progress_bar
 from study.models import feature_dim
 
 
@@ -157,7 +157,9 @@ def evaluate(
     serve = {name: finite(array_map(anonymizer, **options)) for name, anonymizer in anonymizers.items()}
 
     fits = p.folds * (len(serve) + 1) + (len(serve) if vispr else 0)
-    with tqdm(total=fits * len(p.seeds) * len(p.attackers), desc="attacks", unit="fit", dynamic_ncols=True) as progress:
+    with progress_bar(
+        total=fits * len(p.seeds) * len(p.attackers), desc="attacks", unit="fit", dynamic_ncols=True
+    ) as progress:
         campaign = Campaign(p.attackers, p.seeds, p.max_train_rows, "row", device, progress)
 
         def attack(some: Rows) -> CrossFitted:

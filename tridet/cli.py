@@ -6,7 +6,6 @@ Exit codes: 0 done; 2 bad input, told in one line; 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import functools
 import logging
 import os
 import sys
@@ -17,7 +16,6 @@ from typing import Any, NoReturn
 import torch
 import yaml
 from torch import Tensor
-from tqdm import tqdm
 
 from tridet.config import Config, load
 from tridet.errors import InputError
@@ -55,8 +53,6 @@ def start(args: argparse.Namespace) -> tuple[Config, torch.device, Callable[[Ten
     logging.basicConfig(
         level=logging.WARNING if args.quiet else logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True
     )
-    if args.quiet:
-        tqdm.__init__ = functools.partialmethod(tqdm.__init__, disable=True)
     device = pick_device(args.device)
     config = load(args.config, overrides(args.set))
     anonymizer = None

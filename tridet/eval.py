@@ -50,7 +50,9 @@ def detect(
     model.eval()
     found = []
     with torch.no_grad():
-        for batch in tqdm(batches.epoch(), total=len(batches), desc="detecting", unit="batch", leave=False):
+        hidden = not logger.isEnabledFor(logging.INFO)
+        shown = tqdm(batches.epoch(), total=len(batches), desc="detecting", unit="batch", leave=False, disable=hidden)
+        for batch in shown:
             moved = [{**video, "feats": video["feats"].to(device)} for video in batch]
             if transform is not None:
                 moved = [{**video, "feats": transform(video["feats"])} for video in moved]

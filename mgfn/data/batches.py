@@ -5,6 +5,7 @@ Batches are a function of (seed, epoch), so a resumed run draws what the uninter
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,6 +18,8 @@ from tqdm import tqdm
 from mgfn.data.features import FeatureVideos
 from mgfn.errors import InputError
 from mgfn.snippets import training_batch
+
+logger = logging.getLogger(__name__)
 
 
 def read_pooled(
@@ -45,7 +48,8 @@ def read_pooled(
     def item(index: int) -> Tensor:
         return training_batch([anonymized(videos[index], anonymize)], num_segments=num_segments)[0]
 
-    progress = {"total": len(indices), "desc": "reading features", "leave": False}
+    hidden = not logger.isEnabledFor(logging.INFO)
+    progress = {"total": len(indices), "desc": "reading features", "leave": False, "disable": hidden}
     # A frozen anonymizer may sit on a GPU and is no faster in threads.
     if workers == 0 or anonymize is not None:
         return [item(index) for index in tqdm(indices, **progress)]

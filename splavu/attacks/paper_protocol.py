@@ -21,6 +21,7 @@ from tqdm import tqdm
 from splavu import metrics
 from splavu.attacks.rows import PROTOCOLS, Rows, json_values, shown
 from splavu.runtime.distributed import Processes
+from splavu.runtime.progress import progress_bar
 from splavu.training.engine import Engine, EngineParams
 from splavu.training.heads import PrivacyHead
 from splavu.training.learners import Learner
@@ -75,7 +76,7 @@ def evaluate_published(
     share = metrics.prevalences(test.labels)
     representations: dict[str, Any] = {}
     num_epochs = len(served) * len(seeds) * recipe.num_epochs
-    with tqdm(total=num_epochs, desc="privacy head", unit="epoch", dynamic_ncols=True) as progress:
+    with progress_bar(total=num_epochs, desc="privacy head", unit="epoch", dynamic_ncols=True) as progress:
         for name, function in served.items():
             curves = []
             for seed in seeds:

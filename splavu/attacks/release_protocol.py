@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from splavu import metrics
 from splavu.anonymizers.apply import Serving
@@ -25,6 +24,7 @@ from splavu.attackers import ATTACKERS, RELEASED
 from splavu.attacks.campaign import Attack, Campaign, Level, draws, judged
 from splavu.attacks.rows import PROTOCOLS, AttackData, json_values, shown, shuffled_labels
 from splavu.errors import UserError, nearest
+from splavu.runtime.progress import progress_bar
 
 LUCK = 0.005
 """Share of swaps of the test people's labels that may do as well before a cMAP counts as chance. Smaller than usual:
@@ -96,7 +96,7 @@ def evaluate_released(
 
     runs = (2 if anonymize is None else 3) * len(raw) * len(seeds) * len(attackers)
     views, gates = {}, []
-    with tqdm(total=runs, desc="attacks", unit="fit", dynamic_ncols=True) as progress:
+    with progress_bar(total=runs, desc="attacks", unit="fit", dynamic_ncols=True) as progress:
         for view, data in raw.items():
             campaign = Campaign(tuple(attackers), tuple(seeds), max_train_rows, level, device, progress)
             attacks = {"raw": campaign.run([data] * len(seeds))}

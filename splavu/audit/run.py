@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from splavu import metrics
 from splavu.anonymizers import Anonymizer, one_by_one
@@ -38,6 +37,7 @@ from splavu.audit.inputs import Material
 from splavu.audit.judging import Judge, attacker_table
 from splavu.errors import UserError, nearest
 from splavu.runtime import environment
+from splavu.runtime.progress import progress_bar
 
 BATCH_SIZE = 1024  # raw rows that are served at once, each as if alone
 
@@ -108,7 +108,10 @@ def examine(
         served = None  # attacked apart only where the store holds something else
     inverters = learn_inverters(material, seed=options.seeds[0])
 
-    with _processes(workers, device) as executor, tqdm(desc="attacks", unit="fit", dynamic_ncols=True) as progress:
+    with (
+        _processes(workers, device) as executor,
+        progress_bar(desc="attacks", unit="fit", dynamic_ncols=True) as progress,
+    ):
         campaign = Campaign(options.families, options.seeds, options.max_train_rows, "row", device, progress, executor)
         progress.total = len(options.gate_families) * len(options.gate_seeds) + num_fits(
             campaign,

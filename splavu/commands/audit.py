@@ -1,7 +1,7 @@
-"""`python -m splavu audit`: what released features leak, to attackers who know everything but the test people's labels.
+"""Measure what released features reveal to attackers who know everything but the test subjects' labels.
 
-Prints a table and one headline; `--out` keeps `evidence.json` and `report.html`, a page of all of it. Exit code 3: a
-gate failed, the audit proves nothing.
+Prints a table and one headline. --out FOLDER writes evidence.json and report.html, a page with all results. Exit code
+3: the audit failed one of its own checks, so its numbers prove nothing.
 """
 
 from __future__ import annotations
@@ -12,37 +12,43 @@ from pathlib import Path
 
 from splavu.errors import UserError
 
-HELP = "what released features leak, under the strongest attackers"
 NUM_SEEDS = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     stores = {"nargs": "+", "action": "extend", "metavar": "STORE"}
+    parser.add_argument("--released", **stores, required=True, help="stores of released features; * is expanded")
     parser.add_argument(
-        "--released", **stores, required=True, help="stores of released features; may be repeated, may hold *"
+        "--raw", **stores, default=[], help="the raw stores they were made from: needed for the leakage removed"
     )
-    parser.add_argument("--raw", **stores, default=[], help="the stores they were made from: needed for a reduction")
     parser.add_argument(
-        "--labels", type=Path, required=True, help="CSV: filename, subject, attributes of 0 and 1, perhaps split"
+        "--labels",
+        type=Path,
+        required=True,
+        help="CSV: filename, subject, binary attributes, optionally split",
     )
-    parser.add_argument("--groups", type=Path, help="CSV filename,group: who or what must not be split")
-    parser.add_argument("--attributes", help="comma list of columns (default: every column of 0 and 1)")
-    parser.add_argument("--aam", type=Path, help="checkpoint of the anonymizer")
-    parser.add_argument("--num-heads", type=int, default=8, help="of a published checkpoint, which doesn't say")
-    parser.add_argument("--quick", action="store_true", help="three fast families, one seed: a first look")
+    parser.add_argument("--groups", type=Path, help="CSV filename,group: rows of one group stay on one side")
+    parser.add_argument("--attributes", help="comma list of columns (default: every binary column)")
+    parser.add_argument("--aam", type=Path, metavar="CKPT", help="checkpoint of the anonymizer")
+    parser.add_argument("--num-heads", type=int, default=8, help="attention heads, where a checkpoint lacks them")
+    parser.add_argument("--quick", action="store_true", help="three fast attackers and one seed: a first look")
     parser.add_argument(
-        "--attributes-only", action="store_true", help="leave out linkage, inversion, membership, learning curves"
+        "--attributes-only", action="store_true", help="without linkage, inversion, membership and learning curves"
     )
-    parser.add_argument("--margin", type=float, default=0.05, help="of AUC around 0.5 that counts as chance")
-    parser.add_argument("--max-train-rows", type=int, default=20_000, help="attackers learn from a draw of as many")
-    parser.add_argument("--max-clips", type=int, default=64, help="of a longer video, as many evenly spaced ones")
-    parser.add_argument("--out", type=Path, help="folder for evidence.json and report.html")
-    parser.add_argument("--seed", type=int, default=0, help="first of the seeds, and of the dealing of people")
+    parser.add_argument("--margin", type=float, default=0.05, help="AUC within this of 0.5 counts as chance (0.05)")
     parser.add_argument(
-        "--seeds", type=int, default=NUM_SEEDS, help=f"how many, of attackers that draw (default {NUM_SEEDS})"
+        "--max-train-rows", type=int, default=20_000, help="attackers are trained on a sample of at most this many rows"
     )
-    parser.add_argument("--workers", type=int, help="processes (default: one a core, at most 8)")
+    parser.add_argument(
+        "--max-clips", type=int, default=64, help="at most this many clips per video, evenly spaced (default 64)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="for evidence.json and report.html")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed; it also deals the subjects (default 0)")
+    parser.add_argument(
+        "--seeds", type=int, default=NUM_SEEDS, help=f"how many seeds, for random attackers (default {NUM_SEEDS})"
+    )
+    parser.add_argument("--workers", type=int, help="processes (default: one per core, at most 8)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -35,10 +35,10 @@ from typing import BinaryIO
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from splavu.errors import UserError
 from splavu.runtime.files import TEMPORARY, replacing
+from splavu.runtime.progress import progress_bar
 from splavu.stores import NPY_ERRORS, FeatureReader
 
 logger = logging.getLogger(__name__)
@@ -212,7 +212,8 @@ def _build(store: FeatureReader, path: Path) -> None:
         with rows.open("wb") as file:
             rows.chmod(mode)
             _write_header(file, 0, store.feature_dim)
-            for place, key in enumerate(tqdm(keys, desc=f"caching {store.path.name}", unit=" videos", disable=None)):
+            shown = progress_bar(keys, desc=f"caching {store.path.name}", unit=" videos", disable=None)
+            for place, key in enumerate(shown):
                 features = np.atleast_2d(store.verified(key))  # [K, D]
                 file.write(np.ascontiguousarray(features, dtype="<f4").data)
                 num_clips[place] = len(features)

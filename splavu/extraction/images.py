@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from splavu.errors import UserError
+from splavu.runtime import extras
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png"})
 MAX_PIXELS = 2**27
@@ -20,8 +21,7 @@ def read_image(path: str | Path) -> np.ndarray:  # -> [H, W, 3] uint8 RGB
     Raises:
         UserError: There is no such file, or it is damaged or truncated, or larger than `MAX_PIXELS` by its header.
     """
-    import cv2
-
+    cv2 = extras.require("cv2", extra="video", why="pictures are read with it")
     path = Path(path)
     if not path.is_file():
         raise UserError(path, "no such image", "check the path")

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from splavu.errors import UserError, nearest
 from splavu.extraction.person_boxes import BoxFile, HogDetector, PersonBoxes
 from splavu.extraction.videos import VideoReader
+from splavu.runtime import extras
 
 DOWNSAMPLING = {"downsample-2x": 2, "downsample-4x": 4}
 PERSONS = ("blur", "blacken")
@@ -148,8 +149,7 @@ def blackened(frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:  # [H, W, 3],
 
 def blurred(frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:  # [H, W, 3], [m, 4] -> [H, W, 3]
     """A Gaussian blur in every box, the stronger the larger it is; where boxes overlap, the stronger one counts."""
-    import cv2
-
+    cv2 = extras.require("cv2", extra="video", why="boxes are blurred with it")
     hidden = frame.copy()
     sizes = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
     for size, (left, top, right, bottom) in sorted(zip(sizes.tolist(), boxes.tolist(), strict=True)):

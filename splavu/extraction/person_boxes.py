@@ -30,6 +30,7 @@ from typing import Protocol
 import numpy as np
 
 from splavu.errors import UserError
+from splavu.runtime import extras
 
 GROUP = 8
 """Consecutive frames that share boxes, those found in any of them. A detector that flickers shows a person in one frame
@@ -75,8 +76,7 @@ class HogDetector:
 
     @property
     def description(self) -> str:
-        import cv2
-
+        cv2 = extras.require("cv2", extra="video", why="people are found with it")
         return (
             f"opencv {cv2.__version__} HOG, default people detector, short side {SHORT_SIDE}, padding {PADDING}, "
             f"every {EVERY} of {GROUP} frames, united"

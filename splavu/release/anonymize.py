@@ -18,7 +18,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from splavu._version import __version__
 from splavu.anonymizers import Anonymizer
@@ -26,6 +25,7 @@ from splavu.anonymizers.loading import weights_hash
 from splavu.errors import UserError
 from splavu.release.serving import serve_each, serve_rows
 from splavu.runtime.files import PathLike, check_target
+from splavu.runtime.progress import progress_bar
 from splavu.stores import FeatureReader, open_features
 from splavu.stores.ordered import FeatureWriter
 from splavu.stores.ordered_folder import FolderInOrder
@@ -83,7 +83,7 @@ def anonymize_store(
     writer_class: type[FeatureWriter] = FolderInOrder if source.is_dir() else StoreInOrder
     with (
         writer_class(target, headers=scan.headers, attributes=attributes, origin=origin, changed=changed) as writer,
-        tqdm(total=len(scan.headers), initial=writer.position, desc=target.name, unit="key") as progress,
+        progress_bar(total=len(scan.headers), initial=writer.position, desc=target.name, unit="key") as progress,
     ):
         raw = scan.features(writer.position)
         if unit == "video":
@@ -139,7 +139,7 @@ def anonymize_table(
     origin = " ".join([state, table.column, *table.keep])
     with (
         TableInOrder(target, source=table, attributes=attributes, origin=origin, changed=changed) as writer,
-        tqdm(total=table.num_parts, initial=writer.position, desc=target.name, unit="part") as progress,
+        progress_bar(total=table.num_parts, initial=writer.position, desc=target.name, unit="part") as progress,
     ):
         raw: deque[Part] = deque()
 

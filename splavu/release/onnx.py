@@ -26,6 +26,7 @@ from splavu.anonymizers import Anonymizer, one_by_one
 from splavu.anonymizers.loading import weights_hash
 from splavu.errors import UserError
 from splavu.release.anonymize import refuse_mixing
+from splavu.runtime import extras
 from splavu.runtime.files import PathLike, check_target, write_bytes
 
 INPUT, OUTPUT = "features", "anonymized"
@@ -153,10 +154,6 @@ def _seeded(seed: int) -> torch.Generator:
 
 
 def _onnx(culprit: object) -> tuple[Any, Any]:
-    try:
-        import onnx
-        import onnxruntime
-        import onnxscript  # noqa: F401  torch's exporter imports it
-    except ImportError as error:
-        raise UserError(culprit, f"ONNX needs {error.name}", 'pip install "splavu[onnx]"') from error
-    return onnx, onnxruntime
+    wanted = {"extra": "onnx", "why": "the export needs it", "culprit": culprit}
+    onnx, runtime, _ = (extras.require(name, **wanted) for name in ("onnx", "onnxruntime", "onnxscript"))
+    return onnx, runtime

@@ -29,6 +29,7 @@ from splavu.errors import UserError
 from splavu.release.anonymize import refuse_mixing
 from splavu.release.model_card import Audit, model_card, read_audit
 from splavu.release.serving import serve_rows
+from splavu.runtime import extras
 from splavu.runtime.checkpoints import load_into
 from splavu.runtime.environment import pick_device
 from splavu.runtime.files import write_bytes
@@ -39,7 +40,6 @@ CHUNK_ROWS = 4096
 """Rows of `transform` handed over at once."""
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_EXTRA = 'pip install "splavu[hub]"'
 
 
 class Anonymizer(TransformerMixin, BaseEstimator):
@@ -200,11 +200,9 @@ def _read_folder(folder: Path) -> anonymizers.Anonymizer:
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise UserError(name, "is no file here, and the hub needs huggingface_hub", _HUB_EXTRA) from error
+    extras.require("huggingface_hub", extra="hub", why="what is no file here comes from the hub", culprit=name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
     disable_progress_bars()
@@ -222,8 +220,5 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
 
 def _safetensors(culprit: object) -> tuple[Any, Any]:
-    try:
-        from safetensors.torch import load, save
-    except ImportError as error:
-        raise UserError(culprit, "needs safetensors", _HUB_EXTRA) from error
-    return save, load
+    safetensors = extras.require("safetensors.torch", extra="hub", why="weights are kept in it", culprit=culprit)
+    return safetensors.save, safetensors.load

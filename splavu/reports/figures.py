@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splavu.reports.plotting import ALONE, BATCH, CHANCE, RAW, canvas, saved
+from splavu.runtime import extras
 
 if TYPE_CHECKING:
     from splavu.reports.run_tables import Configuration
@@ -91,8 +92,7 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -
 
 def frames_of_world(data: Path, path: Path, *, num_videos: int = 4, num_frames: int = 8) -> Path | None:
     """Evenly spaced frames of a few videos, a video a row, with its action."""
-    import av
-
+    av = extras.require("av", extra="video", why="frames of the videos are read with it")
     actions = sorted(folder for folder in (data / "hmdb51/videos").glob("*") if folder.is_dir())
     chosen = actions[:: max(1, len(actions) // num_videos)][:num_videos]
     videos = [

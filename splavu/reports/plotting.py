@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
-from splavu.errors import UserError, writing
+from splavu.errors import writing
+from splavu.runtime import extras
 from splavu.runtime.files import replacing
 
 RAW, ALONE, BATCH, CHANCE = "#3d5a80", "#ee6c4d", "#e9b44c", "#8d99ae"
@@ -19,8 +19,7 @@ def check_drawing() -> None:
     Raises:
         UserError: Matplotlib isn't installed.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UserError("matplotlib", "isn't installed, and the figures need it", 'pip install "splavu[report]"')
+    extras.check("matplotlib", extra="report", why="figures are drawn with it")
 
 
 def canvas(width: float, height: float, columns: int = 1, **options: Any) -> tuple[Any, Any]:

@@ -29,6 +29,7 @@ from splavu.reports.run_tables import (
     twin,
 )
 from splavu.reports.tables import table
+from splavu.runtime import extras
 from splavu.runtime.files import write_text
 from splavu.runtime.run_folder import TABLE
 
@@ -58,9 +59,12 @@ def write_report(folder: str | Path, *, data: str | Path | None = None) -> Repor
         data: Data root whose hmdb51 videos are shown; None shows none.
 
     Raises:
-        UserError: No run with results lies below `folder`, or Matplotlib isn't installed.
+        UserError: No run with results lies below `folder`, or Matplotlib is not installed, or PyAV and
+            `data` is given.
     """
     plotting.check_drawing()
+    if data is not None:
+        extras.check("av", extra="video", why="frames of the videos are read with it")
     folder = Path(folder)
     found = sorted({path.parent for name in PARAMETERS for path in folder.glob(f"*/{name}")})
     runs = {path.name: _read_run(path) for path in found}

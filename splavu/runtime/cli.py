@@ -1,39 +1,49 @@
 """What all commands share: the flags, the help, and the exit codes.
 
-Exit codes: 0 done; 1 finished, but something failed along the way and was listed; 2 bad input, told in one line;
-3 an evaluation ran and failed its own gates; 130 interrupted.
+Exit codes: 0 done; 1 finished, but something failed on the way and is listed; 2 bad input, reported in one line, and
+nothing half written; 3 an evaluation failed its own checks, so its numbers prove nothing; 130 interrupted (Ctrl-C);
+143 terminated.
 """
 
 from __future__ import annotations
 
 import argparse
 import errno
-import functools
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
-
-from tqdm import tqdm
+from typing import Any, NoReturn
 
 from splavu.errors import UserError
 
 OUTPUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-"""What the system answers where nothing can be written."""
+"""Error numbers of the system where nothing can be written."""
 REMEDY = "free space or choose another output folder, then run the same command to go on"
 
 EXIT_CODES = __doc__.split("\n\n", 1)[1].strip()
 
 
+class ArgumentParser(argparse.ArgumentParser):
+    """Reports bad arguments in one line, and shows descriptions as they were written."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
+
+    def error(self, message: str) -> NoReturn:
+        """Exit code 2, as for any bad input."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def command_parser(prog: str, description: str) -> ArgumentParser:
+    """A parser for `prog` that explains the exit codes."""
+    return ArgumentParser(prog=prog, description=description, epilog=EXIT_CODES)
+
+
 def parser(description: str, *, default_params: str | Path | None = None, epilog: str = "") -> argparse.ArgumentParser:
     """An argument parser with the flags of every script: --params, --set, --device, --quiet."""
-    made = argparse.ArgumentParser(
-        description=description,
-        epilog=f"{epilog}\n\n{EXIT_CODES}".strip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = ArgumentParser(description=description, epilog=f"{epilog}\n\n{EXIT_CODES}".strip())
     made.add_argument(
         "--params",
         metavar="FILE.py",
@@ -55,21 +65,20 @@ def add_common(made: argparse.ArgumentParser) -> None:
 
 
 def start(args: argparse.Namespace) -> None:
-    """Set up logging as the flags ask; --quiet also silences progress bars."""
+    """Set up logging as the flags ask; below INFO there are no progress bars either (`progress.progress_bar`)."""
     logging.basicConfig(
         level=logging.WARNING if args.quiet else logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True
     )
-    if args.quiet:
-        # TQDM_DISABLE is read when tqdm is imported, which was before the flags were.
-        tqdm.__init__ = functools.partialmethod(tqdm.__init__, disable=True)
 
 
 def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
     """Run a script's `main` on the command line and leave with its exit code."""
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.name == "__main__.py" else program.name
     try:
         code = main(None) or 0
     except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         code = 2
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,7 +87,7 @@ def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
         if error.errno not in OUTPUT_ERRORS:
             raise
         where = error.filename or "the output folder"
-        print(f"{Path(sys.argv[0]).name}: {where}: can't be written ({error.strerror}); {REMEDY}", file=sys.stderr)
+        print(f"{name}: {where}: can't be written ({error.strerror}); {REMEDY}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("interrupted; run the same command to go on", file=sys.stderr)

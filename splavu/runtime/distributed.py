@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from splavu.errors import UserError
+from splavu.runtime import extras
 from splavu.runtime.environment import pick_device
 
 
@@ -96,18 +97,14 @@ def connect(device: str = "auto") -> Processes:
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return Processes(pick_device(device))
-    try:
-        from lightning_fabric import Fabric  # takes two seconds, and only several processes need it
-    except ImportError as error:
-        remedy = 'pip install "splavu[distributed]"'
-        raise UserError("torchrun", "several processes need lightning-fabric", remedy) from error
-
+    # Imported here: it takes two seconds, and only several processes need it.
+    lightning = extras.require("lightning_fabric", extra="distributed", why="several processes are joined by it")
     on_gpu = pick_device(device).type == "cuda"
     local = int(os.environ.get("LOCAL_WORLD_SIZE", count))
     if on_gpu and local > torch.cuda.device_count():
         problem = f"{local} processes on this machine, but {torch.cuda.device_count()} GPUs"
         raise UserError("--nproc_per_node", problem, "start a process a GPU, or give --device cpu")
-    fabric = Fabric(
+    fabric = lightning.Fabric(
         accelerator="cuda" if on_gpu else "cpu", devices=local, num_nodes=max(1, count // local), strategy="ddp"
     )
     fabric.launch()

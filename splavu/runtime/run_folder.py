@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from splavu.errors import UserError, writing
+from splavu.runtime import extras
 from splavu.runtime.environment import versions
 from splavu.runtime.files import write_text
 from splavu.runtime.params import as_dict
+
+logger = logging.getLogger(__name__)
 
 TABLE = "table.md"
 """A run's own section for a report: a heading of second order, text, tables, pictures that lie beside it."""
@@ -79,18 +84,16 @@ class RunFolder:
         return result, False
 
     def log(self, *, step: int, **metrics: float) -> None:
-        """Append one record to metrics.jsonl and to TensorBoard; `step` counts epochs in training."""
+        """Append one record to metrics.jsonl, and to TensorBoard if installed; `step` counts epochs in training."""
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             with (self.path / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step, **metrics}) + "\n")
-            if self._writer is None:
-                # Imported late: TensorBoard takes a second to load, and only training needs it.
-                from torch.utils.tensorboard import SummaryWriter
-
-                self._writer = SummaryWriter(str(self.path / "tensorboard"), purge_step=step)
-            for name, value in metrics.items():
-                self._writer.add_scalar(name, value, step)
+            if self._writer is None and (writer := _summary_writer()) is not None:
+                self._writer = writer(str(self.path / "tensorboard"), purge_step=step)
+            if self._writer is not None:
+                for name, value in metrics.items():
+                    self._writer.add_scalar(name, value, step)
 
     def history(self) -> list[dict[str, float]]:
         """The records of metrics.jsonl, oldest first."""
@@ -116,6 +119,18 @@ class RunFolder:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+@functools.cache  # one warning for a process
+def _summary_writer() -> Any:
+    """TensorBoard's writer; None where it is not installed, for metrics.jsonl holds the same values."""
+    if not extras.is_installed("tensorboard"):
+        logger.warning("no TensorBoard curves: %s (metrics.jsonl has the same values)", extras.remedy("train"))
+        return None
+    # Imported late: TensorBoard takes a second to load, and only training needs it.
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter
 
 
 def summarised(metrics: Mapping[str, float]) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from splavu.errors import UserError, nearest
+from splavu.runtime import extras
 from splavu.stores.provenance import Attributes
 
 if TYPE_CHECKING:
@@ -212,12 +213,8 @@ def import_pyarrow(culprit: object) -> tuple[Any, Any]:
     Raises:
         UserError: They are not installed.
     """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UserError(culprit, "Parquet needs pyarrow", 'pip install "splavu[parquet]"') from error
-    return pyarrow, pyarrow.parquet
+    wanted = {"extra": "parquet", "why": "Parquet is read and written with it", "culprit": culprit}
+    return extras.require("pyarrow", **wanted), extras.require("pyarrow.parquet", **wanted)
 
 
 def is_parquet(path: Path) -> bool:

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 from splavu.errors import UserError, nearest
+from splavu.runtime import extras
 from splavu.runtime.files import write_bytes
 from splavu.synthetic import layouts
 from splavu.synthetic.datasets import casia_b, ntu, pahmdb51, smarthome, thumos14, ucf101, ucf_crime, vp
@@ -341,7 +342,8 @@ def synthesize(
         `out`.
 
     Raises:
-        UserError: The folder holds another world, or other data in its place, or an argument is out of range.
+        UserError: The folder holds another world, or other data in its place, or an argument is out of range; the
+            extra `video` is missing.
     """
     if size not in SIZES:
         raise UserError(f"size '{size}'", "is unknown", nearest(size, SIZES))
@@ -352,6 +354,8 @@ def synthesize(
         raise UserError(f"seed {seed}", "is negative", "give 0 or more")
     if not 0.0 <= scene_bias <= 1.0:
         raise UserError(f"scene bias {scene_bias}", "is no probability", "give a number from 0 to 1")
+    for package in ("cv2", "av"):
+        extras.check(package, extra="video", why="the world is drawn and encoded with it")
     identity = {"format": FORMAT, "seed": seed, "size": size, "scene_bias": float(scene_bias)}
     versions = {name: generator_version(name) for name in sets}
     finished, under_way = (_recorded(out / name, identity, versions) for name in (MANIFEST, UNDER_WAY))

@@ -17,11 +17,11 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
-from tqdm import tqdm
 
 from splavu.errors import UserError
 from splavu.runtime.distributed import NOT_DISTRIBUTED, Processes
 from splavu.runtime.environment import autocast
+from splavu.runtime.progress import progress_bar
 from splavu.training.learners import Learner
 
 STEPS_BETWEEN_CHECKS = 50
@@ -100,7 +100,7 @@ class Engine:
         num_steps, accumulate = len(batches), self.params.accumulate
         sums = _Sums(epoch, self.processes)
         shows = self.processes.is_first and title is not None
-        shown = tqdm(batches, desc=title or f"epoch {epoch + 1}", leave=False) if shows else batches
+        shown = progress_bar(batches, desc=title or f"epoch {epoch + 1}", leave=False) if shows else batches
         for number, batch in enumerate(shown):
             first = number - number % accumulate
             together = min(accumulate, num_steps - first)

@@ -9,7 +9,6 @@ next) or the feature stores of an encoder hold exactly the labelled videos. With
 
 from __future__ import annotations
 
-import argparse
 import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -62,12 +61,7 @@ class Findings:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0: all usable. 1: something is missing and listed. Bad input raises UserError (exit code 2)."""
-    parser = argparse.ArgumentParser(
-        prog="splavu check-data",
-        description=__doc__,
-        epilog=cli.EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.command_parser("splavu check-data", __doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}, {FOLDER}NAME; default all")
     parser.add_argument("--data", type=Path, metavar="ROOT", help="holds a folder a data set (default: config.py)")
     parser.add_argument("--features", type=Path, metavar="ROOT", help="holds the feature stores (default: config.py)")

@@ -139,7 +139,7 @@ def run_job(
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=config.HERE,
-                env={"OMP_NUM_THREADS": "1", **os.environ, **environment},
+                env={"OMP_NUM_THREADS": "1", **os.environ, **environment, **_search_path()},
                 pass_fds=descriptors,
             )
             processes.add(process)
@@ -165,6 +165,12 @@ def hold(lock: BinaryIO) -> tuple[int, ...]:
         return ()
     fcntl.flock(lock, fcntl.LOCK_EX)
     return (lock.fileno(),)
+
+
+def _search_path() -> dict[str, str]:
+    """Programs find the packages of this checkout, be it installed or not."""
+    given = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join([str(config.HERE), *([given] if given else [])])}
 
 
 def _with_checkpoints(part: str, folder: Path) -> str:

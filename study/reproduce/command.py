@@ -11,7 +11,6 @@ measured on: features of the synthetic world are no claim about the paper's, wha
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
@@ -32,12 +31,7 @@ from study.reproduce.published_numbers import TABLES, Table
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0: every cell has its number. 1: some are missing or failed, and listed. Bad input raises UserError (2)."""
-    parser = argparse.ArgumentParser(
-        prog="splavu reproduce",
-        description=__doc__,
-        epilog=cli.EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.command_parser("splavu reproduce", __doc__)
     parser.add_argument("table", metavar="TABLE", help=f"of {', '.join(TABLES)}")
     parser.add_argument(
         "--data", type=Path, metavar="ROOT", help="data root, its stores in features/ (default: config.py)"

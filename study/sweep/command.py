@@ -28,7 +28,7 @@ PARAMS = "params/params_sweep.py"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0: every candidate has been measured, and one was chosen. 1: none was, or some could not be made."""
-    parser = cli.parser(__doc__, default_params=PARAMS)
+    parser = cli.parser(__doc__, default_params=config.HERE / PARAMS)
     parser.prog = "splavu sweep"
     parser.add_argument("--jobs", type=int, default=2, help="candidates at a time, one thread each (default 2)")
     args = parser.parse_args(argv)

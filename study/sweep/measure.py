@@ -19,7 +19,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 import config
 from splavu.anonymizers.guarantees import budget_of
@@ -29,6 +28,7 @@ from splavu.audit.run import served_alone
 from splavu.errors import UserError, nearest
 from splavu.runtime import params, run_folder
 from splavu.runtime.files import write_bytes
+from splavu.runtime.progress import progress_bar
 from splavu.tuning import operating_points
 from splavu.tuning.operating_points import Bench, Measured, Point
 from study.datasets.loading import dataset_spec, open_dataset, privacy_rows
@@ -128,7 +128,9 @@ def measure(
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_alone) as pool:
         measured = pool.map(functools.partial(measured_once, settings), tasks)
         found = {}
-        for task, one in zip(tasks, tqdm(measured, total=len(tasks), desc="measured", dynamic_ncols=True), strict=True):
+        for task, one in zip(
+            tasks, progress_bar(measured, total=len(tasks), desc="measured", dynamic_ncols=True), strict=True
+        ):
             found[task.name, task.seed] = one
     return found
 

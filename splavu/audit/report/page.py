@@ -6,7 +6,6 @@ evidence file, which the page carries whole at its end; what an audit left out i
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,9 +18,8 @@ from splavu.audit.report.identity_sections import identity
 from splavu.audit.report.markup import Content, cell, element, page, table
 from splavu.audit.report.provenance_sections import everything, glossary, not_tested, provenance
 from splavu.errors import UserError
-from splavu.runtime.files import check_target, write_text
+from splavu.runtime.files import write_text
 
-HELP = "evidence.json of an audit -> a page that stands alone"
 TITLE = "Privacy audit of released features"
 VERDICTS = {
     "leaks": "Attackers do better than chance, and not by luck: the release still gives private attributes away.",
@@ -29,20 +27,6 @@ VERDICTS = {
     "faint": "Attackers do better than chance, and not by luck, but by less than the margin that was asked for.",
     "undecided": "The test people are too few to tell: success beyond chance is neither shown nor excluded.",
 }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m splavu audit-report`."""
-    parser.add_argument("evidence", type=Path, metavar="EVIDENCE.json", help="what an audit wrote")
-    parser.add_argument("--out", type=Path, metavar="REPORT.html", help="(default: report.html beside the evidence)")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Read, write, say where."""
-    target = args.out or args.evidence.with_name("report.html")
-    check_target(target, inputs=[args.evidence])
-    print(f"report: {write_report(target, read_evidence(args.evidence))}")
-    return 0
 
 
 def read_evidence(path: str | Path) -> dict[str, Any]:

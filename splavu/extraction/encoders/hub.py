@@ -24,6 +24,7 @@ from torch import Tensor
 from splavu.data.encoders import EncoderSpec, Preprocessing
 from splavu.errors import UserError
 from splavu.extraction.encoders.frozen import FrozenEncoder
+from splavu.runtime import extras
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -135,13 +136,10 @@ def hub_origin(weights: str, config: PretrainedConfig) -> dict[str, str]:
 
 
 def _load(weights: str, spec: EncoderSpec) -> tuple[PreTrainedModel, Preprocessing]:
-    try:
-        from transformers import AutoConfig, AutoModel
-        from transformers.utils import logging as transformers_logging
-    except ImportError as error:
-        raise UserError(
-            f"encoder '{spec.name}'", "needs the package transformers", "pip install transformers"
-        ) from error
+    extras.require("transformers", extra="encoders", why="the encoder is built by it", culprit=f"encoder '{spec.name}'")
+    from transformers import AutoConfig, AutoModel
+    from transformers.utils import logging as transformers_logging
+
     path = Path(weights)
     if not path.is_dir() and (path.is_file() or path.is_absolute() or weights.startswith(".")):
         raise UserError(weights, "no HuggingFace folder", "give a hub name, or a folder saved by save_pretrained")

@@ -26,6 +26,7 @@ from splavu.extraction.encoders.cpu_transformer import CPUTransformer
 from splavu.extraction.encoders.frozen import FrozenEncoder, fitted_spec
 from splavu.extraction.encoders.hub import hub_origin
 from splavu.extraction.encoders.vit import HEADS_OF_WIDTH, LAYER_NORM_EPS
+from splavu.runtime import extras
 
 if TYPE_CHECKING:
     from transformers import VideoMAEConfig, VideoMAEForVideoClassification
@@ -238,13 +239,10 @@ def _load_checkpoint(spec: EncoderSpec, path: Path) -> VideoMAEEncoder:
 
 
 def _load_pretrained(spec: EncoderSpec, weights: str) -> VideoMAEEncoder:
-    try:
-        from transformers import VideoMAEForVideoClassification
-        from transformers.utils import logging as transformers_logging
-    except ImportError as error:
-        raise UserError(
-            f"encoder '{spec.name}'", "needs the package transformers", "pip install transformers"
-        ) from error
+    extras.require("transformers", extra="encoders", why="the encoder is built by it", culprit=f"encoder '{spec.name}'")
+    from transformers import VideoMAEForVideoClassification
+    from transformers.utils import logging as transformers_logging
+
     is_local = Path(weights).is_dir()
     if is_local:
         transformers_logging.disable_progress_bar()  # reading a folder takes no time; a download does

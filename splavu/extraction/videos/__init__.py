@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 from splavu.errors import UserError, nearest
 from splavu.extraction.videos.reader import VideoReader
+from splavu.runtime import extras
 
 __all__ = [
     "BACKENDS",
@@ -50,10 +51,7 @@ class Backend:
 
     @property
     def is_installed(self) -> bool:
-        try:
-            return importlib.util.find_spec(self.library) is not None
-        except ModuleNotFoundError:  # not even the parent of a dotted name
-            return False
+        return extras.is_installed(self.library)
 
     def load(self) -> type[VideoReader]:
         return getattr(importlib.import_module(f"{__name__}.{self.module}"), self.reader)
@@ -61,10 +59,10 @@ class Backend:
 
 BACKENDS: Mapping[str, Backend] = MappingProxyType(
     {
-        "pyav": Backend("av", "pyav", "PyAVReader", "pip install av"),
-        "decord": Backend("decord", "decord", "DecordReader", "pip install decord (Linux on x86-64)"),
-        "torchcodec": Backend("torchcodec", "torchcodec", "TorchCodecReader", "pip install 'splavu[torchcodec]'"),
-        "dali": Backend("nvidia.dali", "dali", "DaliReader", "pip install 'splavu[gpu]' (Linux, NVIDIA)"),
+        "pyav": Backend("av", "pyav", "PyAVReader", extras.remedy("video")),
+        "decord": Backend("decord", "decord", "DecordReader", f"{extras.remedy('video')} (Linux on x86-64)"),
+        "torchcodec": Backend("torchcodec", "torchcodec", "TorchCodecReader", extras.remedy("torchcodec")),
+        "dali": Backend("nvidia.dali", "dali", "DaliReader", f"{extras.remedy('gpu')} (Linux, NVIDIA)"),
     }
 )
 
@@ -92,8 +90,9 @@ def pick_backend(name: str | None = None) -> str:
         )
     if usable[0] != candidates[0]:
         logger.warning(
-            "PyAV is not installed; decoding with %s, which does not notice every damaged file (pip install av)",
+            "PyAV is not installed; decoding with %s, which does not notice every damaged file (%s)",
             usable[0],
+            extras.remedy("video"),
         )
     BACKENDS[usable[0]].load().check()
     return usable[0]

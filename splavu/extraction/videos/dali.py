@@ -16,6 +16,7 @@ import numpy as np
 
 from splavu.errors import UserError
 from splavu.extraction.videos.reader import VideoReader, first_line, require_file, unreadable
+from splavu.runtime import extras
 
 if TYPE_CHECKING:
     from nvidia.dali import Pipeline
@@ -81,7 +82,7 @@ class DaliReader(VideoReader):
             raise UserError(
                 "backend 'dali'",
                 f"is installed but does not load ({first_line(error)})",
-                "pip install 'splavu[gpu]' on a machine with an NVIDIA driver, or use pyav",
+                f"{extras.remedy('gpu')} on a machine with an NVIDIA driver, or use pyav",
             ) from error
 
     def _pipeline(self, sequence_length: int) -> Pipeline:

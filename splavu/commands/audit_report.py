@@ -1,0 +1,23 @@
+"""Turn the evidence.json of an audit into report.html, a page that needs no other file and no network."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("evidence", type=Path, metavar="EVIDENCE.json", help="written by `splavu audit --out`")
+    parser.add_argument("--out", type=Path, metavar="REPORT.html", help="(default: report.html beside the evidence)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the page, and print where it is."""
+    from splavu.audit.report.page import read_evidence, write_report
+    from splavu.runtime.files import check_target
+
+    target = args.out or args.evidence.with_name("report.html")
+    check_target(target, inputs=[args.evidence])
+    print(f"report: {write_report(target, read_evidence(args.evidence))}")
+    return 0

@@ -1,0 +1,39 @@
+"""Check feature stores for faults, and report where their features come from.
+
+Exit code 1: a store has faults, which are listed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from splavu.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("stores", type=Path, nargs="+", metavar="STORE", help="HDF5 store, or a folder of .npy files")
+    parser.add_argument("--feature-dim", type=int, help="width to expect (default: that of the store's encoder)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read each store whole; one that is no store does not keep the others from being checked."""
+    from splavu.data.verification import described, verify_apart
+
+    has_faults = False
+    unreadable: list[UserError] = []
+    for path in args.stores:
+        try:
+            verdict = verify_apart(path, feature_dim=args.feature_dim, quiet=args.quiet)
+        except UserError as error:
+            unreadable.append(error)
+            continue
+        print("\n".join(described(verdict)))
+        has_faults |= bool(verdict.faults)
+    for error in unreadable[:-1]:
+        print(f"splavu: {error}", file=sys.stderr)
+    if unreadable:
+        raise unreadable[-1]
+    return 1 if has_faults else 0
