@@ -8,6 +8,7 @@ result again.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import config
 from splavu.anonymizers.loading import weights_hash
@@ -18,7 +19,7 @@ from study.privacy import PrivacyEvalParams, digest, evaluate_published, evaluat
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__, default_params="params/params_fb.py")
+    parser = cli.parser(__doc__, default_params=Path(__file__).parent / "params/params_fb.py")
     parser.add_argument("--force", action="store_true", help="evaluate again although this result is stored")
     args = parser.parse_args(argv)
     cli.start(args)

@@ -7,6 +7,7 @@ split, and the test split is read after that; val_split = None trains a fixed nu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from splavu.runtime import cli, environment, params
 from splavu.runtime.distributed import refuse_several_processes
@@ -14,7 +15,7 @@ from study.training.heads import HeadParams, sentence, train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__, default_params="params/params_ft.py")
+    parser = cli.parser(__doc__, default_params=Path(__file__).parent / "params/params_ft.py")
     parser.add_argument("--restart", action="store_true", help="train anew although the run folder has a checkpoint")
     args = parser.parse_args(argv)
     cli.start(args)

@@ -20,12 +20,12 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-import config
 from bias.gender_gap import Seen, compare
 from bias.report import markdown
 from splavu.anonymizers.apply import Serving
@@ -35,6 +35,7 @@ from splavu.errors import UserError
 from splavu.runtime import checkpoints, cli, environment, params, run_folder
 from splavu.runtime.progress import progress_bar
 from splavu.stores import FeatureStore
+from study import config
 from study.datasets.catalog import WITH_SUBJECTS
 from study.datasets.loading import dataset_spec, open_dataset, people
 from study.models import JudgedFeatures, load_adapter
@@ -114,7 +115,7 @@ class Videos:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__, default_params="bias/params_bias.py")
+    parser = cli.parser(__doc__, default_params=Path(__file__).with_name("params_bias.py"))
     parser.add_argument("--force", action="store_true", help="train and evaluate again although this result is stored")
     args = parser.parse_args(argv)
     cli.start(args)

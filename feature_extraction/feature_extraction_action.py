@@ -26,7 +26,6 @@ from typing import Literal
 import torch
 from tqdm import tqdm
 
-import config
 from splavu.data.encoders import ENCODERS
 from splavu.errors import UserError, nearest
 from splavu.extraction.decoding import TIMEOUT, Job, decoders, warm_up
@@ -51,6 +50,7 @@ from splavu.extraction.videos import BACKENDS, backend_version, pick_backend
 from splavu.runtime import cli, params
 from splavu.runtime.environment import pick_device
 from splavu.stores import StoreWriter
+from study import config
 from study.datasets.catalog import FOLDER, STORED, CatalogueRow, row_of
 
 

@@ -22,7 +22,6 @@ from typing import Literal
 import torch
 from tqdm import tqdm
 
-import config
 from splavu.data.encoders import ENCODERS
 from splavu.errors import UserError
 from splavu.extraction.decoding import TIMEOUT, Job, decoders, warm_up
@@ -46,6 +45,7 @@ from splavu.extraction.videos import BACKENDS, backend_version, pick_backend
 from splavu.runtime import cli, params
 from splavu.runtime.environment import pick_device
 from splavu.stores import FolderWriter
+from study import config
 from study.datasets.untrimmed import UNTRIMMED
 
 

@@ -17,12 +17,12 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-import config
 from gait.recognition import recognise
 from gait.report import markdown
 from splavu.anonymizers import Anonymizer
@@ -33,6 +33,7 @@ from splavu.errors import UserError
 from splavu.runtime import cli, environment, params, run_folder
 from splavu.runtime.progress import progress_bar
 from splavu.stores import FeatureStore
+from study import config
 from study.datasets.loading import dataset_spec
 from study.models import JudgedFeatures, feature_dim, load_adapter
 
@@ -60,7 +61,7 @@ class GaitParams(JudgedFeatures):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__, default_params="gait/params_gait.py")
+    parser = cli.parser(__doc__, default_params=Path(__file__).with_name("params_gait.py"))
     parser.add_argument("--force", action="store_true", help="evaluate again although this result is stored")
     args = parser.parse_args(argv)
     cli.start(args)

@@ -16,12 +16,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-import config
 from splavu.attacks.rows import Rows
 from splavu.data.labels import VISPR_ATTRIBUTES
 from splavu.data.private_labels import PAHMDB51_VALUES, FrameLabels, clip_labels, read_pahmdb51
 from splavu.errors import UserError
 from splavu.stores import FeatureReader, FeatureStore
+from study import config
 from study.datasets.catalog import film_of
 from study.datasets.loading import dataset_spec
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import config
 from pahmdb.dl_pahmdb import ATTRIBUTES, LabelSet, PaHmdb51, read_dataset
 from pahmdb.judgeable import Judgeable, beside_vispr, digest, judgeable
 from pahmdb.report import draw_curve, markdown
@@ -35,6 +34,7 @@ from splavu.errors import UserError, nearest
 from splavu.reports.plotting import check_drawing
 from splavu.runtime import cli, environment, params, run_folder
 from splavu.runtime.progress import progress_bar
+from study import config
 from study.models import feature_dim
 
 

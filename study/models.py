@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import nn
 
-import config as study
 from splavu.anonymizers import ANONYMIZERS, Anonymizer, build_anonymizer
 from splavu.anonymizers import recipe as recipes
 from splavu.anonymizers.loading import load_anonymizer
@@ -21,6 +20,7 @@ from splavu.errors import UserError, nearest
 from splavu.runtime import checkpoints
 from splavu.runtime.params import agreed
 from splavu.training.heads import LinearHead, PrivacyHead
+from study import config as roots
 from study.datasets.loading import dataset_spec
 
 
@@ -194,7 +194,7 @@ def load_model_tridet(
     """
     from tridet.task import load_detector  # not needed where no videos are searched
 
-    return load_detector(study.HERE / config, checkpoint, prefer=prefer)
+    return load_detector(roots.HERE / config, checkpoint, prefer=prefer)
 
 
 def load_model_mgfn(checkpoint: str | None = None, feature_size: int = 768, *, options: str = "") -> nn.Module:

@@ -6,10 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-import config
 from splavu.anonymizers.apply import Serving
 from splavu.errors import UserError
 from splavu.training.engine import EngineParams
+from study import config
 from study.training.anonymizer_params import AnonymizerParams
 from study.training.heads import HeadParams
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import config
 from splavu.runtime import cli, environment, params
 from splavu.runtime.distributed import NOT_DISTRIBUTED, Processes, connect
 from splavu.runtime.run_folder import RunFolder
 from splavu.training import loop
 from splavu.training.multitask import MultitaskTrainer
 from splavu.training.objectives import OBJECTIVES, Term
+from study import config
 from study.training import anonymizer as parts
 from study.training.anonymizer_params import AnonymizerParams
 from vp.settings import VpParams

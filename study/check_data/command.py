@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-import config
 from splavu.data.datasets import Layout
 from splavu.data.encoders import EncoderSpec, encoder_spec
 from splavu.data.labels import without_extension
@@ -23,6 +22,7 @@ from splavu.errors import UserError, nearest
 from splavu.extraction.preprocessing import protocol_preprocessing
 from splavu.runtime import cli
 from splavu.stores import Attributes, open_features
+from study import config
 from study.check_data.inventory import Part, Places, annotated_parts, split_parts, untrimmed_parts
 from study.datasets.catalog import CATALOGUE, FOLDER, STORED, folder_of, row_of
 from study.datasets.untrimmed import ANNOTATED, UNTRIMMED

@@ -18,12 +18,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import config
 from splavu.errors import UserError
 from splavu.reports.plotting import check_drawing
 from splavu.runtime import cli, params, run_folder
 from splavu.runtime import environment as runtime
 from splavu.runtime.files import write_text
+from study import config
 from study.compare.figure import planes
 from study.compare.plan import CompareParams, Comparison, Entry
 from study.compare.results import Row, rows_of

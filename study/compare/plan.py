@@ -15,9 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import config
 from splavu.errors import UserError
 from splavu.runtime import params
+from study import config
 from study.datasets.loading import dataset_spec
 from study.datasets.untrimmed import untrimmed_spec
 from study.experiments.candidates import Candidate, candidates

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-import config
 from splavu.attacks.rows import Rows
 from splavu.data.datasets import FeatureDataset, open_split
 from splavu.data.encoders import encoder_spec
 from splavu.data.private_labels import Person
 from splavu.errors import UserError
 from splavu.stores import FeatureStore
+from study import config
 from study.datasets.catalog import WITH_SUBJECTS, CatalogueRow, row_of
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import config
 from mgfn.data.lists import read_list
 from mgfn.errors import InputError
 from splavu.data.datasets import Layout
@@ -18,6 +17,7 @@ from splavu.data.encoders import encoder_spec
 from splavu.data.labels import read_json
 from splavu.data.private_labels import read_pahmdb51
 from splavu.errors import UserError, as_user_errors, nearest
+from study import config
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import config
 from splavu.anonymizers import recipe
 from splavu.commands.fit import METHODS
 from splavu.errors import UserError, nearest
 from splavu.runtime import params
+from study import config
 from study.datasets.loading import dataset_spec
 from study.experiments.jobs import Job, Served, assignments
 from study.experiments.runner import checkpoint_of

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import config
 from splavu.runtime.files import write_text
+from study import config
 from study.experiments.jobs import Job
 
 STAMP = "reproduced.json"

@@ -17,11 +17,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import config
 from splavu.errors import UserError, nearest
 from splavu.reports.tables import table
 from splavu.runtime import cli
 from splavu.runtime.files import write_text
+from study import config
 from study.check_data.inventory import Places
 from study.experiments.jobs import Job
 from study.experiments.runner import Outcome, finished, run_all, stamps, surroundings

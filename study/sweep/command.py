@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import config
 from splavu.errors import UserError
 from splavu.reports.plotting import check_drawing
 from splavu.runtime import cli, params, run_folder
+from study import config
 from study.experiments.candidates import Candidate, candidates
 from study.experiments.runner import Outcome, run_all, surroundings
 from study.sweep.measure import SweepParams, bench_of, bench_params, measure, point_of, seeds_of, with_twin

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-import config
 from mgfn.data.features import FeatureVideos
 from mgfn.data.lists import read_list
 from mgfn.errors import InputError as AnomalyError
 from splavu.errors import as_user_errors
 from splavu.tuning.linear_probes import LongVideos
+from study import config
 from study.datasets.untrimmed import untrimmed_spec
 from tridet import config as tridet_config
 from tridet.errors import InputError as DetectionError

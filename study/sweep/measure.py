@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-import config
 from splavu.anonymizers.guarantees import budget_of
 from splavu.anonymizers.loading import load_anonymizer, weights_hash
 from splavu.attackers import ATTACKERS
@@ -31,6 +30,7 @@ from splavu.runtime.files import write_bytes
 from splavu.runtime.progress import progress_bar
 from splavu.tuning import operating_points
 from splavu.tuning.operating_points import Bench, Measured, Point
+from study import config
 from study.datasets.loading import dataset_spec, open_dataset, privacy_rows
 from study.datasets.untrimmed import untrimmed_spec
 from study.experiments.candidates import LEFT_OUT, Candidate

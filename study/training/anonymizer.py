@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import config
 from splavu.anonymizers import Anonymizer, Chain, recipe
 from splavu.anonymizers.loading import weights_hash
 from splavu.data.datasets import BatchLoader, EvenClips, FeatureDataset
@@ -29,6 +28,7 @@ from splavu.training.learners import Learner, adamw, moving_average
 from splavu.training.multitask import MultitaskTrainer, steps_per_epoch
 from splavu.training.objectives import RelativeConsistency, Term, TermInputs, latent_consistency
 from splavu.training.tasks import ActionRecognition, AdversarialAttributes, Task
+from study import config
 from study.datasets.loading import dataset_spec, open_dataset
 from study.datasets.untrimmed import untrimmed_spec
 from study.models import feature_dim, load_fa, load_fb, load_ft

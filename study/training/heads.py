@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import torch
 
-import config
 from splavu.anonymizers import IdentityAnonymizer
 from splavu.anonymizers.apply import FrozenAnonymizer, Serving
 from splavu.anonymizers.loading import load_anonymizer, weights_hash
@@ -25,6 +24,7 @@ from splavu.training.engine import EngineParams
 from splavu.training.learners import Learner, adamw, moving_average
 from splavu.training.probes import ProbeTrainer
 from splavu.training.tasks import ActionRecognition, AttributeRecognition
+from study import config
 from study.datasets.loading import dataset_spec, open_dataset
 from study.models import feature_dim, load_fb, load_ft, num_classes
 

@@ -101,7 +101,7 @@ def test_a_table_loses_its_labels_unless_they_are_named(world, capsys):
 
     aam = ("--aam", world / "aam.pth")
     assert anonymize(*aam, world / "raw.parquet", world / "out.parquet", "--keep", "id") == 0
-    assert "left behind: skin" in capsys.readouterr().out
+    assert "left out: skin" in capsys.readouterr().out
     assert pq.read_schema(world / "out.parquet").names == ["id", "features"]
     with pytest.raises(UserError, match=r"raw.h5: is no Parquet file: it has no columns"):
         anonymize(*aam, world / "raw.h5", world / "out.h5", "--keep", "id")

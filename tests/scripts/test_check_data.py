@@ -5,14 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from importlib import metadata
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 from dataset_layouts import LAYOUTS, MADE, write_csv, write_plain
 
-from splavu.__main__ import main as splavu
 from splavu.data.private_labels import PAHMDB51_VALUES
 from splavu.errors import UserError
 from splavu.stores import FolderWriter, StoreWriter
@@ -251,16 +248,3 @@ def test_real_annotations_have_their_official_counts(shared, tmp_path, look):
         "test: 199 labelled, official 199",
     ):
         assert f"  {line}\n" in told, line
-
-
-def test_the_library_finds_the_command_by_its_entry_point(monkeypatch):
-    """As an installation declares it; the library imports nothing of the study."""
-    declared = (REPOSITORY / "pyproject.toml").read_text()
-    assert '[project.entry-points."splavu.commands"]\ncheck-data = "check_data:main"' in declared
-    entry = metadata.EntryPoint("check-data", "check_data:main", "splavu.commands")
-    lost = metadata.EntryPoint("lost", "no_such_module:main", "splavu.commands")
-    monkeypatch.setattr(metadata, "entry_points", lambda group: [entry, lost])
-    with pytest.raises(UserError, match="'hmbd51' is unknown"):
-        splavu(["check-data", "hmbd51"])
-    with pytest.raises(UserError, match="lost: its program can't be loaded"):
-        splavu(["lost"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import NUM_ACTIONS, REPOSITORY, Study, write_study
+from refusals import refused
 from threadpoolctl import threadpool_limits
 from untrimmed_world import add_untrimmed
 
@@ -79,7 +80,7 @@ def world(tmp_path_factory) -> Study:
     return study
 
 
-def write(study: Study, *lines: str, name: str = "study/sweep/command.py") -> str:
+def write(study: Study, *lines: str, name: str = "sweep.py") -> str:
     """A parameter file, the last line of a name counts."""
     places = {"base": "base.py", "tad_config": "small.yaml", "data_root": "data"}
     named = [f"{key} = {str(study.root / place)!r}" for key, place in places.items()]
@@ -90,7 +91,7 @@ def write(study: Study, *lines: str, name: str = "study/sweep/command.py") -> st
 @pytest.fixture(scope="module")
 def swept(world) -> subprocess.CompletedProcess[str]:
     """The sweep as a user runs it."""
-    options = ["--params", str(world.root / "study/sweep/command.py"), "--quiet", "--device", "cpu", "--jobs", "2"]
+    options = ["--params", str(world.root / "sweep.py"), "--quiet", "--device", "cpu", "--jobs", "2"]
     return subprocess.run(
         [sys.executable, "-m", "splavu", "sweep", *options],
         capture_output=True, text=True, timeout=600, env=world.environment, cwd=REPOSITORY,
@@ -107,7 +108,7 @@ def here(world, monkeypatch) -> Path:
     return world.runs / "swept"
 
 
-def again(world: Study, *options: str, file: str = "study/sweep/command.py") -> int:
+def again(world: Study, *options: str, file: str = "sweep.py") -> int:
     return sweep.main(["--params", str(world.root / file), "--quiet", "--device", "cpu", "--jobs", "1", *options])
 
 
@@ -162,7 +163,7 @@ def test_of_each_candidate_another_is_made_that_is_not_shown_half_of_the_actions
     assert {path.name for path in here.iterdir() if "unseen" in path.name} == {
         "eraser-r4-unseen-s1", "eraser-r20-unseen-s0", "eraser-r20-unseen-s1", "quantizer-b4-unseen-s1"
     }  # fmt: skip
-    p = params.load(world.root / "study/sweep/command.py", SweepParams)
+    p = params.load(world.root / "sweep.py", SweepParams)
     store = FeatureStore(world.features / "features_hmdb_train_demo.h5")
     videos = store.keys()
     for seed in (0, 1):
@@ -356,7 +357,7 @@ def test_bad_parameters_are_told_before_anything_is_made(world, here, lines, sai
 
 def test_without_matplotlib_nothing_is_made(world, here, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UserError, match="matplotlib: isn't installed"):
+    with refused("matplotlib"):
         sweep.main(["--params", write(world, 'run_id = "undrawn"', name="undrawn.py"), "--quiet", "--device", "cpu"])
     assert not (world.runs / "undrawn").exists()
 

@@ -21,7 +21,6 @@ import torch
 import yaml
 from conftest import REPOSITORY, WIDTH, Study
 from thumos_world import CLASSES, write_world
-from tqdm import tqdm
 
 from splavu.anonymizers import build_anonymizer, one_by_one
 from splavu.runtime import cli as study_cli
@@ -55,7 +54,7 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def command(monkeypatch, capsys):
     """`command(script, *args)`: a script's command line in this process, for one of its own takes seconds to start."""
-    root, bars = logging.getLogger(), tqdm.__init__
+    root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
 
     def run(module, *args):
@@ -68,7 +67,6 @@ def command(monkeypatch, capsys):
         return subprocess.CompletedProcess(line, left.value.code, *capsys.readouterr())
 
     yield run
-    tqdm.__init__ = bars
     for handler in list(root.handlers):
         root.removeHandler(handler)
     for handler in handlers:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 
+from splavu.__main__ import STUDY_COMMANDS
 from splavu.data.labels import VISPR_ATTRIBUTES
 
 RECIPE = (REPOSITORY / "docs/your-data.md").read_text()
@@ -72,9 +73,8 @@ def run(command: str) -> int:
     program, *args = shlex.split(command.replace("videoMAE", "demo").replace("_mae", "_demo"))
     assert program == "python"
     if args[:2] == ["-m", "splavu"]:
-        module, args = "check_data" if args[2] == "check-data" else "splavu.__main__", args[2:]
-        args = args[1:] if module == "check_data" else args
-        return importlib.import_module(module).main([*args, "--quiet"])
+        package = "study" if args[2] in STUDY_COMMANDS else "splavu"
+        return importlib.import_module(f"{package}.__main__").main([*args[2:], "--quiet"])
     module = args[0].removesuffix(".py").replace("/", ".")
     brief = BRIEF[module.rpartition(".")[2]]
     architecture = [] if "feature_extraction" in module else ["--set", "ft_arch=demo"]

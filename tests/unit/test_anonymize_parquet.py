@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import WIDTH
+from refusals import refused
 from test_anonymize_streaming import Killed, killed_after
 
 from splavu.anonymizers import build_anonymizer, one_by_one
 from splavu.anonymizers.loading import weights_hash
 from splavu.errors import UserError
 from splavu.release.anonymize import anonymize_table
+from splavu.runtime import extras
 from splavu.stores import parquet as tables
 from splavu.stores.parquet import CONTENT_KEY, METADATA_KEY, is_parquet
 
@@ -142,6 +144,7 @@ def test_refused(tmp_path, anonymizer, monkeypatch):
         anonymize_table(tmp_path / "torn.parquet", target, anonymizer)
     for name in ("pyarrow", "pyarrow.parquet"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match=r'Parquet needs pyarrow; pip install "splavu\[parquet\]"'):
+    with refused(source) as caught:
         anonymize_table(source, target, anonymizer, column="features")
+    assert caught.value.remedy == extras.remedy("parquet")
     assert not target.exists()

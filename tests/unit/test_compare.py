@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import WIDTH, Study, write_study
+from refusals import refused
 from scipy import stats
 
 import config
@@ -510,7 +511,7 @@ def test_bad_parameters_are_told_in_one_line(file, line, said):
 def test_without_matplotlib_nothing_is_begun_and_the_list_is_shown(file, here, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     path = file("candidates = ({'fit': 'leace'},)")
-    with pytest.raises(UserError, match="matplotlib: isn't installed.*splavu.report"):
+    with refused("matplotlib"):
         compare.main(["--params", path, "--quiet"])
     assert not here.exists()
     assert compare.main(["--params", path, "--dry-run", "--quiet"]) == 0

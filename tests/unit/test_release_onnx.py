@@ -6,12 +6,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 
 from splavu.anonymizers import Anonymizer, build_anonymizer
 from splavu.anonymizers.loading import weights_hash
 from splavu.errors import UserError
 from splavu.release import onnx as onnx_export
 from splavu.release.onnx import export_onnx
+from splavu.runtime import extras
 
 onnx, onnxruntime, _ = (
     pytest.importorskip(package, reason="needs the extra 'onnx'") for package in ("onnx", "onnxruntime", "onnxscript")
@@ -62,5 +64,6 @@ def test_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="trained with batch_as_sequence"):
         export_onnx(mixing, tmp_path / "aam.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r'ONNX needs onnxruntime; pip install "splavu\[onnx\]"'):
+    with refused("aam.onnx") as caught:
         export_onnx(build_anonymizer("mlp", D), tmp_path / "aam.onnx")
+    assert caught.value.remedy == extras.remedy("onnx")

@@ -3,6 +3,7 @@ import re
 import sys
 
 import pytest
+from refusals import refused
 
 from splavu import __main__
 from splavu.errors import UserError
@@ -143,7 +144,7 @@ def test_anomaly_detection_joins_the_row_of_its_features(runs):
 
 def test_without_matplotlib_nothing_is_written(runs, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UserError, match="matplotlib: isn't installed.*splavu.report"):
+    with refused("matplotlib"):
         write_report(runs)
     assert not (runs / "figures").exists()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from splavu.errors import UserError, nearest
-from splavu.runtime import cli, environment
+from splavu.runtime import cli, environment, extras, run_folder
 from splavu.runtime.files import write_text
 from splavu.runtime.run_folder import TABLE, RunFolder
 
@@ -95,14 +95,30 @@ def test_nearest_offers_one_name_or_all():
 
 
 def test_quiet_silences_progress_bars():
+    """Ours, and nobody else's: tqdm itself is as it was."""
     program = (
-        "import argparse; from tqdm import tqdm; from splavu.runtime import cli;"
-        "cli.start(argparse.Namespace(quiet={quiet})); list(tqdm(range(3)))"
+        "import argparse; from tqdm import tqdm; from splavu.runtime import cli, progress;"
+        "cli.start(argparse.Namespace(quiet={quiet}));"
+        "list(progress.progress_bar(range(3))); list(tqdm(range(7)))"
     )
     for quiet in (True, False):
         command = [sys.executable, "-c", program.format(quiet=quiet)]
         shown = subprocess.run(command, capture_output=True, text=True, check=True).stderr
         assert ("3/3" in shown) is not quiet
+        assert "7/7" in shown
+
+
+def test_without_tensorboard_the_metrics_are_kept_and_one_line_says_so(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    run_folder._summary_writer.cache_clear()
+    run = RunFolder(tmp_path, "run")
+    for step in range(3):
+        run.log(step=step, loss=0.5)
+    run.close()
+    run_folder._summary_writer.cache_clear()
+    assert [row["step"] for row in run.history()] == [0, 1, 2]
+    assert not (run.path / "tensorboard").exists()
+    assert [extras.remedy("train") in message for message in caplog.messages] == [True]
 
 
 def test_an_evaluation_is_remembered_for_its_inputs_only(tmp_path):

@@ -362,8 +362,8 @@ def test_decord_leaves_opencv_able_to_read_png(tmp_path):
     write = "import cv2, numpy, sys; cv2.imwrite(sys.argv[1], numpy.arange(6144, dtype='uint8').reshape(32, 64, 3))"
     read = """if True:
         import sys
-        from feature_extraction.images import read_image
-        from feature_extraction.videos import open_video
+        from splavu.extraction.images import read_image
+        from splavu.extraction.videos import open_video
         with open_video(sys.argv[2], "decord") as video:
             assert len(video) == 3
         assert read_image(sys.argv[1]).shape == (32, 64, 3)
