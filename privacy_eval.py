@@ -1,8 +1,7 @@
 """Measure how much private information anonymized features still give away, next to raw ones and to chance.
 
-protocol = 'released' trains fresh attackers on features as they are released; its gates must hold or the exit code is
-3. protocol = 'published' repeats the paper's evaluation. The same command with the same inputs prints the stored
-result again.
+protocol = 'release' trains new attackers on features as they are released; its gates must hold or the exit code is 3.
+protocol = 'paper' repeats the paper's evaluation. The same command with the same inputs prints the stored result again.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from splavu.anonymizers.loading import weights_hash
 from splavu.attacks import paper_protocol, release_protocol
 from splavu.runtime import cli, environment, params, run_folder
 from study.models import load_adapter
-from study.privacy import PrivacyEvalParams, digest, evaluate_published, evaluate_released, read_view
+from study.privacy import PrivacyEvalParams, digest, evaluate_by_paper_protocol, evaluate_by_release_protocol, read_view
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,12 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = params.load(args.params, PrivacyEvalParams, args.set)
     device = environment.pick_device(args.device)
     anonymizer = load_adapter(p)
-    read = {view: read_view(p, view) for view in (p.views if p.protocol == "released" else p.views[:1])}
+    read = {view: read_view(p, view) for view in (p.views if p.protocol == "release" else p.views[:1])}
     data, attributes = {view: found for view, (found, _) in read.items()}, read[p.views[0]][1]
 
     run = run_folder.RunFolder(config.RUNS, p.run_id)
     inputs = {"anonymizer": anonymizer and weights_hash(anonymizer), "data": digest(data)}
-    evaluate = evaluate_released if p.protocol == "released" else evaluate_published
+    evaluate = evaluate_by_release_protocol if p.protocol == "release" else evaluate_by_paper_protocol
     result, stored = run.remembered(
         p,
         inputs,
@@ -42,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if stored:
         print(f"stored result of {run.path} (--force evaluates again)\n")
 
-    print((release_protocol if p.protocol == "released" else paper_protocol).format_table(result))
+    print((release_protocol if p.protocol == "release" else paper_protocol).format_table(result))
     if not result["valid"]:
         failed = [f"{gate['view']}: {gate['claim']}" for gate in result["gates"] if not gate["passed"]]
         print(f"\nnot valid, a gate failed ({'; '.join(failed)}): don't rely on these numbers")

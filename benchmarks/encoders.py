@@ -27,7 +27,7 @@ from splavu.extraction.encoders.vit import Architecture, VideoTransformer
 from splavu.extraction.preprocessing import centre_view, normalise
 from splavu.extraction.video_features import video_features
 from splavu.extraction.videos import BACKENDS, list_videos, open_video
-from splavu.reports.tables import table
+from splavu.reports.markdown import table
 
 
 def convolutional(network: type[torch.nn.Module]) -> Callable[[Path], Path]:

@@ -42,7 +42,7 @@ from splavu.anonymizers.loading import load_anonymizer
 from splavu.attackers import LogisticAttacker, MLPAttacker
 from splavu.commands import fit
 from splavu.data.labels import VISPR_ATTRIBUTES, read_csv_labels, read_private_labels, without_extension
-from splavu.reports.tables import table
+from splavu.reports.markdown import table
 from splavu.runtime import cli
 from splavu.stores import open_features
 

@@ -40,7 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from splavu.anonymizers import build_anonymizer
 from splavu.data.clips import ClipBatch, FeatureDataset
 from splavu.data.loader import BatchLoader
-from splavu.reports.tables import table
+from splavu.reports.markdown import table
 from splavu.runtime import cli
 from splavu.runtime.distributed import Processes
 from splavu.stores import open_features

@@ -20,7 +20,7 @@ from splavu.anonymizers.closed_form.codes import evenly_split_bits
 from splavu.anonymizers.recipe import Examples
 from splavu.attacks.rows import AttackData, hold_out
 from splavu.audit.run import served_alone
-from splavu.reports.tables import table
+from splavu.reports.markdown import table
 from splavu.runtime import cli
 from splavu.tuning import linear_probes
 from study.datasets.loading import open_dataset, privacy_rows

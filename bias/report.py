@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from splavu.data.private_labels import GENDERS
-from splavu.reports.tables import interval, percent, table
+from splavu.reports.markdown import interval, percent, table
 
 COLUMNS = ("female", "male", "overall", "gap")
 """As in the paper's table on bias."""

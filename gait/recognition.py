@@ -154,7 +154,7 @@ def swapped_names(
     people, of_gallery = np.unique(gallery.subjects, return_inverse=True)
     of_probe = np.searchsorted(people, probes.subjects)  # [P]
     nearest = of_gallery[found.nearest]  # [P]
-    names = metrics.random_lenders(gallery.subjects, num_permutations=num_swaps, seed=seed)  # [R, people]
+    names = metrics.cluster_permutations(gallery.subjects, num_permutations=num_swaps, seed=seed)  # [R, people]
     rank1 = (names[:, nearest] == of_probe).mean(axis=1)  # [R]
     reached = (nearest == of_probe).mean()
     return {

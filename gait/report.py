@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from splavu.reports.tables import interval, percent, table
+from splavu.reports.markdown import interval, percent, table
 
 TITLES = {
     "raw": "raw, gallery raw",

@@ -25,12 +25,12 @@ from splavu import metrics
 from splavu.anonymizers import Anonymizer, IdentityAnonymizer
 from splavu.anonymizers.apply import FrozenAnonymizer, Serving, array_map
 from splavu.anonymizers.loading import load_anonymizer, weights_hash
-from splavu.attackers import ATTACKERS
+from splavu.attackers import attacker_names
 from splavu.attacks.campaign import Attack, Campaign, judged
 from splavu.attacks.crossfit import CrossFitted, crossfit
 from splavu.attacks.release_protocol import finite, gate
 from splavu.attacks.rows import AttackData, Rows, json_values
-from splavu.errors import UserError, nearest
+from splavu.errors import UserError
 from splavu.reports.plotting import check_drawing
 from splavu.runtime import cli, environment, params, run_folder
 from splavu.runtime.progress import progress_bar
@@ -75,9 +75,7 @@ class PaHmdbParams:
     """Also of how films are dealt into folds."""
 
     def __post_init__(self) -> None:
-        for name in self.attackers:
-            if name not in ATTACKERS:
-                raise UserError("attackers", f"'{name}' is unknown", nearest(name, ATTACKERS))
+        object.__setattr__(self, "attackers", attacker_names(self.attackers))
         for name in ("attackers", "seeds"):
             if not getattr(self, name):
                 raise UserError(name, "is empty", "name at least one")
@@ -223,8 +221,8 @@ def beside_raw(attacks: Mapping[str, Attack], attributes: Sequence[str], num_res
 
 def swapped_labels(rows: Rows, *, seed: int) -> np.ndarray:  # -> [N, A]
     """Labels that films have lent each other, whole: nothing is left to learn but who is who."""
-    lenders = metrics.random_lenders(rows.clusters, num_permutations=1, seed=seed)
-    return rows.labels[metrics.lent_rows(rows.clusters, rows.videos, lenders)[0]]
+    lenders = metrics.cluster_permutations(rows.clusters, num_permutations=1, seed=seed)
+    return rows.labels[metrics.permute_cluster_labels(rows.clusters, rows.videos, lenders)[0]]
 
 
 def checkpoints(p: PaHmdbParams) -> tuple[str, ...]:

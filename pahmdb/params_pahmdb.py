@@ -14,7 +14,7 @@ saved_fa_models = ("saved_models/aam_k400_videomae/model_temp.pth",)
 serving = "alone"  # as a released feature is; 'batch' only to show what mixing hides
 
 # attackers
-attackers = ("logistic", "mlp")  # more are slower: 'mlp_large', 'trees', 'neighbours'
+attackers = ("logistic", "mlp")  # more are slower: 'mlp_large', 'trees', 'knn'
 seeds = (0,)  # of the attackers; results are means, intervals draw seeds and films
 folds = 5  # films are dealt into so many; attackers learn on all but two, are tuned on one, judged on the other
 transfer = True  # also attackers that learnt from VISPR's images

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from splavu.reports.markdown import interval, number, percent, table
 from splavu.reports.plotting import ALONE, CHANCE, RAW, saved
-from splavu.reports.tables import interval, number, percent, table
 
 LABELS = {
     "values": "every value of each attribute, as one class against the rest",

@@ -2,7 +2,7 @@
 #   python privacy_eval.py --params params/params_demo_fb.py
 
 run_id = "demo/privacy"
-protocol = "released"
+protocol = "release"
 
 dataset = "hmdb51"
 ft_arch = "demo"
@@ -14,6 +14,6 @@ anon = True
 saved_fa_model = "saved_models/demo/robust/model_temp.pth"  # the published one: demo/aam
 serving = "alone"
 
-attackers = ("logistic", "mlp", "mlp_large", "trees", "neighbours")
+attackers = ("logistic", "mlp", "mlp_large", "trees", "knn")
 seeds = (0, 1)
 num_resamples = 1000

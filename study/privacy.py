@@ -12,10 +12,11 @@ import torch
 
 from splavu.anonymizers import Anonymizer, FrozenAnonymizer, array_map
 from splavu.anonymizers.apply import Serving
-from splavu.attackers import ATTACKERS, RELEASED
+from splavu.attackers import DEFAULT_ATTACKERS, attacker_names
 from splavu.attacks import paper_protocol, release_protocol
 from splavu.attacks.rows import AttackData, Rows, hold_out
 from splavu.errors import UserError, nearest
+from splavu.metrics.protocols import protocol_name
 from splavu.runtime.params import agreed
 from study.datasets.loading import dataset_spec, privacy_rows
 from study.models import JudgedFeatures
@@ -26,35 +27,35 @@ class PrivacyEvalParams(JudgedFeatures):
     """Parameters of a privacy evaluation; see params/params_fb.py."""
 
     dataset: str
-    """A row of feature_dl.CATALOGUE; one without private labels of its own takes `private_labels.csv`. Without a split
-    'val' some training people validate."""
-    protocol: Literal["released", "published"] = "released"
+    """A row of feature_dl.CATALOGUE; without private labels of its own it reads `private_labels.csv`. Without a split
+    'val' some training subjects validate."""
+    protocol: Literal["release", "paper", "released", "published"] = "release"
+    """'released' and 'published' are the former names."""
     views: tuple[str, ...] = ("static", "temporal")
-    """'temporal' are the clips that are released, 'static' the static clips; 'published' takes the first only."""
+    """'temporal' are the clips that are released, 'static' the static clips; 'paper' takes the first only."""
     num_pa: int | None = None
     """Private attributes A; looked up, may be stated, must agree."""
     fb_frame_pool: int = 10
     """Static clips a video in the store."""
     serving: Serving = "alone"
-    """'released' only. How the anonymizer meets features: 'alone' as released, 'batch' to show what mixing hides."""
+    """'release' only. What the anonymizer gets: 'alone' one feature at a time, 'batch' to show what mixing hides."""
     batch_size: int = 1024
-    attackers: tuple[str, ...] = RELEASED
+    attackers: tuple[str, ...] = DEFAULT_ATTACKERS
     seeds: tuple[int, ...] = (0, 1, 2)
     num_resamples: int = 1000
     max_train_rows: int = 20_000
-    """Training rows above this are thinned at random, for each seed anew; the result says so."""
+    """Of more training rows a random draw is taken, another for each seed; the result says so."""
     level: Literal["row", "video"] = "row"
-    """Judge each served feature, or the mean score of a video's features."""
+    """Evaluate each anonymized feature, or the mean score of a video's features."""
     val_share: float = 0.2
-    """Share of training people who validate, where the data set has no 'val' split."""
+    """Share of training subjects used to validate, where the data set has no 'val' split."""
     num_epochs: int = 100
-    """'published' only, as is learning_rate_fb."""
+    """'paper' only, as is learning_rate_fb."""
     learning_rate_fb: float = 1e-3
 
     def __post_init__(self) -> None:
-        for name in self.attackers:
-            if name not in ATTACKERS:
-                raise UserError("attackers", f"'{name}' is unknown", nearest(name, ATTACKERS))
+        object.__setattr__(self, "protocol", protocol_name(self.protocol))
+        object.__setattr__(self, "attackers", attacker_names(self.attackers))
         for name in self.views:
             if name not in ("static", "temporal"):
                 raise UserError("views", f"'{name}' is unknown", nearest(name, ("static", "temporal")))
@@ -68,15 +69,15 @@ class PrivacyEvalParams(JudgedFeatures):
             raise UserError("val_share", f"is {self.val_share}, expected a share between 0 and 1")
 
 
-def evaluate_released(
+def evaluate_by_release_protocol(
     p: PrivacyEvalParams,
     data: dict[str, AttackData],
     anonymizer: Anonymizer | None,
     attributes: Sequence[str],
     device: torch.device,
 ) -> dict[str, Any]:
-    """Fresh attackers on every view, raw and as the anonymizer serves it."""
-    return release_protocol.evaluate_released(
+    """Newly trained attackers on every view, raw and anonymized."""
+    return release_protocol.evaluate_by_release_protocol(
         data,
         None
         if anonymizer is None
@@ -92,28 +93,28 @@ def evaluate_released(
     )
 
 
-def evaluate_published(
+def evaluate_by_paper_protocol(
     p: PrivacyEvalParams,
     data: dict[str, AttackData],
     anonymizer: Anonymizer | None,
     attributes: Sequence[str],
     device: torch.device,
 ) -> dict[str, Any]:
-    """The paper's head, which picks its epoch on the test set and so leaves the validation people unused."""
+    """The paper's head, which picks its epoch on the test set and so leaves the validation subjects unused."""
     view = data[p.views[0]]
-    return paper_protocol.evaluate_published(
+    return paper_protocol.evaluate_by_paper_protocol(
         view.train,
         view.test,
         None if anonymizer is None else FrozenAnonymizer(anonymizer.to(device), "batch"),
         attributes=attributes,
         seeds=p.seeds,
-        recipe=paper_protocol.HeadRecipe(p.num_epochs, p.batch_size, p.learning_rate_fb),
+        recipe=paper_protocol.PaperHeadRecipe(p.num_epochs, p.batch_size, p.learning_rate_fb),
         device=device,
     )
 
 
 def read_view(p: PrivacyEvalParams, view: str) -> tuple[AttackData, tuple[str, ...]]:
-    """All features of a view, split by people, and the names of their attributes."""
+    """All features of a view, split by subject, and the names of their attributes."""
     names: tuple[str, ...] = ()
 
     def rows(split: str) -> Rows:
@@ -126,7 +127,7 @@ def read_view(p: PrivacyEvalParams, view: str) -> tuple[AttackData, tuple[str, .
     agreed("num_pa", p.num_pa, len(names), because=f"dataset = '{p.dataset}'")
     if "val" in dataset_spec(p.dataset, data_root=p.data_root).splits:
         return AttackData(train, rows("val"), test), names
-    if p.protocol == "published":
+    if p.protocol == "paper":
         return AttackData(train, train.take(np.arange(0)), test), names
     return AttackData(*hold_out(train, share=p.val_share), test), names
 

@@ -1,7 +1,7 @@
-"""The `published` protocol: the privacy evaluation of Fioresi et al. 2026, to compare with the paper's numbers.
+"""The paper protocol: the privacy evaluation of Fioresi et al. 2026, to compare with the paper's numbers.
 
-What a reader would get wrong: a low cMAP here is no proof of privacy. The head's logits are bounded by 1, an anonymizer
-that attends over the batch is judged on mixtures, and the epoch is picked on the test set. Every result says so.
+Note: a low cMAP here is no proof of privacy. The head's logits are bounded by 1, an anonymizer that attends over the
+batch is evaluated on mixtures, and the epoch is picked on the test set. Every result says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from splavu import metrics
-from splavu.attacks.rows import PROTOCOLS, Rows, json_values, shown
+from splavu.attacks.rows import Rows, json_values, rounded
+from splavu.metrics.protocols import PROTOCOLS
 from splavu.runtime.distributed import Processes
 from splavu.runtime.progress import progress_bar
 from splavu.training.engine import Engine, EngineParams
@@ -28,7 +29,7 @@ from splavu.training.learners import Learner
 
 
 @dataclass(frozen=True)
-class HeadRecipe:
+class PaperHeadRecipe:
     """How the privacy head is trained; the paper's choices by default."""
 
     num_epochs: int = 100
@@ -42,14 +43,14 @@ class HeadRecipe:
     """L2-normalise the head's outputs, which bounds its logits by 1."""
 
 
-def evaluate_published(
+def evaluate_by_paper_protocol(
     train: Rows,
     test: Rows,
     anonymize: Callable[[Tensor], Tensor] | None,  # [B, D] -> [B, D]
     *,
     attributes: Sequence[str],
     seeds: Sequence[int] = (0,),
-    recipe: HeadRecipe | None = None,
+    recipe: PaperHeadRecipe | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
     """The paper's privacy evaluation, on raw and on anonymized features.
@@ -58,19 +59,19 @@ def evaluate_published(
     reported epoch is the one with the best test cMAP; the last epoch stands beside it.
 
     Args:
-        train: Several rows a video, one of which is drawn each epoch.
-        test: Judged row by row.
-        anonymize: Sees whole batches, and may mix their rows; None evaluates raw features only.
+        train: Several rows per video, one of which is drawn in each epoch.
+        test: Evaluated row by row.
+        anonymize: Gets whole batches, and may mix their rows; None evaluates raw features only.
         attributes: Names of the A columns of the labels.
         seeds: Results are means over seeds.
-        recipe: Of the head.
+        recipe: How the head is trained.
         device: Where heads compute.
 
     Returns:
         JSON values; precisions are between 0 and 1. `raw` and `anonymized` hold `ap` by attribute, `cmap` and
         `last_epoch_cmap`.
     """
-    recipe = recipe or HeadRecipe()
+    recipe = recipe or PaperHeadRecipe()
     started = time.perf_counter()
     served = {"raw": None} if anonymize is None else {"raw": None, "anonymized": anonymize}
     share = metrics.prevalences(test.labels)
@@ -93,7 +94,7 @@ def evaluate_published(
             }
     return json_values(
         {
-            "protocol": dataclasses.asdict(PROTOCOLS["published"]),
+            "protocol": dataclasses.asdict(PROTOCOLS["paper"]),
             "valid": True,
             "raw_only": anonymize is None,
             "attributes": list(attributes),
@@ -112,7 +113,7 @@ def _curve(
     train: Rows,
     test: Rows,
     anonymize: Callable[[Tensor], Tensor] | None,
-    recipe: HeadRecipe,
+    recipe: PaperHeadRecipe,
     seed: int,
     device: torch.device,
     progress: tqdm,
@@ -141,7 +142,7 @@ def _curve(
 
 
 class _Views:
-    """What an epoch of the head is made of (`splavu.training.engine.Steps`): a row of every video."""
+    """The steps of an epoch of the head (`splavu.training.engine.Steps`): a row of every video."""
 
     def __init__(
         self,
@@ -189,11 +190,11 @@ def format_table(result: Mapping[str, Any]) -> str:
     """The result for a terminal, per cent, with its warning."""
     raw = result["raw"]
     released = result.get("anonymized")
-    lines = ["protocol published", f"  {'attribute':<21}  {'raw AP':>7}  {'anonymized AP':>13}  {'chance':>6}"]
+    lines = ["paper protocol", f"  {'attribute':<21}  {'raw AP':>7}  {'anonymized AP':>13}  {'chance':>6}"]
 
     def line(name: str, value: float | None, other: float | None, chance: float | None) -> str:
-        served = shown(other, 100, 1) if released else "none"
-        return f"  {name:<21}  {shown(value, 100, 1):>7}  {served:>13}  {shown(chance, 100, 1):>6}"
+        served = rounded(other, 100, 1) if released else "none"
+        return f"  {name:<21}  {rounded(value, 100, 1):>7}  {served:>13}  {rounded(chance, 100, 1):>6}"
 
     for name in result["attributes"]:
         lines.append(line(name, raw["ap"][name], released and released["ap"][name], result["chance"][name]))

@@ -1,11 +1,12 @@
-"""The `released` protocol: what a stranger could learn from the features that are stored and shared.
+"""The release protocol: what an attacker could predict from the features that are stored and shared.
 
-Each feature is served alone. Attackers are trained afresh on served features of some people, tuned on others, and meet
-the test people once. Raw features go through exactly the same, so that leakage is a share of what there was to find.
+The anonymizer gets one feature at a time. New attackers are trained on anonymized features of some subjects, tuned on
+others, and tested once on the test subjects. Raw features are attacked in exactly the same way: leakage is the share of
+their AP above chance that is left.
 
-What a reader would get wrong: chance is the prevalence of an attribute among the test rows, but on few people even a
-ranking that knows nothing scores a little more. So "beats chance" also asks for more than whole test people with
-swapped labels give.
+Note: chance is the prevalence of an attribute among the test rows, but with few subjects even a random ranking scores a
+little more. So "beats chance" also asks for more than the same scores give when labels are permuted between test
+subjects.
 """
 
 from __future__ import annotations
@@ -20,33 +21,35 @@ import torch
 
 from splavu import metrics
 from splavu.anonymizers.apply import Serving
-from splavu.attackers import ATTACKERS, RELEASED
+from splavu.attackers import DEFAULT_ATTACKERS, attacker_names
 from splavu.attacks.campaign import Attack, Campaign, Level, draws, judged
-from splavu.attacks.rows import PROTOCOLS, AttackData, json_values, shown, shuffled_labels
-from splavu.errors import UserError, nearest
+from splavu.attacks.rows import AttackData, json_values, rounded, shuffled_labels
+from splavu.errors import UserError
+from splavu.metrics.protocols import PROTOCOLS
 from splavu.runtime.progress import progress_bar
 
 LUCK = 0.005
-"""Share of swaps of the test people's labels that may do as well before a cMAP counts as chance. Smaller than usual:
-faults of an evaluation raise cMAP by tens of points, and an honest one should rarely fail."""
+"""Share of permutations of the test subjects' labels that may score as high before a cMAP counts as chance. It is less
+than usual: faults of an evaluation raise cMAP by tens of points, and a sound one should rarely fail."""
 
 SWAP_GAIN = 0.04
-"""How far attackers of swapped labels may exceed the mean over swaps of the test people's labels, in cMAP. Which labels
-training people happen to get is luck that test people don't show: in 100 simulated evaluations (100 people to learn
-from, 50 to test on, 7 attributes, 3 seeds) it was 0.004 on average, with a deviation of 0.013."""
+"""How far attackers trained on permuted labels may exceed the mean over permutations of the test subjects' labels, in
+cMAP. Which labels the training subjects get adds variance that the test subjects don't show: in 100 simulated
+evaluations (100 training and 50 test subjects, 7 attributes, 3 seeds) the excess had mean 0.004 and standard deviation
+0.013."""
 
 NUM_SWAPS = 1000
-"""Swaps of the test people's labels; resolves LUCK."""
+"""Permutations of the test subjects' labels; resolves LUCK."""
 
-MIXED = "Features were served in batches, in file order: no feature that is released alone looks like that."
+MIXED = "Features were anonymized in batches, in file order: features released one at a time are different."
 
 
-def evaluate_released(
+def evaluate_by_release_protocol(
     raw: Mapping[str, AttackData],
     anonymize: Callable[[np.ndarray], np.ndarray] | None,  # [N, D] -> [N, D]
     *,
     attributes: Sequence[str],
-    attackers: Sequence[str] = RELEASED,
+    attackers: Sequence[str] = DEFAULT_ATTACKERS,
     seeds: Sequence[int] = (0, 1, 2),
     num_resamples: int = 1000,
     max_train_rows: int = 20_000,
@@ -54,24 +57,24 @@ def evaluate_released(
     served: Serving = "alone",
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
-    """Attack what is released, and what it was made from, in the same way.
+    """Attack released features, and the raw ones that they were made from, in the same way.
 
     For each view, attribute and representation the strongest attacker is the one with the best validation average
     precision over the seeds; its test average precision is reported. Two gates must hold on raw features for each view:
-    the strongest attackers beat chance, and no longer do once people have swapped labels.
+    the strongest attackers beat chance, and don't when labels are permuted between subjects.
 
     Args:
         raw: View ('static', 'temporal') -> raw features. Labels of all views have the same attributes.
-        anonymize: Called once for each split and view; None evaluates raw features only, leakage is then 1.
+        anonymize: Called once per split and view; None evaluates raw features only, leakage is then 1.
         attributes: Names of the A columns of the labels.
         attackers: Names from `ATTACKERS`.
-        seeds: Stochastic attackers, the swap of labels and the draw of training rows are repeated with each; results
-            are means over seeds, intervals draw people and seeds.
+        seeds: Stochastic attackers, the permutation of labels and the draw of training rows are repeated with each;
+            results are means over seeds, intervals resample subjects and seeds.
         num_resamples: Bootstrap resamples of the test subjects.
         max_train_rows: More training rows than this are thinned at random, and the result says so.
-        level: 'row' judges each served feature, 'video' the mean score of a video's features.
-        served: 'alone': `anonymize` serves each row as if it came alone, which is checked. 'batch' says that it may mix
-            rows: only to show how far such numbers are from those of released features; the result carries a warning.
+        level: 'row' evaluates each anonymized feature, 'video' the mean score of a video's features.
+        served: 'alone': `anonymize` gives each row the value that it has alone, which is checked. 'batch' says that it
+            may mix rows: only to show how far such numbers are from those of a release; the result has a warning.
         device: Where attackers compute.
 
     Returns:
@@ -82,12 +85,10 @@ def evaluate_released(
             another value in a batch than alone, or values that are not finite.
     """
     started = time.perf_counter()
-    protocol = PROTOCOLS["released"]
+    protocol = PROTOCOLS["release"]
     if served == "batch":
         protocol = dataclasses.replace(protocol, served="batch", warning=MIXED)
-    for name in attackers:
-        if name not in ATTACKERS:
-            raise UserError("attackers", f"'{name}' is unknown", nearest(name, ATTACKERS))
+    attackers = attacker_names(attackers)
     for view, data in raw.items():
         if data.test.labels.shape[1] != len(attributes):
             raise UserError(view, f"has {data.test.labels.shape[1]} attributes, named are {len(attributes)}")
@@ -131,10 +132,10 @@ def evaluate_released(
 
 
 def gate(view: str, claim: str, attack: Attack, expected: bool, num_resamples: int) -> dict[str, Any]:
-    """Whether the strongest attackers beat chance, and whether they were meant to.
+    """Whether the strongest attackers beat chance, against whether they should.
 
-    They do when the lower end of the 95% interval of cMAP - prevalence is above 0 and at most a share LUCK of the ways
-    in which test people can swap labels gives as high a cMAP; where they were not meant to, by more than SWAP_GAIN.
+    They do when the lower end of the 95% interval of cMAP - prevalence is above 0 and at most a share LUCK of the
+    permutations of the test subjects' labels gives as high a cMAP; where they should not, by more than SWAP_GAIN.
     """
     share = np.where(np.isnan(attack.precision), np.nan, metrics.prevalences(attack.labels))
     observed = float(metrics.mean_known(attack.precision))
@@ -162,7 +163,7 @@ def gate(view: str, claim: str, attack: Attack, expected: bool, num_resamples: i
 
 
 def finite(anonymize: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    """`anonymize`, which may not break down: an attacker that fails on NaN would pass for privacy."""
+    """`anonymize`, refused where it gives NaN or infinity: attackers that fail on NaN would look like privacy."""
 
     def checked(features: np.ndarray) -> np.ndarray:
         served = anonymize(features)
@@ -174,16 +175,16 @@ def finite(anonymize: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarra
 
 
 def check_served_alone(anonymize: Callable[[np.ndarray], np.ndarray], features: np.ndarray) -> None:
-    """Refuse an anonymizer whose output for a row depends on the rest of the batch."""
+    """Refuse an anonymizer whose output for a row depends on the other rows of its batch."""
     batch = features[:4]
     alone = np.concatenate([anonymize(row[None]) for row in batch])
-    with np.errstate(invalid="ignore"):  # infinities are told apart later, by their number
+    with np.errstate(invalid="ignore"):  # infinities are counted later
         gap = float(np.abs(anonymize(batch) - alone).max())
     if gap > 1e-4 * float(np.abs(alone).max()):
         raise UserError(
             "anonymizer",
             f"gives a feature another value in a batch than alone (they differ by {gap:.3g})",
-            "serve rows one by one, or say served = 'batch'",
+            "anonymize rows one by one, or set served = 'batch'",
         )
 
 
@@ -191,13 +192,13 @@ def format_table(result: Mapping[str, Any]) -> str:
     """The result for a terminal: per cent, 95% intervals in brackets, '-' where undefined."""
     lines = []
     for view, found in result["views"].items():
-        rows, people = found["rows"]["test"], found["subjects"]["test"]
-        served = "served alone" if result["protocol"]["served"] == "alone" else "SERVED IN BATCHES"
+        rows, subjects = found["rows"]["test"], found["subjects"]["test"]
+        served = "one feature at a time" if result["protocol"]["served"] == "alone" else "ANONYMIZED IN BATCHES"
         unit = "videos" if result["level"] == "video" else "features"
-        lines.append(f"{view}: protocol released, {served}, {unit} judged; {rows} test features of {people} subjects")
+        lines.append(f"{view}: release protocol, {served}, by {unit}; {rows} test features of {subjects} subjects")
         if found["train_rows_used"] < found["rows"]["train"]:
             lines.append(
-                f"  attackers learnt from {found['train_rows_used']} of {found['rows']['train']} training rows"
+                f"  attackers were trained on {found['train_rows_used']} of {found['rows']['train']} training rows"
             )
         lines.append(f"  {'attribute':<21}  {'raw AP':<20}  {'anonymized AP':<20}  {'chance':>6}  leakage")
         entries = {**found["attributes"], "mean (cMAP)": found["mean"]}
@@ -205,17 +206,17 @@ def format_table(result: Mapping[str, Any]) -> str:
             released = entry.get("anonymized")
             lines.append(
                 f"  {name:<21}  {_percent(entry['raw']):<20}  {_percent(released) if released else 'none':<20}  "
-                f"{shown(entry['chance'], 100, 1):>6}  "
-                f"{shown(entry['leakage'], 1, 2)} {_bracket(entry['leakage_interval'], 1, 2)}"
+                f"{rounded(entry['chance'], 100, 1):>6}  "
+                f"{rounded(entry['leakage'], 1, 2)} {_bracket(entry['leakage_interval'], 1, 2)}"
             )
         if found["left_out"]:
-            lines.append(f"  left out, one class only in the test: {', '.join(found['left_out'])}")
+            lines.append(f"  left out, only one class in the test: {', '.join(found['left_out'])}")
         lines.append("")
     lines.append("leakage: 0 no better than chance, 1 as much as raw features" + ("; raw only" * result["raw_only"]))
     for gate in result["gates"]:
         lines.append(
             f"{'passed' if gate['passed'] else 'FAILED'}  {gate['view']}: {gate['claim']} "
-            f"(cMAP {shown(gate['cmap'], 100, 1)}, chance {shown(gate['chance'], 100, 1)})"
+            f"(cMAP {rounded(gate['cmap'], 100, 1)}, chance {rounded(gate['chance'], 100, 1)})"
         )
     if result["protocol"]["warning"]:
         lines.append(f"warning: {result['protocol']['warning']}")
@@ -226,8 +227,8 @@ def format_table(result: Mapping[str, Any]) -> str:
 
 
 def _percent(entry: Mapping[str, Any]) -> str:
-    return f"{shown(entry['ap'], 100, 1)} {_bracket(entry['interval'], 100, 1)}"
+    return f"{rounded(entry['ap'], 100, 1)} {_bracket(entry['interval'], 100, 1)}"
 
 
 def _bracket(interval: Sequence[float | None], factor: float, digits: int) -> str:
-    return f"[{shown(interval[0], factor, digits)}, {shown(interval[1], factor, digits)}]"
+    return f"[{rounded(interval[0], factor, digits)}, {rounded(interval[1], factor, digits)}]"

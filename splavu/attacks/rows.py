@@ -1,10 +1,11 @@
-"""What a privacy number rests on: the choices of a protocol, and three groups of people to learn, tune and judge on.
+"""What a privacy number rests on: the choices of a protocol, and three groups of subjects to train, tune and test on.
 
-`released` (splavu.released) asks what a stranger could learn from the features that are stored and shared.
-`published` (splavu.published) repeats the choices of Fioresi et al. 2026 so that numbers can be compared with theirs.
+The release protocol (`splavu.attacks.release_protocol`) asks what an attacker could predict from the features that are
+stored and shared. The paper protocol (`splavu.attacks.paper_protocol`) repeats the choices of Fioresi et al. 2026, so
+that numbers can be compared with theirs.
 
-What a reader would get wrong: shuffling labels row by row does not show that there is nothing to learn, because rows of
-one person are alike. Whole persons have to swap.
+Note: shuffling labels row by row does not show that nothing can be learned, because rows of one subject are alike.
+Labels are permuted between whole subjects.
 """
 
 from __future__ import annotations
@@ -18,58 +19,21 @@ from typing import Any
 import numpy as np
 
 from splavu import metrics
-from splavu.anonymizers.apply import Serving
 from splavu.errors import UserError
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """The choices that make a privacy number what it is."""
-
-    name: str
-    served: Serving
-    """'batch': the anonymizer sees features in batches, and may mix them; 'alone': as a released feature is made."""
-    attackers: str
-    selection: str
-    """What decides which model, epoch and setting is reported."""
-    warning: str = ""
-    """Printed with every result."""
-
-
-PROTOCOLS: Mapping[str, Protocol] = {
-    protocol.name: protocol
-    for protocol in (
-        Protocol(
-            "published",
-            served="batch",
-            attackers="one two-layer head with L2-normalised outputs",
-            selection="best epoch on the test set",
-            warning="The published protocol is optimistic about privacy: its attacker's logits are bounded by 1, an "
-            "anonymizer that attends over the batch is judged on mixtures that no released feature is, and the "
-            "epoch is picked on the test set. Judge privacy by protocol = 'released'.",
-        ),
-        Protocol(
-            "released",
-            served="alone",
-            attackers="fresh, strongest of several for each attribute",
-            selection="validation subjects",
-        ),
-    )
-}
-
-
-@dataclass(frozen=True)
 class Rows:
-    """Served features of one split, a row each."""
+    """Features of one split as attackers get them, one per row."""
 
     features: np.ndarray
     """[N, D] float32."""
     labels: np.ndarray
     """[N, A] of 0, 1, NaN for unknown."""
     clusters: np.ndarray
-    """[N] the person (for images of strangers, the image) a row is of."""
+    """[N] the subject of each row; for images of unknown subjects, the image."""
     videos: np.ndarray
-    """[N] the video or image a row is of; the features of a video may stand apart."""
+    """[N] the video or image of each row, in any order."""
 
     def __post_init__(self) -> None:
         lengths = {field.name: len(getattr(self, field.name)) for field in dataclasses.fields(self)}
@@ -86,10 +50,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class AttackData:
-    """What attackers learn from, are tuned on, and are judged on: three groups of different people.
+    """What attackers are trained on, tuned on and tested on: three groups of different subjects.
 
     Raises:
-        UserError: A cluster is in two of them: an attacker could recognise the person instead of the attribute.
+        UserError: A cluster is in two of them: an attacker could recognise the subject instead of the attribute.
     """
 
     train: Rows
@@ -97,9 +61,9 @@ class AttackData:
     test: Rows
 
     def __post_init__(self) -> None:
-        people = {name: set(np.unique(rows.clusters).tolist()) for name, rows in self.splits.items()}
+        subjects = {name: set(np.unique(rows.clusters).tolist()) for name, rows in self.splits.items()}
         for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
-            if shared := people[first] & people[second]:
+            if shared := subjects[first] & subjects[second]:
                 example = min(map(str, shared))
                 raise UserError(
                     f"{first} and {second}", f"share {len(shared)} subjects, such as '{example}'", "split by subject"
@@ -124,31 +88,31 @@ def hold_out(rows: Rows, *, share: float = 0.2, seed: int = 0) -> tuple[Rows, Ro
 
 
 def shuffled_labels(data: AttackData, *, seed: int, candidates: int = 1000) -> AttackData:
-    """Training and validation people swap labels whole, test people keep theirs; nothing is left to learn.
+    """Training and validation subjects with permuted labels, test subjects with their own: nothing is left to learn.
 
-    Of `candidates` random swaps the one least associated with the true labels is taken, by the first row of each video.
-    Among few people a swap keeps some association by luck, and an attacker who learns from that beats chance without
-    any fault of the evaluation.
+    Of `candidates` random permutations the one least associated with the true labels is taken, by the first row of each
+    video. With few subjects a permutation keeps some association by chance, and an attacker trained on it beats chance
+    although the evaluation has no fault.
     """
     train, validation = data.train, data.validation
     labels = np.concatenate([train.labels, validation.labels])
     clusters = np.concatenate([train.clusters, validation.clusters]).astype(str)
     videos = np.concatenate([train.videos, validation.videos]).astype(str)
-    lenders = metrics.random_lenders(clusters, num_permutations=candidates, seed=seed)
+    permutations = metrics.cluster_permutations(clusters, num_permutations=candidates, seed=seed)
 
     first = np.unique(videos, return_index=True)[1]
-    learnt = first < len(train)
+    is_train = first < len(train)
     true = np.nan_to_num(labels[first] - np.nanmean(labels[first], axis=0))  # [V, A]
     true /= np.maximum(np.linalg.norm(true, axis=0), 1e-12)
-    alike = true.T @ true  # [A, A] attributes go together, so a swap may tell of one by way of another
-    swaps = metrics.lent_rows(clusters[first], videos[first], lenders)
+    alike = true.T @ true  # [A, A] attributes correlate, so a permutation may predict one from another
+    swaps = metrics.permute_cluster_labels(clusters[first], videos[first], permutations)
     association = [
         np.square(np.einsum("ab,ba->a", true[swap][part].T @ true[part], alike)).sum()
         for swap in swaps
-        for part in (learnt, ~learnt)
+        for part in (is_train, ~is_train)
     ]
     best = np.argmin(np.reshape(association, (candidates, 2)).sum(axis=1))
-    labels = labels[metrics.lent_rows(clusters, videos, lenders[best : best + 1])[0]]
+    labels = labels[metrics.permute_cluster_labels(clusters, videos, permutations[best : best + 1])[0]]
     return dataclasses.replace(
         data,
         train=dataclasses.replace(train, labels=labels[: len(train)]),
@@ -157,7 +121,7 @@ def shuffled_labels(data: AttackData, *, seed: int, candidates: int = 1000) -> A
 
 
 def json_values(value: Any) -> Any:
-    """What JSON can hold: None for NaN and infinity, lists for tuples."""
+    """The value as JSON can hold it: None for NaN and infinity, lists for tuples."""
     if isinstance(value, Mapping):
         return {key: json_values(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -165,6 +129,6 @@ def json_values(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def shown(value: float | None, factor: float, digits: int) -> str:
+def rounded(value: float | None, factor: float, digits: int) -> str:
     """`factor * value` for a table, '-' where undefined."""
     return "-" if value is None else f"{factor * value:.{digits}f}"

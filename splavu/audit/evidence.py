@@ -4,7 +4,7 @@
 
     schema          'splavu-audit/1'
     versions        splavu, Python, torch, NumPy, device (runtime.versions)
-    command         what was given, and every option of `examination.Options`
+    command         what was given, and every option of `run.AuditOptions`
     files           [role, name, sha256, attributes] of each store, table and checkpoint
     attributes      [name, personal (no person has it both ways), prevalence by split]
     people          split -> number of clips, videos and persons
@@ -27,7 +27,7 @@
     valid           no gate failed
     warnings, seconds
 
-`found` (`Found`) holds a `FoundAttribute` for each attribute and their mean. An `Estimate` is [value, low, high,
+`found` (`UnitResult`) holds a `AttributeResult` for each attribute and their mean. An `Estimate` is [value, low, high,
 chance]: 95 % interval by resampling whole test people (and seeds); chance is what knowing nothing scores.
 
 What a reader would get wrong: AP has two chances. `prevalence` is the share of positives; `ap.chance` is the mean AP of
@@ -47,7 +47,8 @@ from typing import Any
 import numpy as np
 
 from splavu.attacks.rows import json_values
-from splavu.metrics.inference import Equivalence, Estimate
+from splavu.metrics.estimates import Estimate
+from splavu.metrics.inference import Equivalence
 from splavu.runtime.files import PathLike, write_text
 
 SCHEMA = "splavu-audit/1"
@@ -67,12 +68,12 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class FoundAttribute:
+class AttributeResult:
     """What the strongest attacker reads of one attribute."""
 
     name: str
     attacker: str
-    """Rung, way and family; chosen on validation people."""
+    """ThreatModelAttack, way and family; chosen on validation people."""
     prevalence: float
     positives: int
     ap: Estimate
@@ -97,12 +98,12 @@ class FoundAttribute:
 
 
 @dataclass(frozen=True)
-class Found:
+class UnitResult:
     """The strongest attackers' success on one kind of unit."""
 
     num_units: int
     num_people: int
-    attributes: tuple[FoundAttribute, ...]
+    attributes: tuple[AttributeResult, ...]
     left_out: tuple[str, ...]
     """Attributes of which the test has one class only; by person, those that a person has both ways too."""
     cmap: Estimate
@@ -116,7 +117,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class RungFound:
+class ThreatModelResult:
     """One rung of the ladder."""
 
     name: str
@@ -125,7 +126,7 @@ class RungFound:
     skipped: str
     attackers: Mapping[str, Mapping[str, list[float]]]
     """Attacker -> 'validation', 'test' and 'test_spread' -> [A]: mean and standard deviation over seeds."""
-    found: Found | None
+    found: UnitResult | None
 
 
 @dataclass(frozen=True)
@@ -167,9 +168,9 @@ class Evidence:
     attributes: tuple[Mapping[str, Any], ...]
     people: Mapping[str, Mapping[str, int]]
     families: Mapping[str, Mapping[str, Any]]
-    rungs: tuple[RungFound, ...]
-    raw: Mapping[str, Found]
-    strongest: Mapping[str, Found]
+    rungs: tuple[ThreatModelResult, ...]
+    raw: Mapping[str, UnitResult]
+    strongest: Mapping[str, UnitResult]
     headline: Headline
     gates: tuple[Gate, ...]
     learning_curve: tuple[Mapping[str, Any], ...]

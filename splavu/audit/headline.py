@@ -15,16 +15,16 @@ import numpy as np
 
 from splavu import metrics
 from splavu.attacks.campaign import Attack
-from splavu.audit.evidence import Found, Headline
-from splavu.audit.judging import Judge, Success
-from splavu.metrics.inference import Estimate
+from splavu.audit.evaluator import AttackScore, Evaluator
+from splavu.audit.evidence import Headline, UnitResult
+from splavu.metrics.estimates import Estimate
 
 NUM_SWAPS = 100
 """Of the validation people's labels."""
 
 
 @dataclass(frozen=True)
-class Standing:
+class ValidationExcess:
     """How far the best attackers stand above what the best of as many reach by luck, on validation people."""
 
     excess: float
@@ -33,7 +33,7 @@ class Standing:
     """Standard deviation of the same over swaps of labels."""
 
 
-def standing(attack: Attack) -> Standing:
+def validation_excess(attack: Attack) -> ValidationExcess:
     """Of the largest validation AP over attackers; swaps move whole people, all attackers on the same ones."""
     tuned = attack.tuned
     swaps = metrics.permuted_rows(tuned.clusters, tuned.videos, num_permutations=NUM_SWAPS, seed=2)
@@ -46,7 +46,7 @@ def standing(attack: Attack) -> Standing:
     precision = attack.validation.mean(axis=0)  # [M, A]
     largest = np.where(np.isnan(precision).all(axis=0), np.nan, np.nan_to_num(precision, nan=-1.0).max(axis=0))
     null = metrics.mean_known(np.where(np.isnan(largest), np.nan, best))
-    return Standing(float(metrics.mean_known(largest) - null.mean()), float(null.std()))
+    return ValidationExcess(float(metrics.mean_known(largest) - null.mean()), float(null.std()))
 
 
 def worst_unit(raw: Mapping[str, Attack], released: Mapping[str, Attack]) -> str:
@@ -57,7 +57,7 @@ def worst_unit(raw: Mapping[str, Attack], released: Mapping[str, Attack]) -> str
     """
     worst, largest = next(iter(released)), -np.inf
     for unit, attack in released.items():
-        whole, left = standing(raw[unit]), standing(attack)
+        whole, left = validation_excess(raw[unit]), validation_excess(attack)
         if whole.excess > 2 * whole.luck and (left.excess - left.luck) / whole.excess > largest:
             worst, largest = unit, left.excess / whole.excess
     return worst
@@ -66,9 +66,9 @@ def worst_unit(raw: Mapping[str, Attack], released: Mapping[str, Attack]) -> str
 def headline(
     raw: Mapping[str, Attack],
     released: Mapping[str, Attack],
-    found: Mapping[str, Found],
-    semi_informed: Found,
-    judge: Judge,
+    found: Mapping[str, UnitResult],
+    semi_informed: UnitResult,
+    evaluator: Evaluator,
 ) -> Headline:
     """Of the worst unit, and beside it every unit and the semi-informed attacker.
 
@@ -77,12 +77,12 @@ def headline(
         released: By unit, all rungs.
         found: The same, judged.
         semi_informed: Fresh attackers on released clips, judged.
-        judge: As for the others.
+        evaluator: As for the others.
     """
     if not raw:
         nothing = Estimate(*[float("nan")] * 3)
         unit = "clip"
-        excess = Success.of(released[unit], judge).excess
+        excess = AttackScore.of(released[unit], evaluator).excess
         sentence = (
             f"no raw features were given, so no reduction can be told: released {unit}s give attackers "
             f"{100 * excess:.1f} points of AP above chance ({found[unit].verdict})"
@@ -99,8 +99,8 @@ def headline(
         sentence=sentence,
         unit=unit,
         reduction=reduction,
-        raw_excess=Success.of(raw[unit], judge).excess,
-        released_excess=Success.of(released[unit], judge).excess,
+        raw_excess=AttackScore.of(raw[unit], evaluator).excess,
+        released_excess=AttackScore.of(released[unit], evaluator).excess,
         semi_informed=semi,
         by_unit=by_unit,
         verdict=found[unit].verdict,

@@ -59,7 +59,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Material:
+class AuditInputs:
     """All that is attacked, in three groups of people; `raw` has the same rows as `released`, or is None."""
 
     attributes: tuple[str, ...]
@@ -136,7 +136,7 @@ def read_table(
     return Table(chosen, values, people, {key: SPLITS[name] for key, name in split.items()})
 
 
-def read_material(
+def read_inputs(
     released: Sequence[str | Path],
     table: Table,
     *,
@@ -145,7 +145,7 @@ def read_material(
     others: Mapping[str, str | Path] | None = None,
     max_clips: int = 64,
     seed: int = 0,
-) -> Material:
+) -> AuditInputs:
     """Features of the stores, joined with the table and split by people.
 
     Args:
@@ -211,7 +211,7 @@ def read_material(
         raise UserError(labels, "has no attribute of both classes among train, val and test people", "add people")
     for warning in warnings:
         logger.warning(warning)
-    return Material(table.attributes, data["released"], data.get("raw"), tuple(files), tuple(warnings))
+    return AuditInputs(table.attributes, data["released"], data.get("raw"), tuple(files), tuple(warnings))
 
 
 def expanded(names: Iterable[str | Path], flag: str) -> list[Path]:

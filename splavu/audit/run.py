@@ -21,21 +21,22 @@ import torch
 
 from splavu import metrics
 from splavu.anonymizers import Anonymizer, one_by_one
-from splavu.attackers import ATTACKERS, AttackerRow
+from splavu.anonymizers.apply import ArrayMap
+from splavu.attackers import ATTACKERS, AUDIT_FAMILIES, AttackerSpec, attacker_names
 from splavu.attacks.campaign import Campaign
 from splavu.attacks.release_protocol import finite
 from splavu.attacks.rows import shuffled_labels
 from splavu.audit import gates
 from splavu.audit.attributes.learning_curves import code_lengths, learning_curve
 from splavu.audit.attributes.set_attacks import SET_ATTACKERS
-from splavu.audit.attributes.threat_models import KNOWS, Climb, climb, num_fits
-from splavu.audit.evidence import SCHEMA, Evidence, RungFound
+from splavu.audit.attributes.threat_models import KNOWS, ThreatModelAttacks, num_fits, run_threat_models
+from splavu.audit.evaluator import Evaluator, attacker_table
+from splavu.audit.evidence import SCHEMA, Evidence, ThreatModelResult
 from splavu.audit.headline import headline
 from splavu.audit.identity.inversion import Inverter
-from splavu.audit.identity.run import Serve, inverted, learn_inverters, linked_people, members
-from splavu.audit.inputs import Material
-from splavu.audit.judging import Judge, attacker_table
-from splavu.errors import UserError, nearest
+from splavu.audit.identity.run import inverted, learn_inverters, linked_people, members
+from splavu.audit.inputs import AuditInputs
+from splavu.errors import UserError
 from splavu.runtime import environment
 from splavu.runtime.progress import progress_bar
 
@@ -43,16 +44,17 @@ BATCH_SIZE = 1024  # raw rows that are served at once, each as if alone
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class AuditOptions:
     """How thorough an audit is."""
 
-    families: tuple[str, ...] = tuple(ATTACKERS)
+    families: tuple[str, ...] = AUDIT_FAMILIES
+    """Names from `ATTACKERS`. Figures of two audits compare only if both used the same families."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Of stochastic families; the others are trained once."""
     set_families: tuple[str, ...] = tuple(SET_ATTACKERS)
     """Of attackers that take all clips of a video or person."""
-    gate_families: tuple[str, ...] = ("logistic", "mlp", "trees", "neighbours", "kernel")
-    """Trained on shuffled labels, for each of `gate_seeds` anew."""
+    gate_families: tuple[str, ...] = ("logistic", "mlp", "trees", "knn", "kernel")
+    """Trained on shuffled labels, again for each of `gate_seeds`."""
     gate_seeds: tuple[int, ...] = (0, 1, 2)
     curve_families: tuple[str, ...] = ("logistic", "mlp")
     """Whose success is followed over the number of people learnt from."""
@@ -62,51 +64,50 @@ class Options:
     """Of AUC, for 'at chance'."""
     max_train_rows: int = 20_000
     attributes_only: bool = False
-    """Leaves out linkage, inversion, membership, learning curve and code length."""
+    """Without linkage, inversion, membership, learning curve and code length."""
     quick: bool = False
 
     def __post_init__(self) -> None:
-        for name in (*self.families, *self.gate_families, *self.curve_families):
-            if name not in ATTACKERS:
-                raise UserError("families", f"'{name}' is unknown", nearest(name, ATTACKERS))
+        for field in ("families", "gate_families", "curve_families"):
+            object.__setattr__(self, field, attacker_names(getattr(self, field), culprit="families"))
         if not 0 < self.margin < 0.5:
             raise UserError("--margin", f"is {self.margin}, expected between 0 and 0.5")
 
     @classmethod
-    def quickly(cls, **changes: Any) -> Options:
+    def quickly(cls, **changes: Any) -> AuditOptions:
         """A first look: three fast families, one seed."""
-        fast = ("logistic", "neighbours", "kernel")
+        fast = ("logistic", "knn", "kernel")
         settings = {"families": fast, "seeds": (0,), "set_families": (), "curve_families": ("logistic",), "quick": True}
         return cls(**(settings | {"gate_families": ("logistic",), "num_resamples": 300, "num_swaps": 300} | changes))
 
 
 def examine(
-    material: Material,
-    options: Options,
+    inputs: AuditInputs,
+    options: AuditOptions,
     *,
     anonymizer: Anonymizer | None = None,
     command: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
     workers: int = 1,
 ) -> Evidence:
-    """Attack, judge, and ask of itself whether it may be believed.
+    """Attack, evaluator, and ask of itself whether it may be believed.
 
     Args:
-        material: What `read_material` gives.
+        inputs: What `read_inputs` gives.
         options: How thorough.
-        anonymizer: What `material.released` was made with: for the lazy-informed rung and two gates.
+        anonymizer: What `inputs.released` was made with: for the lazy-informed threat model and two gates.
         command: How it was called, for the evidence.
         device: Where attackers compute.
         workers: Processes that train attackers, on a CPU.
     """
     started = time.perf_counter()
     serve = None if anonymizer is None else served_alone(anonymizer, device)
-    raw = material.raw
+    raw = inputs.raw
     served = None if serve is None or raw is None else raw.mapped(finite(serve))
-    served_gate = gates.served_gate(material.released, served)
+    served_gate = gates.served_gate(inputs.released, served)
     if served_gate.passed is not False:
         served = None  # attacked apart only where the store holds something else
-    inverters = learn_inverters(material, seed=options.seeds[0])
+    inverters = learn_inverters(inputs, seed=options.seeds[0])
 
     with (
         _processes(workers, device) as executor,
@@ -120,44 +121,44 @@ def examine(
             with_served=served is not None,
             set_attackers=options.set_families,
         )
-        climbed = climb(
-            material, campaign, inverters=inverters, served=served, serve=serve, set_attackers=options.set_families
+        attacked = run_threat_models(
+            inputs, campaign, inverters=inverters, served=served, serve=serve, set_attackers=options.set_families
         )
-        reference = material.released if raw is None else raw
+        reference = inputs.released if raw is None else raw
         shuffling = dataclasses.replace(campaign, attackers=options.gate_families, seeds=options.gate_seeds)
         shuffled = shuffling.run([shuffled_labels(reference, seed=seed) for seed in options.gate_seeds])
         curve, lengths = [], {}
         if not options.attributes_only:
-            kinds = {"released": material.released} | ({} if raw is None else {"raw": raw})
-            curve = learning_curve(material.released, options.curve_families, campaign)
-            lengths = code_lengths(kinds, material.attributes, campaign)
+            kinds = {"released": inputs.released} | ({} if raw is None else {"raw": raw})
+            curve = learning_curve(inputs.released, options.curve_families, campaign)
+            lengths = code_lengths(kinds, inputs.attributes, campaign)
 
-    judge = Judge(
-        attributes=material.attributes,
-        prior=metrics.prevalences(material.released.train.labels),
+    evaluator = Evaluator(
+        attributes=inputs.attributes,
+        prior=metrics.prevalences(inputs.released.train.labels),
         num_resamples=options.num_resamples,
         num_swaps=options.num_swaps,
         margin=options.margin,
     )
-    released = {unit: climbed.released(unit) for unit in climbed.units}
-    strongest = {unit: judge.found(attack, climbed.raw.get(unit)) for unit, attack in released.items()}
-    rungs = tuple(_rungs(climbed, judge))
-    semi_informed = next(rung.found for rung in rungs if rung.name == "semi-informed")
+    released = {unit: attacked.released(unit) for unit in attacked.units}
+    strongest = {unit: evaluator.evaluate(attack, attacked.raw.get(unit)) for unit, attack in released.items()}
+    results = tuple(_results(attacked, evaluator))
+    semi_informed = next(one.found for one in results if one.name == "semi-informed")
     return Evidence(
         schema=SCHEMA,
         versions=environment.versions(),
         command={**(command or {}), **dataclasses.asdict(options)},
-        files=material.files,
-        attributes=tuple(_attributes(material)),
-        people={name: _counts(rows) for name, rows in material.released.splits.items()},
+        files=inputs.files,
+        attributes=tuple(_attributes(inputs)),
+        people={name: _counts(rows) for name, rows in inputs.released.splits.items()},
         families=_described({**ATTACKERS, **SET_ATTACKERS}, (*options.families, *options.set_families)),
-        rungs=rungs,
-        raw={unit: judge.found(attack, attack) for unit, attack in climbed.raw.items()},
+        rungs=results,
+        raw={unit: evaluator.evaluate(attack, attack) for unit, attack in attacked.raw.items()},
         strongest=strongest,
-        headline=headline(climbed.raw, released, strongest, semi_informed, judge),
+        headline=headline(attacked.raw, released, strongest, semi_informed, evaluator),
         gates=(
             gates.attackers_gate(
-                "attackers succeed on raw features", climbed.raw.get("clip"), True, options.num_resamples
+                "attackers succeed on raw features", attacked.raw.get("clip"), True, options.num_resamples
             ),
             gates.attackers_gate("attackers fail on shuffled labels", shuffled, False, options.num_resamples),
             gates.batch_gate(anonymizer, None if raw is None else raw.test.features, device),
@@ -165,26 +166,26 @@ def examine(
         ),
         learning_curve=tuple(curve),
         code_length=lengths,
-        **_beyond_attributes(material, options, inverters, serve),
-        warnings=material.warnings,
+        **_beyond_attributes(inputs, options, inverters, serve),
+        warnings=inputs.warnings,
         seconds=time.perf_counter() - started,
     )
 
 
 def _beyond_attributes(
-    material: Material, options: Options, inverters: Mapping[str, Inverter], serve: Serve | None
+    inputs: AuditInputs, options: AuditOptions, inverters: Mapping[str, Inverter], serve: ArrayMap | None
 ) -> dict[str, dict[str, Any]]:
     """The three parts of the evidence that ask for no attribute."""
     if options.attributes_only:
         return {"linkage": {}, "inversion": {}, "membership": {}}
     return {
-        "linkage": linked_people(material, serve=serve, num_resamples=options.num_resamples),
-        "inversion": inverted(material, inverters, num_resamples=options.num_resamples),
-        "membership": members(material, num_resamples=options.num_resamples, seed=options.seeds[0]),
+        "linkage": linked_people(inputs, serve=serve, num_resamples=options.num_resamples),
+        "inversion": inverted(inputs, inverters, num_resamples=options.num_resamples),
+        "membership": members(inputs, num_resamples=options.num_resamples, seed=options.seeds[0]),
     }
 
 
-def served_alone(anonymizer: Anonymizer, device: torch.device | str) -> Serve:
+def served_alone(anonymizer: Anonymizer, device: torch.device | str) -> ArrayMap:
     """The anonymizer as a function of arrays, each row as if it came alone."""
     anonymizer = anonymizer.to(device).eval()
 
@@ -196,18 +197,18 @@ def served_alone(anonymizer: Anonymizer, device: torch.device | str) -> Serve:
     return serve
 
 
-def _rungs(climbed: Climb, judge: Judge) -> Iterator[RungFound]:
-    for rung in climbed.rungs:
-        if rung.attack is None:
-            yield RungFound(rung.name, KNOWS[rung.name], rung.unit, rung.skipped, {}, None)
+def _results(attacked: ThreatModelAttacks, evaluator: Evaluator) -> Iterator[ThreatModelResult]:
+    for one in attacked.attacks:
+        if one.attack is None:
+            yield ThreatModelResult(one.name, KNOWS[one.name], one.unit, one.skipped, {}, None)
         else:
-            found = judge.found(rung.attack, climbed.raw.get(rung.unit))
-            yield RungFound(rung.name, KNOWS[rung.name], rung.unit, "", attacker_table(rung.attack), found)
+            found = evaluator.evaluate(one.attack, attacked.raw.get(one.unit))
+            yield ThreatModelResult(one.name, KNOWS[one.name], one.unit, "", attacker_table(one.attack), found)
 
 
-def _attributes(material: Material) -> Iterator[dict[str, Any]]:
-    shares = {name: metrics.prevalences(rows.labels) for name, rows in material.released.splits.items()}
-    for a, (name, personal) in enumerate(zip(material.attributes, material.personal, strict=True)):
+def _attributes(inputs: AuditInputs) -> Iterator[dict[str, Any]]:
+    shares = {name: metrics.prevalences(rows.labels) for name, rows in inputs.released.splits.items()}
+    for a, (name, personal) in enumerate(zip(inputs.attributes, inputs.personal, strict=True)):
         prevalence = {split: float(share[a]) for split, share in shares.items()}
         yield {"name": name, "personal": bool(personal), "prevalence": prevalence}
 
@@ -216,7 +217,7 @@ def _counts(rows: Any) -> dict[str, int]:
     return {"clips": len(rows), "videos": len(np.unique(rows.videos)), "persons": len(np.unique(rows.clusters))}
 
 
-def _described(table: Mapping[str, AttackerRow], names: tuple[str, ...]) -> dict[str, Any]:
+def _described(table: Mapping[str, AttackerSpec], names: tuple[str, ...]) -> dict[str, Any]:
     """The options that each family is built with."""
     found = {}
     for name in names:

@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-heads", type=int, default=8, help="attention heads, where a checkpoint lacks them")
     parser.add_argument("--quick", action="store_true", help="three fast attackers and one seed: a first look")
     parser.add_argument(
+        "--families", help="comma list of attackers; compare figures only with audits by the same attackers"
+    )
+    parser.add_argument(
         "--attributes-only", action="store_true", help="without linkage, inversion, membership and learning curves"
     )
     parser.add_argument("--margin", type=float, default=0.05, help="AUC within this of 0.5 counts as chance (0.05)")
@@ -57,10 +60,10 @@ def run(args: argparse.Namespace) -> int:
 
     from splavu.anonymizers.loading import load_anonymizer
     from splavu.audit.evidence import write_evidence
-    from splavu.audit.inputs import expanded, read_material, read_table
+    from splavu.audit.inputs import expanded, read_inputs, read_table
     from splavu.audit.report.page import read_evidence, write_report
     from splavu.audit.report.terminal import summary
-    from splavu.audit.run import Options, examine
+    from splavu.audit.run import AuditOptions, examine
     from splavu.runtime.environment import pick_device
     from splavu.runtime.files import check_target, files_of
 
@@ -75,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     attributes = [name.strip() for name in args.attributes.split(",")] if args.attributes else None
     table = read_table(args.labels, args.groups, attributes=attributes)
     others = {role: path for role, path in (("groups", args.groups), ("aam", args.aam)) if path is not None}
-    material = read_material(
+    audited = read_inputs(
         args.released,
         table,
         labels=args.labels,
@@ -89,16 +92,18 @@ def run(args: argparse.Namespace) -> int:
         "max_train_rows": args.max_train_rows,
         "attributes_only": args.attributes_only,
     }
+    if args.families:
+        changes["families"] = tuple(name.strip() for name in args.families.split(",") if name.strip())
     options = (
-        Options.quickly(seeds=(args.seed,), **changes)
+        AuditOptions.quickly(seeds=(args.seed,), **changes)
         if args.quick
-        else Options(seeds=tuple(range(args.seed, args.seed + args.seeds)), **changes)
+        else AuditOptions(seeds=tuple(range(args.seed, args.seed + args.seeds)), **changes)
     )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # attackers are small; more threads cost more than they give
     try:
         evidence = examine(
-            material,
+            audited,
             options,
             anonymizer=None if args.aam is None else load_anonymizer(args.aam, num_heads=args.num_heads),
             command={"released": args.released, "raw": args.raw, "labels": args.labels.name, "seed": args.seed},

@@ -144,7 +144,7 @@ def permuted_equalised_odds(
     group_of_person[person] = group
     if len(mixed := people[np.unique(person[group_of_person[person] != group])]):
         raise UserError(mixed[0], "is in two groups", "give each person one")
-    lenders = resampling.random_lenders(clusters, num_permutations=num_permutations, seed=seed)
+    lenders = resampling.cluster_permutations(clusters, num_permutations=num_permutations, seed=seed)
     member = group_of_person[lenders][:, None] == np.arange(len(names))[:, None]  # [R, G, people]
     alone = _Tallies.of(targets, predictions, np.zeros(len(group)), clusters, num_classes)
     return ranking.mean_known(alone.shared_out(member.astype(np.float64)).differences())

@@ -29,24 +29,6 @@ FEWEST_BITS = 20.0
 """A probability counts as 2**-20 at least, so that one overconfident row cannot outweigh a data set."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A statistic and how sure we are of it."""
-
-    value: float
-    low: float
-    """Of the interval; NaN where too many resamples had no value."""
-    high: float
-    chance: float = float("nan")
-    """What knowing nothing scores."""
-
-
-def estimated(value: float, draws: np.ndarray, *, chance: float = float("nan"), level: float = 0.95) -> Estimate:
-    """The statistic with the percentile interval of its resamples `draws` [R]."""
-    low, high = resampling.percentile_interval(draws, level=level)
-    return Estimate(float(value), float(low), float(high), float(chance))
-
-
 # Tests.
 
 

@@ -97,17 +97,19 @@ def percentile_interval(statistics: np.ndarray, *, level: float = 0.95) -> np.nd
 def permuted_rows(
     clusters: Sequence, videos: Sequence | None = None, *, num_permutations: int, seed: int = 0
 ) -> np.ndarray:  # [N], [N] -> [R, N]
-    """Random permutations of the clusters, as `lent_rows` gives them."""
-    return lent_rows(clusters, videos, random_lenders(clusters, num_permutations=num_permutations, seed=seed))
+    """Random permutations of the clusters, as `permute_cluster_labels` gives them."""
+    return permute_cluster_labels(
+        clusters, videos, cluster_permutations(clusters, num_permutations=num_permutations, seed=seed)
+    )
 
 
-def random_lenders(clusters: Sequence, *, num_permutations: int, seed: int = 0) -> np.ndarray:  # [N] -> [R, G]
+def cluster_permutations(clusters: Sequence, *, num_permutations: int, seed: int = 0) -> np.ndarray:  # [N] -> [R, G]
     """For each cluster, in sort order, the one that lends its labels to it; every cluster lends once."""
     every = np.arange(len(np.unique(np.asarray(clusters))))
     return np.random.default_rng(seed).permuted(np.tile(every, (num_permutations, 1)), axis=1)
 
 
-def lent_rows(
+def permute_cluster_labels(
     clusters: Sequence, videos: Sequence | None, lenders: np.ndarray
 ) -> np.ndarray:  # [N], [N], [R, G] -> [R, N]
     """Row `result[r, i]` lends its label to row `i`: clusters swap labels whole, and so do the videos within them.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from splavu.metrics import ranking, resampling
+from splavu.metrics.estimates import Interval
 
 DEFINITION = (
     "p = 1 - clip(normalised leakage, 0, 1), u = clip((metric - chance) / (raw - chance), 0, 1); normalised hypervolume"
@@ -61,20 +62,11 @@ def kept(metric: np.ndarray, raw: np.ndarray, chance: np.ndarray) -> np.ndarray:
     return np.clip(ranking.normalised_leakage(metric, raw, chance), 0, 1)  # the same ratio, of what one wants to keep
 
 
-@dataclass(frozen=True)
-class Hypervolume:
-    """Normalised hypervolume as in `DEFINITION`, with its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def hypervolume(measured: Curve, resampled: Curve, *, level: float = 0.95) -> Hypervolume:  # [K], [R, K]
-    """Of the measured points, with a percentile interval over resamples.
+def hypervolume(measured: Curve, resampled: Curve, *, level: float = 0.95) -> Interval:  # [K], [R, K]
+    """Normalised hypervolume (`DEFINITION`) of the measured points, with a percentile interval over resamples.
 
     All of a resample's points must come from the same draw of clusters (`metrics.cluster_resamples`): those of privacy
     and those of utility, if they were judged on the same videos.
     """
     low, high = resampling.percentile_interval(resampled.hypervolume, level=level)
-    return Hypervolume(float(measured.hypervolume), float(low), float(high))
+    return Interval(float(measured.hypervolume), float(low), float(high))

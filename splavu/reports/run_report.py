@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from splavu.errors import UserError
-from splavu.reports import figures as draw
+from splavu.metrics.protocols import protocol_name
 from splavu.reports import plotting
+from splavu.reports import run_figures as draw
+from splavu.reports.markdown import table
 from splavu.reports.plotting import ALONE, BATCH, RAW
-from splavu.reports.run_tables import (
+from splavu.reports.run_sections import (
     ANOMALY_SECTION,
     BATCH_SECTION,
     DETECTION_SECTION,
@@ -28,7 +30,6 @@ from splavu.reports.run_tables import (
     summary_table,
     twin,
 )
-from splavu.reports.tables import table
 from splavu.runtime import extras
 from splavu.runtime.files import write_text
 from splavu.runtime.run_folder import TABLE
@@ -73,7 +74,7 @@ def write_report(folder: str | Path, *, data: str | Path | None = None) -> Repor
         raise UserError(folder, "holds no run with results", "train and evaluate first, or name the folder above them")
     configurations = _configurations(runs)
     evaluations = {name: run["privacy"] for name, run in runs.items() if run["privacy"]}
-    released = {name: result for name, result in evaluations.items() if _protocol(result) == "released"}
+    released = {name: result for name, result in evaluations.items() if _protocol(result) == "release"}
 
     figures: dict[str, Path] = {}
     places = folder / "figures"
@@ -125,7 +126,7 @@ def _is_adapter(run: Mapping[str, Any]) -> bool:
 
 def _protocol(result: Mapping[str, Any]) -> str:
     protocol = result["protocol"]
-    return protocol["name"] if isinstance(protocol, Mapping) else protocol
+    return protocol_name(protocol["name"] if isinstance(protocol, Mapping) else protocol)
 
 
 def _adapter_of(params: Mapping[str, Any]) -> str | None:
@@ -163,7 +164,7 @@ def _configurations(runs: Mapping[str, Mapping[str, Any]]) -> list[Configuration
             configuration = of(_name_of(judged["aam"]), judged["aam_serving"] or "alone")
             configuration.anomaly = judged
             configuration.sources.append(name)
-        if run["privacy"] and _protocol(run["privacy"]) == "released":
+        if run["privacy"] and _protocol(run["privacy"]) == "release":
             for view, judged in run["privacy"]["views"].items():
                 mean = judged["mean"]
                 raw = found[None, "alone"]
@@ -205,15 +206,15 @@ def _markdown(
             parts.append(run["table"].replace("](", f"]({name}/"))  # pictures lie beside the table
     if "world" in figures:
         parts += ["## The videos\n", picture("world", "Frames of the videos that were encoded")]
-    if any(_protocol(result) == "released" for result in evaluations.values()):
+    if any(_protocol(result) == "release" for result in evaluations.values()):
         parts.append("## Leakage by attribute\n")
     for name, result in evaluations.items():
-        if _protocol(result) == "released":
+        if _protocol(result) == "release":
             parts += [f"### {name}\n", picture(f"leakage {name}", f"Average precision by attribute, {name}")]
             parts += [attribute_table(view, judged) for view, judged in result["views"].items()]
             parts.append(gates(result))
     for name, result in evaluations.items():
-        if _protocol(result) == "published":
+        if _protocol(result) == "paper":
             parts += ["## The published protocol, for comparison\n", published(name, result)]
     if "curves" in figures:
         parts += ["## Training\n", picture("curves", "Loss terms by epoch")]

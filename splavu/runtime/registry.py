@@ -28,19 +28,28 @@ class Registry(Mapping[str, Row], Generic[Row]):
         rows: The library's own rows; no package can replace one.
         group: The group of the entry points.
         kind: What every row is an instance of.
+        aliases: Former name -> name; looked up, not listed.
 
     Raises:
         UserError: On lookup, a package's row can't be imported or is something else.
     """
 
-    def __init__(self, rows: Mapping[str, Row], *, group: str, kind: type[Row]) -> None:
-        self._rows, self._group, self._kind = dict(rows), group, kind
+    def __init__(
+        self, rows: Mapping[str, Row], *, group: str, kind: type[Row], aliases: Mapping[str, str] | None = None
+    ) -> None:
+        self._rows, self._group, self._kind, self._aliases = dict(rows), group, kind, dict(aliases or {})
+
+    def canonical(self, name: str) -> str:
+        """The name of today."""
+        return self._aliases.get(name, name)
 
     @functools.cached_property
     def _entry_points(self) -> dict[str, metadata.EntryPoint]:
-        return {entry.name: entry for entry in metadata.entry_points(group=self._group) if entry.name not in self._rows}
+        own = self._rows.keys() | self._aliases.keys()
+        return {entry.name: entry for entry in metadata.entry_points(group=self._group) if entry.name not in own}
 
     def __getitem__(self, name: str) -> Row:
+        name = self.canonical(name)
         if name not in self._rows:
             self._rows[name] = self._imported(self._entry_points[name])
         return self._rows[name]
@@ -56,7 +65,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
         return row
 
     def __contains__(self, name: object) -> bool:
-        return name in self._rows or name in self._entry_points
+        return name in self._rows or name in self._aliases or name in self._entry_points
 
     def __iter__(self) -> Iterator[str]:
         yield from dict.fromkeys((*self._rows, *self._entry_points))

@@ -13,7 +13,7 @@ from splavu.errors import UserError, writing
 from splavu.runtime import extras
 from splavu.runtime.environment import versions
 from splavu.runtime.files import write_text
-from splavu.runtime.params import as_dict
+from splavu.runtime.params import as_dict, build
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class RunFolder:
         inputs = {"params": as_dict(params), **inputs}
         found = self.read_json(file) or {}
         result = found.get(key) if key else found
-        if result and result.get("inputs") == inputs and not force:
+        if result and not force and _with_names_of_today(result.get("inputs"), type(params)) == inputs:
             return result, True
         result = {**evaluate(), "inputs": inputs}
         self.record(params)
@@ -131,6 +131,16 @@ def _summary_writer() -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter
+
+
+def _with_names_of_today(inputs: Mapping[str, Any] | None, schema: type) -> Mapping[str, Any] | None:
+    """Stored inputs as `schema` writes them today: values under a former name are the same values."""
+    if inputs is None:
+        return None
+    try:
+        return {**inputs, "params": as_dict(build(schema, inputs["params"], source="stored parameters"))}
+    except UserError:  # of another version, whose parameters were others
+        return inputs
 
 
 def summarised(metrics: Mapping[str, float]) -> str:

@@ -22,11 +22,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from splavu import metrics
+from splavu.anonymizers.apply import ArrayMap
 from splavu.attacks.rows import AttackData
 from splavu.errors import UserError
 from splavu.metrics import inference
 
-Serve = Callable[[np.ndarray], np.ndarray]  # [N, D] -> [N, D], each row as if it came alone
 MOST_ABNORMAL = 0.1
 HELD_OUT = 0.25
 """Of the long videos, which heads are judged on."""
@@ -38,7 +38,7 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 @dataclass(frozen=True)
-class Use:
+class ProbeScore:
     """A head's figure, and on draws of people or, where nobody knows who is who, of videos."""
 
     value: float
@@ -66,7 +66,7 @@ class LongVideos:
         return sorted(order[count:].tolist()), sorted(order[:count].tolist())
 
 
-def actions(released: AttackData, classes: Mapping[str, int], num_resamples: int) -> Use:
+def actions(released: AttackData, classes: Mapping[str, int], num_resamples: int) -> ProbeScore:
     """Top-1 on the test people's videos; the head learns from all others. Chance names the commonest action."""
     learnt = [released.train, released.validation]
     features, people = (np.concatenate([getattr(rows, name) for rows in learnt]) for name in ("features", "clusters"))
@@ -84,10 +84,10 @@ def actions(released: AttackData, classes: Mapping[str, int], num_resamples: int
     resamples = metrics.cluster_resamples(test.clusters[first], num_resamples=num_resamples)
     weights = resamples.counts[:, resamples.cluster_of_row].astype(np.float64)
     weights /= weights.sum(axis=1, keepdims=True)
-    return Use(float(hits.mean()), weights @ hits, float(guesses.mean()), weights @ guesses)
+    return ProbeScore(float(hits.mean()), weights @ hits, float(guesses.mean()), weights @ guesses)
 
 
-def moments(videos: LongVideos, serve: Serve, num_resamples: int) -> Use:
+def moments(videos: LongVideos, serve: ArrayMap, num_resamples: int) -> ProbeScore:
     """Mean average precision of telling each class's steps from all others, on held-out videos. Chance: prevalence.
 
     Raises:
@@ -102,7 +102,7 @@ def moments(videos: LongVideos, serve: Serve, num_resamples: int) -> Use:
     score = _tuned(features, labels[:, both], owners, _precision)
     scores, targets = score(test), targets[:, both]
     resamples = metrics.cluster_resamples(of_video, num_resamples=num_resamples)
-    return Use(
+    return ProbeScore(
         _precision(targets, scores),
         metrics.mean_known(metrics.resampled_average_precisions(targets, scores, resamples)),
         float(targets.mean()),
@@ -110,7 +110,7 @@ def moments(videos: LongVideos, serve: Serve, num_resamples: int) -> Use:
     )
 
 
-def anomalies(videos: LongVideos, serve: Serve, num_resamples: int) -> Use:
+def anomalies(videos: LongVideos, serve: ArrayMap, num_resamples: int) -> ProbeScore:
     """ROC-AUC over held-out videos, from labels of whole videos: what a step of an abnormal video looks like.
 
     Raises:
@@ -125,7 +125,7 @@ def anomalies(videos: LongVideos, serve: Serve, num_resamples: int) -> Use:
     targets = np.array([videos.labels[place][0] for place in judged], dtype=np.float64)[:, None]
     resamples = metrics.cluster_resamples(np.arange(len(judged)), num_resamples=num_resamples)
     drawn = inference.resampled_aucs(targets, scores, resamples)[:, 0]
-    return Use(float(inference.aucs(targets, scores)[0]), drawn, 0.5, np.full(num_resamples, 0.5))
+    return ProbeScore(float(inference.aucs(targets, scores)[0]), drawn, 0.5, np.full(num_resamples, 0.5))
 
 
 Score = Callable[[np.ndarray], np.ndarray]  # [N, D] -> [N, C]
@@ -170,7 +170,7 @@ def _highest(scores: np.ndarray) -> float:  # [T]
 
 
 def _steps(
-    videos: LongVideos, places: Sequence[int], serve: Serve
+    videos: LongVideos, places: Sequence[int], serve: ArrayMap
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # -> [N, D], [N, C], [N] of the video
     """The steps of some videos, one after the other."""
     lengths = [len(videos.features[place]) for place in places]

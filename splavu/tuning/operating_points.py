@@ -20,16 +20,17 @@ import numpy as np
 from tqdm import tqdm
 
 from splavu import metrics
+from splavu.anonymizers.apply import ArrayMap
 from splavu.attacks.campaign import Campaign
 from splavu.attacks.rows import AttackData, Rows, hold_out
 from splavu.audit.attributes.set_attacks import attack_sets
 from splavu.audit.attributes.units import set_data
+from splavu.audit.evaluator import AttackScore, Evaluator
 from splavu.audit.identity.run import link
-from splavu.audit.judging import Judge, Success
 from splavu.metrics import tradeoff
-from splavu.metrics.inference import Estimate, estimated
+from splavu.metrics.estimates import Estimate, Interval, estimated
 from splavu.tuning import linear_probes
-from splavu.tuning.linear_probes import LongVideos, Serve, Use
+from splavu.tuning.linear_probes import LongVideos, ProbeScore
 
 UNITS = ("clip", "video")
 """What is attacked: single clips, and all clips of a video. A few validation people say nothing of sets of people."""
@@ -38,17 +39,17 @@ FEW = 0.5
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """What one seed's attackers and heads made of one operating point."""
 
-    privacy: Mapping[str, Success]
+    privacy: Mapping[str, AttackScore]
     """By unit."""
     rank1: float
     """Share of videos whose nearest other video is of the same person, by the strongest of several metrics."""
     rank1_chance: float
     rank1_drawn: np.ndarray
     """[R]"""
-    uses: Mapping[str, Use]
+    uses: Mapping[str, ProbeScore]
     """By probe of `splavu.tuning.linear_probes`: actions, and of long videos those that were given."""
     distinct: int
     """Released vectors of the validation clips that differ."""
@@ -67,15 +68,17 @@ class Measured:
         return flat
 
     @classmethod
-    def of(cls, arrays: Mapping[str, np.ndarray]) -> Measured:
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> Measurement:
         """The inverse of `arrays`."""
         value = {name: array.item() if array.ndim == 0 else array for name, array in arrays.items()}
         parts: dict[str, dict[str, dict[str, Any]]] = {"privacy": {}, "uses": {}}
         for name in [name for name in value if "/" in name]:
             kind, key, field = name.split("/")
             parts[kind].setdefault(key, {})[field] = value.pop(name)
-        privacy = {unit: Success(**fields) for unit, fields in parts["privacy"].items()}
-        return cls(privacy=privacy, uses={name: Use(**fields) for name, fields in parts["uses"].items()}, **value)
+        privacy = {unit: AttackScore(**fields) for unit, fields in parts["privacy"].items()}
+        return cls(
+            privacy=privacy, uses={name: ProbeScore(**fields) for name, fields in parts["uses"].items()}, **value
+        )
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,9 @@ class Bench:
     num_swaps: int = 200
     max_train_rows: int = 20_000
 
-    def measure(self, serve: Serve, *, seed: int = 0, unseen: tuple[Serve, Container[int]] | None = None) -> Measured:
+    def measure(
+        self, serve: ArrayMap, *, seed: int = 0, unseen: tuple[ArrayMap, Container[int]] | None = None
+    ) -> Measurement:
         """Attack what `serve` releases, link it, and train heads on it.
 
         Args:
@@ -115,7 +120,7 @@ class Bench:
             campaign = Campaign(self.attackers, (seed,), self.max_train_rows, "row", "cpu", progress)
             clip = campaign.run([released])
             attacks = {"clip": clip, "video": attack_sets(released, clip, "video", campaign, attackers=())}
-        judge = Judge(
+        evaluator = Evaluator(
             attributes=tuple(map(str, range(clip.labels.shape[1]))),
             prior=metrics.prevalences(released.train.labels),
             num_resamples=self.num_resamples,
@@ -136,8 +141,8 @@ class Bench:
             uses["unseen"] = linear_probes.actions(AttackData(**kept).mapped(other), self.classes, self.num_resamples)
         for name, videos in self.long_videos.items():
             uses[name] = getattr(linear_probes, name)(videos, serve, self.num_resamples)
-        return Measured(
-            privacy={unit: Success.of(attack, judge) for unit, attack in attacks.items()},
+        return Measurement(
+            privacy={unit: AttackScore.of(attack, evaluator) for unit, attack in attacks.items()},
             rank1=linked.rank1.value,
             rank1_chance=linked.rank1.chance,
             rank1_drawn=linked.draws["rank1"],
@@ -213,8 +218,8 @@ class Point:
 def point(
     name: str,
     family: str,
-    found: Sequence[Measured],
-    raw: Sequence[Measured],
+    found: Sequence[Measurement],
+    raw: Sequence[Measurement],
     *,
     budget: float | None = None,
     eligible: bool = True,
@@ -273,13 +278,13 @@ def front(points: Sequence[Point]) -> list[Point]:
     return kept
 
 
-def area(points: Sequence[Point]) -> tradeoff.Hypervolume:
+def area(points: Sequence[Point]) -> Interval:
     """The share of the unit square of privacy and use that the points conquer (`tradeoff.DEFINITION`).
 
     Use is that of the probe that keeps least. No points conquer nothing.
     """
     if not points:
-        return tradeoff.Hypervolume(0.0, 0.0, 0.0)
+        return Interval(0.0, 0.0, 0.0)
     measured = tradeoff.Curve(
         privacy=1 - np.clip([p.worst.value for p in points], 0, 1), utility=np.array([p.kept for p in points])
     )

@@ -26,7 +26,7 @@ from splavu.runtime.files import write_text
 from study import config
 from study.compare.figure import planes
 from study.compare.plan import CompareParams, Comparison, Entry
-from study.compare.results import Row, rows_of
+from study.compare.results import ComparisonRow, rows_of
 from study.compare.table import as_csv, as_json, markdown, notes
 from study.experiments.jobs import Job
 from study.experiments.runner import Outcome, finished, run_all, stamps, surroundings
@@ -78,7 +78,9 @@ def listing(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> str:
     return "\n".join([*lines, ""])
 
 
-def page(rows: Sequence[Row], entries: Sequence[Entry], comparison: Comparison, outcomes: Mapping[str, Outcome]) -> str:
+def page(
+    rows: Sequence[ComparisonRow], entries: Sequence[Entry], comparison: Comparison, outcomes: Mapping[str, Outcome]
+) -> str:
     """Table and notes."""
     said = "\n".join(f"- {note}" for note in notes(rows, entries, comparison, outcomes))
     return f"## Anonymizers compared\n\n{markdown(rows, comparison)}\n{said}"
@@ -86,7 +88,7 @@ def page(rows: Sequence[Row], entries: Sequence[Entry], comparison: Comparison, 
 
 def keep(
     text: str,
-    rows: Sequence[Row],
+    rows: Sequence[ComparisonRow],
     entries: Sequence[Entry],
     comparison: Comparison,
     outcomes: Mapping[str, Outcome],

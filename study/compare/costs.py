@@ -28,7 +28,7 @@ TIMED_ROWS = 1024
 
 
 @dataclass(frozen=True)
-class Made:
+class AnonymizerCost:
     """An anonymizer, whatever it was made for."""
 
     seconds: float
@@ -43,9 +43,9 @@ class Made:
     """Vectors that differ in the released test store; of one with a budget."""
 
 
-def made_by(
+def cost_of(
     entry: Entry, comparison: Comparison, outcomes: Mapping[str, Outcome], *, device: torch.device | str
-) -> Made | None:
+) -> AnonymizerCost | None:
     """Of the first seed that has been made, its seconds the mean over seeds; None where none has."""
     made = {seed: outcomes[job] for seed, job in entry.jobs["make"].items() if outcomes[job].state == "done"}
     if not made:
@@ -58,7 +58,7 @@ def made_by(
     release = entry.jobs["release"][seed]
     if budget is not None and outcomes[release].state == "done":
         distinct = len(np.unique(_clips(comparison.runs / release / raw.name), axis=0))
-    return Made(
+    return AnonymizerCost(
         seconds=float(np.mean(seconds)) if seconds else float("nan"),
         numbers=sum(value.numel() for value in anonymizer.state_dict().values()),
         microseconds=microseconds(anonymizer, torch.from_numpy(_clips(raw)), device=device),

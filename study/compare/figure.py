@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from splavu.reports.plotting import ALONE, CHANCE, RAW, canvas, saved
-from study.compare.plan import Task
-from study.compare.results import LOST, REDUCTION, Row
+from study.compare.plan import TaskName
+from study.compare.results import LOST, REDUCTION, ComparisonRow
 from study.compare.table import TITLES
 
 FLOOR = -15.0
 """Points; what loses more is drawn here, as a triangle."""
 
 
-def planes(rows: Sequence[Row], tasks: Sequence[Task], path: Path) -> Path | None:
+def planes(rows: Sequence[ComparisonRow], tasks: Sequence[TaskName], path: Path) -> Path | None:
     """Points numbered as in the legend, the targets' region shaded; None where there is nothing to be shown."""
     shown = [row for row in rows if row.privacy is not None and not math.isnan(row.privacy.reduction.value)]
     if not any(task in row.uses for row in shown for task in tasks):

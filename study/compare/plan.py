@@ -26,8 +26,8 @@ from study.training.anonymizer_params import AnonymizerParams
 
 RAW = "raw"
 """The first row: features as the encoder gives them."""
-Task = Literal["ar", "tad", "ad"]
-TASKS: tuple[Task, ...] = ("ar", "tad", "ad")
+TaskName = Literal["ar", "tad", "ad"]
+TASKS: tuple[TaskName, ...] = ("ar", "tad", "ad")
 TRAININGS_APART = 100
 """Seeds of further trainings of a detector are so far from the first one's."""
 AUDITS_APART = 10
@@ -55,7 +55,7 @@ class CompareParams:
     seeds: tuple[int, ...] = (0, 1, 2)
     audit_seeds: int = 5
     """Of the attackers that draw, in each audit; there is an audit a seed."""
-    tasks: tuple[Task, ...] = TASKS
+    tasks: tuple[TaskName, ...] = TASKS
     ad_trainings: int = 1
     """Of MGFN for each seed: its figure moves by points between trainings, so the mean of three says little."""
 
@@ -144,7 +144,7 @@ class Comparison:
 
     @cached_property
     def left_out(self) -> dict[str, str]:
-        """Task -> the file for want of which it is left out."""
+        """TaskName -> the file for want of which it is left out."""
         files = {"ar": (), "tad": self._tad_files, "ad": self._ad_files}
         found = {}
         for task in self.p.tasks:
@@ -153,7 +153,7 @@ class Comparison:
         return found
 
     @property
-    def tasks(self) -> tuple[Task, ...]:
+    def tasks(self) -> tuple[TaskName, ...]:
         """Those whose data is there."""
         return tuple(task for task in TASKS if task in self.p.tasks and task not in self.left_out)
 

@@ -21,8 +21,9 @@ import torch
 from scipy.special import stdtrit
 
 from splavu.audit.report.page import read_evidence
-from study.compare.costs import Made, made_by
-from study.compare.plan import Comparison, Entry, Task
+from splavu.metrics.estimates import NAN, Interval
+from study.compare.costs import AnonymizerCost, cost_of
+from study.compare.plan import Comparison, Entry, TaskName
 from study.experiments.runner import Outcome
 
 REDUCTION = 0.35
@@ -31,7 +32,7 @@ LINKED = 0.5
 """so much less of what links the videos of a person above chance,"""
 LOST = 0.02
 """and each task within so much of raw features."""
-FIGURE: Mapping[Task, tuple[str, str]] = {
+FIGURE: Mapping[TaskName, tuple[str, str]] = {
     "ar": ("test", "top1"),
     "tad": ("tad", "average_map"),
     "ad": ("ad", "roc_auc"),
@@ -39,16 +40,6 @@ FIGURE: Mapping[Task, tuple[str, str]] = {
 """Where each task's results.json holds its number."""
 PAIRINGS = ("released to released", "released to released, best pair of clips", "raw to released")
 """Gallery to probes: how videos of one person may be found in a release."""
-NAN = float("nan")
-
-
-@dataclass(frozen=True)
-class Span:
-    """A number with its interval; NaN where there is none."""
-
-    value: float
-    low: float = NAN
-    high: float = NAN
 
 
 @dataclass(frozen=True)
@@ -67,11 +58,11 @@ class Privacy:
     """What audits found, the mean over seeds."""
 
     seeds: tuple[int, ...]
-    reduction: Span
+    reduction: Interval
     """Of the excess over chance under the strongest attackers, by the unit that gives most away."""
     units: tuple[str, ...]
     """Those units, of all audits."""
-    by_clip: Span
+    by_clip: Interval
     """The same, judged by clip."""
     linked: Linked
     """Within the release."""
@@ -87,11 +78,11 @@ class Privacy:
 
 
 @dataclass(frozen=True)
-class Use:
+class TaskScore:
     """A task's number."""
 
     by_seed: Mapping[int, float]
-    difference: Span
+    difference: Interval
     """To raw features, paired by seed, the mean; an interval from three seeds on."""
 
     @property
@@ -100,13 +91,13 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """Of the table."""
 
     name: str
     privacy: Privacy | None = None
-    uses: Mapping[Task, Use] = field(default_factory=dict)
-    made: Made | None = None
+    uses: Mapping[TaskName, TaskScore] = field(default_factory=dict)
+    made: AnonymizerCost | None = None
 
     @property
     def over_budget(self) -> bool:
@@ -116,7 +107,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TargetVerdict:
     """Against the targets."""
 
     met: bool
@@ -128,7 +119,7 @@ class Verdict:
 
 def rows_of(
     entries: Sequence[Entry], comparison: Comparison, outcomes: Mapping[str, Outcome], *, device: torch.device | str
-) -> list[Row]:
+) -> list[ComparisonRow]:
     """A row an entry, raw features first; `device` is where anonymizers are timed."""
     folder = comparison.runs
     audits = {entry.name: _finished(entry, "audit", folder, outcomes, "evidence.json") for entry in entries}
@@ -144,15 +135,15 @@ def rows_of(
     rows = []
     for entry in entries:
         uses = {
-            task: Use(figures, difference(figures, tasks[entries[0].name, task]))
+            task: TaskScore(figures, difference(figures, tasks[entries[0].name, task]))
             for task in comparison.tasks
             if (figures := tasks[entry.name, task])
         }
         if entry.candidate is None:
-            rows.append(Row(entry.name, None if first is None else privacy_of_raw(first), uses))
+            rows.append(ComparisonRow(entry.name, None if first is None else privacy_of_raw(first), uses))
             continue
         privacy = privacy_of(audits[entry.name]) if audits[entry.name] else None
-        rows.append(Row(entry.name, privacy, uses, made_by(entry, comparison, outcomes, device=device)))
+        rows.append(ComparisonRow(entry.name, privacy, uses, cost_of(entry, comparison, outcomes, device=device)))
     return rows
 
 
@@ -194,7 +185,7 @@ def privacy_of_raw(evidence: Mapping[str, Any]) -> Privacy:
     rank1 = evidence["linkage"].get("raw to raw", {}).get("rank1", {})
     linked = Linked("raw to raw", _number(rank1.get("value")), _number(rank1.get("chance")), 0.0)
     told, most, total = bits(evidence["raw"]["clip"])
-    nothing = Span(0.0)
+    nothing = Interval(0.0)
     return Privacy((), nothing, (), nothing, linked, linked, most, told, total)
 
 
@@ -219,19 +210,19 @@ def bits(found: Mapping[str, Any]) -> tuple[str, float, float]:
     return most, of[most], float(np.nansum(np.maximum(list(of.values()), 0)))
 
 
-def difference(figures: Mapping[int, float], raw: Mapping[int, float]) -> Span:
+def difference(figures: Mapping[int, float], raw: Mapping[int, float]) -> Interval:
     """The mean difference of the seeds that both have, with Student's interval from three seeds on."""
     paired = np.array([figures[seed] - raw[seed] for seed in figures if seed in raw])  # [S]
     if not len(paired):
-        return Span(NAN)
+        return Interval(NAN)
     mean = float(paired.mean())
     if len(paired) < 3:
-        return Span(mean)
+        return Interval(mean)
     half = stdtrit(len(paired) - 1, 0.975) * float(paired.std(ddof=1)) / math.sqrt(len(paired))
-    return Span(mean, mean - half, mean + half)
+    return Interval(mean, mean - half, mean + half)
 
 
-def judge(row: Row, tasks: Sequence[Task]) -> Verdict:
+def judge(row: ComparisonRow, tasks: Sequence[TaskName]) -> TargetVerdict:
     """A row against the targets, by the means."""
     margins: dict[str, float] = {}  # what is had beyond the target, in points
     if row.privacy is not None:
@@ -244,11 +235,11 @@ def judge(row: Row, tasks: Sequence[Task]) -> Verdict:
     missed = tuple(f"{name} by {-margins[name]:.1f}" for name in wanted if name not in pending and margins[name] < 0)
     if row.privacy is not None and row.privacy.failed_gates:
         missed = ("a gate of the audit", *missed)
-    return Verdict(not missed and not pending, missed, pending)
+    return TargetVerdict(not missed and not pending, missed, pending)
 
 
-def _mean_span(estimates: Sequence[Mapping[str, float | None]]) -> Span:
-    return Span(*(float(np.mean([_number(one[end]) for one in estimates])) for end in ("value", "low", "high")))
+def _mean_span(estimates: Sequence[Mapping[str, float | None]]) -> Interval:
+    return Interval(*(float(np.mean([_number(one[end]) for one in estimates])) for end in ("value", "low", "high")))
 
 
 def _mean_linked(found: Sequence[Linked]) -> Linked:

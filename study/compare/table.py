@@ -13,31 +13,31 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from splavu.attacks.rows import json_values
-from splavu.reports.tables import table
+from splavu.metrics.estimates import Interval
+from splavu.reports.markdown import table
 from study.compare.costs import TIMED_ROWS
-from study.compare.plan import Comparison, Entry, Task
+from study.compare.plan import Comparison, Entry, TaskName
 from study.compare.results import (
     LINKED,
     LOST,
     PAIRINGS,
     REDUCTION,
+    ComparisonRow,
     Linked,
     Privacy,
-    Row,
-    Span,
-    Use,
-    Verdict,
+    TargetVerdict,
+    TaskScore,
     judge,
 )
 from study.experiments.runner import Outcome
 
-TITLES: Mapping[Task, str] = {"ar": "AR top-1", "tad": "TAD mAP", "ad": "AD AUC"}
+TITLES: Mapping[TaskName, str] = {"ar": "AR top-1", "tad": "TAD mAP", "ad": "AD AUC"}
 NONE = "-"
 SHORTLY = dict(zip(PAIRINGS, ("", ", pairs of clips", ", to raw"), strict=True))
 """Pairing -> how a cell says it."""
 
 
-def markdown(rows: Sequence[Row], comparison: Comparison) -> str:
+def markdown(rows: Sequence[ComparisonRow], comparison: Comparison) -> str:
     """The table, a line a row."""
     titles = [TITLES[task] for task in comparison.tasks]
     header = ["anonymizer", "reduction", "by clip", "rank-1", "worst rank-1", *titles]
@@ -45,7 +45,7 @@ def markdown(rows: Sequence[Row], comparison: Comparison) -> str:
     return table(header, [_line(row, comparison.tasks) for row in rows])
 
 
-def _line(row: Row, tasks: Sequence[Task]) -> list[str]:
+def _line(row: ComparisonRow, tasks: Sequence[TaskName]) -> list[str]:
     line = [row.name]
     if row.privacy is None:
         line += [NONE] * 4
@@ -65,11 +65,11 @@ def _line(row: Row, tasks: Sequence[Task]) -> list[str]:
     return [*line, "" if _is_raw(row) else verdict_in_words(judge(row, tasks), row)]
 
 
-def _is_raw(row: Row) -> bool:
+def _is_raw(row: ComparisonRow) -> bool:
     return row.name == "raw"
 
 
-def verdict_in_words(verdict: Verdict, row: Row) -> str:
+def verdict_in_words(verdict: TargetVerdict, row: ComparisonRow) -> str:
     """What a cell says of the targets."""
     said = ["met"] if verdict.met else []
     said += [f"missed: {', '.join(verdict.missed)}"] if verdict.missed else []
@@ -80,7 +80,7 @@ def verdict_in_words(verdict: Verdict, row: Row) -> str:
 
 
 def notes(
-    rows: Sequence[Row], entries: Sequence[Entry], comparison: Comparison, outcomes: Mapping[str, Outcome]
+    rows: Sequence[ComparisonRow], entries: Sequence[Entry], comparison: Comparison, outcomes: Mapping[str, Outcome]
 ) -> list[str]:
     """What a reader of the table must know, a line each."""
     setting = comparison.setting
@@ -122,7 +122,7 @@ def notes(
     return [*said, *([f"{waiting} of {len(outcomes)} jobs haven't been run yet."] if waiting else [])]
 
 
-def as_csv(rows: Sequence[Row], tasks: Sequence[Task]) -> str:
+def as_csv(rows: Sequence[ComparisonRow], tasks: Sequence[TaskName]) -> str:
     """A line a row; shares and differences of shares, not per cent. Empty where there is no number."""
     lines = io.StringIO()
     records = [_record(row, tasks) for row in rows]
@@ -133,7 +133,7 @@ def as_csv(rows: Sequence[Row], tasks: Sequence[Task]) -> str:
 
 
 def as_json(
-    rows: Sequence[Row], entries: Sequence[Entry], comparison: Comparison, outcomes: Mapping[str, Outcome]
+    rows: Sequence[ComparisonRow], entries: Sequence[Entry], comparison: Comparison, outcomes: Mapping[str, Outcome]
 ) -> dict[str, Any]:
     """Everything, null for what isn't known."""
     return json_values(
@@ -159,9 +159,9 @@ def as_json(
     )
 
 
-def _record(row: Row, tasks: Sequence[Task]) -> dict[str, Any]:
+def _record(row: ComparisonRow, tasks: Sequence[TaskName]) -> dict[str, Any]:
     found: Privacy | None = row.privacy
-    nothing = Span(math.nan)
+    nothing = Interval(math.nan)
     record: dict[str, Any] = {"anonymizer": row.name}
     for name, span in (
         ("reduction", nothing if found is None else found.reduction),
@@ -210,7 +210,7 @@ def _listed(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def _share(span: Span) -> str:
+def _share(span: Interval) -> str:
     if math.isnan(span.value):
         return NONE
     interval = "" if math.isnan(span.low) else f" [{100 * span.low:.0f}, {100 * span.high:.0f}]"
@@ -225,7 +225,7 @@ def _linked(linked: Linked) -> str:
     return f"{100 * linked.rank1:.1f} ({_number(100 * linked.reduction, 0)}){told}"
 
 
-def _use(use: Use, *, is_raw: bool) -> str:
+def _use(use: TaskScore, *, is_raw: bool) -> str:
     values = list(use.by_seed.values())
     said = f"{100 * use.mean:.1f}"
     if len(values) > 1:

@@ -14,19 +14,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from splavu.errors import UserError, nearest
-from splavu.reports.tables import table
+from splavu.metrics.estimates import Interval
+from splavu.reports.markdown import table
 from splavu.runtime import cli
 from splavu.runtime.files import write_text
 from study import config
 from study.check_data.inventory import Places
 from study.experiments.jobs import Job
 from study.experiments.runner import Outcome, finished, run_all, stamps, surroundings
-from study.reproduce.plan import COLUMNS, Cell, Grid, Value
-from study.reproduce.published_numbers import TABLES, Table
+from study.reproduce.plan import COLUMNS, Cell, Grid
+from study.reproduce.published_numbers import TABLES, PublishedTable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,13 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if any(values[id(cell)] is None for cell in wanted) else 0
 
 
-def chosen(published: Table, columns: str) -> Table:
+def chosen(published: PublishedTable, columns: str) -> PublishedTable:
     """The table with the columns asked for."""
     names = tuple(name.strip() for name in columns.split(",") if name.strip()) or published.columns
     for name in names:
         if name not in published.columns:
             raise UserError("--columns", f"'{name}' is none of this table's", nearest(name, published.columns))
-    return Table(published.title, names, published.rows, published.note)
+    return PublishedTable(published.title, names, published.rows, published.note)
 
 
 def keep(
@@ -91,7 +93,7 @@ def keep(
     folder: Path,
     text: str,
     cells: Sequence[Cell],
-    values: Mapping[int, Value | None],
+    values: Mapping[int, Interval | None],
     outcomes: Mapping[str, Outcome],
 ) -> Path:
     """table.md and table.csv."""
@@ -99,7 +101,7 @@ def keep(
     return write_text(folder / "table.md", text + "\n")
 
 
-def value_of(cell: Cell, outcomes: Mapping[str, Outcome], jobs: Sequence[Job], folder: Path) -> Value | None:
+def value_of(cell: Cell, outcomes: Mapping[str, Outcome], jobs: Sequence[Job], folder: Path) -> Interval | None:
     """Ours, from the result that the cell's job left."""
     if cell.job is None or outcomes[cell.job].state not in ("done", "gate failed"):
         return None
@@ -127,9 +129,9 @@ def listing(jobs: Sequence[Job], cells: Sequence[Cell], outcomes: Mapping[str, O
 
 def markdown(
     name: str,
-    published: Table,
+    published: PublishedTable,
     cells: Sequence[Cell],
-    values: Mapping[int, Value | None],
+    values: Mapping[int, Interval | None],
     outcomes: Mapping[str, Outcome],
 ) -> str:
     """Ours beside the published numbers; letters tell what ours were measured on, numbers why there is none."""
@@ -171,9 +173,9 @@ def markdown(
     return "\n".join(lines)
 
 
-def shown(value: Value) -> str:
+def shown(value: Interval) -> str:
     """Per cent, with its interval."""
-    interval = "" if value.low is None or value.high is None else f" ({100 * value.low:.1f} to {100 * value.high:.1f})"
+    interval = "" if not value.has_ends else f" ({100 * value.low:.1f} to {100 * value.high:.1f})"
     return f"{100 * value.value:.2f}{interval}"
 
 
@@ -193,7 +195,7 @@ def why_not(cell: Cell, outcomes: Mapping[str, Outcome]) -> str:
 
 
 def as_csv(
-    name: str, cells: Sequence[Cell], values: Mapping[int, Value | None], outcomes: Mapping[str, Outcome]
+    name: str, cells: Sequence[Cell], values: Mapping[int, Interval | None], outcomes: Mapping[str, Outcome]
 ) -> str:
     """A line a cell, in per cent."""
     columns = (
@@ -215,9 +217,9 @@ def as_csv(
     writer.writerow(columns)
     for cell in cells:
         value = values[id(cell)]
-        figures = [None] * 3 if value is None else [value.value, value.low, value.high]
+        figures = [math.nan] * 3 if value is None else [value.value, value.low, value.high]
         state = outcomes[cell.job].state if cell.job else "missing" if cell.missing else "none"
-        ours = ["" if figure is None else f"{100 * figure:.4f}" for figure in figures]
+        ours = ["" if math.isnan(figure) else f"{100 * figure:.4f}" for figure in figures]
         published = cell.row.numbers.get(cell.column, "not given")
         about = (cell.on, cell.origin, cell.stands_in, cell.job or "", state)
         writer.writerow((name, cell.row.name, cell.column, *ours, published, *about))

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from splavu.data.encoders import encoder_spec
+from splavu.metrics.estimates import Interval
 from study.check_data.inventory import Places, annotated_parts, split_parts, untrimmed_parts
 from study.datasets.catalog import row_of
 from study.datasets.untrimmed import ANNOTATED, UNTRIMMED
 from study.experiments.jobs import Job, Served, mgfn_job, script_command, tridet_job
-from study.reproduce.published_numbers import Row, Table
+from study.reproduce.published_numbers import PublishedRow, PublishedTable
 
 
 @dataclass(frozen=True)
@@ -57,23 +58,14 @@ TRIDET = {"demo": "thumos_demo", "i3d": "thumos_i3d", "vjepa": "thumos_vjepa"}
 
 
 @dataclass(frozen=True)
-class Value:
-    """A share with its 95 % interval, where there is one."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
 class Cell:
     """One number of a table, ours."""
 
-    row: Row
+    row: PublishedRow
     column: str
     job: str | None = None
     """None: nothing can be run; if nothing is missing either, the row has no such number."""
-    read: Callable[[Mapping[str, Any]], Value | None] = field(default=lambda result: None)
+    read: Callable[[Mapping[str, Any]], Interval | None] = field(default=lambda result: None)
     on: str = ""
     """Data set and encoder."""
     origin: str = ""
@@ -96,7 +88,7 @@ class Grid:
         quick: A few epochs of everything, to see that it runs.
     """
 
-    table: Table
+    table: PublishedTable
     places: Places
     runs: Path
     run_root: Path
@@ -128,7 +120,7 @@ class Grid:
             files.append(row_of(dataset, data).store_path(features, "train", encoder, static_frames=10))
         return tuple(dict.fromkeys(str(path) for path in files if not path.exists()))
 
-    def encoder(self, row: Row) -> str:
+    def encoder(self, row: PublishedRow) -> str:
         """The row's, or the demo's where only that one's features are there."""
         has_own, has_demo = (
             any(self.places.features.glob(f"*_{encoder_spec(name).file_tag}*")) for name in (row.encoder, "demo")
@@ -140,7 +132,7 @@ class Grid:
         rendered = json.loads(manifest.read_text()).get("sets", {}) if manifest.is_file() else {}
         return "synthetic" if encoder == "demo" or dataset in rendered else "real"
 
-    def trained_on(self, row: Row, encoder: str) -> str:
+    def trained_on(self, row: PublishedRow, encoder: str) -> str:
         """The set that the row's adapter learns from."""
         if named := row.adapter.get("ar_dataset"):
             return named
@@ -154,7 +146,7 @@ class Grid:
 
     # Cells and their jobs.
 
-    def _cell(self, row: Row, column: str, jobs: dict[str, Job]) -> Cell:
+    def _cell(self, row: PublishedRow, column: str, jobs: dict[str, Job]) -> Cell:
         encoder = self.encoder(row)
         dataset = row.dataset or COLUMNS[column].dataset
         stands_in = [f"{row.encoder} features"] if encoder != row.encoder else []
@@ -205,7 +197,7 @@ class Grid:
         usable = (name for name in labelled if not self.missing(name, encoder, static=True))
         return next(((name, True) for name in usable), ("vispr", False))
 
-    def _adapter(self, row: Row, encoder: str, learnt_on: str, jobs: dict[str, Job]) -> str:
+    def _adapter(self, row: PublishedRow, encoder: str, learnt_on: str, jobs: dict[str, Job]) -> str:
         """The job that trains a row's adapter, with whichever tasks have their data."""
         settings = dict(row.adapter) | {"ar_dataset": learnt_on, "val_split": self.validates(learnt_on, encoder)}
         starts: list[Job] = []
@@ -232,16 +224,16 @@ class Grid:
 
     def _judged(
         self, column: str, dataset: str, encoder: str, adapter: str | None
-    ) -> tuple[Job, Callable[[Mapping[str, Any]], Value | None]]:
+    ) -> tuple[Job, Callable[[Mapping[str, Any]], Interval | None]]:
         """The job that gives a column's number, and how it is read."""
         which = "raw" if adapter is None else "anonymized"
         if column in ("cmap", "cmap_released"):
             protocol = "published" if column == "cmap" else "released"
             return self._privacy(dataset, encoder, adapter, protocol), _privacy_reader(protocol, which)
         if column == "thumos14":
-            return self._tridet(encoder, adapter), lambda r: Value(r["tad"]["average_map"])
+            return self._tridet(encoder, adapter), lambda r: Interval.of(r["tad"]["average_map"])
         if column == "ucf_crime":
-            return self._mgfn(encoder, adapter), lambda r: Value(r["ad"]["roc_auc"])
+            return self._mgfn(encoder, adapter), lambda r: Interval.of(r["ad"]["roc_auc"])
         if column in GAP_COLUMNS:
             settings = {"datasets": (dataset,), **self._few(seeds=(0,))}
             job = self._folder_script("bias", f"bias_{dataset}", encoder, adapter, **settings)
@@ -251,7 +243,7 @@ class Grid:
             return job, lambda r: _interval(r["gait"]["comparisons"][which]["overall"]["rank1"])
         if COLUMNS[column].dataset == "pa_hmdb51":
             return self._pahmdb(encoder, adapter), _pahmdb_reader(column, which)
-        return self._head(dataset, encoder, adapter), lambda r: Value(r["test"]["top1"])
+        return self._head(dataset, encoder, adapter), lambda r: Interval.of(r["test"]["top1"])
 
     def _head(self, dataset: str, encoder: str, adapter: str | None) -> Job:
         params = _params("params/params_demo_ft.py", "params/params_ft.py", encoder)
@@ -334,34 +326,34 @@ class Grid:
 GAP_COLUMNS = ("female", "male", "overall", "gap")
 
 
-def _privacy_reader(protocol: str, which: str) -> Callable[[Mapping[str, Any]], Value | None]:
-    def read(result: Mapping[str, Any]) -> Value | None:
+def _privacy_reader(protocol: str, which: str) -> Callable[[Mapping[str, Any]], Interval | None]:
+    def read(result: Mapping[str, Any]) -> Interval | None:
         if protocol == "published":
-            return Value(result[which]["cmap"])
+            return Interval.of(result[which]["cmap"])
         (view,) = result["views"].values()
         found = view["mean"][which]
-        return Value(found["ap"], *found["interval"])
+        return Interval.of(found["ap"], found["interval"])
 
     return read
 
 
-def _pahmdb_reader(column: str, which: str) -> Callable[[Mapping[str, Any]], Value | None]:
-    def read(result: Mapping[str, Any]) -> Value | None:
+def _pahmdb_reader(column: str, which: str) -> Callable[[Mapping[str, Any]], Interval | None]:
+    def read(result: Mapping[str, Any]) -> Interval | None:
         found = result["pahmdb"]
         point = next((name for name in found["cross_fitted"] if name != "raw"), "raw") if which != "raw" else "raw"
         if column == "pa_cmap":
             mean = found["cross_fitted"][point]["mean"][which]
-            return Value(mean["ap"], *mean["interval"])
+            return Interval.of(mean["ap"], mean["interval"])
         if column == "pa_top1":
             top1 = found["action"]["of"][point]
-            return Value(top1["top1"], *top1["interval"])
+            return Interval.of(top1["top1"], top1["interval"])
         return _interval(found["curve"]["hypervolume"])
 
     return read
 
 
-def _interval(found: Mapping[str, Any]) -> Value:
-    return Value(found["value"], *found["interval"])
+def _interval(found: Mapping[str, Any]) -> Interval:
+    return Interval.of(found["value"], found["interval"])
 
 
 def _params(demo: str, published: str, encoder: str) -> str:

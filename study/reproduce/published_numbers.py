@@ -20,7 +20,7 @@ Method = Literal["raw", "adapter", "pixels"]
 
 
 @dataclass(frozen=True)
-class Row:
+class PublishedRow:
     """One line of a published table."""
 
     name: str
@@ -36,13 +36,13 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class PublishedTable:
     """One published table."""
 
     title: str
     columns: tuple[str, ...]
     """Keys of `reproduction.COLUMNS`."""
-    rows: tuple[Row, ...]
+    rows: tuple[PublishedRow, ...]
     note: str = ""
 
 
@@ -53,22 +53,24 @@ VIDEOMAE = {"cmap": 49.92, "k400": 74.23, "ucf101": 96.11, "thumos14": 60.50, "u
 GAP = ("female", "male", "overall", "gap")
 
 
-def _main(encoder: str, title: str, raw: tuple[float, ...], ours: tuple[float, ...]) -> tuple[Row, Row]:
+def _main(
+    encoder: str, title: str, raw: tuple[float, ...], ours: tuple[float, ...]
+) -> tuple[PublishedRow, PublishedRow]:
     names = ("cmap", "k400", "ucf101", "thumos14", "ucf_crime")
     return (
-        Row(f"{title}, raw", "raw", encoder, numbers=dict(zip(names, raw, strict=True))),
-        Row(f"{title}, SPLAVU", "adapter", encoder, numbers=dict(zip(names, ours, strict=True))),
+        PublishedRow(f"{title}, raw", "raw", encoder, numbers=dict(zip(names, raw, strict=True))),
+        PublishedRow(f"{title}, SPLAVU", "adapter", encoder, numbers=dict(zip(names, ours, strict=True))),
     )
 
 
-def _pixels(title: str, *numbers: float) -> Row:
+def _pixels(title: str, *numbers: float) -> PublishedRow:
     names = ("cmap", "ucf101", "thumos14", "ucf_crime")
-    return Row(f"I3D, {title}", "pixels", "i3d", numbers=dict(zip(names, numbers, strict=True)))
+    return PublishedRow(f"I3D, {title}", "pixels", "i3d", numbers=dict(zip(names, numbers, strict=True)))
 
 
-TABLES: Mapping[str, Table] = MappingProxyType(
+TABLES: Mapping[str, PublishedTable] = MappingProxyType(
     {
-        "table1": Table(
+        "table1": PublishedTable(
             "Privacy and utility, raw features against SPLAVU",
             MAIN,
             (
@@ -85,88 +87,91 @@ TABLES: Mapping[str, Table] = MappingProxyType(
             ),
             "Pixel baselines take features of obfuscated videos (docs/pixel_baselines.md); they aren't run here.",
         ),
-        "table2": Table(
+        "table2": PublishedTable(
             "Accuracy for women and for men",
             GAP,
             (
-                Row("NTU-Bias-F, raw", "raw", dataset="ntu_bias_f",
+                PublishedRow("NTU-Bias-F, raw", "raw", dataset="ntu_bias_f",
                     numbers={"female": 46.78, "male": 56.20, "overall": 51.49, "gap": 9.42}),
-                Row("NTU-Bias-F, SPLAVU", dataset="ntu_bias_f",
+                PublishedRow("NTU-Bias-F, SPLAVU", dataset="ntu_bias_f",
                     numbers={"female": 49.91, "male": 55.35, "overall": 52.63, "gap": 5.44}),
-                Row("NTU-Bias-M, raw", "raw", dataset="ntu_bias_m", numbers={"gap": 5.00}),
-                Row("NTU-Bias-M, SPLAVU", dataset="ntu_bias_m", numbers={"gap": 4.03}),
-                Row("Toyota Smarthome, raw", "raw", dataset="tsh",
+                PublishedRow("NTU-Bias-M, raw", "raw", dataset="ntu_bias_m", numbers={"gap": 5.00}),
+                PublishedRow("NTU-Bias-M, SPLAVU", dataset="ntu_bias_m", numbers={"gap": 4.03}),
+                PublishedRow("Toyota Smarthome, raw", "raw", dataset="tsh",
                     numbers={"female": 65.15, "male": 70.90, "overall": 67.02, "gap": 5.75}),
-                Row("Toyota Smarthome, SPLAVU", dataset="tsh",
+                PublishedRow("Toyota Smarthome, SPLAVU", dataset="tsh",
                     numbers={"female": 66.51, "male": 69.99, "overall": 67.64, "gap": 3.48}),
             ),
             "That the paper's Table 2 is this one is assumed. Which encoder the numbers are of is not given.",
         ),
-        "table3": Table(
+        "table3": PublishedTable(
             "What the adapter is trained on",
             ABLATION,
-            tuple(Row(name, adapter={"ar_dataset": name}) for name in ("k400", "hmdb51", "ucf101")),
+            tuple(PublishedRow(name, adapter={"ar_dataset": name}) for name in ("k400", "hmdb51", "ucf101")),
             "The paper varies the training set; which sets is not given, these are the ones with static clips.",
         ),
-        "table4": Table(
+        "table4": PublishedTable(
             "Which tasks the adapter is trained with",
             ABLATION,
             tuple(
-                Row(" + ".join(name for name, used in zip(("AR", "TAD", "AD"), tasks, strict=True) if used), adapter={
+                PublishedRow(
+                    " + ".join(name for name, used in zip(("AR", "TAD", "AD"), tasks, strict=True) if used), adapter={
                     f"ft_{name}_loss_weight": used for name, used in zip(("ar", "tad", "ad"), tasks, strict=True)})
                 for tasks in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1))
             ),
         ),
-        "table5": Table(
+        "table5": PublishedTable(
             "Which losses the adapter is trained with",
             ABLATION,
             (
-                Row("all", numbers={name: VIDEOMAE[name] for name in ("cmap", "thumos14", "ucf_crime")}),
-                Row("no L_T", adapter={f"ft_{name}_loss_weight": 0 for name in ("ar", "tad", "ad")},
+                PublishedRow("all", numbers={name: VIDEOMAE[name] for name in ("cmap", "thumos14", "ucf_crime")}),
+                PublishedRow("no L_T", adapter={f"ft_{name}_loss_weight": 0 for name in ("ar", "tad", "ad")},
                     numbers={"cmap": 45.12, "hmdb51": 4.71}),
-                Row("no L_B", adapter={"fb_loss_weight": 0}, numbers={"cmap": 70.44}),
-                Row("no L_LC", adapter={"fa_loss_weight": 0}, numbers={"cmap": 51.70, "thumos14": 3.81}),
+                PublishedRow("no L_B", adapter={"fb_loss_weight": 0}, numbers={"cmap": 70.44}),
+                PublishedRow("no L_LC", adapter={"fa_loss_weight": 0}, numbers={"cmap": 51.70, "thumos14": 3.81}),
             ),
             "The numbers of 'all' are Table 1's, of VideoMAE-B.",
         ),
-        "table8": Table(
+        "table8": PublishedTable(
             "Architecture of the adapter",
             ABLATION,
             (
-                *(Row(f"transformer, {n} blocks", adapter={"num_layers_fa": n}) for n in (1, 3, 5)),
-                Row("mlp", adapter={"fa_arch": "mlp"}),
+                *(PublishedRow(f"transformer, {n} blocks", adapter={"num_layers_fa": n}) for n in (1, 3, 5)),
+                PublishedRow("mlp", adapter={"fa_arch": "mlp"}),
             ),
             "The paper compares both kinds; which depths is not given. 3 is its default.",
         ),
-        "table9": Table(
+        "table9": PublishedTable(
             "Weight of latent consistency",
             ABLATION,
-            tuple(Row(f"w_LC = {weight}", adapter={"fa_loss_weight": weight}) for weight in (0, 1, 10, 100, 1000)),
+            tuple(
+                PublishedRow(f"w_LC = {weight}", adapter={"fa_loss_weight": weight}) for weight in (0, 1, 10, 100, 1000)
+            ),
         ),
-        "table10": Table(
+        "table10": PublishedTable(
             "Heads of attention",
             ABLATION,
-            tuple(Row(f"{heads} heads", adapter={"num_heads": heads}) for heads in (4, 8, 16)),
+            tuple(PublishedRow(f"{heads} heads", adapter={"num_heads": heads}) for heads in (4, 8, 16)),
         ),
-        "figure3": Table(
+        "figure3": PublishedTable(
             "Privacy and utility on PA-HMDB51",
             ("pa_cmap", "pa_top1", "hypervolume"),
             (
-                Row("raw", "raw", numbers={"pa_cmap": 69.9, "pa_top1": 80.19}),
-                Row("SPLAVU", numbers={"pa_cmap": 62.6, "pa_top1": 84.47, "hypervolume": 68.33}),
-                Row("SPLAVU, w_B = 0.1", adapter={"fb_loss_weight": 0.1}),
-                Row("SPLAVU, w_B = 10", adapter={"fb_loss_weight": 10}),
+                PublishedRow("raw", "raw", numbers={"pa_cmap": 69.9, "pa_top1": 80.19}),
+                PublishedRow("SPLAVU", numbers={"pa_cmap": 62.6, "pa_top1": 84.47, "hypervolume": 68.33}),
+                PublishedRow("SPLAVU, w_B = 0.1", adapter={"fb_loss_weight": 0.1}),
+                PublishedRow("SPLAVU, w_B = 10", adapter={"fb_loss_weight": 10}),
             ),
             "Which points the paper's curve has is not given. Its normalised hypervolume, 0.6833, is of the whole "
             "curve; ours is of one point, the area that it dominates.",
         ),
-        "gait": Table(
+        "gait": PublishedTable(
             "Recognising people by their walk, Casia-B",
             ("rank1",),
             (
-                Row("raw", "raw", numbers={"rank1": 69.73}),
-                Row("SPLAVU", numbers={"rank1": 53.45}),
-                Row("SPLAVU without L_LC", adapter={"fa_loss_weight": 0}, numbers={"rank1": 26.67}),
+                PublishedRow("raw", "raw", numbers={"rank1": 69.73}),
+                PublishedRow("SPLAVU", numbers={"rank1": 53.45}),
+                PublishedRow("SPLAVU without L_LC", adapter={"fa_loss_weight": 0}, numbers={"rank1": 26.67}),
             ),
             "Where in the paper this stands is not known.",
         ),

@@ -22,14 +22,14 @@ from threadpoolctl import threadpool_limits
 
 from splavu.anonymizers.guarantees import budget_of
 from splavu.anonymizers.loading import load_anonymizer, weights_hash
-from splavu.attackers import ATTACKERS
+from splavu.attackers import ATTACKERS, attacker_names
 from splavu.audit.run import served_alone
-from splavu.errors import UserError, nearest
+from splavu.errors import UserError
 from splavu.runtime import params, run_folder
 from splavu.runtime.files import write_bytes
 from splavu.runtime.progress import progress_bar
 from splavu.tuning import operating_points
-from splavu.tuning.operating_points import Bench, Measured, Point
+from splavu.tuning.operating_points import Bench, Measurement, Point
 from study import config
 from study.datasets.loading import dataset_spec, open_dataset, privacy_rows
 from study.datasets.untrimmed import untrimmed_spec
@@ -65,7 +65,7 @@ class SweepParams:
     ad_dataset: str = "ucf_crime"
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of trainings, of attackers, and of dealing training people to learn from and to tune on."""
-    attackers: tuple[str, ...] = ("logistic", "mlp", "kernel", "neighbours")
+    attackers: tuple[str, ...] = ("logistic", "mlp", "kernel", "knn")
     """Families, fresh for each candidate and seed; the strongest of each attribute counts."""
     most_lost: float = 2.0
     """Points that the chosen one may lose of top-1, and of each probe."""
@@ -78,9 +78,7 @@ class SweepParams:
             raise UserError("candidates", "are none", 'write {"fa_arch": ...}')
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError("seeds", f"{self.seeds} are none, or one twice", "seeds = (0, 1, 2)")
-        for name in self.attackers:
-            if name not in ATTACKERS:
-                raise UserError("attackers", f"'{name}' is unknown", nearest(name, ATTACKERS))
+        object.__setattr__(self, "attackers", attacker_names(self.attackers))
         if not self.attackers:
             raise UserError("attackers", "are none", f"known: {', '.join(ATTACKERS)}")
         if self.num_resamples < 100:
@@ -88,7 +86,7 @@ class SweepParams:
 
 
 @dataclass(frozen=True)
-class Task:
+class MeasurementJob:
     """One candidate and seed to be measured."""
 
     name: str
@@ -115,15 +113,18 @@ def with_twin(candidate: Candidate, p: SweepParams) -> tuple[Candidate, ...]:
 
 def measure(
     made: Sequence[Candidate], p: SweepParams, run: run_folder.RunFolder, settings: Mapping[str, Any], *, jobs: int
-) -> dict[tuple[str, int], Measured]:
+) -> dict[tuple[str, int], Measurement]:
     """Name and seed -> what was found; what was found before, of the same weights and data, is read."""
     left_out = {seed: left_out_actions(p, settings, seed) for seed in p.seeds}
-    tasks = [Task(RAW, seed, None, run.path / RAW / f"measured-s{seed}.npz", None, left_out[seed]) for seed in p.seeds]
+    tasks = [
+        MeasurementJob(RAW, seed, None, run.path / RAW / f"measured-s{seed}.npz", None, left_out[seed])
+        for seed in p.seeds
+    ]
     for candidate in made:
         for seed in seeds_of(candidate, p):
             checkpoint, twin = (one.checkpoint(run.path, seed) for one in (candidate, with_twin(candidate, p)[-1]))
             target = checkpoint.parent / f"measured-s{seed}.npz"
-            tasks.append(Task(candidate.name, seed, checkpoint, target, twin, left_out[seed]))
+            tasks.append(MeasurementJob(candidate.name, seed, checkpoint, target, twin, left_out[seed]))
     context = get_context("spawn")  # a copy of a process whose thread pools have run may wait for ever
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_alone) as pool:
         measured = pool.map(functools.partial(measured_once, settings), tasks)
@@ -219,7 +220,7 @@ def _labelled(rows: Any, classes: Mapping[str, int]) -> Any:
     return rows.take(np.flatnonzero([video in classes for video in rows.videos]))
 
 
-def measured_once(settings: Mapping[str, Any], task: Task) -> Measured:
+def measured_once(settings: Mapping[str, Any], task: MeasurementJob) -> Measurement:
     """The measurement of a task, and kept; or the one that was kept."""
     both = [None if path is None else load_anonymizer(path) for path in (task.checkpoint, task.twin)]
     weights = [None if one is None else weights_hash(one) for one in both]
@@ -227,8 +228,8 @@ def measured_once(settings: Mapping[str, Any], task: Task) -> Measured:
     stamp = json.dumps(stamp, sort_keys=True)
     if task.target.is_file():
         with np.load(task.target, allow_pickle=False) as kept:
-            if kept["stamp"].item() == stamp:
-                return Measured.of({name: kept[name] for name in kept.files if name != "stamp"})
+            if kept["stamp"].item().replace('"neighbours"', '"knn"') == stamp:  # the attacker's former name
+                return Measurement.of({name: kept[name] for name in kept.files if name != "stamp"})
     serve, other = (np.asarray if one is None else served_alone(one, "cpu") for one in both)
     bench = bench_of(settings)
     found = bench.measure(serve, seed=task.seed, unseen=(other, task.left_out) if task.left_out else None)
@@ -240,7 +241,7 @@ def measured_once(settings: Mapping[str, Any], task: Task) -> Measured:
 
 def point_of(
     candidate: Candidate,
-    found: Mapping[tuple[str, int], Measured],
+    found: Mapping[tuple[str, int], Measurement],
     p: SweepParams,
     run: run_folder.RunFolder,
     *,

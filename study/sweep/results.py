@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from splavu.reports.tables import table
+from splavu.reports.markdown import table
 from splavu.runtime.files import write_text
 from splavu.runtime.run_folder import RunFolder
 from splavu.tuning import operating_points

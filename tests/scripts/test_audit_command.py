@@ -16,7 +16,7 @@ from splavu.__main__ import main
 from splavu.anonymizers import build_anonymizer
 from splavu.attackers import ATTACKERS
 from splavu.audit import run
-from splavu.audit.run import Options
+from splavu.audit.run import AuditOptions
 from splavu.data.labels import VISPR_ATTRIBUTES
 from splavu.errors import UserError
 
@@ -157,8 +157,8 @@ def test_processes_give_the_numbers_of_one(study, tmp_path):
 
 
 def test_a_full_audit_has_seven_families_and_five_seeds():
-    options = Options()
-    assert {"logistic", "svm", "neighbours", "kernel", "mlp", "mlp_large", "trees"} <= set(options.families)
+    options = AuditOptions()
+    assert {"logistic", "svm", "knn", "kernel", "mlp", "mlp_large", "trees"} <= set(options.families)
     assert "attention" in options.set_families
     assert all(len(options.seeds) >= 5 for name in options.families if ATTACKERS[name].stochastic)
 

@@ -196,7 +196,7 @@ def test_codes_tell_no_more_of_anything_than_of_the_video_and_that_within_the_bu
     assert shared_bits(vectors(raw.features), raw.videos.tolist()) == pytest.approx(entropy(raw.videos.tolist()))
 
 
-@pytest.mark.parametrize("family", ["logistic", "neighbours"])
+@pytest.mark.parametrize("family", ["logistic", "knn"])
 def test_bits_that_an_attacker_uses_of_attributes_stay_within_the_budget(case, family):
     """The audit's figure: calibrated on validation people, judged on test people.
 

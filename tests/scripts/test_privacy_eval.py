@@ -47,7 +47,7 @@ def test_an_identity_leaks_all_and_zeros_leak_nothing(study, capsys):
         assert view["mean"]["raw"]["ap"] > view["mean"]["chance"] + 0.2
         assert view["mean"]["leakage"] == pytest.approx(1)
         assert list(view["attributes"]) == list(VISPR_ATTRIBUTES)
-    assert "temporal: protocol released, served alone" in table
+    assert "temporal: release protocol, one feature at a time" in table
     assert table.count("passed") == 4
 
     assert privacy_eval.main(arguments(save(study, "zeros.pth", erase=True))) == 0
@@ -62,8 +62,8 @@ def test_the_same_inputs_print_the_stored_result_and_others_do_not(study, capsys
     assert privacy_eval.main(arguments(saved)) == 0
     first = capsys.readouterr().out
     calls = []
-    evaluate = privacy_eval.evaluate_released
-    monkeypatch.setattr(privacy_eval, "evaluate_released", lambda *args: calls.append(1) or evaluate(*args))
+    evaluate = privacy_eval.evaluate_by_release_protocol
+    monkeypatch.setattr(privacy_eval, "evaluate_by_release_protocol", lambda *args: calls.append(1) or evaluate(*args))
     assert privacy_eval.main(arguments(saved)) == 0
     assert capsys.readouterr().out.endswith(first)
     assert not calls
@@ -72,6 +72,22 @@ def test_the_same_inputs_print_the_stored_result_and_others_do_not(study, capsys
     assert privacy_eval.main(arguments(saved)) == 0
     assert privacy_eval.main(arguments(saved, "num_resamples=120")) == 0
     assert len(calls) == 3
+
+
+def test_former_names_give_the_same_result_and_find_what_is_stored(study, capsys):
+    """`released` is `release` and `neighbours` is `knn`, in parameters and in results of an earlier version."""
+    saved = save(study)
+    former = arguments(saved, "protocol=released", "attackers=('neighbours',)")
+    assert privacy_eval.main(arguments(saved, "protocol=release", "attackers=('knn',)")) == 0
+    capsys.readouterr()
+    today = result_of(study)
+    assert today["protocol"]["name"] == "release"
+    path = study.runs / "demo/privacy/metrics.json"
+    path.write_text(path.read_text().replace('"release"', '"released"').replace('"knn"', '"neighbours"'))
+    assert privacy_eval.main(former) == 0
+    assert "stored result" in capsys.readouterr().out
+    assert privacy_eval.main([*former, "--force"]) == 0
+    assert result_of(study) == today | {"seconds": result_of(study)["seconds"]}
 
 
 def test_labels_that_have_nothing_to_do_with_the_features_give_exit_code_3(study):
@@ -102,7 +118,7 @@ def test_raw_only(study, capsys):
 
 
 def test_the_published_protocol_says_that_it_flatters(study, capsys):
-    options = ("protocol=published", "views=('static',)", "num_epochs=10", "batch_size=64")
+    options = ("protocol=paper", "views=('static',)", "num_epochs=10", "batch_size=64")
     assert privacy_eval.main(arguments(save(study), *options)) == 0
     result = result_of(study)
     assert result["raw"]["cmap"] > result["chance_cmap"] + 0.1
@@ -129,7 +145,7 @@ def test_one_checkpoint_in_its_batch_and_alone(study, capsys):
     assert alone == pytest.approx(1, abs=0.02)  # alone it only scales by 21
     assert in_batch["views"]["temporal"]["mean"]["leakage_interval"][1] < 0.98
     assert in_batch["protocol"]["served"] == "batch"
-    assert "SERVED IN BATCHES" in capsys.readouterr().out
+    assert "ANONYMIZED IN BATCHES" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -139,7 +155,7 @@ def test_one_checkpoint_in_its_batch_and_alone(study, capsys):
         ("views=('statik',)", "views: 'statik' is unknown; did you mean 'static'?"),
         ("seeds=()", "seeds: is empty"),
         ("num_pa=5", "num_pa: 5 was given, but dataset = 'hmdb51' means 7"),
-        ("protocol=publisched", "did you mean 'published'?"),
+        ("protocol=papper", "did you mean 'paper'?"),
         ("dataset=hmdb15", "did you mean 'hmdb51'?"),
         ("saved_fa_model=nowhere.pth", "nowhere.pth"),
         ("fa_arch=transformer", "has arch = 'mlp', params mean 'transformer'"),
@@ -172,5 +188,5 @@ def test_params_fb_reads(study):
     from splavu.runtime import params
 
     loaded = params.load(REPOSITORY / "params/params_fb.py", privacy_eval.PrivacyEvalParams)
-    assert loaded.protocol == "released"
+    assert loaded.protocol == "release"
     assert np.isclose(loaded.learning_rate_fb, 1e-3)

@@ -23,7 +23,7 @@ from splavu.errors import UserError
 from splavu.runtime import cli, params
 from splavu.runtime.distributed import NOT_DISTRIBUTED
 from splavu.stores import FeatureStore
-from splavu.tuning.operating_points import Measured
+from splavu.tuning.operating_points import Measurement
 from study.sweep import command as sweep
 from study.sweep import measure as sweep_measuring
 from study.sweep.measure import SweepParams
@@ -272,7 +272,7 @@ def test_a_second_run_measures_nothing_and_says_the_same(world, swept, here, mon
 def test_what_is_kept_is_what_was_measured(world, swept, here):
     path = here / "leace/measured-s1.npz"
     with np.load(path, allow_pickle=False) as content:
-        found = Measured.of({name: content[name] for name in content.files if name != "stamp"})
+        found = Measurement.of({name: content[name] for name in content.files if name != "stamp"})
         stamp = json.loads(content["stamp"].item())
     assert (stamp["seed"], stamp["val_split"], stamp["attackers"]) == (1, "val", ["logistic"])
     assert stamp["weights"] == stamp["twin"] == weights_hash(load_anonymizer(here / "leace/model_temp.pth"))

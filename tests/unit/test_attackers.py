@@ -5,20 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from splavu.attackers import (
     ATTACKERS,
-    RELEASED,
+    AUDIT_FAMILIES,
+    DEFAULT_ATTACKERS,
     KernelAttacker,
     LogisticAttacker,
     MLPAttacker,
     SVMAttacker,
+    attacker_names,
     standardise,
     whiten,
 )
+from splavu.audit.run import AuditOptions
 from splavu.metrics import average_precisions, prevalences
 
 WIDTH = 24
@@ -57,7 +61,7 @@ def test_beats_chance_on_raw_features_but_not_on_erased_ones(name, data):
     assert (precision_of(ATTACKERS[name].build, data, erased) < chance + 0.2).all()
 
 
-@pytest.mark.parametrize("name", ["logistic", "svm", "kernel", "mlp", "neighbours"])
+@pytest.mark.parametrize("name", ["logistic", "svm", "kernel", "mlp", "knn"])
 def test_a_rotation_hides_nothing(name, data):
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(WIDTH, WIDTH)))[0].astype(np.float32)
     raw = precision_of(ATTACKERS[name].build, data)
@@ -200,9 +204,61 @@ def test_only_an_attacker_that_bends_reads_a_crossed_attribute():
     crossed_data = crossed(800, 1), crossed(300, 2), crossed(500, 3)
     found = {name: precision_of(row.build, crossed_data)[0] for name, row in ATTACKERS.items()}
     assert max(found["logistic"], found["svm"]) < 0.62
-    assert min(found[name] for name in ("kernel", "mlp", "mlp_large", "trees", "neighbours")) > 0.85
+    assert min(found[name] for name in ("kernel", "mlp", "mlp_large", "trees", "knn")) > 0.85
 
 
-def test_the_released_protocol_keeps_its_five_attackers():
-    """Its figures are comparable only as long as nobody joins them."""
-    assert RELEASED == ("logistic", "mlp", "mlp_large", "trees", "neighbours")
+@pytest.fixture
+def another_package(tmp_path, monkeypatch):
+    """A registry in an environment where a package brings the attackers 'constant' and 'broken'."""
+    (tmp_path / "more_attackers.py").write_text(CONSTANT)
+    folder = tmp_path / "more_attackers-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: more-attackers\nVersion: 1\n")
+    lines = ("[splavu.attackers]", "constant = more_attackers:SPEC", "broken = more_attackers:GONE")
+    (folder / "entry_points.txt").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    ATTACKERS.__dict__.pop("_entry_points", None)
+    yield
+    ATTACKERS.__dict__.pop("_entry_points", None)
+    ATTACKERS._rows.pop("constant", None)
+
+
+CONSTANT = """
+import numpy as np
+from splavu.attackers import AttackerSpec
+
+class Constant:
+    def __init__(self, *, seed=0, device="cpu"):
+        self.seed, self.device = seed, device
+    def fit(self, features, labels, validation):
+        self.width_ = labels.shape[1]
+        return self
+    def scores(self, features):
+        return np.zeros((len(features), self.width_), np.float32)
+
+SPEC = AttackerSpec(Constant, stochastic=False)
+"""
+
+
+def test_another_package_adds_an_attacker_that_is_used_where_it_is_named(another_package):
+    assert attacker_names(["logistic", "constant"]) == ("logistic", "constant")
+    fitted = ATTACKERS["constant"].build(seed=0, device="cpu").fit(np.zeros((3, 2)), np.zeros((3, 4)), (None, None))
+    assert fitted.scores(np.zeros((5, 2))).shape == (5, 4)
+    assert "constant" not in DEFAULT_ATTACKERS + AUDIT_FAMILIES
+    assert AuditOptions().families == AUDIT_FAMILIES
+    assert AuditOptions(families=("constant",)).families == ("constant",)
+    with refused("entry point 'broken' of splavu.attackers"):
+        ATTACKERS["broken"]
+
+
+def test_the_former_name_of_an_attacker():
+    assert ATTACKERS["neighbours"] is ATTACKERS["knn"]
+    assert attacker_names(["neighbours", "mlp", "knn"]) == ("knn", "mlp")
+    assert "neighbours" not in list(ATTACKERS)
+    with refused("attackers"):
+        attacker_names(["neighbors"])
+
+
+def test_default_attackers_stay_what_stored_figures_were_made_with():
+    assert DEFAULT_ATTACKERS == ("logistic", "mlp", "mlp_large", "trees", "knn")
+    assert (*DEFAULT_ATTACKERS, "svm", "kernel") == AUDIT_FAMILIES

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from tqdm import tqdm
 
-from splavu.attackers import ATTACKERS, AttackerRow, KernelAttacker
+from splavu.attackers import ATTACKERS, AttackerSpec, KernelAttacker
 from splavu.attacks.campaign import Campaign, Exposure, joined
 from splavu.attacks.rows import AttackData, Rows
 from splavu.metrics import average_precisions
 
-NAMES = ("logistic", "neighbours", "small")
+NAMES = ("logistic", "knn", "small")
 
 
 def rows(num_people: int, seed: int) -> Rows:
@@ -31,8 +31,8 @@ def rows(num_people: int, seed: int) -> Rows:
 @pytest.fixture(autouse=True)
 def _small_kernel(monkeypatch):
     """A stochastic attacker that learns in no time."""
-    small = AttackerRow(partial(KernelAttacker, num_features=64), stochastic=True)
-    monkeypatch.setitem(ATTACKERS, "small", small)
+    small = AttackerSpec(partial(KernelAttacker, num_features=64), stochastic=True)
+    monkeypatch.setitem(ATTACKERS._rows, "small", small)
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,13 @@ from splavu.attackers import ATTACKERS, MLPAttacker
 from splavu.attacks.rows import AttackData, Rows
 from splavu.audit.attributes.set_attacks import SET_ATTACKERS
 from splavu.audit.evidence import write_evidence
-from splavu.audit.inputs import Material
+from splavu.audit.inputs import AuditInputs
 from splavu.audit.report.terminal import summary
-from splavu.audit.run import Options, examine
+from splavu.audit.run import AuditOptions, examine
 from splavu.metrics import average_precisions, permuted_rows, prevalences
 
 WIDTH = 16
-OPTIONS = Options(
+OPTIONS = AuditOptions(
     families=("logistic", "svm"),
     set_families=(),
     gate_families=("logistic",),
@@ -58,13 +58,13 @@ def raw() -> AttackData:
     return AttackData(people(60, 1), people(40, 2), people(160, 3))
 
 
-def material(raw: AttackData, released: AttackData) -> Material:
-    return Material(("gender", "glasses"), released, raw, (), ())
+def inputs(raw: AttackData, released: AttackData) -> AuditInputs:
+    return AuditInputs(("gender", "glasses"), released, raw, (), ())
 
 
 def audit(raw: AttackData, release, **options):
     released = raw.mapped(release) if callable(release) else release
-    return examine(material(raw, released), dataclasses.replace(OPTIONS, **options))
+    return examine(inputs(raw, released), dataclasses.replace(OPTIONS, **options))
 
 
 def rotation(seed: int = 0) -> np.ndarray:
@@ -159,7 +159,7 @@ def test_mixing_in_the_batch_fails_two_gates_and_what_is_served_alone_is_attacke
             mixed[rows] = Mixer()(torch.from_numpy(features)[rows])
         return mixed.numpy()
 
-    found = examine(material(raw, raw.mapped(in_batches)), OPTIONS, anonymizer=Mixer())
+    found = examine(inputs(raw, raw.mapped(in_batches)), OPTIONS, anonymizer=Mixer())
     assert not found.valid
     assert [gate.claim for gate in found.gates if gate.passed is False] == [
         "a released feature does not depend on its batch",
@@ -217,7 +217,7 @@ def test_a_release_of_another_width_is_attacked_all_the_same(raw):
 
 
 def test_without_raw_features_rungs_are_skipped_and_said_so(raw):
-    found = examine(Material(("gender", "glasses"), raw, None, (), ()), OPTIONS)
+    found = examine(AuditInputs(("gender", "glasses"), raw, None, (), ()), OPTIONS)
     skipped = {rung.name: rung.skipped for rung in found.rungs if rung.found is None}
     assert set(skipped) == {"ignorant", "lazy-informed", "informed"}
     assert all("--raw" in reason for reason in skipped.values())

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from splavu.attacks.campaign import Attack, Scored
-from splavu.audit.headline import standing, worst_unit
-from splavu.audit.judging import Judge, Success
+from splavu.audit.evaluator import AttackScore, Evaluator
+from splavu.audit.headline import validation_excess, worst_unit
 from splavu.metrics import average_precisions
 
 
@@ -29,11 +29,11 @@ def attack(signal: float, *, people: int = 30, attackers: int = 20, seed: int = 
 
 
 def test_the_best_of_many_useless_attackers_stands_no_higher_than_luck():
-    excess = [standing(attack(0.0, seed=seed)).excess for seed in range(8)]
+    excess = [validation_excess(attack(0.0, seed=seed)).excess for seed in range(8)]
     best = [attack(0.0, seed=seed).validation.max() - 0.5 for seed in range(8)]
     assert np.mean(best) > 0.15  # what would have been taken for a leak
     assert abs(np.mean(excess)) < 0.05
-    assert standing(attack(3.0)).excess > 0.2
+    assert validation_excess(attack(3.0)).excess > 0.2
 
 
 def test_the_unit_that_gives_most_away_to_validation_people_is_chosen():
@@ -48,14 +48,14 @@ def test_a_unit_without_anything_to_lose_is_not_chosen():
     assert worst_unit(raw, {"clip": attack(0.5, seed=3), "person": attack(0.0, seed=2)}) == "clip"
 
 
-def judge(margin: float = 0.1) -> Judge:
-    return Judge(("a",), np.array([0.5]), num_resamples=300, num_swaps=300, margin=margin)
+def evaluator(margin: float = 0.1) -> Evaluator:
+    return Evaluator(("a",), np.array([0.5]), num_resamples=300, num_swaps=300, margin=margin)
 
 
 def test_chance_is_above_prevalence_where_people_are_few():
     """Ten people: a ranking that knows nothing scores more than the share of positives on average."""
-    few = np.mean([Success.of(attack(0.0, people=10, clips=1, seed=s), judge()).chance[0] for s in range(5)])
-    many = np.mean([Success.of(attack(0.0, people=400, clips=1, seed=s), judge()).chance[0] for s in range(2)])
+    few = np.mean([AttackScore.of(attack(0.0, people=10, clips=1, seed=s), evaluator()).chance[0] for s in range(5)])
+    many = np.mean([AttackScore.of(attack(0.0, people=400, clips=1, seed=s), evaluator()).chance[0] for s in range(2)])
     assert few > 0.55
     assert many == pytest.approx(0.5, abs=0.02)
 
@@ -64,12 +64,12 @@ def test_chance_is_above_prevalence_where_people_are_few():
     ("signal", "people", "verdict"), [(3.0, 60, "leaks"), (0.0, 400, "at chance"), (0.0, 12, "undecided")]
 )
 def test_verdicts(signal, people, verdict):
-    found = judge().found(attack(signal, people=people, seed=2, attackers=3))
+    found = evaluator().evaluate(attack(signal, people=people, seed=2, attackers=3))
     assert found.attributes[0].verdict == found.verdict == verdict
 
 
 def test_a_faint_leak_is_above_chance_and_within_the_margin():
-    found = judge(margin=0.2).found(attack(0.25, people=900, attackers=1, seed=5))
+    found = evaluator(margin=0.2).evaluate(attack(0.25, people=900, attackers=1, seed=5))
     assert found.attributes[0].verdict == "faint"
     assert found.attributes[0].p_holm < 0.05
     assert found.attributes[0].equivalence.equivalent
@@ -77,7 +77,7 @@ def test_a_faint_leak_is_above_chance_and_within_the_margin():
 
 def test_leakage_is_the_share_of_the_raw_excess():
     raw, released = attack(3.0, seed=1), attack(1.0, seed=2)
-    one, whole = judge().found(released, raw), judge().found(raw, raw)
+    one, whole = evaluator().evaluate(released, raw), evaluator().evaluate(raw, raw)
     excess = [entry.attributes[0].ap.value - entry.attributes[0].ap.chance for entry in (one, whole)]
     assert one.leakage.value == pytest.approx(excess[0] / excess[1])
     assert whole.leakage.value == whole.leakage.low == pytest.approx(1)

@@ -16,7 +16,7 @@ import pytest
 
 from splavu.audit.evidence import SCHEMA
 from splavu.audit.report.cells import number, share
-from splavu.audit.report.charts import Band, Curve, Dot, curve_chart, dot_chart, ticks
+from splavu.audit.report.charts import Band, Dot, LineSeries, curve_chart, dot_chart, ticks
 from splavu.audit.report.markup import Markup, element, table
 from splavu.audit.report.page import read_evidence, report, write_report
 from splavu.errors import UserError
@@ -364,7 +364,9 @@ def test_dots_stand_where_their_values_are():
 def test_charts_of_nothing_are_nothing():
     nothing = Dot("raw", None, None, None, "")
     assert dot_chart([Band("a", (nothing,))], title="t", told="d", axis="a", caption="c") == ""
-    assert curve_chart([Curve("a", ((4, 1.0),))], title="t", told="d", axes=("x", "y"), level=None, caption="c") == ""
+    assert (
+        curve_chart([LineSeries("a", ((4, 1.0),))], title="t", told="d", axes=("x", "y"), level=None, caption="c") == ""
+    )
     assert table("c", ("a",), []) == ""
 
 

@@ -20,12 +20,13 @@ from scipy import stats
 import config
 from splavu.anonymizers import IdentityAnonymizer, Quantizer
 from splavu.errors import UserError
+from splavu.metrics.estimates import Interval
 from splavu.runtime import checkpoints, params
 from splavu.stores import StoreWriter
 from study.compare import command as compare
 from study.compare.costs import budget_of, microseconds
 from study.compare.plan import CompareParams, Comparison
-from study.compare.results import Linked, Privacy, Row, Span, Use, difference, judge, rows_of, worst_linkage
+from study.compare.results import ComparisonRow, Linked, Privacy, TaskScore, difference, judge, rows_of, worst_linkage
 from study.compare.table import as_csv, as_json, markdown, notes
 from study.experiments.jobs import Job
 from study.experiments.runner import STAMP, Outcome, checkpoint_of, finished, run_all, stamps
@@ -75,7 +76,7 @@ def file(world, here, tmp_path):
     """Writes a parameter file."""
 
     def written(text: str) -> str:
-        path = tmp_path / "study/compare/command.py"
+        path = tmp_path / "compare_params.py"
         path.write_text(f"base = {str(world.root / 'base.py')!r}\n{text}\n")
         return str(path)
 
@@ -369,10 +370,10 @@ def test_everything_is_kept_with_a_figure(partial):
 # Verdicts.
 
 
-def row(reduction=0.35, linked=0.5, worst=0.5, gates=(), **differences) -> Row:
+def row(reduction=0.35, linked=0.5, worst=0.5, gates=(), **differences) -> ComparisonRow:
     pairings = (Linked("released to released", 0.2, 0.1, linked), Linked("raw to released", 0.2, 0.1, worst))
-    privacy = Privacy((0,), Span(reduction), ("clip",), Span(reduction), *pairings, 0.1, "gender", 0.1, gates)
-    return Row("one", privacy, {task: Use({0: 0.9}, Span(by)) for task, by in differences.items()})
+    privacy = Privacy((0,), Interval(reduction), ("clip",), Interval(reduction), *pairings, 0.1, "gender", 0.1, gates)
+    return ComparisonRow("one", privacy, {task: TaskScore({0: 0.9}, Interval(by)) for task, by in differences.items()})
 
 
 @pytest.mark.parametrize(
@@ -385,7 +386,12 @@ def row(reduction=0.35, linked=0.5, worst=0.5, gates=(), **differences) -> Row:
         (row(reduction=0.30, linked=0.1, ar=0), False, ("reduction by 5.0", "rank-1 by 40.0"), ()),
         (row(linked=math.nan, ar=0), False, (), ("rank-1",)),
         (row(), False, (), ("AR",)),
-        (Row("one", uses={"ar": Use({0: 0.9}, Span(-0.03))}), False, ("AR by 1.0",), ("reduction", "rank-1")),
+        (
+            ComparisonRow("one", uses={"ar": TaskScore({0: 0.9}, Interval(-0.03))}),
+            False,
+            ("AR by 1.0",),
+            ("reduction", "rank-1"),
+        ),
         (row(gates=("labels shuffled",), ar=0), False, ("a gate of the audit",), ()),
     ],
 )
@@ -406,7 +412,7 @@ def test_more_bits_than_can_be_there_are_flagged(partial):
     assert not rows[1].over_budget
     assert "OVER BUDGET" not in markdown(rows, comparison)
     privacy = Privacy(**{**vars(rows[1].privacy), "most_bits": 3.01})
-    over = Row("one", privacy, {}, rows[1].made)
+    over = ComparisonRow("one", privacy, {}, rows[1].made)
     assert over.over_budget
     assert "3.01 OVER BUDGET" in markdown([over], comparison)
 

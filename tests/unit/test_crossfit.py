@@ -62,7 +62,7 @@ CALLS: list = []
 @pytest.fixture
 def reader(monkeypatch) -> str:
     CALLS.clear()
-    monkeypatch.setitem(attackers.ATTACKERS, "reader", attackers.AttackerRow(Reader, stochastic=False))
+    monkeypatch.setitem(attackers.ATTACKERS._rows, "reader", attackers.AttackerSpec(Reader, stochastic=False))
     return "reader"
 
 
@@ -176,7 +176,7 @@ def test_noise_is_attacked_no_better_than_chance():
     gaps = []
     for seed in range(6):
         rows = films(100, strength=0.0, seed=seed)
-        attack = crossfit(rows, campaign("logistic", "neighbours"), num_folds=5, seed=seed).attack
+        attack = crossfit(rows, campaign("logistic", "knn"), num_folds=5, seed=seed).attack
         gaps.append(metrics.mean_known(attack.precision - metrics.prevalences(rows.labels)))
     assert abs(np.mean(gaps)) < 0.05
     noise = attacks.judged({"raw": attack, "anonymized": attack}, ("first", "second"), 100)

@@ -12,12 +12,12 @@ import torch
 
 from splavu.anonymizers import Quantizer
 from splavu.attacks.rows import Rows
-from splavu.audit.judging import Success
+from splavu.audit.evaluator import AttackScore
 from splavu.audit.run import served_alone
-from splavu.metrics.inference import Estimate
+from splavu.metrics.estimates import Estimate
 from splavu.tuning import operating_points
-from splavu.tuning.linear_probes import LongVideos, Use
-from splavu.tuning.operating_points import Bench, Measured, Point, area, choose, front, point
+from splavu.tuning.linear_probes import LongVideos, ProbeScore
+from splavu.tuning.operating_points import Bench, Measurement, Point, area, choose, front, point
 
 DRAWS = 200
 
@@ -25,18 +25,18 @@ DRAWS = 200
 # Points of figures that are made up.
 
 
-def success(precision: float, chance: float = 0.5) -> Success:
+def success(precision: float, chance: float = 0.5) -> AttackScore:
     values = {name: np.array([value]) for name, value in (("precision", precision), ("share", 0.5), ("chance", chance))}
     drawn = {"drawn": np.full((DRAWS, 1), precision), "drawn_chance": np.full((DRAWS, 1), chance)}
-    return Success(**values, **drawn, p=np.array([0.01]), mean_p=0.01)
+    return AttackScore(**values, **drawn, p=np.array([0.01]), mean_p=0.01)
 
 
-def use(value: float, chance: float) -> Use:
-    return Use(value, np.full(DRAWS, value), chance, np.full(DRAWS, chance))
+def use(value: float, chance: float) -> ProbeScore:
+    return ProbeScore(value, np.full(DRAWS, value), chance, np.full(DRAWS, chance))
 
 
-def measured(*, clip=0.9, video=0.9, rank1=0.6, distinct=100, entropy=float("nan"), **uses: float) -> Measured:
-    return Measured(
+def measured(*, clip=0.9, video=0.9, rank1=0.6, distinct=100, entropy=float("nan"), **uses: float) -> Measurement:
+    return Measurement(
         privacy={"clip": success(clip), "video": success(video)},
         rank1=rank1,
         rank1_chance=0.1,
@@ -261,7 +261,7 @@ def bench() -> Bench:
 
 
 @pytest.fixture(scope="module")
-def raw(bench) -> Measured:
+def raw(bench) -> Measurement:
     return bench.measure(np.asarray)
 
 
@@ -406,7 +406,7 @@ def test_a_measurement_survives_a_file(raw):
     content = io.BytesIO()
     np.savez(content, **raw.arrays())
     with np.load(io.BytesIO(content.getvalue()), allow_pickle=False) as kept:
-        found = Measured.of(dict(kept))
+        found = Measurement.of(dict(kept))
     assert found.privacy.keys() == raw.privacy.keys()
     assert found.uses.keys() == raw.uses.keys()
     for name, value in raw.arrays().items():

@@ -12,12 +12,13 @@ from sklearn.metrics import average_precision_score
 
 from splavu import metrics
 from splavu.attacks import paper_protocol, release_protocol
-from splavu.attacks.rows import PROTOCOLS, AttackData, Rows, hold_out, shuffled_labels
+from splavu.attacks.rows import AttackData, Rows, hold_out, shuffled_labels
 from splavu.errors import UserError
+from splavu.metrics.protocols import PROTOCOLS
 from splavu.training.heads import PrivacyHead
 
 WIDTH, ATTRIBUTES = 16, ("first", "second")
-FAST = {"attackers": ("logistic", "neighbours"), "seeds": (0, 1), "num_resamples": 200}
+FAST = {"attackers": ("logistic", "knn"), "seeds": (0, 1), "num_resamples": 200}
 
 
 def people(num_people: int, seed: int, *, strength: float = 4.0, videos: int = 3, clips: int = 3) -> Rows:
@@ -57,7 +58,7 @@ def mix(features: np.ndarray) -> np.ndarray:
 
 
 def evaluate(data: AttackData, anonymize, **options) -> dict:
-    return release_protocol.evaluate_released(
+    return release_protocol.evaluate_by_release_protocol(
         {"temporal": data}, anonymize, attributes=ATTRIBUTES, **{**FAST, **options}
     )
 
@@ -157,9 +158,9 @@ def test_an_anonymizer_that_breaks_down_is_no_privacy(data):
 def test_mixing_must_be_called_by_its_name(data):
     result = evaluate(data, mix, served="batch", seeds=(0,))
     assert result["protocol"]["served"] == "batch"
-    assert "SERVED IN BATCHES" in release_protocol.format_table(result)
+    assert result["protocol"]["warning"] in release_protocol.format_table(result)
     assert "warning" in release_protocol.format_table(result)
-    assert PROTOCOLS["released"].served == "alone"
+    assert PROTOCOLS["release"].served == "alone"
 
 
 def test_people_may_not_be_in_two_splits(data):
@@ -215,12 +216,14 @@ def test_unknown_names_are_told(data):
     with pytest.raises(UserError, match="did you mean 'logistic'"):
         evaluate(data, None, attackers=("logistc",))
     with pytest.raises(UserError, match="has 2 attributes, named are 1"):
-        release_protocol.evaluate_released({"temporal": data}, None, attributes=("only",))
+        release_protocol.evaluate_by_release_protocol({"temporal": data}, None, attributes=("only",))
 
 
 def publish(data: AttackData, anonymize=None, **options) -> dict:
-    recipe = paper_protocol.HeadRecipe(num_epochs=25, batch_size=64, **options)
-    return paper_protocol.evaluate_published(data.train, data.test, anonymize, attributes=ATTRIBUTES, recipe=recipe)
+    recipe = paper_protocol.PaperHeadRecipe(num_epochs=25, batch_size=64, **options)
+    return paper_protocol.evaluate_by_paper_protocol(
+        data.train, data.test, anonymize, attributes=ATTRIBUTES, recipe=recipe
+    )
 
 
 def test_the_published_head_learns_and_finds_nothing_after_erasure(data):
@@ -266,8 +269,8 @@ def test_the_published_head_passes_over_what_is_not_labelled(data):
     labels = data.train.labels.copy()
     labels[: len(labels) // 3] = np.nan
     train = dataclasses.replace(data.train, labels=labels)
-    recipe = paper_protocol.HeadRecipe(num_epochs=2, batch_size=1)
-    result = paper_protocol.evaluate_published(train, data.test, None, attributes=ATTRIBUTES, recipe=recipe)
+    recipe = paper_protocol.PaperHeadRecipe(num_epochs=2, batch_size=1)
+    result = paper_protocol.evaluate_by_paper_protocol(train, data.test, None, attributes=ATTRIBUTES, recipe=recipe)
     assert result["raw"]["cmap"] > result["chance_cmap"] + 0.3
 
 

@@ -96,7 +96,7 @@ def test_swapped_names_are_those_of_a_renamed_gallery(walks):
         ).rank1
 
     names, of_gallery = np.unique(gallery.subjects, return_inverse=True)
-    lenders = metrics.random_lenders(gallery.subjects, num_permutations=25, seed=2)
+    lenders = metrics.cluster_permutations(gallery.subjects, num_permutations=25, seed=2)
     renamed = np.array([np.nan_to_num(rank1(names[lender][of_gallery])).mean() for lender in lenders])
     found = retrieve(
         features[probes.rows],

@@ -139,12 +139,12 @@ def test_a_card_reads_what_the_audit_writes():
     evidence_module = pytest.importorskip("splavu.audit.evidence", reason="no audit in this version")
     fields = {
         name: {field.name for field in dataclasses.fields(getattr(evidence_module, name))}
-        for name in ("Evidence", "Headline", "Found", "FoundAttribute", "Estimate")
+        for name in ("Evidence", "Headline", "UnitResult", "AttributeResult", "Estimate")
     }
     assert fields["Evidence"] >= {"schema", "headline", "strongest", "files"}
     assert fields["Headline"] >= {"sentence", "unit"}
-    assert fields["Found"] >= {"attributes"}
-    assert fields["FoundAttribute"] >= {"name", "ap", "auc", "leakage", "verdict"}
+    assert fields["UnitResult"] >= {"attributes"}
+    assert fields["AttributeResult"] >= {"name", "ap", "auc", "leakage", "verdict"}
     assert fields["Estimate"] >= {"value", "low", "high", "chance"}
 
 

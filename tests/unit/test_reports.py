@@ -9,7 +9,7 @@ from splavu import __main__
 from splavu.errors import UserError
 from splavu.reports.plotting import ALONE, BATCH, RAW
 from splavu.reports.run_report import write_report
-from splavu.reports.run_tables import Configuration, headline
+from splavu.reports.run_sections import Configuration, headline
 
 
 def unpadded(path):

@@ -16,11 +16,12 @@ import pytest
 from conftest import REPOSITORY, write_study
 
 from splavu.errors import UserError
+from splavu.metrics.estimates import Interval
 from study.check_data.inventory import Places
 from study.experiments.jobs import Job
 from study.experiments.runner import STAMP, Outcome, finished, run_all, stamps
 from study.reproduce import command as reproduce
-from study.reproduce.plan import COLUMNS, Grid, Value
+from study.reproduce.plan import COLUMNS, Grid
 from study.reproduce.published_numbers import TABLES
 
 NAMES = ("table1", "table2", "table3", "table4", "table5", "table8", "table9", "table10", "figure3")
@@ -257,7 +258,8 @@ def test_a_killed_reproduction_goes_on_where_it_stopped(folder):
         program(folder, "third", after=("second",)),
     ]
     code = (
-        "from pathlib import Path\nfrom job_runs import run_all\nfrom jobs import Job\n"
+        "from pathlib import Path\n"
+        "from study.experiments.runner import run_all\nfrom study.experiments.jobs import Job\n"
         f"run_all({jobs!r}, Path({str(folder)!r}), {{}}, at_once=1, device='cpu', quiet=True)"
     )
     killed = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, timeout=60)
@@ -304,9 +306,9 @@ def test_values_are_read_where_scripts_write_them(made):
     interval = {"value": 0.4, "interval": [0.3, 0.5]}
     readers = {cell.column: cell.read for name in ("table2", "gait") for cell in _pretended(made, name)}
     bias = {"bias": {"datasets": {"tsh": {"features": {"anonymized": {"gap": interval}}}}}}
-    assert readers["gap"](bias) == Value(0.4, 0.3, 0.5)
+    assert readers["gap"](bias) == Interval(0.4, 0.3, 0.5)
     gait = {"gait": {"comparisons": {"anonymized": {"overall": {"rank1": interval}}}}}
-    assert readers["rank1"](gait) == Value(0.4, 0.3, 0.5)
+    assert readers["rank1"](gait) == Interval(0.4, 0.3, 0.5)
 
 
 def _pretended(study, name):

@@ -15,20 +15,20 @@ import numpy as np
 import torch
 
 from splavu import metrics
-from splavu.attackers import AttackerRow
+from splavu.attackers import AttackerSpec
 from splavu.attacks.campaign import Attack, Campaign, Exposure, Scored, joined
 from splavu.attacks.rows import AttackData, Rows
 from splavu.audit.attributes.set_attackers import AttentionPooling, ClipSets
-from splavu.audit.attributes.units import Unit, set_attack, set_data, set_names
+from splavu.audit.attributes.units import AuditUnit, set_attack, set_data, set_names
 
-SET_ATTACKERS: Mapping[str, AttackerRow] = {"attention": AttackerRow(AttentionPooling, stochastic=True)}
+SET_ATTACKERS: Mapping[str, AttackerSpec] = {"attention": AttackerSpec(AttentionPooling, stochastic=True)}
 """Families that take sets of clips (`sets.ClipSets`) in place of features."""
 
 
 def attack_sets(
     data: AttackData,
     clip: Attack,
-    unit: Unit,
+    unit: AuditUnit,
     campaign: Campaign,
     *,
     attackers: tuple[str, ...],
@@ -63,7 +63,7 @@ _Labelled = TypeVar("_Labelled", Rows, Attack, Scored)
 
 
 @dataclass(frozen=True)
-class _Job:
+class _SetJob:
     """One attacker on sets to train; features of clips, labels of sets."""
 
     name: str
@@ -74,7 +74,7 @@ class _Job:
     device: torch.device | str
 
 
-def _scores_of(job: _Job) -> tuple[np.ndarray, np.ndarray]:  # -> [v, A], [n, A]
+def _scores_of(job: _SetJob) -> tuple[np.ndarray, np.ndarray]:  # -> [v, A], [n, A]
     attacker = SET_ATTACKERS[job.name].build(seed=job.seed, device=job.device)
     train, validation, test = job.features
     attacker.fit(train, job.labels[0], (validation, job.labels[1]))
@@ -82,11 +82,11 @@ def _scores_of(job: _Job) -> tuple[np.ndarray, np.ndarray]:  # -> [v, A], [n, A]
 
 
 def _learnt_pooling(
-    clips: AttackData, sets: AttackData, unit: Unit, campaign: Campaign, attackers: tuple[str, ...]
+    clips: AttackData, sets: AttackData, unit: AuditUnit, campaign: Campaign, attackers: tuple[str, ...]
 ) -> Attack:
     features = tuple(ClipSets.of(rows.features, set_names(rows, unit)) for rows in clips.splits.values())
     labels = sets.train.labels, sets.validation.labels
-    jobs = [_Job(name, seed, features, labels, campaign.device) for seed in campaign.seeds for name in attackers]
+    jobs = [_SetJob(name, seed, features, labels, campaign.device) for seed in campaign.seeds for name in attackers]
     scores = []
     for found in (campaign.executor.map if campaign.executor else map)(_scores_of, jobs):
         scores.append(found)

@@ -15,12 +15,12 @@ from splavu import metrics
 from splavu.attacks.campaign import Attack, Scored
 from splavu.attacks.rows import AttackData, Rows
 
-Unit = Literal["clip", "video", "person"]
-UNITS: tuple[Unit, ...] = ("clip", "video", "person")
+AuditUnit = Literal["clip", "video", "person"]
+UNITS: tuple[AuditUnit, ...] = ("clip", "video", "person")
 Pooling = Literal["mean", "max"]
 
 
-def set_rows(rows: Rows, unit: Unit) -> Rows:
+def set_rows(rows: Rows, unit: AuditUnit) -> Rows:
     """One row a set: the mean of its features, and the labels of the set."""
     if unit == "clip":
         return rows
@@ -30,12 +30,12 @@ def set_rows(rows: Rows, unit: Unit) -> Rows:
     return Rows(features, set_labels(rows.labels, names), rows.clusters[first], rows.videos[first])
 
 
-def set_data(data: AttackData, unit: Unit) -> AttackData:
+def set_data(data: AttackData, unit: AuditUnit) -> AttackData:
     """`set_rows` of the three groups of people."""
     return AttackData(**{name: set_rows(rows, unit) for name, rows in data.splits.items()})
 
 
-def set_attack(attack: Attack, unit: Unit, pooling: Pooling = "mean") -> Attack:
+def set_attack(attack: Attack, unit: AuditUnit, pooling: Pooling = "mean") -> Attack:
     """The same attackers judged on sets: the mean or the largest of their scores of a set's rows."""
     test = _pooled_scores(Scored(attack.labels, attack.clusters, attack.videos, attack.scores), unit, pooling)
     tuned = _pooled_scores(attack.tuned, unit, pooling)
@@ -71,12 +71,12 @@ def pooled(values: np.ndarray, names: np.ndarray, pooling: Pooling = "mean") -> 
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
 
-def set_names(rows: Rows | Scored, unit: Unit) -> np.ndarray:  # -> [N]
+def set_names(rows: Rows | Scored, unit: AuditUnit) -> np.ndarray:  # -> [N]
     """The set of each row; sets are in the sort order of these names."""
     return rows.clusters if unit == "person" else rows.videos
 
 
-def _pooled_scores(scored: Scored, unit: Unit, pooling: Pooling) -> Scored:
+def _pooled_scores(scored: Scored, unit: AuditUnit, pooling: Pooling) -> Scored:
     names = set_names(scored, unit)
     _, first = np.unique(names, return_index=True)
     scores = np.moveaxis(pooled(np.moveaxis(scored.scores, 2, 0), names, pooling), 0, 2)

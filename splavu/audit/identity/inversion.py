@@ -24,11 +24,11 @@ from torch.nn import functional
 
 from splavu import metrics
 from splavu.attackers import whiten
-from splavu.metrics.inference import Estimate, estimated
+from splavu.metrics.estimates import Estimate, estimated
 
 BLOCK = 512  # reconstructions whose similarities are held at once
 
-Pairs = tuple[np.ndarray, np.ndarray]  # released [N, D], raw [N, E]
+FeaturePairs = tuple[np.ndarray, np.ndarray]  # released [N, D], raw [N, E]
 Inverter = Callable[[np.ndarray], np.ndarray]  # [N, D] -> [N, E]
 
 PENALTIES = tuple(10.0**power for power in range(-10, 3))
@@ -52,7 +52,7 @@ class LinearMap:
 
 
 def learn_ridge(
-    inputs: np.ndarray, targets: np.ndarray, validation: Pairs, *, penalties: Sequence[float] = PENALTIES
+    inputs: np.ndarray, targets: np.ndarray, validation: FeaturePairs, *, penalties: Sequence[float] = PENALTIES
 ) -> LinearMap:  # [N, D], [N, E]
     """Least squares from standardised inputs to targets, the penalty with the least squared error on `validation`.
 
@@ -82,7 +82,7 @@ def learn_ridge(
 def learn_mlp(
     inputs: np.ndarray,
     targets: np.ndarray,
-    validation: Pairs,
+    validation: FeaturePairs,
     *,
     hidden: int = 512,
     learning_rate: float = 1e-3,

@@ -23,7 +23,8 @@ from splavu import metrics
 from splavu.audit.identity.pair_scores import Exclude, Pairs, Scale, Tallies
 from splavu.audit.identity.similarity import Metric, cosines, unlearnt_metric
 from splavu.errors import UserError
-from splavu.metrics.inference import Estimate, equal_error_rate, equal_error_rates, estimated
+from splavu.metrics.estimates import Estimate, estimated
+from splavu.metrics.inference import equal_error_rate, equal_error_rates
 
 RANKS = ("rank1", "rank5", "mean_ap")
 

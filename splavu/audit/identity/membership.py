@@ -20,7 +20,8 @@ import numpy as np
 
 from splavu import metrics
 from splavu.errors import UserError
-from splavu.metrics.inference import Estimate, aucs, estimated, resampled_aucs, resampled_tprs, tpr_at_fpr
+from splavu.metrics.estimates import Estimate, estimated
+from splavu.metrics.inference import aucs, resampled_aucs, resampled_tprs, tpr_at_fpr
 
 BLOCK = 512  # rows whose distances are held at once
 

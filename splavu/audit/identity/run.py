@@ -6,11 +6,12 @@ release would link perfectly. That a released video can be matched to its own ra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from splavu.anonymizers.apply import ArrayMap
 from splavu.attacks.rows import AttackData
 from splavu.audit.attributes.set_attackers import maximum_similarity
 from splavu.audit.attributes.units import set_data
@@ -18,19 +19,17 @@ from splavu.audit.identity.inversion import INVERTERS, Inverter, inversion
 from splavu.audit.identity.linkage import Linkability, linkability, linked
 from splavu.audit.identity.membership import change_signals, membership
 from splavu.audit.identity.similarity import Metric, strongest_cross_metric, strongest_metric
-from splavu.audit.inputs import Material
+from splavu.audit.inputs import AuditInputs
 from splavu.errors import UserError
-from splavu.metrics.inference import Estimate
+from splavu.metrics.estimates import Estimate
 from splavu.metrics.retrieval import retrieve
 
-Serve = Callable[[np.ndarray], np.ndarray]  # [N, D] -> [N, D]
 
-
-def learn_inverters(material: Material, *, seed: int = 0) -> dict[str, Inverter]:
+def learn_inverters(inputs: AuditInputs, *, seed: int = 0) -> dict[str, Inverter]:
     """Name -> map from released to raw features, from pairs of the training people; empty without raw features."""
-    if material.raw is None:
+    if inputs.raw is None:
         return {}
-    released, raw = material.released, material.raw
+    released, raw = inputs.released, inputs.raw
     pairs = released.validation.features, raw.validation.features
     learnt = {}
     for name, learn in INVERTERS.items():
@@ -39,13 +38,13 @@ def learn_inverters(material: Material, *, seed: int = 0) -> dict[str, Inverter]
     return learnt
 
 
-def inverted(material: Material, inverters: Mapping[str, Inverter], *, num_resamples: int) -> dict[str, Any]:
+def inverted(inputs: AuditInputs, inverters: Mapping[str, Inverter], *, num_resamples: int) -> dict[str, Any]:
     """Inverter -> how much of the test people's raw features it brings back."""
     found = {}
     for name, invert in inverters.items():
-        test = material.raw.test
+        test = inputs.raw.test
         one = inversion(
-            invert(material.released.test.features), test.features, test.clusters, num_resamples=num_resamples
+            invert(inputs.released.test.features), test.features, test.clusters, num_resamples=num_resamples
         )
         found[name] = {
             "explained": one.explained,
@@ -57,16 +56,16 @@ def inverted(material: Material, inverters: Mapping[str, Inverter], *, num_resam
     return found
 
 
-def linked_people(material: Material, *, serve: Serve | None = None, num_resamples: int) -> dict[str, Any]:
+def linked_people(inputs: AuditInputs, *, serve: ArrayMap | None = None, num_resamples: int) -> dict[str, Any]:
     """Pairing -> how well videos of one person are found: within raw, within released, and across releases.
 
     Args:
         serve: The anonymizer, to link what is released with a second release of it: video means, served.
     """
-    released = set_data(material.released, "video")
+    released = set_data(inputs.released, "video")
     kinds: dict[str, tuple[AttackData, AttackData]] = {"released to released": (released, released)}
-    if material.raw is not None:
-        raw = set_data(material.raw, "video")
+    if inputs.raw is not None:
+        raw = set_data(inputs.raw, "video")
         kinds |= {"raw to raw": (raw, raw), "raw to released": (raw, released)}
         if serve is not None:
             kinds["second release to released"] = (raw.mapped(serve), released)
@@ -77,22 +76,22 @@ def linked_people(material: Material, *, serve: Serve | None = None, num_resampl
         except UserError as error:  # nobody with two videos
             found[name] = {"skipped": str(error)}
     if "skipped" not in found["released to released"]:
-        found["released to released, best pair of clips"] = _linked_by_best_pair(material.released, num_resamples)
+        found["released to released, best pair of clips"] = _linked_by_best_pair(inputs.released, num_resamples)
     return found
 
 
-def members(material: Material, *, num_resamples: int, seed: int = 0) -> dict[str, Any]:
+def members(inputs: AuditInputs, *, num_resamples: int, seed: int = 0) -> dict[str, Any]:
     """Whether training people can be told from test people by how far the release moved their features.
 
     Only of use where the anonymizer learnt from the training people of the table; the evidence says that it is assumed.
     """
-    if material.raw is None:
+    if inputs.raw is None:
         return {"skipped": "takes raw features (--raw)"}
     train, test = (
-        change_signals(material.raw.splits[name].features, material.released.splits[name].features)
+        change_signals(inputs.raw.splits[name].features, inputs.released.splits[name].features)
         for name in ("train", "test")
     )
-    people = material.released.train.clusters, material.released.test.clusters
+    people = inputs.released.train.clusters, inputs.released.test.clusters
     if not all(np.isfinite(values).all() for signals in (train, test) for values in signals.values()):
         return {"skipped": "a feature of zeros has no angle"}
     one = membership(train, test, *people, num_resamples=num_resamples, seed=seed)

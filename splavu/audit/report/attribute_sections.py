@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from splavu.audit.report.cells import UNITS, bounds, estimate_cell, number, small, verdict_cell
-from splavu.audit.report.charts import Band, Curve, Dot, curve_chart, dot_chart
+from splavu.audit.report.charts import Band, Dot, LineSeries, curve_chart, dot_chart
 from splavu.audit.report.markup import Content, Markup, cell, element, table
 
 LADDER = (
@@ -292,7 +292,7 @@ def _learning_curve(
     evidence: Mapping[str, Any], curve: Sequence[Mapping[str, Any]], names: Sequence[str]
 ) -> list[Content]:
     curves = [
-        Curve(
+        LineSeries(
             family, tuple((p["people"], 100 * mean) for p in curve if p["family"] == family if (mean := _mean(p["ap"])))
         )
         for family in dict.fromkeys(point["family"] for point in curve)

@@ -45,7 +45,7 @@ class Band:
 
 
 @dataclass(frozen=True)
-class Curve:
+class LineSeries:
     """A line through points (x, y), x ascending and positive."""
 
     name: str
@@ -82,7 +82,7 @@ def dot_chart(
 
 
 def curve_chart(
-    curves: Sequence[Curve], *, title: str, told: str, axes: tuple[str, str], level: float | None, caption: str
+    curves: Sequence[LineSeries], *, title: str, told: str, axes: tuple[str, str], level: float | None, caption: str
 ) -> Markup:
     """Curves over a logarithmic axis; `level` is a line of its own, chance. Nothing where there are no two points."""
     points = [point for curve in curves for point in curve.points]
@@ -165,7 +165,7 @@ def _dot(dot: Dot, scale: Callable[[float], float], y: float) -> Markup:
 
 
 def _curves(
-    curves: Sequence[Curve], marks: Sequence[float], axes: tuple[str, str], level: float | None, width: int
+    curves: Sequence[LineSeries], marks: Sequence[float], axes: tuple[str, str], level: float | None, width: int
 ) -> Drawing:
     height = 300 if width >= WIDE else 260
     left, right, top, bottom = 46.0, width - 8 - max(len(c.name) for c in curves) * LETTER, 30.0, height - 46.0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from splavu.attacks.rows import shown
-from splavu.audit.evidence import Evidence, Found, Rate
-from splavu.metrics.inference import Estimate
+from splavu.attacks.rows import rounded
+from splavu.audit.evidence import Evidence, Rate, UnitResult
+from splavu.metrics.estimates import Estimate
 
 
 def summary(evidence: Evidence) -> str:
@@ -29,13 +29,13 @@ def summary(evidence: Evidence) -> str:
     )
     for one in found.attributes:
         cells = [
-            shown(_known(one.ap.chance), 100, 1),
-            shown(_known(one.auc.value), 1, 3),
-            shown(_known(one.balanced_accuracy.value), 100, 1),
+            rounded(_known(one.ap.chance), 100, 1),
+            rounded(_known(one.auc.value), 1, 3),
+            rounded(_known(one.balanced_accuracy.value), 100, 1),
             *(_rate(rate) for rate in one.tpr),
-            shown(_known(one.bits.value), 1, 2),
-            shown(_known(one.leakage.value), 1, 2),
-            shown(_known(one.p_holm), 1, 3),
+            rounded(_known(one.bits.value), 1, 2),
+            rounded(_known(one.leakage.value), 1, 2),
+            rounded(_known(one.p_holm), 1, 3),
         ]
         lines.append(
             f"{one.name:<22} {_with_interval(one.ap, 100, 1):<19} "
@@ -64,13 +64,13 @@ def _beyond_attributes(evidence: Evidence) -> list[str]:
         if "skipped" not in one:
             lines.append(
                 f"people linked, {pairing}: rank-1 {_with_interval(one['rank1'], 100, 1)} (chance "
-                f"{shown(_known(one['rank1'].chance), 100, 1)}), EER {shown(_known(one['eer'].value), 100, 1)}, "
-                f"D_sys {shown(_known(one['d_sys_corrected'].value), 1, 2)}"
+                f"{rounded(_known(one['rank1'].chance), 100, 1)}), EER {rounded(_known(one['eer'].value), 100, 1)}, "
+                f"D_sys {rounded(_known(one['d_sys_corrected'].value), 1, 2)}"
             )
     for inverter, one in evidence.inversion.items():
         lines.append(
             f"raw features back, by {inverter}: {_with_interval(one['explained'], 100, 1)} % of the variance, own raw "
-            f"feature found first in {shown(_known(one['top1'].value), 100, 1)} %"
+            f"feature found first in {rounded(_known(one['top1'].value), 100, 1)} %"
         )
     if "logistic" in evidence.membership:
         one = evidence.membership["logistic"]["auc"]
@@ -78,16 +78,14 @@ def _beyond_attributes(evidence: Evidence) -> list[str]:
     return lines
 
 
-def _rung(name: str, unit: str, found: Found) -> str:
-    return (
-        f"{name:<22} {unit:<7} {_with_interval(found.cmap, 100, 1):<21} {shown(_known(found.cmap.chance), 100, 1):>6}  "
-        f"{_with_interval(found.leakage, 1, 2):<21} {found.verdict}"
-    )
+def _rung(name: str, unit: str, found: UnitResult) -> str:
+    cmap, chance = _with_interval(found.cmap, 100, 1), rounded(_known(found.cmap.chance), 100, 1)
+    return f"{name:<22} {unit:<7} {cmap:<21} {chance:>6}  {_with_interval(found.leakage, 1, 2):<21} {found.verdict}"
 
 
 def _with_interval(estimate: Estimate, factor: float, digits: int) -> str:
-    ends = ", ".join(shown(_known(end), factor, digits) for end in (estimate.low, estimate.high))
-    return f"{shown(_known(estimate.value), factor, digits)} [{ends}]"
+    ends = ", ".join(rounded(_known(end), factor, digits) for end in (estimate.low, estimate.high))
+    return f"{rounded(_known(estimate.value), factor, digits)} [{ends}]"
 
 
 def _rate(rate: Rate) -> str:

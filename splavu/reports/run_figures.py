@@ -10,7 +10,7 @@ from splavu.reports.plotting import ALONE, BATCH, CHANCE, RAW, canvas, saved
 from splavu.runtime import extras
 
 if TYPE_CHECKING:
-    from splavu.reports.run_tables import Configuration
+    from splavu.reports.run_sections import Configuration
 
 
 def _whiskers(found: Mapping[str, Any]) -> tuple[float, float, float]:

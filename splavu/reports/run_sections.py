@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from splavu.reports.markdown import interval, number, percent, table
 from splavu.reports.plotting import ALONE, BATCH
-from splavu.reports.tables import interval, number, percent, table
 
 
 @dataclass

@@ -15,9 +15,9 @@ import numpy as np
 
 from splavu import metrics
 from splavu.attacks.campaign import Attack, draws
-from splavu.audit.evidence import Found, FoundAttribute, Rate
+from splavu.audit.evidence import AttributeResult, Rate, UnitResult
 from splavu.metrics import inference
-from splavu.metrics.inference import estimated
+from splavu.metrics.estimates import estimated
 
 ALPHA = 0.05
 FPRS = (0.01, 0.001)
@@ -26,7 +26,7 @@ SWAP_CELLS = 4_000_000
 
 
 @dataclass(frozen=True)
-class Judge:
+class Evaluator:
     """How all attacks of an audit are judged."""
 
     attributes: tuple[str, ...]
@@ -37,7 +37,7 @@ class Judge:
     margin: float
     """How far from 0.5 an AUC may lie and count as chance."""
 
-    def found(self, attack: Attack, raw: Attack | None = None) -> Found:
+    def evaluate(self, attack: Attack, raw: Attack | None = None) -> UnitResult:
         """Judge the strongest attacker of each attribute.
 
         Args:
@@ -46,8 +46,8 @@ class Judge:
         """
         kept = np.flatnonzero(~np.isnan(attack.precision) & ~np.isnan(attack.tuned.labels).all(axis=0))
         attack, raw = attack.of(kept), None if raw is None else raw.of(kept)
-        own = Success.of(attack, self)
-        whole = None if raw is None else Success.of(raw, self)
+        own = AttackScore.of(attack, self)
+        whole = None if raw is None else AttackScore.of(raw, self)
         resamples, seed_weights = draws(attack, self.num_resamples)
         score_of_seed = attack.chosen_scores
 
@@ -82,7 +82,7 @@ class Judge:
         for a, attribute in enumerate(kept):
             equivalence = inference.equivalence(auc_draws[:, a], chance=0.5, margin=self.margin)
             found.append(
-                FoundAttribute(
+                AttributeResult(
                     name=self.attributes[attribute],
                     attacker=attack.attackers[attack.strongest[a]],
                     prevalence=float(own.share[a]),
@@ -103,7 +103,7 @@ class Judge:
         mean_draws = metrics.mean_known(auc_draws)
         equivalence = inference.equivalence(mean_draws, chance=0.5, margin=self.margin)
         mean_leakage, mean_leakage_draws = own.share_of(whole, mean=True)
-        return Found(
+        return UnitResult(
             num_units=len(labels),
             num_people=len(np.unique(attack.clusters)),
             attributes=tuple(found),
@@ -119,7 +119,7 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class Success:
+class AttackScore:
     """Average precision of the strongest attackers beside chance, on draws of people and seeds."""
 
     precision: np.ndarray
@@ -137,16 +137,16 @@ class Success:
     mean_p: float
 
     @classmethod
-    def of(cls, attack: Attack, judge: Judge) -> Success:
+    def of(cls, attack: Attack, evaluator: Evaluator) -> AttackScore:
         precision = attack.precision
         share = np.where(np.isnan(precision), np.nan, metrics.prevalences(attack.labels))
-        resamples, seed_weights = draws(attack, judge.num_resamples)
+        resamples, seed_weights = draws(attack, evaluator.num_resamples)
         drawn = _drawn(
             attack.chosen_scores,
             seed_weights,
             lambda column, s: metrics.resampled_average_precisions(attack.labels[:, [column]], s, resamples),
         )
-        null = _swapped(attack, judge.num_swaps)
+        null = _swapped(attack, evaluator.num_swaps)
         chance = np.where(np.isnan(share), np.nan, metrics.mean_known(null.T))
         drawn_share = np.where(np.isnan(drawn), np.nan, metrics.resampled_prevalences(attack.labels, resamples))
         known = ~np.isnan(precision)
@@ -164,7 +164,7 @@ class Success:
             mean_p=float(mean_p),
         )
 
-    def share_of(self, raw: Success | None, *, mean: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    def share_of(self, raw: AttackScore | None, *, mean: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Excess over chance as a share of `raw`'s, and on each draw: [A] and [R, A], or of the mean: [] and [R]."""
         pick = metrics.mean_known if mean else lambda values: values
         own = pick(self.precision - self.chance), pick(self.drawn - self.drawn_chance)

@@ -14,7 +14,7 @@ from splavu.attackers.selection import BestPerAttribute, Labelled, known_labels
 from splavu.metrics import average_precisions
 
 
-class NeighboursAttacker:
+class KNNAttacker:
     """k nearest training rows in Euclidean distance, votes weighted by closeness. Deterministic.
 
     A vote weighs exp(-d^2 / (2 h^2)), h^2 the query's mean squared distance to its k neighbours over 4: scores
@@ -33,7 +33,7 @@ class NeighboursAttacker:
         self.neighbours, self.scalings, self.chunk = neighbours, scalings, chunk
         self.seed, self.device = seed, device
 
-    def fit(self, features: np.ndarray, labels: np.ndarray, validation: Labelled) -> NeighboursAttacker:
+    def fit(self, features: np.ndarray, labels: np.ndarray, validation: Labelled) -> KNNAttacker:
         self.best_ = BestPerAttribute(labels.shape[1])
         known, target = known_labels(labels, self.device)
         counts = sorted({min(k, len(features)) for k in self.neighbours})
