@@ -83,7 +83,7 @@ def report(best: Mapping[str, Any]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__, default_params="params/params_fa.py")
+    parser = cli.parser(__doc__, default_params=config.HERE / "params/params_fa.py")
     parser.add_argument("--restart", action="store_true", help="train from scratch although there is a checkpoint")
     args = parser.parse_args(argv)
     cli.start(args)

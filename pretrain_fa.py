@@ -51,7 +51,7 @@ def build(p: PretrainParams, processes: Processes = NOT_DISTRIBUTED) -> Multitas
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__, default_params="params/params_pretrain.py")
+    parser = cli.parser(__doc__, default_params=config.HERE / "params/params_pretrain.py")
     parser.add_argument("--restart", action="store_true", help="train from scratch although there is a checkpoint")
     args = parser.parse_args(argv)
     cli.start(args)

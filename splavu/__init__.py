@@ -1,21 +1,45 @@
 """SPLAVU: train, apply and audit anonymizers on the features of a frozen video encoder."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+import importlib
 
 from splavu._version import __version__
 
+TYPE_CHECKING = False  # as in typing, which need not be imported for it
 if TYPE_CHECKING:
-    from splavu.release.pretrained import Anonymizer
+    from splavu.api import (
+        Anonymizer,
+        FeatureReader,
+        StoreWriter,
+        UserError,
+        anonymize_store,
+        anonymize_table,
+        apply_to_array,
+        average_precision,
+        load_anonymizer,
+        open_features,
+    )
 
-__all__ = ["Anonymizer", "__version__"]
+__all__ = [
+    "Anonymizer",
+    "FeatureReader",
+    "StoreWriter",
+    "UserError",
+    "__version__",
+    "anonymize_store",
+    "anonymize_table",
+    "apply_to_array",
+    "average_precision",
+    "load_anonymizer",
+    "open_features",
+]
 
 
 def __getattr__(name: str) -> object:
-    """`splavu.Anonymizer`, imported when it is first asked for: `import splavu` alone stays light."""
-    if name == "Anonymizer":
-        from splavu.release.pretrained import Anonymizer
-
-        return Anonymizer
+    """A name of `splavu.api`, imported when it is first asked for: `import splavu` alone stays light."""
+    if name in __all__:
+        return getattr(importlib.import_module("splavu.api"), name)
     raise AttributeError(f"module 'splavu' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
