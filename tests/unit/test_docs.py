@@ -1,0 +1,101 @@
+"""What the documents name exists: files, links, commands, modules."""
+
+from __future__ import annotations
+
+import importlib.util
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from splavu.__main__ import main
+
+FOLDERS = (
+    "benchmarks", "bias", "docs", "feature_extraction", "gait", "mgfn", "pahmdb", "params", "splavu", "study", "tests",
+    "tridet", "vp",
+)  # fmt: skip
+PAGES = sorted([*REPOSITORY.glob("*.md"), *(page for name in FOLDERS for page in (REPOSITORY / name).rglob("*.md"))])
+IDS = [str(page.relative_to(REPOSITORY)) for page in PAGES]
+SUFFIXES = r"(?:py|sh|md|yaml|txt|toml|cff|png|svg)"
+CURRENT = [name for name in IDS if name != "CHANGELOG.md"]
+"""Without the page that also names what is gone."""
+
+
+def anchors(page: Path) -> set[str]:
+    """Of the headings of a page, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_links_resolve(page):
+    prose = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.S)
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if re.match(r"\w+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name) if name else page
+        assert target.exists(), f"{link} is not there"
+        assert not anchor or anchor in anchors(target), f"{link}: no such heading"
+
+
+@pytest.mark.parametrize("name", CURRENT)
+def test_named_files_are_there(name):
+    page = REPOSITORY / name
+    text = page.read_text()
+    names = set(re.findall(rf"(?<![\w./-])((?:{'|'.join(map(re.escape, FOLDERS))})/[\w./-]+\.{SUFFIXES})\b", text))
+    names |= set(re.findall(rf"(?:python|bash) ([\w./-]+\.{SUFFIXES})\b", text))
+    gone = [name for name in names if not (REPOSITORY / name).exists() and not (page.parent / name).exists()]
+    assert not [name for name in gone if name != "my_params.py"]
+
+
+@pytest.mark.parametrize("name", CURRENT)
+def test_named_modules_are_there(name):
+    for module in set(re.findall(r"`((?:splavu|study|tridet|mgfn)(?:\.\w+)+)`", (REPOSITORY / name).read_text())):
+        if module in (
+            "splavu.commands",
+            "splavu.attackers",
+            "splavu.anonymizers",
+            "splavu.encoders",
+        ):  # entry points too
+            continue
+        pkgutil.resolve_name(module)
+
+
+def commands() -> list[str]:
+    """Every `python -m splavu COMMAND` or `splavu COMMAND` in a code span or block."""
+    texts = ((REPOSITORY / name).read_text() for name in CURRENT)
+    return sorted({name for text in texts for name in re.findall(r"(?:python -m |`|\n)splavu ([a-z][a-z-]+)", text)})
+
+
+@pytest.mark.parametrize("command", commands())
+def test_named_commands_exist(command, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main([command, "--help"])
+    assert leaving.value.code == 0
+    assert command in capsys.readouterr().out
+
+
+def test_the_api_page_lists_every_public_name():
+    """Made again by `python docs/build_api.py`."""
+    spec = importlib.util.spec_from_file_location("build_api", REPOSITORY / "docs/build_api.py")
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    written = re.findall("^##+ .*$", build.PAGE.read_text(), re.M)
+    assert written == re.findall("^##+ .*$", build.page(), re.M)
+    for package in build.PACKAGES:
+        for name in importlib.import_module(package).__all__:
+            assert f"### {name}" in written or name == "__version__"
+
+
+def test_the_site_has_every_page():
+    sections = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())["nav"]
+    named = [page for section in sections for pages in section.values() for entry in pages for page in entry.values()]
+    assert sorted(named) == sorted(page.name for page in (REPOSITORY / "docs").glob("*.md"))
+
+
+def test_the_readme_is_short():
+    assert len((REPOSITORY / "README.md").read_text().splitlines()) < 150
