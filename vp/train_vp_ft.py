@@ -1,4 +1,4 @@
-"""Train a fresh linear head for the actions of VP-HMDB51 or VP-UCF101: how much use raw or anonymized features have."""
+"""Train a new linear head for the actions of VP-HMDB51 or VP-UCF101: the utility of raw or anonymized features."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from vp.settings import VpParams
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, default_params=Path(__file__).with_name("params_vp.py"))
-    parser.add_argument("--restart", action="store_true", help="train anew although the run folder has a checkpoint")
+    parser.add_argument("--restart", action="store_true", help="train from scratch although there is a checkpoint")
     args = parser.parse_args(argv)
     cli.start(args)
     p = params.load(args.params, VpParams, args.set).utility_head()
     result, _, _ = heads.train(p, device=environment.pick_device(args.device), restart=args.restart)
-    print(heads.sentence(p, result))
+    print(heads.summary(p, result))
     return 0
 
 

@@ -1,6 +1,6 @@
-"""Train a fresh head on raw or anonymized features and report its figure on the test split, once.
+"""Train a new head on raw or anonymized features and report its metric on the test split, once.
 
-The figure is top-1 accuracy, or cMAP where labels are attributes (VISPR, VP). The epoch is chosen on the validation
+The metric is top-1 accuracy, or cMAP where labels are attributes (VISPR, VP). The epoch is chosen on the validation
 split, and the test split is read after that; val_split = None trains a fixed number of epochs.
 """
 
@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import torch
 
-from splavu.anonymizers import IdentityAnonymizer
+from splavu.anonymizers import Anonymizer, IdentityAnonymizer
 from splavu.anonymizers.apply import FrozenAnonymizer, Serving
 from splavu.anonymizers.loading import load_anonymizer, weights_hash
-from splavu.data.datasets import BatchLoader, EvenClips
+from splavu.data.datasets import BatchLoader, EvenClips, FeatureDataset
 from splavu.errors import UserError
 from splavu.runtime import environment, run_folder
 from splavu.runtime.distributed import Processes
@@ -45,9 +45,9 @@ class HeadParams(EngineParams):
     """Read anonymized features (of saved_fa_model) instead of raw ones."""
     saved_fa_model: str | None = None
     num_heads: int = 8
-    """Of a published checkpoint, which doesn't record it."""
+    """Of the authors' checkpoints, which don't record it."""
     serving: Serving = "alone"
-    """How the anonymizer meets features: 'alone' as released, 'batch' as the published numbers were made."""
+    """How features reach the anonymizer: 'alone' one at a time, as released; 'batch' as for the paper's numbers."""
     head: Literal["linear", "mlp"] = "linear"
     """'linear', as the paper's utility head; 'mlp' is its privacy head Linear-ReLU-Linear, its outputs unbounded."""
     saved_ft_model: str | None = None
@@ -55,7 +55,7 @@ class HeadParams(EngineParams):
     batch_size: int = 1024
     v_batch_size: int = 512
     val_split: str | None = "val"
-    """Chooses the epoch; None takes the last one, for data sets without a split of their own for it."""
+    """Chooses the epoch; None takes the last one, for data sets without a validation split."""
     test_split: str = "test"
     val_freq: int = 2
     num_modes: int = 5
@@ -74,51 +74,67 @@ HeadTask = ActionRecognition | AttributeRecognition
 
 
 def build(p: HeadParams, device: torch.device) -> tuple[ProbeTrainer, HeadTask]:
-    """The trainer, and the same task on the test split."""
+    """The experiment: fixed features, a new head, its loss on the training split; and the same task on the test split.
+
+    Raises:
+        UserError: A data set, split or checkpoint is missing, or doesn't fit the others.
+    """
     environment.seed_everything(p.seed)
     spec = dataset_spec(p.dataset, data_root=p.data_root)
     if p.val_split is not None:
         spec.check_split(p.val_split, name="val_split", remedy="val_split = None takes the last epoch")
-    width = feature_dim(p)
+    learner = _head(p, device)
+    features = FrozenAnonymizer(_anonymizer(p).to(device), p.serving)  # h -> f_A(h), or h itself
+
+    def clips(split: str, **draw: Any) -> FeatureDataset:
+        return open_dataset(p.dataset, split, encoder=p.ft_arch, data_root=p.data_root, **draw)
+
+    kind = AttributeRecognition if spec.multi_label else ActionRecognition
+    checkpoint_key = "ft_model_state_dict" if p.head == "linear" else "fb_model_state_dict"
+    source = BatchLoader(clips("train", seed=p.seed), batch_size=p.batch_size, seed=p.seed, device=device)
+
+    def task(split: str) -> HeadTask:
+        videos = clips(split, draw=EvenClips(p.num_modes))
+        held_out = BatchLoader(videos, batch_size=p.v_batch_size, shuffle=False, device=device)
+        return kind(learner, source, held_out, device, checkpoint_key=checkpoint_key)
+
+    test = task(p.test_split)
+    if p.val_split is None:
+        return ProbeTrainer(features, test, chooses=False), test
+    return ProbeTrainer(features, task(p.val_split)), test
+
+
+def _head(p: HeadParams, device: torch.device) -> Learner:
+    """The utility head or the privacy head, with its optimizer."""
     if p.head == "linear":
-        head = load_ft(p, p.saved_ft_model).to(device)
+        name, head = "ft_ar", load_ft(p, p.saved_ft_model)
     else:
-        head = load_fb(p.saved_ft_model, "mlp", width, num_classes(p, p.dataset), normalise=False).to(device)
-    anonymizer = load_anonymizer(p.saved_fa_model, num_heads=p.num_heads) if p.anon else IdentityAnonymizer(width)
+        classes = num_classes(p, p.dataset)
+        name, head = "fb", load_fb(p.saved_ft_model, "mlp", feature_dim(p), classes, normalise=False)
+    head = head.to(device)
+    optimizer = adamw(head.parameters(), lr=p.learning_rate, weight_decay=p.weight_decay)
+    return Learner(name, head, optimizer, clip_norm=p.clip_norm, average=moving_average(head, p.ema_decay))
+
+
+def _anonymizer(p: HeadParams) -> Anonymizer:
+    """The one of the checkpoint; the identity for raw features."""
+    width = feature_dim(p)
+    if not p.anon:
+        return IdentityAnonymizer(width)
+    anonymizer = load_anonymizer(p.saved_fa_model, num_heads=p.num_heads)
     if anonymizer.architecture["feature_dim"] != width:
         raise UserError(
             p.saved_fa_model,
             f"anonymizes features {anonymizer.architecture['feature_dim']} wide, {p.ft_arch} gives {width}",
             "name the encoder that the anonymizer was trained for",
         )
-    optimizer = adamw(head.parameters(), lr=p.learning_rate, weight_decay=p.weight_decay)
-    kind = AttributeRecognition if spec.multi_label else ActionRecognition
-    checkpoint_key = "ft_model_state_dict" if p.head == "linear" else "fb_model_state_dict"
-    learner = Learner(
-        "ft_ar" if p.head == "linear" else "fb",
-        head,
-        optimizer,
-        clip_norm=p.clip_norm,
-        average=moving_average(head, p.ema_decay),
-    )
-    clips = open_dataset(p.dataset, "train", encoder=p.ft_arch, data_root=p.data_root, seed=p.seed)
-    source = BatchLoader(clips, batch_size=p.batch_size, seed=p.seed, device=device)
-
-    def task(split: str) -> HeadTask:
-        videos = open_dataset(p.dataset, split, encoder=p.ft_arch, data_root=p.data_root, draw=EvenClips(p.num_modes))
-        held_out = BatchLoader(videos, batch_size=p.v_batch_size, shuffle=False, device=device)
-        return kind(learner, source, held_out, device, checkpoint_key=checkpoint_key)
-
-    served, test = FrozenAnonymizer(anonymizer.to(device), p.serving), task(p.test_split)
-    if p.val_split is None:
-        return ProbeTrainer(served, test, chooses=False), test
-    return ProbeTrainer(served, task(p.val_split)), test
+    return anonymizer
 
 
 def train(
     p: HeadParams, *, device: torch.device, restart: bool = False
 ) -> tuple[dict[str, Any], ProbeTrainer, HeadTask]:
-    """Train (or go on training) the head in its run folder and test it: the result, which is written there too."""
+    """Train (or resume) the head in its run folder and test it; the result, which is written there too."""
     run = run_folder.RunFolder(config.RUNS, p.run_id)
     trainer, test = build(p, device)
     inputs = {**test.source.dataset.provenance, "anonymizer": weights_hash(trainer.served.anonymizer)}
@@ -128,15 +144,15 @@ def train(
     return result, trainer, test
 
 
-SHOWN = {"top1": "top-1", "cmap": "cMAP"}
+METRIC_NAMES = {"top1": "top-1", "cmap": "cMAP"}
 
 
-def sentence(p: HeadParams, result: Mapping[str, Any]) -> str:
+def summary(p: HeadParams, result: Mapping[str, Any]) -> str:
     """The result on one line."""
-    metric = next(name for name in SHOWN if name in result["test"])
-    figure = f"test {SHOWN[metric]} {100 * result['test'][metric]:.2f} %"
+    metric = next(name for name in METRIC_NAMES if name in result["test"])
+    value = f"test {METRIC_NAMES[metric]} {100 * result['test'][metric]:.2f} %"
     how = "fixed" if p.val_split is None else f"chosen on {p.val_split}"
-    return f"{described(p)}: {figure} (epoch {result['epoch']}, {how})"
+    return f"{described(p)}: {value} (epoch {result['epoch']}, {how})"
 
 
 def described(p: HeadParams) -> str:
