@@ -47,6 +47,7 @@ from typing import Any
 import numpy as np
 
 from splavu.attacks.rows import json_values
+from splavu.errors import UserError
 from splavu.metrics.estimates import Estimate
 from splavu.metrics.inference import Equivalence
 from splavu.runtime.files import PathLike, write_text
@@ -208,3 +209,22 @@ def write_evidence(path: PathLike, evidence: Evidence, *, inputs: Iterable[PathL
     """Write the evidence as JSON, complete or not at all; none of `inputs` is replaced."""
     content = json.dumps(plain(evidence) | {"valid": evidence.valid}, indent=1)
     return write_text(path, content + "\n", inputs=inputs)
+
+
+def read_evidence(path: str | Path) -> dict[str, Any]:
+    """The evidence as JSON holds it.
+
+    Raises:
+        UserError: No such file, no JSON, or not of an audit.
+    """
+    path = Path(path)
+    try:
+        evidence = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(path, "is not there", "python -m splavu audit ... --out FOLDER writes it") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(path, f"can't be read as JSON ({error})", "run the audit again") from error
+    schema = evidence.get("schema") if isinstance(evidence, dict) else None
+    if schema != SCHEMA:
+        raise UserError(path, f"is no evidence of an audit: schema {schema!r}, expected '{SCHEMA}'", "audit again")
+    return evidence

@@ -59,9 +59,9 @@ def run(args: argparse.Namespace) -> int:
     import torch  # here and below: other commands start without scikit-learn
 
     from splavu.anonymizers.loading import load_anonymizer
-    from splavu.audit.evidence import write_evidence
+    from splavu.audit.evidence import read_evidence, write_evidence
     from splavu.audit.inputs import expanded, read_inputs, read_table
-    from splavu.audit.report.page import read_evidence, write_report
+    from splavu.audit.report.page import write_report
     from splavu.audit.report.terminal import summary
     from splavu.audit.run import AuditOptions, examine
     from splavu.runtime.environment import pick_device

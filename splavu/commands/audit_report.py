@@ -14,7 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page, and print where it is."""
-    from splavu.audit.report.page import read_evidence, write_report
+    from splavu.audit.evidence import read_evidence
+    from splavu.audit.report.page import write_report
     from splavu.runtime.files import check_target
 
     target = args.out or args.evidence.with_name("report.html")

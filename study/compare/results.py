@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from scipy.special import stdtrit
 
-from splavu.audit.report.page import read_evidence
+from splavu.audit.evidence import read_evidence
 from splavu.metrics.estimates import NAN, Interval
 from study.compare.costs import AnonymizerCost, cost_of
 from study.compare.plan import Comparison, Entry, TaskName

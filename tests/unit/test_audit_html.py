@@ -13,13 +13,13 @@ import xml.etree.ElementTree as ET
 from html import unescape
 
 import pytest
+from markupsafe import Markup
+from refusals import refused
 
-from splavu.audit.evidence import SCHEMA
-from splavu.audit.report.cells import number, share
-from splavu.audit.report.charts import Band, Dot, LineSeries, curve_chart, dot_chart, ticks
-from splavu.audit.report.markup import Markup, element, table
-from splavu.audit.report.page import read_evidence, report, write_report
-from splavu.errors import UserError
+from splavu.audit.evidence import SCHEMA, read_evidence
+from splavu.audit.report.charts import Band, Dot, LineSeries, curve_chart, dot_chart, element, ticks
+from splavu.audit.report.formats import number, share
+from splavu.audit.report.page import report, write_report
 
 NAMES = ("gender", "glasses")
 HOSTILE = "<script>alert('x')</script>&\"quoted\""
@@ -158,6 +158,10 @@ def estimates(value, path=()):
             yield from estimates(item, (*path, place))
 
 
+def test_the_same_evidence_gives_the_same_bytes(evidence):
+    assert report(evidence) == report(copy.deepcopy(evidence))
+
+
 def test_is_one_closed_document_with_one_first_heading(evidence):
     page = tree(report(evidence))
     assert len(list(page.iter("h1"))) == 1
@@ -200,7 +204,7 @@ def test_every_leaf_of_the_evidence_is_in_the_appendix(evidence):
 def test_attribute_rows_hold_that_attributes_numbers(evidence):
     page = tree(report(evidence))
     listing = next(
-        t for t in page.iter("table") if t.find("caption").text.startswith("Strongest attackers who see one")
+        t for t in page.iter("table") if t.find("caption").text.startswith("Strongest attackers that see one")
     )
     for row, one in zip(listing.find("tbody"), evidence["strongest"]["clip"]["attributes"], strict=True):
         words = " ".join(row.itertext())
@@ -327,14 +331,14 @@ def test_written_and_read_again(evidence, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
-    [(None, "is not there"), ("{", "JSON"), ("[]", "schema"), ('{"schema": "other/1"}', "'other/1'")],
+    "content",
+    [None, "{", "[]", '{"schema": "other/1"}'],
 )
-def test_other_files_are_refused_in_one_line(tmp_path, content, said):
+def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "evidence.json"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(UserError, match=said):
+    with refused(path):
         read_evidence(path)
 
 
@@ -352,7 +356,7 @@ def test_dots_stand_where_their_values_are():
     """Places are affine in the values, up to the two digits that the drawing keeps."""
     values = (0.0, 10.0, 25.0, 40.0)
     bands = [Band(str(value), (Dot("released", value, value - 1, value + 1, "said"),)) for value in values]
-    drawn = ET.fromstring(dot_chart(bands, title="t", told="d", axis="a", caption="c"))
+    drawn = ET.fromstring(dot_chart(bands, title="t", description="d", axis="a", caption="c"))
     wide = next(node for node in drawn.iter("svg"))
     places = [float(node.get("cx")) for node in wide.iter("circle")]
     unit = (places[1] - places[0]) / 10
@@ -363,17 +367,21 @@ def test_dots_stand_where_their_values_are():
 
 def test_charts_of_nothing_are_nothing():
     nothing = Dot("raw", None, None, None, "")
-    assert dot_chart([Band("a", (nothing,))], title="t", told="d", axis="a", caption="c") == ""
+    assert dot_chart([Band("a", (nothing,))], title="t", description="d", axis="a", caption="c") == ""
     assert (
-        curve_chart([LineSeries("a", ((4, 1.0),))], title="t", told="d", axes=("x", "y"), level=None, caption="c") == ""
+        curve_chart(
+            [LineSeries("a", ((4, 1.0),))], title="t", description="d", axes=("x", "y"), level=None, caption="c"
+        )
+        == ""
     )
-    assert table("c", ("a",), []) == ""
 
 
 def test_elements_escape_text_and_attributes():
-    assert element("p", "a < b & c", title='say "x" <') == '<p title="say &quot;x&quot; &lt;">a &lt; b &amp; c</p>'
-    assert element("p", Markup("<b>x</b>")) == "<p><b>x</b></p>"
-    assert element("meta", charset="utf-8") == '<meta charset="utf-8" />'
+    drawn = element("p", "a < b & c", title='say "x" <', class_="k", text_anchor="end", x=1.23456789)
+    node = ET.fromstring(drawn)
+    assert node.text == "a < b & c"
+    assert node.attrib == {"title": 'say "x" <', "class": "k", "text-anchor": "end", "x": "1.2346"}
+    assert element("p", Markup("<b>x</b>"), [element("i"), "<"]) == "<p><b>x</b><i></i>&lt;</p>"
 
 
 def test_rounded_nothing_has_no_sign():

@@ -1,8 +1,7 @@
-"""A report's charts as inline SVG: figures with intervals on one axis, and curves.
+"""The page's charts as inline SVG: figures with intervals on one axis, and curves.
 
-What a reader would get wrong: SVG scales its letters with everything else, so that a chart drawn for a desk can't be
-read on a telephone. Each is drawn twice; the page shows one of them (`markup.STYLE`). Colours, which differ by day and
-night, come from there too.
+Note: SVG scales its letters with everything else, so a chart drawn for a desk can't be read on a phone. Each is drawn
+twice, and the page shows one of them (`templates/style.css`). Colours, which differ in dark mode, come from there too.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from splavu.audit.report.markup import Markup, element, joined
+from markupsafe import Markup, escape
 
 WIDE, NARROW = 760, 350
 """Pixels."""
@@ -32,8 +31,8 @@ class Dot:
     value: float | None
     low: float | None
     high: float | None
-    said: str
-    """In words, for whoever points at it."""
+    label: str
+    """In words, shown where the pointer is on it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def dot_chart(
     bands: Sequence[Band],
     *,
     title: str,
-    told: str,
+    description: str,
     axis: str,
     caption: str,
     chance: float = 0.0,
@@ -67,7 +66,7 @@ def dot_chart(
     Args:
         bands: From top to bottom.
         title: Names the chart; unique on a page.
-        told: What it shows, for who can't see it.
+        description: What it shows, for readers who can't see it.
         axis: What is measured, with its unit.
         caption: Below it.
         chance: Where the axis has its strong line.
@@ -78,11 +77,17 @@ def dot_chart(
         return Markup("")
     reach = margin or 0.0
     marks = ticks(min(chance - reach, *ends), max(chance + reach, *ends))
-    return _figure(lambda width: _dots(bands, marks, axis, (chance, reach), width), title, told, caption)
+    return _figure(lambda width: _dots(bands, marks, axis, (chance, reach), width), title, description, caption)
 
 
 def curve_chart(
-    curves: Sequence[LineSeries], *, title: str, told: str, axes: tuple[str, str], level: float | None, caption: str
+    curves: Sequence[LineSeries],
+    *,
+    title: str,
+    description: str,
+    axes: tuple[str, str],
+    level: float | None,
+    caption: str,
 ) -> Markup:
     """Curves over a logarithmic axis; `level` is a line of its own, chance. Nothing where there are no two points."""
     points = [point for curve in curves for point in curve.points]
@@ -90,7 +95,7 @@ def curve_chart(
         return Markup("")
     heights = [y for _, y in points] + ([] if level is None else [level])
     marks = ticks(min(heights), max(heights))
-    return _figure(lambda width: _curves(curves, marks, axes, level, width), title, told, caption)
+    return _figure(lambda width: _curves(curves, marks, axes, level, width), title, description, caption)
 
 
 def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
@@ -102,14 +107,14 @@ def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
     return [round(step * place, 10) for place in range(first, max(last, first + 1) + 1)]
 
 
-def _figure(draw: Callable[[int], Drawing], title: str, told: str, caption: str) -> Markup:
+def _figure(draw: Callable[[int], Drawing], title: str, description: str, caption: str) -> Markup:
     """Both widths; one of them is displayed, so one is read out."""
     name = "".join(letter if letter.isalnum() else "-" for letter in title.lower())
     made = []
     for kind, width in (("wide", WIDE), ("narrow", NARROW)):
         height, drawn = draw(width)
-        ids = f"{name}-{kind}-title", f"{name}-{kind}-told"
-        about = element("title", title, id=ids[0]), element("desc", told, id=ids[1])
+        ids = f"{name}-{kind}-title", f"{name}-{kind}-description"
+        about = element("title", title, id=ids[0]), element("desc", description, id=ids[1])
         options = {"viewBox": f"0 0 {width} {height}", "role": "img", "aria_labelledby": " ".join(ids)}
         made.append(element("div", element("svg", *about, drawn, **options), class_=kind))
     return element("figure", made, element("figcaption", caption))
@@ -149,13 +154,13 @@ def _dots(bands: Sequence[Band], marks: Sequence[float], axis: str, chance: tupl
             grid.append(element("line", x1=scale(mark), x2=scale(mark), y1=top, y2=bottom, class_=style))
     grid += [_text(scale(mark), y + 16, _short(mark), text_anchor="middle", class_="faint") for mark in marks]
     grid.append(_text((left + width) / 2, y + 35, axis, text_anchor="middle", class_="faint"))
-    return int(y + 42), joined([*grid, *drawn])
+    return int(y + 42), Markup("").join([*grid, *drawn])
 
 
 def _dot(dot: Dot, scale: Callable[[float], float], y: float) -> Markup:
     if dot.value is None:
         return Markup("")
-    parts: list[Markup] = [element("title", dot.said)]
+    parts: list[Markup] = [element("title", dot.label)]
     if dot.low is not None and dot.high is not None:
         parts.append(element("line", x1=scale(dot.low), x2=scale(dot.high), y1=y, y2=y, class_=dot.kind))
         for end in (dot.low, dot.high):
@@ -192,7 +197,19 @@ def _curves(
             said = element("title", f"{curve.name}, {_short(people)}: {value:.1f}")
             drawn.append(element("g", said, element("circle", cx=x, cy=y, r=3.5, class_="released")))
         drawn.append(_text(right + 4, name_at, curve.name))
-    return height, joined(drawn)
+    return height, Markup("").join(drawn)
+
+
+def element(tag: str, /, *content: str | Sequence[str], **attributes: str | float) -> Markup:
+    """`<tag attributes>content</tag>`, escaped; an attribute `class_` is class, '_' in a name is '-'."""
+    given = Markup("").join(
+        Markup(' {}="{}"').format(
+            key.rstrip("_").replace("_", "-"), f"{value:.5g}" if isinstance(value, float) else value
+        )
+        for key, value in attributes.items()
+    )
+    parts = Markup("").join(escape(one) for part in content for one in ([part] if isinstance(part, str) else part))
+    return Markup("<{0}{1}>{2}</{0}>").format(tag, given, parts)
 
 
 def _apart(heights: Sequence[float], gap: float) -> list[float]:
