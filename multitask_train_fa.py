@@ -5,7 +5,7 @@ L = w_LC MSE(h, f_A(h)) + w_AR L_AR(f_A(h)) + w_TAD L_TAD(f_A(video)) + w_AD L_A
 
 privacy_objective = 'conditional' or 'critic' replaces the last term by the information that f_A(h) has about the raw
 still frames of its video beyond the action (docs/method.md); extra_terms = {"name": weight} adds terms. fa_arch may
-be a recipe such as 'eraser+encoder+quantizer': closed-form parts are fitted before and after the training, and a recipe
+be a chain such as 'eraser+encoder+quantizer': closed-form parts are fitted before and after the training, and a chain
 without a trained part takes no epoch.
 
 With ssl = False the privacy term is supervised: a head learns to predict the private attributes of pa_dataset from
@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import config
-from splavu.anonymizers import recipe
+from splavu.anonymizers import pipeline
 from splavu.runtime import cli, environment, params
 from splavu.runtime.distributed import NOT_DISTRIBUTED, Processes, connect
 from splavu.runtime.run_folder import RunFolder
@@ -39,7 +39,7 @@ def build(p: AnonymizerParams, processes: Processes = NOT_DISTRIBUTED) -> Multit
     """The experiment: data, networks, and the loss as a list of terms with their weights."""
     environment.seed_everything(p.seed)
     data = parts.open_data(p, processes)
-    anonymizer = parts.starting_anonymizer(p, data.examples).to(processes.device)  # f_A
+    anonymizer = parts.starting_anonymizer(p, data.fit_data).to(processes.device)  # f_A
     tasks = [
         (p.ft_ar_loss_weight, parts.action_recognition),
         (p.ft_tad_loss_weight, parts.temporal_action_detection),
@@ -61,7 +61,7 @@ def train(p: AnonymizerParams, processes: Processes = NOT_DISTRIBUTED, *, restar
     if p.batch_as_sequence:
         print("batch_as_sequence: every feature is mixed with its batch, as in the reference. Not for release.")
     run = RunFolder(config.RUNS, p.run_id)
-    if recipe.trained_part(p.parts) is None:
+    if pipeline.trained_part(p.chain) is None:
         best = parts.fit_closed_form(p, run, restart=restart)
     else:
         trainer = build(p, processes)

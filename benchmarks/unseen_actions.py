@@ -9,59 +9,28 @@ kinds of motion as its actions, and lose little even where nothing was fitted to
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from splavu.anonymizers import AffineAnonymizer, Anonymizer, Chain, IdentityAnonymizer, Quantizer, closed_form
-from splavu.anonymizers.closed_form.codes import evenly_split_bits
-from splavu.anonymizers.recipe import Examples
+from splavu.anonymizers import IdentityAnonymizer, array_map
+from splavu.anonymizers.closed_form.fit_data import FitData
+from splavu.anonymizers.pipeline import build_pipeline, parse
 from splavu.attacks.rows import AttackData, hold_out
-from splavu.audit.run import served_alone
 from splavu.reports.markdown import table
 from splavu.runtime import cli
 from splavu.tuning import linear_probes
 from study.datasets.loading import open_dataset, privacy_rows
 
-Fit = Callable[[Examples], Anonymizer]
-
-
-def _quantizer(bits: int) -> Fit:
-    def fit(shown: Examples) -> Anonymizer:
-        made = closed_form.discriminant_codes(shown.features, shown.classes, evenly_split_bits(bits))
-        return Quantizer.of(made.mean, made.encode, made.decode, made.codebooks)
-
-    return fit
-
-
-def _eraser(rank: int) -> Fit:
-    def fit(shown: Examples) -> Anonymizer:
-        made = closed_form.static_eraser(shown.features, shown.static, classes=shown.classes, rank=rank)
-        return AffineAnonymizer.of(made.mean, made.encode, made.decode, method="eraser")
-
-    return fit
-
-
-def _eraser_and_codes(rank: int, bits: int, dims: int) -> Fit:
-    def fit(shown: Examples) -> Anonymizer:
-        first = _eraser(rank)(shown).eval()
-        left = shown.after(first)
-        made = closed_form.discriminant_codes(left.features, None, evenly_split_bits(bits), dims=dims)
-        codes = Quantizer.of(made.mean, made.encode, made.decode, made.codebooks)
-        return Chain(left.features.shape[1], stages=[first, codes])
-
-    return fit
-
-
-FITS: Mapping[str, Fit] = {
-    "raw": lambda shown: IdentityAnonymizer(shown.features.shape[1]),
-    "eraser, rank 64": _eraser(64),
-    "eraser, rank 96": _eraser(96),
-    "eraser, rank 32, then 20 bits of codes": _eraser_and_codes(32, 20, 32),
-    "quantizer, 8 bits": _quantizer(8),
-    "quantizer, 12 bits": _quantizer(12),
+CHAINS: Mapping[str, str | None] = {
+    "raw": None,
+    "eraser, rank 64": "eraser(rank=64)",
+    "eraser, rank 96": "eraser(rank=96)",
+    "eraser, rank 32, then 20 bits of codes": "eraser(rank=32)+quantizer(bits=20, space=features, dims=32)",
+    "quantizer, 8 bits": "quantizer(bits=8)",
+    "quantizer, 12 bits": "quantizer(bits=12)",
 }
 
 
@@ -79,16 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     opened = {split: open_dataset(args.dataset, split, **where) for split in ("train", "test")}
     classes = {key: int(label) for d in opened.values() for key, label in zip(d.keys, d.labels, strict=True)}
     learnt, tested = (privacy_rows(args.dataset, split, "temporal", **where)[0] for split in ("train", "test"))
-    examples = Examples.of(open_dataset(args.dataset, "train", static_frames=10, **where))
+    every = FitData.of(open_dataset(args.dataset, "train", static_frames=10, **where))
     kinds = np.unique(list(classes.values()))
 
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in FITS}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in CHAINS}
     for seed in range(args.seeds):
         shown = np.random.default_rng(seed).permutation(kinds)[: len(kinds) // 2]
-        kept = np.isin(examples.classes, shown)
-        half = Examples(examples.features[kept], examples.static[kept], examples.classes[kept])
-        for name, fit in FITS.items():
-            serve = served_alone(fit(half).eval(), "cpu")
+        half = every.take(np.isin(every.classes, shown))
+        for name, chain in CHAINS.items():
+            raw = IdentityAnonymizer(half.features.shape[1])
+            serve = array_map(raw if chain is None else build_pipeline(parse(chain), half))
             tops = []
             for seen in (True, False):
                 rows = [

@@ -15,7 +15,7 @@ data_root = "data/demo"  # the synthetic world, apart from real data in data/
 val_split = "val"
 
 # model: chosen by `python -m splavu sweep` on validation people of the large synthetic world (docs/method.md)
-fa_arch = "eraser+quantizer"  # recipe: [eraser+][transformer|mlp|encoder][+quantizer][+noise]
+fa_arch = "eraser+quantizer"  # chain: [closed forms that erase+][transformer|mlp|encoder][+quantizer][+noise]
 erase_rank = 32  # directions, of 192
 code_space = "features"  # codes for what varies most, whatever it tells: actions that it wasn't fitted to are kept
 code_dims = 32

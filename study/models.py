@@ -12,8 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from splavu.anonymizers import ANONYMIZERS, Anonymizer, build_anonymizer
-from splavu.anonymizers import recipe as recipes
+from splavu.anonymizers import ANONYMIZERS, Anonymizer, build_anonymizer, pipeline
 from splavu.anonymizers.loading import load_anonymizer
 from splavu.data.encoders import encoder_spec
 from splavu.errors import UserError, nearest
@@ -49,9 +48,10 @@ def load_adapter(p: JudgedFeatures) -> Anonymizer | None:
     if not p.anon or p.saved_fa_model is None:
         return None
     anonymizer = load_anonymizer(p.saved_fa_model, num_heads=p.num_heads)
-    recipe = _recipe(anonymizer, p.fa_arch)
+    stated = None if p.fa_arch is None else _without_options(p.fa_arch)
+    chain = _chain_of(anonymizer, stated)
     for name, found, wanted in (
-        ("arch", recipe, p.fa_arch or recipe),
+        ("arch", chain, stated or chain),
         ("feature_dim", anonymizer.architecture["feature_dim"], feature_dim(p)),
     ):
         if found != wanted:
@@ -87,18 +87,18 @@ def load_fa(
     Args:
         params: fa_arch, ft_arch; for the transformer num_layers_fa, num_heads, batch_as_sequence; for the encoder
             num_layers_fa, num_heads, window, bottleneck.
-            fa_arch may be a recipe (`splavu.anonymizers.recipe`) of a checkpoint.
+            fa_arch may be the chain (`splavu.anonymizers.pipeline`) of a checkpoint.
         saved_model: Checkpoint with `fa_model_state_dict`, or bare weights.
         arch: Overrides `params.fa_arch`.
         identity: False starts from random weights, as pre-training does.
 
     Raises:
-        UserError: Params and checkpoint disagree, or a recipe is to be made of nothing.
+        UserError: Params and checkpoint disagree, or a chain is fitted to features, which aren't given here.
     """
     width = feature_dim(params)
-    arch = arch or getattr(params, "fa_arch", "transformer")
+    arch = _without_options(arch or getattr(params, "fa_arch", "transformer"))
     if saved_model is None:
-        if arch not in ANONYMIZERS and any(part not in recipes.TRAINED for part in recipes.parse(arch)):
+        if arch not in ANONYMIZERS and pipeline.has_closed_form(pipeline.parse(arch)):
             raise UserError(
                 "saved_fa_model", f"is missing: '{arch}' is fitted to features", "multitask_train_fa.py fits it"
             )
@@ -109,10 +109,10 @@ def load_fa(
 
     anonymizer = load_anonymizer(saved_model, num_heads=getattr(params, "num_heads", 8))
     recorded = checkpoints.read(saved_model).get("fa_architecture") is not None
-    stage = recipes.trained_stage(anonymizer)
+    stage = pipeline.trained_stage(anonymizer)
     expected = {"feature_dim": width, **_options_of(params, stage.architecture["arch"])}
     found = {
-        "arch": _recipe(anonymizer, arch),
+        "arch": _chain_of(anonymizer, arch),
         **{name: stage.architecture.get(name, expected[name]) for name in expected},
     }
     for name, value in {"arch": arch, **expected}.items():
@@ -135,10 +135,15 @@ def _options_of(params: Any, arch: str) -> dict[str, Any]:
     return options | {"window": getattr(params, "window", None) or 0, "bottleneck": getattr(params, "bottleneck", None)}
 
 
-def _recipe(anonymizer: Anonymizer, wanted: str | None) -> str:
-    """What an anonymizer is called in params: its recipe, or the name of its class where that is meant."""
+def _without_options(arch: str) -> str:
+    """The chain without options; the name of a class as it is."""
+    return arch if arch in ANONYMIZERS else pipeline.names_of(pipeline.parse(arch))
+
+
+def _chain_of(anonymizer: Anonymizer, wanted: str | None) -> str:
+    """What an anonymizer is called in params: its chain, or the name of its class where that is meant."""
     arch = anonymizer.architecture["arch"]
-    return arch if wanted == arch else recipes.spelled(anonymizer.architecture)
+    return arch if wanted == arch else pipeline.to_string(anonymizer.architecture)
 
 
 def load_ft(params: Any, saved_model: str | None = None, arch: str | None = None) -> LinearHead:

@@ -27,7 +27,7 @@ def build(p: AnonymizerParams, processes: Processes = NOT_DISTRIBUTED) -> Multit
     """The experiment: data, networks, and the loss as a list of terms with their weights."""
     environment.seed_everything(p.seed)
     data = parts.open_data(p, processes)
-    anonymizer = parts.starting_anonymizer(p, data.examples).to(processes.device)  # f_A
+    anonymizer = parts.starting_anonymizer(p, data.fit_data).to(processes.device)  # f_A
     tasks = [
         (p.ft_ar_loss_weight, parts.action_recognition),
         (0 if p.ssl else p.fb_loss_weight, parts.attribute_adversary),

@@ -11,7 +11,7 @@ import numpy as np
 from splavu.attacks.rows import Rows
 from splavu.data.datasets import FeatureDataset, open_split
 from splavu.data.encoders import encoder_spec
-from splavu.data.private_labels import Person
+from splavu.data.private_labels import Person, PrivateLabels
 from splavu.errors import UserError
 from splavu.stores import FeatureStore
 from study import config
@@ -52,6 +52,16 @@ def people(name: str, keys: Sequence[str], *, data_root: str | None = None) -> M
     return spec.read_subjects(config.roots(data_root)[0] / spec.folder, keys)
 
 
+def private_labels(name: str, split: str, keys: Sequence[str], *, data_root: str | None = None) -> PrivateLabels:
+    """What an attacker is after, of some of the videos `keys` of the row called `name`.
+
+    Raises:
+        UserError: The data set has no private labels of its own, and no `private_labels.csv` lies in its folder.
+    """
+    spec = dataset_spec(name, data_root=data_root)
+    return spec.read_private(config.roots(data_root)[0] / spec.folder, split, keys)
+
+
 def privacy_rows(
     dataset: str, split: str, view: str, *, encoder: str, static_frames: int = 10, data_root: str | None = None
 ) -> tuple[Rows, tuple[str, ...]]:
@@ -79,7 +89,7 @@ def privacy_rows(
     path = spec.store_path(features, split, encoder, static_frames=frames)
     store = FeatureStore(path, feature_dim=encoder_spec(encoder).feature_dim)
     stored = spec.keys(data, split, store.keys())
-    private = spec.read_private(data / spec.folder, split, stored)
+    private = private_labels(dataset, split, stored, data_root=data_root)
     keys = [key for key in stored if key in private.values]
     if not keys:
         raise UserError(

@@ -1,27 +1,30 @@
 """Anonymizers that are to be compared: a line of settings each, and the command that makes it.
 
     {"fa_arch": "eraser+quantizer", "erase_rank": (32, 64), "bits": (6, 7)}   settings of multitask_train_fa.py
+    {"fa_arch": ("random(keep=32)", "random(keep=64)")}                       a chain with its options
     {"fit": "leace"}, {"fit": "pca", "keep": (32, 64)}                        a closed form of `python -m splavu fit`
 
 A tuple of values stands for a candidate each, all combinations of them. "params" names another parameter file than the
 comparison's to start from, "name" another name than the settings themselves, "seeds" others than the comparison's. A
 None takes away what a closed form would be given: {"fit": "eraser", "rank": 64, "labels": None} knows no action.
 
-What a reader would get wrong: settings of a part that a recipe hasn't got are dropped from the parameter file that it
-starts from, and only there. Given beside the recipe they are refused, as everywhere.
+Note: parameters of a part that a chain doesn't have, and those whose option the chain gives itself, are dropped from
+the parameter file that it starts from, and only there. Given beside the chain they are refused, as everywhere.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from splavu.anonymizers import recipe
-from splavu.commands.fit import METHODS
+from splavu.anonymizers import pipeline
+from splavu.anonymizers.closed_form.methods import METHODS, PARAMETERS
+from splavu.commands.fit import FLAG_OF
 from splavu.errors import UserError, nearest
 from splavu.runtime import params
 from study import config
@@ -41,9 +44,6 @@ SHORT = {
     "code_dims": "d",
 }
 """Settings in names."""
-TABLES = {"eraser": ("static", "labels"), "quantizer": ("labels",), "leace": ("private",), "orthogonal": ("private",),
-          "inlp": ("private",)}  # fmt: skip
-"""Closed form -> what it is fitted to besides features."""
 CHECKPOINT = "model_temp.pth"
 LEFT_OUT = 0.5
 """Share of the actions that a `Candidate.twin` is not shown."""
@@ -69,9 +69,13 @@ class Candidate:
     def overrides(self) -> dict[str, Any]:
         """What replaces the parameters of `base`."""
         given = params.read_file(self.base)
-        parts = recipe.parse(self.settings.get("fa_arch", given.get("fa_arch", AnonymizerParams.fa_arch)))
-        foreign = {name: None for name, part in PART_OF.items() if given.get(name) is not None and part not in parts}
-        return {**foreign, **self.settings}
+        parts = {part.name: part for part in self._chain(given)}
+        own = {name for name, (part, option) in PARAMETERS.items() if part in parts and parts[part].decides(option)}
+        foreign = {name for name, part in PART_OF.items() if part not in parts} | own
+        return {**{name: None for name in PART_OF if name in foreign and given.get(name) is not None}, **self.settings}
+
+    def _chain(self, given: Mapping[str, Any]) -> tuple[pipeline.Part, ...]:
+        return pipeline.parse(self.settings.get("fa_arch", given.get("fa_arch", AnonymizerParams.fa_arch)))
 
     def parameters(self, **changes: Any) -> AnonymizerParams:
         """The whole set of parameters.
@@ -84,17 +88,38 @@ class Candidate:
         )
 
     @property
+    def as_parameters(self) -> Candidate:
+        """The same as a chain of a parameter file; itself, if it is one.
+
+        Raises:
+            UserError: A closed form is given files of its own, which no parameter file names.
+        """
+        if self.method is None:
+            return self
+        form = METHODS[self.method]
+        given = {name: value for name, value in self.settings.items() if value is not None}
+        if unsayable := [name for name in given if name not in form.declared]:
+            problem = f"'{unsayable[0]}' is for splavu fit: a parameter file has nothing like it"
+            raise UserError(self.name, problem, "list it among the baselines, or leave the setting out")
+        if "labels" in self.settings:
+            given |= form.without_classes
+        of_base = {name: None for name, (part, _) in PARAMETERS.items() if part == self.method}
+        made = replace(self, method=None, settings={"fa_arch": str(pipeline.Part(self.method, given)), **of_base})
+        made.parameters()
+        return made
+
+    @property
     def needs_seed(self) -> bool:
         """Whether a seed changes it."""
         if self.method is not None:
-            return self.method in ("quantizer", "random", "noise")
-        parts = recipe.parse(self.parameters().fa_arch)
+            return METHODS[self.method].seed != "none"
+        chain = self.parameters().chain
         drawn = self.settings.get("left_out_actions")
-        return bool(drawn) or recipe.trained_part(parts) is not None or "quantizer" in parts
+        return bool(drawn) or pipeline.trained_part(chain) is not None or pipeline.draws(chain)
 
     @property
     def twin(self) -> Candidate:
-        """The same, but not shown half of the actions; itself, if it is a closed form that reads no recipe."""
+        """The same, but not shown half of the actions; itself, if `splavu fit` makes it, which leaves none out."""
         if self.method is not None:
             return self
         settings = {**self.settings, "left_out_actions": LEFT_OUT}
@@ -133,10 +158,10 @@ class Candidate:
             "private": data / spec.folder / "private_labels.csv",
         }
         options = {"raw": spec.store_path(features, "train", p.ft_arch), "out": out}
-        options |= {name: files[name] for name in TABLES.get(self.method, ())}
+        options |= {flag: files[flag] for flag in (FLAG_OF[need] for need in METHODS[self.method].data)}
         options |= {"seed": seed} if self.needs_seed else {}
         options = {name: value for name, value in {**options, **self.settings}.items() if value is not None}
-        given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        given = [word for name, value in options.items() for word in _flag(name, value)]
         return ("-m", "splavu", "fit", self.method, *given, "--quiet")
 
 
@@ -166,8 +191,8 @@ def _expanded(entry: Mapping[str, Any], base: str | Path) -> list[Candidate]:
     base = config.HERE / settings.pop("params", base)
     method, given_name, seeds = (settings.pop(key, None) for key in ("fit", "name", "seeds"))
     if method is not None and method not in METHODS:
-        raise UserError("candidates", f"'{method}' is no closed form of splavu fit", nearest(method, METHODS))
-    axes = {key: value if isinstance(value, tuple) else (value,) for key, value in settings.items()}
+        raise UserError("candidates", f"'{method}' isn't a closed form of splavu fit", nearest(method, METHODS))
+    axes = {key: tuple(value) if isinstance(value, (tuple, list)) else (value,) for key, value in settings.items()}
     varied = [key for key, values in axes.items() if len(values) > 1]
     found = []
     for values in itertools.product(*axes.values()):
@@ -175,9 +200,21 @@ def _expanded(entry: Mapping[str, Any], base: str | Path) -> list[Candidate]:
         told = {key: value for key, value in chosen.items() if given_name is None or key in varied}
         head = given_name or method or told.pop("fa_arch", "candidate")
         told.pop("fa_arch", None)
-        name = "-".join([head, *(f"{SHORT.get(key, key)}{value}" for key, value in told.items())])
+        name = "-".join([_plain(head), *(f"{SHORT.get(key, key)}{value}" for key, value in told.items())])
         candidate = Candidate(name, chosen, base, method, seeds, head)
         if method is None:
             candidate.parameters()
         found.append(candidate)
     return found
+
+
+def _plain(head: str) -> str:
+    """A name for folders: 'random(keep=32)+noise(sd=1)' is called 'random-keep32+noise-sd1'."""
+    return re.sub(r"[^\w.+-]+", "-", re.sub(r"[='\"]", "", head)).strip("-").replace("-+", "+")
+
+
+def _flag(name: str, value: Any) -> tuple[str, ...]:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return (f"--{flag}" if value else f"--no-{flag}",)
+    return (f"--{flag}", str(value))

@@ -38,13 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_drawing()
     p = params.load(args.params, SweepParams, args.set)
     run = run_folder.RunFolder(config.RUNS, p.run_id)
-    families = {c.name: c for c in candidates(p.candidates, p.base)}
+    families = {c.name: c.as_parameters for c in candidates(p.candidates, p.base)}
     baselines = {c.name: c for c in candidates(p.baselines, p.base)}
     if twice := families.keys() & baselines.keys():
         raise UserError("baselines", f"'{min(twice)}' is a candidate too", "leave it out")
-    if closed := [c.name for c in families.values() if c.method]:
-        problem = f"'{closed[0]}' is a closed form of splavu fit, which no parameter file makes"
-        raise UserError("candidates", problem, "list it among the baselines, or write it as a recipe: fa_arch = ...")
     everyone = [*families.values(), *baselines.values()]
     for candidate in everyone:
         if candidate.seeds is not None and not (isinstance(candidate.seeds, tuple) and candidate.seeds):

@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from splavu.anonymizers import Anonymizer, Chain, recipe
+from splavu.anonymizers import Anonymizer, Chain, pipeline
+from splavu.anonymizers.closed_form.fit_data import FitData
+from splavu.anonymizers.closed_form.methods import PARAMETERS
 from splavu.anonymizers.loading import weights_hash
 from splavu.data.datasets import BatchLoader, EvenClips, FeatureDataset
 from splavu.errors import UserError
@@ -29,15 +31,15 @@ from splavu.training.multitask import MultitaskTrainer, steps_per_epoch
 from splavu.training.objectives import RelativeConsistency, Term, TermInputs, latent_consistency
 from splavu.training.tasks import ActionRecognition, AdversarialAttributes, Task
 from study import config
-from study.datasets.loading import dataset_spec, open_dataset
+from study.datasets.loading import dataset_spec, open_dataset, private_labels
 from study.datasets.untrimmed import untrimmed_spec
 from study.models import feature_dim, load_fa, load_fb, load_ft
 from study.training.anonymizer_params import AnonymizerParams
 
-FITTED = ("erase_rank", "bits", "code_space", "code_dims", "noise_sd", "bottleneck")
+FITTED = (*PARAMETERS, "bottleneck")
 """Parameters that checkpoints repeat beside what was fitted."""
 RELEASE_CHECKPOINT = "model_released.pth"
-"""Written where a recipe has parts behind the trained one: the chosen checkpoint's anonymizer with them."""
+"""Written where a chain has parts behind the trained one: the chosen checkpoint's anonymizer with them."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Data:
     """Of the training split, a random clip a video."""
     validation: BatchLoader | None
     """Of the validation split, evenly spaced clips."""
-    examples: recipe.Examples | None
+    fit_data: FitData | None
     """All clips of the training split, where something is fitted to them."""
     processes: Processes
 
@@ -60,13 +62,13 @@ class Data:
 def open_data(p: AnonymizerParams, processes: Processes = NOT_DISTRIBUTED) -> Data:
     """The clips that the weights ask for; nothing else is opened."""
     clips, validation = _clips(p, processes) if p.needs_clips else (None, None)
-    return Data(clips, validation, recipe.Examples.of(clips.dataset) if p.reads_examples else None, processes)
+    return Data(clips, validation, _fit_data(p, clips.dataset) if p.reads_fit_data else None, processes)
 
 
 def build_trainer(p: AnonymizerParams, data: Data, anonymizer: Anonymizer, terms: Sequence[Term]) -> MultitaskTrainer:
     """Optimizers, critics and schedules for an anonymizer and the terms of its loss."""
     trainer = MultitaskTrainer(
-        learner_of(p, "fa", recipe.freeze_before_trained(anonymizer), p.learning_rate_fa),
+        learner_of(p, "fa", pipeline.freeze_before_trained(anonymizer), p.learning_rate_fa),
         terms,
         data.clips,
         validation=data.validation,
@@ -74,7 +76,7 @@ def build_trainer(p: AnonymizerParams, data: Data, anonymizer: Anonymizer, terms
         epoch_length=p.epoch_length,
         processes=data.processes,
         critic=_critic(p, data.device) if p.needs_critic else None,
-        notes=notes_of(p, anonymizer, data.examples),
+        notes=notes_of(p, anonymizer, data.fit_data),
     )
     updates = -(-steps_per_epoch(trainer.sources, p.epoch_length) // p.accumulate)
     for task in trainer.tasks:
@@ -84,34 +86,40 @@ def build_trainer(p: AnonymizerParams, data: Data, anonymizer: Anonymizer, terms
 
 def consistency(p: AnonymizerParams, data: Data) -> Callable[[TermInputs], Tensor]:
     """Latent consistency in the units that the parameters choose."""
-    distance = F.mse_loss if p.consistency == "absolute" else RelativeConsistency(data.examples.variance)
+    distance = F.mse_loss if p.consistency == "absolute" else RelativeConsistency(data.fit_data.variance)
     return partial(latent_consistency, distance=distance)
 
 
-def starting_anonymizer(p: AnonymizerParams, examples: recipe.Examples | None) -> Anonymizer:
-    """The anonymizer as training begins: from a checkpoint, or new, its closed forms fitted to the examples."""
+def starting_anonymizer(p: AnonymizerParams, data: FitData | None) -> Anonymizer:
+    """The anonymizer as training begins: from a checkpoint, or new, its closed forms fitted to the data."""
     if not p.fits:
         return load_fa(p, p.saved_fa_model, arch="+".join(p.leading))
-    trained = recipe.trained_part(p.leading)
-    return _cook(p, p.leading, examples, trained=None if trained is None else load_fa(p, arch=trained))
+    parts = _parts(p, p.leading)
+    name = pipeline.trained_part(parts)
+    trained = None if name is None else load_fa(p, arch=name)
+    return pipeline.build_pipeline(parts, data, trained=trained, seed=p.seed)
 
 
-def _cook(
-    p: AnonymizerParams, parts: Sequence[str], examples: recipe.Examples, *, trained: Anonymizer | None = None
-) -> Anonymizer:
-    options = {"erase_rank": p.erase_rank, "bits": p.bits, "noise_sd": p.noise_sd, "code_dims": p.code_dims}
-    options |= {} if p.code_space is None else {"code_space": p.code_space}
-    return recipe.cook(parts, examples, trained=trained, seed=p.seed, **options)
+def _parts(p: AnonymizerParams, names: Sequence[str]) -> tuple[pipeline.Part, ...]:
+    return tuple(part for part in p.chain if part.name in names)
 
 
-def notes_of(p: AnonymizerParams, anonymizer: Anonymizer, examples: recipe.Examples | None) -> dict[str, Any]:
+def _fit_data(p: AnonymizerParams, dataset: FeatureDataset) -> FitData:
+    """The training split, with the private labels if a closed form that is yet to be fitted reads them."""
+    if "private" not in p.fit_needs:
+        return FitData.of(dataset)
+    labels = private_labels(p.ar_dataset, "train", dataset.keys, data_root=p.data_root)
+    return FitData.of(dataset, private=labels.values, attributes=labels.attributes)
+
+
+def notes_of(p: AnonymizerParams, anonymizer: Anonymizer, data: FitData | None) -> dict[str, Any]:
     """Entries of checkpoints about closed forms and constants that were computed from the training features."""
     notes: dict[str, Any] = {}
-    if any(part not in recipe.TRAINED for part in recipe.parse(recipe.spelled(anonymizer.architecture))):
+    if pipeline.holds_closed_form(anonymizer):
         options = {name: getattr(p, name) for name in FITTED}
-        notes["fitted"] = recipe.fitting_record(anonymizer, examples, options)
+        notes["fitted"] = pipeline.fitting_record(anonymizer, data, parts=p.chain, options=options)
     if p.consistency == "relative":
-        notes["feature_variance"] = examples.variance
+        notes["feature_variance"] = data.variance
     return notes
 
 
@@ -137,7 +145,7 @@ def learner_of(p: AnonymizerParams, name: str, network: nn.Module, learning_rate
 def _clips(p: AnonymizerParams, processes: Processes) -> tuple[BatchLoader, BatchLoader]:
     """Clips of the training and the validation split, with the labels and static clips that the terms need."""
     reads_classes = bool(p.ft_ar_loss_weight or p.reads_classes)
-    needs_classes = p.reads_classes or any(part not in recipe.TRAINED for part in p.parts)
+    needs_classes = p.reads_classes or "classes" in p.fit_needs
     if needs_classes and dataset_spec(p.ar_dataset, data_root=p.data_root).multi_label:
         raise UserError("ar_dataset", f"the labels of '{p.ar_dataset}' aren't actions", "name a data set of actions")
     shown = shown_actions(p)
@@ -148,8 +156,8 @@ def _clips(p: AnonymizerParams, processes: Processes) -> tuple[BatchLoader, Batc
             encoder=p.ft_arch,
             data_root=p.data_root,
             classes=shown,
-            with_labels=reads_classes or needs_classes or shown is not None,
-            static_frames=p.static_frames or (p.fb_frame_pool if p.fits and "eraser" in p.parts else 0),
+            with_labels=reads_classes or p.fits_closed_forms or shown is not None,
+            static_frames=p.static_frames or (p.fb_frame_pool if "static" in p.fit_needs else 0),
             seed=p.seed,
         ),
         batch_size=p.batch_size_ar,
@@ -249,19 +257,19 @@ def attribute_adversary(p: AnonymizerParams, data: Data) -> Task:
 
 
 def fit_closed_form(p: AnonymizerParams, run: run_folder.RunFolder, *, restart: bool = False) -> dict[str, Any]:
-    """Fit a recipe without a trained part and write what training would write; an existing checkpoint stays."""
+    """Fit a chain without a trained part and write what training would write; an existing checkpoint stays."""
     path = run.path / checkpoints.RESUMABLE
     environment.seed_everything(p.seed)
     source, _ = _clips(p, NOT_DISTRIBUTED)
     described = {"params": params.as_dict(p), "inputs": dict(source.provenance)}
     content = checkpoints.read(path) if path.is_file() and not restart else None
     if content is None:
-        examples = recipe.Examples.of(source.dataset)
-        anonymizer = starting_anonymizer(p, examples).eval()
+        data = _fit_data(p, source.dataset)
+        anonymizer = starting_anonymizer(p, data).eval()
         content = {
             "fa_model_state_dict": anonymizer.state_dict(),
             "fa_architecture": anonymizer.architecture,
-            **notes_of(p, anonymizer, examples),
+            **notes_of(p, anonymizer, data),
             **described,
             "epoch": 0,
             "versions": environment.versions(),
@@ -282,13 +290,13 @@ def fit_behind(
     origin = {"params": params.as_dict(p), "trained_sha256": weights_hash(trained)}
     content = checkpoints.read(path) if path.is_file() else {}
     if not _agree(content, origin):  # a second fit would give its noise another key
-        examples = recipe.Examples.of(trainer.clips.dataset)
-        behind = _cook(p, p.behind, examples.after(trained))
+        data = FitData.of(trainer.clips.dataset)
+        behind = pipeline.build_pipeline(_parts(p, p.behind), data.after(trained), seed=p.seed)
         whole = Chain(feature_dim(p), stages=[trained, behind]).eval()
         content = {
             "fa_model_state_dict": whole.state_dict(),
             "fa_architecture": whole.architecture,
-            **notes_of(p, whole, examples),
+            **notes_of(p, whole, data),
             **origin,
             "inputs": trainer.provenance,
             "epoch": best["epoch"],
@@ -316,5 +324,5 @@ def check_processes(p: AnonymizerParams, processes: Processes) -> None:
     if p.batch_as_sequence:
         problem = "mixes all rows of a batch, which several processes don't hold together"
         raise UserError("batch_as_sequence", problem, remedy)
-    if recipe.trained_part(p.parts) is None:
+    if pipeline.trained_part(p.chain) is None:
         raise UserError("fa_arch", f"'{p.fa_arch}' is fitted in closed form: no work for several processes", remedy)

@@ -1,6 +1,6 @@
 """Parameters of multitask_train_fa.py, and which of them go together.
 
-Note: which parameters are needed follows from the weights and from the recipe (`fa_arch`). A term of weight 0 reads no
+Note: which parameters are needed follows from the weights and from the parts of `fa_arch`. A term of weight 0 reads no
 store and no label file.
 """
 
@@ -9,22 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from splavu.anonymizers import recipe as recipes
+from splavu.anonymizers import pipeline
+from splavu.anonymizers.closed_form.codes import CodeSpace
+from splavu.anonymizers.closed_form.methods import PARAMETERS
 from splavu.errors import UserError, nearest
 from splavu.training.engine import EngineParams
 from splavu.training.multitask import EpochLength
 from splavu.training.objectives import OBJECTIVES, Objective
 
-PART_OF = {
-    "erase_rank": "eraser",
-    "bits": "quantizer",
-    "code_space": "quantizer",
-    "code_dims": "quantizer",
-    "noise_sd": "noise",
-    "window": "encoder",
-    "bottleneck": "encoder",
-}
-"""Parameter -> the part of a recipe that it belongs to."""
+OF_ENCODER = ("window", "bottleneck")
+"""Parameters that mean nothing without the part encoder."""
+PART_OF = {parameter: part for parameter, (part, _) in PARAMETERS.items()} | dict.fromkeys(OF_ENCODER, "encoder")
+"""Parameter -> the part of `fa_arch` that it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,8 @@ class AnonymizerParams(EngineParams):
     repository's folder."""
 
     fa_arch: str = "transformer"
-    """A recipe (`splavu.anonymizers.recipe`): [eraser+][transformer|mlp|encoder][+quantizer][+noise]."""
+    """A chain (`splavu.anonymizers.pipeline`): [closed forms that erase+][transformer|mlp|encoder][+quantizer][+noise],
+    with options of closed forms (`splavu fit --help`) in parentheses: 'leace+random(keep=64)+quantizer(bits=8)'."""
     num_layers_fa: int = 3
     num_heads: int = 8
     window: int | None = None
@@ -67,7 +64,7 @@ class AnonymizerParams(EngineParams):
     """Of the eraser: directions removed."""
     bits: int | None = None
     """Of the quantizer: budget of a clip."""
-    code_space: recipes.CodeSpace | None = None
+    code_space: CodeSpace | None = None
     """Of the quantizer: where distances are measured. 'actions' (None): where they differ, the fewest bits for them and
     little for anything else; 'features': in the directions of largest variance, which leaves unseen tasks alive."""
     code_dims: int | None = None
@@ -180,11 +177,9 @@ class AnonymizerParams(EngineParams):
                 raise UserError(name, f"{getattr(self, name)} is less than 1", "give at least 1")
         if not 0 <= self.left_out_actions < 1:
             raise UserError("left_out_actions", f"{self.left_out_actions} is no share", "give 0 to leave out none")
-        if self.code_dims is not None and self.code_dims < 1:
-            raise UserError("code_dims", f"{self.code_dims} is less than 1", "give at least 1")
         if self.critic_reset < 0:
             raise UserError("critic_reset", f"{self.critic_reset} is negative", "give epochs, or 0 for never")
-        self._check_recipe()
+        self._check_chain()
         if self.consistency == "relative" and not self.needs_clips:
             problem = "'relative' takes the variance of ar_dataset, which no term reads"
             raise UserError("consistency", problem, "give AR or privacy a weight, or take 'absolute'")
@@ -207,30 +202,32 @@ class AnonymizerParams(EngineParams):
             problem = f"'{self.privacy_objective}' is self-supervised, ssl = False uses private labels"
             raise UserError("privacy_objective", problem, "set ssl = True")
 
-    def _check_recipe(self) -> None:
-        parts, recipe = self.parts, f"fa_arch = '{self.fa_arch}'"
-        starts_anew = self.saved_fa_model is None
-        for name, part, least in (("erase_rank", "eraser", 1), ("bits", "quantizer", 1), ("noise_sd", "noise", 0.0)):
-            value = getattr(self, name)
-            if part in parts and value is None and (starts_anew or part in self.behind):
-                raise UserError(name, f"is missing, and {recipe} has a part {part}", f"add a line {name} = ...")
-            if value is not None and (value < least or not value):
-                raise UserError(name, f"{value} is too little", "give more, or leave the part out of fa_arch")
-        for name, part in PART_OF.items():
-            if getattr(self, name) is not None and part not in parts:
-                raise UserError(name, f"is given, but {recipe} has no part {part}", f"remove it, or add {part}")
-        if not starts_anew and recipes.trained_part(parts) is None:
-            raise UserError("saved_fa_model", f"leaves nothing to do: {recipe} has no part to train", "remove it")
+    def _check_chain(self) -> None:
+        parts, chain = self.chain, f"fa_arch = '{self.fa_arch}'"
+        starts_new = self.saved_fa_model is None
+        fitted = [part.name for part in parts if starts_new or part.name in self.behind]
+        pipeline.check(parts, fitted=fitted)
+        for name in OF_ENCODER:
+            if getattr(self, name) is not None and "encoder" not in self.parts:
+                raise UserError(name, f"is given, but {chain} has no part encoder", "remove it, or add encoder")
+        if not starts_new and pipeline.trained_part(parts) is None:
+            raise UserError("saved_fa_model", f"leaves nothing to do: {chain} has no part to train", "remove it")
+
+    @property
+    def chain(self) -> tuple[pipeline.Part, ...]:
+        """The parts of `fa_arch` with all options that are given, there or as parameters."""
+        given = {name: getattr(self, name) for name in PARAMETERS}
+        return pipeline.with_parameters(pipeline.parse(self.fa_arch), given)
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Of the recipe."""
-        return recipes.parse(self.fa_arch)
+        """Names of the parts."""
+        return tuple(part.name for part in self.chain)
 
     @property
     def behind(self) -> tuple[str, ...]:
-        """Parts of the recipe behind the trained one, which are fitted when it is trained; none where none is."""
-        trained = recipes.trained_part(self.parts)
+        """Parts behind the trained one, which are fitted when it is trained; none where none is."""
+        trained = pipeline.trained_part(self.chain)
         return () if trained is None else self.parts[self.parts.index(trained) + 1 :]
 
     @property
@@ -241,12 +238,23 @@ class AnonymizerParams(EngineParams):
     @property
     def fits(self) -> bool:
         """Whether training begins with something fitted to the features; what is in a checkpoint has been."""
-        return self.saved_fa_model is None and (self.bottleneck is not None or self.leading[0] not in recipes.TRAINED)
+        return self.saved_fa_model is None and (self.bottleneck is not None or self.leading[0] not in pipeline.TRAINED)
 
     @property
-    def reads_examples(self) -> bool:
+    def fits_closed_forms(self) -> bool:
+        """Whether a part is a closed form."""
+        return pipeline.has_closed_form(self.chain)
+
+    @property
+    def fit_needs(self) -> frozenset[str]:
+        """Fields of `FitData` that closed forms still to be fitted read."""
+        fitted = self.parts if self.saved_fa_model is None else self.behind
+        return pipeline.needs_of([part for part in self.chain if part.name in fitted])
+
+    @property
+    def reads_fit_data(self) -> bool:
         """Whether something is taken from the training split as a whole."""
-        return self.fits or self.consistency == "relative" or any(part not in recipes.TRAINED for part in self.parts)
+        return self.fits or self.consistency == "relative" or self.fits_closed_forms
 
     @property
     def extra(self) -> dict[str, float]:
@@ -282,7 +290,7 @@ class AnonymizerParams(EngineParams):
     @property
     def needs_clips(self) -> bool:
         """Whether any term reads the data set of clips."""
-        if self.fits or any(part not in recipes.TRAINED for part in self.parts):
+        if self.fits or self.fits_closed_forms:
             return True
         without = self.ft_tad_loss_weight or self.ft_ad_loss_weight or self.supervises_privacy
         return bool(self.ft_ar_loss_weight or self.objectives or not without)

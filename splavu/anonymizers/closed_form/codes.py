@@ -1,19 +1,28 @@
-"""Few vectors to say what is useful: the subspace in which classes differ, and centroids in it."""
+"""The subspace in which classes differ, and centroids in it: what a quantizer is made of."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
+import torch
+from annotated_types import Interval, MinLen
 from numpy.typing import NDArray
 
 from splavu.anonymizers.closed_form.covariance import class_residuals, covariance, whitening
+from splavu.anonymizers.closed_form.fit_data import FitData
+from splavu.anonymizers.closed_form.form import About, ClosedForm
 from splavu.anonymizers.closed_form.projection import Array
+from splavu.anonymizers.quantizer import Quantizer
 from splavu.errors import UserError
+from splavu.runtime.schema import Count, Schema
+
+CodeSpace = Literal["actions", "features"]
 
 BITS_A_CODEBOOK = 10
-"""--bits beyond so many are shared out among several codebooks: k-means with more centroids wants more clips."""
+"""More bits are split among several codebooks: k-means with more centroids needs more clips."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,59 @@ def discriminant_codes(
 def evenly_split_bits(bits: int) -> list[int]:
     """Sizes of codebooks whose bits add up to `bits`."""
     if bits < 1:
-        raise UserError("--bits", f"{bits} leave one vector for all clips", "give at least 1")
+        raise UserError("bits", f"is {bits}, which leaves one vector for all clips", "give at least 1")
     count = -(-bits // BITS_A_CODEBOOK)
     return [2 ** (bits // count + (number < bits % count)) for number in range(count)]
+
+
+@dataclass(frozen=True)
+class QuantizerOptions(Schema):
+    """Of the quantizer."""
+
+    bits: Annotated[Annotated[int, Interval(ge=1, le=4096)] | None, About("budget per clip", parameter="bits")] = None
+    codes: Annotated[
+        Annotated[tuple[Count, ...], MinLen(1)] | None,
+        About("or the number of centroids, a comma list for several codebooks"),
+    ] = None
+    space: Annotated[
+        CodeSpace,
+        About(
+            "where distances are measured: 'actions', the directions in which they differ, which keeps actions at the "
+            "fewest bits (needs action labels); 'features', those of largest variance",
+            parameter="code_space",
+        ),
+    ] = "actions"
+    dims: Annotated[
+        Count | None,
+        About(
+            "how many of these directions; default: actions - 1, or what holds 90 % of the variance",
+            parameter="code_dims",
+        ),
+    ] = None
+
+
+def _fit(data: FitData, options: QuantizerOptions, seed: int | None) -> Quantizer:
+    codes = evenly_split_bits(options.bits) if options.codes is None else options.codes
+    classes = data.classes if options.space == "actions" else None
+    made = discriminant_codes(data.features, classes, codes, dims=options.dims, seed=seed or 0)
+    return Quantizer.of(made.mean, made.encode, made.decode, made.codebooks)
+
+
+def _describe(made: Quantizer, data: FitData) -> str:
+    used = made.usage(torch.from_numpy(data.features))
+    sizes = " x ".join(map(str, made.architecture["codes"]))
+    return f"{sizes} codes, at most {used.budget:.2f} bits a clip (used {used.entropy:.2f}, {used.distinct} vectors)"
+
+
+QUANTIZER = ClosedForm(
+    "quantizer",
+    "releases the nearest of few vectors: no attacker gets more bits from a clip",
+    fit=_fit,
+    options=QuantizerOptions,
+    uses=("classes",),
+    without_classes={"space": "features"},
+    one_of=("bits", "codes"),
+    place="quantize",
+    seed="draws",
+    describe=_describe,
+)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
 
 import numpy as np
+from annotated_types import Interval
 from numpy.typing import NDArray
 
+from splavu.anonymizers.affine import AffineAnonymizer
 from splavu.anonymizers.closed_form.covariance import class_residuals, covariance, whitening
-from splavu.anonymizers.closed_form.projection import Array, Projection
+from splavu.anonymizers.closed_form.fit_data import FitData
+from splavu.anonymizers.closed_form.form import About, ClosedForm
+from splavu.anonymizers.closed_form.projection import Array, Projection, affine, describe_affine
 from splavu.errors import UserError
+from splavu.runtime.schema import Count, NonNegative, Schema
 
 Lift = Literal["linear", "quadratic"]
 PRODUCTS_OF = 24
@@ -134,3 +140,76 @@ def _found(values: Array) -> int:
 
 def _columns(labels: NDArray) -> Array:  # [N] or [N, A] -> [N, A]
     return np.asarray(labels, dtype=np.float64).reshape(len(labels), -1)
+
+
+RIDGE = About("added to variances, as a share of their mean")
+
+
+@dataclass(frozen=True)
+class EraserOptions(Schema):
+    """Of the eraser of static appearance."""
+
+    rank: Annotated[Count | None, About("directions to remove", parameter="erase_rank")] = None
+    share: Annotated[
+        Annotated[float, Interval(gt=0, le=1)] | None,
+        About("or the share of the squared covariance to remove, up to 1"),
+    ] = None
+    lift: Annotated[Lift, About("or quadratic: remove what predicts products of static features, too")] = "linear"
+    ridge: Annotated[NonNegative, RIDGE] = 0.0
+    spare_actions: Annotated[bool, About("keep what static frames predict of the action (needs action labels)")] = True
+
+
+@dataclass(frozen=True)
+class LeaceOptions(Schema):
+    """Of LEACE."""
+
+    ridge: Annotated[NonNegative, RIDGE] = 0.0
+
+
+def _fit_eraser(data: FitData, options: EraserOptions, seed: int | None) -> AffineAnonymizer:
+    made = static_eraser(
+        data.features,
+        data.static,
+        classes=data.classes if options.spare_actions else None,
+        rank=options.rank,
+        share=options.share,
+        lift=options.lift,
+        ridge=options.ridge,
+    )
+    return affine(made, "eraser")
+
+
+def _fit_leace(data: FitData, options: LeaceOptions, seed: int | None) -> AffineAnonymizer:
+    return affine(leace(data.features, data.private, ridge=options.ridge), "leace")
+
+
+def _fit_orthogonal(data: FitData, options: object, seed: int | None) -> AffineAnonymizer:
+    return affine(orthogonal(data.features, data.private), "orthogonal")
+
+
+ERASER = ClosedForm(
+    "eraser",
+    "removes the directions that predict a static frame of the same video; needs no private label",
+    fit=_fit_eraser,
+    options=EraserOptions,
+    needs=("static",),
+    uses=("classes",),
+    without_classes={"spare_actions": False},
+    one_of=("rank", "share"),
+    describe=describe_affine,
+)
+LEACE = ClosedForm(
+    "leace",
+    "after it no linear classifier predicts the private attributes; the least mean squared change",
+    fit=_fit_leace,
+    options=LeaceOptions,
+    needs=("private",),
+    describe=describe_affine,
+)
+ORTHOGONAL = ClosedForm(
+    "orthogonal",
+    "removes the differences of the attributes' means by an orthogonal projection; labels may be weak",
+    fit=_fit_orthogonal,
+    needs=("private",),
+    describe=describe_affine,
+)

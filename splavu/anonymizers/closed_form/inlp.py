@@ -1,20 +1,27 @@
-"""Iterative nullspace projection: find the best straight line, remove it, and again."""
+"""Iterative nullspace projection (INLP): fit a linear classifier, project out its direction, and repeat."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
+from splavu.anonymizers.affine import AffineAnonymizer
 from splavu.anonymizers.closed_form.covariance import deviations
-from splavu.anonymizers.closed_form.projection import Projection
+from splavu.anonymizers.closed_form.fit_data import FitData
+from splavu.anonymizers.closed_form.form import About, ClosedForm
+from splavu.anonymizers.closed_form.projection import Projection, affine, describe_affine
+from splavu.runtime.schema import Count, Schema
 
 
 def inlp(features: NDArray, labels: NDArray, *, rounds: int = 8, penalty: float = 1.0) -> Projection:
-    """Remove, round after round, the direction by which logistic regression tells each attribute.
+    """Remove, in each round, the direction by which logistic regression predicts each attribute.
 
     Args:
         features: [N, D].
-        labels: [N] or [N, A] of 0 and 1. An attribute that is constant is passed over.
+        labels: [N] or [N, A] of 0 and 1. A constant attribute is skipped.
         rounds: Each removes as many directions as there are attributes.
         penalty: C of scikit-learn's logistic regression, on standardised features.
 
@@ -41,3 +48,24 @@ def inlp(features: NDArray, labels: NDArray, *, rounds: int = 8, penalty: float 
             break
         removed, _ = np.linalg.qr(np.column_stack([removed, *(line / np.linalg.norm(line) for line in found)]))
     return Projection.of_matrix(np.eye(width) - removed @ removed.T, mean, rank=removed.shape[1])
+
+
+@dataclass(frozen=True)
+class InlpOptions(Schema):
+    """Of INLP."""
+
+    rounds: Annotated[Count, About("each removes as many directions as there are attributes")] = 8
+
+
+def _fit(data: FitData, options: InlpOptions, seed: int | None) -> AffineAnonymizer:
+    return affine(inlp(data.features, data.private, rounds=options.rounds), "inlp")
+
+
+INLP = ClosedForm(
+    "inlp",
+    "removes, in each round, the direction by which a linear classifier predicts each private attribute",
+    fit=_fit,
+    options=InlpOptions,
+    needs=("private",),
+    describe=describe_affine,
+)

@@ -1,13 +1,19 @@
-"""An affine projection as its two thin factors, and the two that know nothing of privacy: PCA and random directions."""
+"""An affine projection as its two thin factors, and two that read no private label: PCA and random directions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
+from splavu.anonymizers.affine import AffineAnonymizer
+from splavu.anonymizers.base import Anonymizer
+from splavu.anonymizers.closed_form.fit_data import FitData
+from splavu.anonymizers.closed_form.form import About, ClosedForm
 from splavu.errors import UserError
+from splavu.runtime.schema import Count, Schema
 
 Array = NDArray[np.float64]
 
@@ -61,3 +67,46 @@ def check_kept(keep: int, width: int) -> None:
     """Refuse numbers of dimensions that can't be kept."""
     if not 1 <= keep <= width:
         raise UserError("keep", f"{keep} of {width} dimensions", f"give 1 to {width}")
+
+
+@dataclass(frozen=True)
+class KeepOptions(Schema):
+    """Of PCA and random directions."""
+
+    keep: Annotated[Count | None, About("directions to keep", required=True)] = None
+
+
+def _fit_pca(data: FitData, options: KeepOptions, seed: int | None) -> AffineAnonymizer:
+    return affine(pca(data.features, keep=options.keep), "pca")
+
+
+def _fit_random(data: FitData, options: KeepOptions, seed: int | None) -> AffineAnonymizer:
+    return affine(random_projection(data.features, keep=options.keep, seed=seed or 0), "random")
+
+
+def affine(made: Projection, method: str) -> AffineAnonymizer:
+    """The anonymizer that applies a projection."""
+    return AffineAnonymizer.of(made.mean, made.encode, made.decode, method=method)
+
+
+def describe_affine(made: Anonymizer, data: FitData) -> str:
+    """How many directions a projection removes."""
+    architecture = made.architecture
+    return f"{architecture['method']}, {architecture['rank']} of {architecture['feature_dim']} directions removed"
+
+
+PCA = ClosedForm(
+    "pca",
+    "keeps the directions of largest variance",
+    fit=_fit_pca,
+    options=KeepOptions,
+    describe=describe_affine,
+)
+RANDOM = ClosedForm(
+    "random",
+    "keeps directions drawn at random",
+    fit=_fit_random,
+    options=KeepOptions,
+    seed="draws",
+    describe=describe_affine,
+)

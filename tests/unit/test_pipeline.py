@@ -1,4 +1,4 @@
-"""Recipes: their grammar, what they are fitted to, what checkpoints say of them, and training that respects them."""
+"""Chains: their grammar, what they are fitted to, what checkpoints say of them, and training that respects them."""
 
 import dataclasses
 import math
@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import torch
 from conftest import NUM_ACTIONS
+from refusals import refused
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 
 import model_loaders
 from multitask_train_fa import build, train
-from splavu.anonymizers import Quantizer, closed_form, recipe
+from splavu.anonymizers import Quantizer, closed_form
+from splavu.anonymizers.closed_form.fit_data import FitData
 from splavu.anonymizers.guarantees import guarantees
 from splavu.anonymizers.loading import load_anonymizer
+from splavu.anonymizers.pipeline import Part, build_pipeline, names_of, parse, trained_part
 from splavu.errors import UserError
 from splavu.release.model_card import model_card
 from splavu.runtime import checkpoints, params
@@ -24,7 +27,7 @@ from splavu.runtime.distributed import NOT_DISTRIBUTED
 from splavu.runtime.run_folder import RunFolder
 from splavu.training.loop import fit
 from study.datasets.loading import open_dataset
-from study.training import anonymizer as parts
+from study.training import anonymizer as training
 from study.training.anonymizer import shown_actions
 from study.training.anonymizer_params import AnonymizerParams
 
@@ -38,69 +41,99 @@ ENCODER = {"fa_arch": "encoder", "num_layers_fa": 1}
 CRITIC = {"privacy_objective": "critic", "critic_steps": 2, "critic_reset": 2}
 
 
-def test_recipes_are_read_in_order():
-    assert recipe.parse("transformer") == ("transformer",)
-    assert recipe.parse("eraser+encoder+quantizer+noise") == ("eraser", "encoder", "quantizer", "noise")
-    assert recipe.trained_part(("eraser", "mlp")) == "mlp"
-    assert recipe.trained_part(("eraser", "quantizer")) is None
+def test_chains_are_read_in_order():
+    assert parse("transformer") == (Part("transformer"),)
+    assert names_of(parse("eraser+encoder+quantizer+noise")) == "eraser+encoder+quantizer+noise"
+    assert trained_part(parse("eraser+mlp")) == "mlp"
+    assert trained_part(parse("leace+pca+quantizer")) is None
+
+
+def test_options_are_read_and_written_alike():
+    text = "leace(ridge=0.1)+random(keep=32)+mlp+quantizer(codes=(64, 64), space='features')"
+    parts = parse(text)
+    assert parts[-1] == Part("quantizer", {"codes": (64, 64), "space": "features"})
+    assert "+".join(map(str, parts)) == text
+    assert parse("quantizer(bits=8, space=features)") == parse("quantizer( bits = 8, space = 'features' )")
+
+
+NO_TERM_READS_CLIPS = {"ft_ar_loss_weight": 0.0, "fb_loss_weight": 0.0, "ft_tad_loss_weight": 1.0}
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "culprit"),
     [
-        ({"fa_arch": "transfomer"}, "the part 'transfomer', which is unknown; did you mean 'transformer'"),
-        ({"fa_arch": "quantizer+eraser"}, r"out of order; write 'eraser\+quantizer'"),
-        ({"fa_arch": "mlp+encoder"}, "has mlp and encoder; take one"),
-        ({"fa_arch": "eraser+eraser"}, "has eraser and eraser; take one eraser"),
-        ({"fa_arch": "eraser"}, "erase_rank: is missing, and fa_arch = 'eraser' has a part eraser"),
-        ({"fa_arch": "eraser+quantizer", "erase_rank": 3}, "bits: is missing"),
-        ({"fa_arch": "eraser", "erase_rank": 0}, "erase_rank: 0 is too little"),
-        ({"fa_arch": "noise", "noise_sd": 0.0}, "noise_sd: 0.0 is too little"),
-        ({"erase_rank": 3}, "erase_rank: is given, but fa_arch = 'transformer' has no part eraser"),
-        ({"bottleneck": 3}, "bottleneck: is given, but fa_arch = 'transformer' has no part encoder"),
-        ({"fa_arch": "eraser", "erase_rank": 3, "saved_fa_model": "x.pth"}, "leaves nothing to do"),
-        ({"fa_arch": "mlp+noise", "saved_fa_model": "x.pth"}, "noise_sd: is missing"),
-        ({"code_space": "features"}, "code_space: is given, but fa_arch = 'transformer' has no part quantizer"),
-        ({"fa_arch": "eraser", "erase_rank": 3, "code_dims": 3}, "code_dims: is given, but fa_arch = 'eraser' has no"),
-        ({"fa_arch": "quantizer", "bits": 3, "code_dims": 0}, "code_dims: 0 is less than 1"),
-        ({"left_out_actions": 1.0}, "left_out_actions: 1.0 is no share"),
-        ({"left_out_actions": -0.5}, "left_out_actions: -0.5 is no share"),
-        (
-            {"left_out_actions": 0.5, "ft_ar_loss_weight": 0.0, "fb_loss_weight": 0.0, "ft_tad_loss_weight": 1.0},
-            "left_out_actions: are those of ar_dataset, which no term reads",
-        ),
-        ({"critic_steps": 0}, "critic_steps: 0 is less than 1"),
-        ({"critic_reset": -1}, "critic_reset: -1 is negative"),
-        ({**CRITIC, "ssl": False, "pa_dataset": "vp_hmdb"}, "privacy_objective: 'critic'"),
-        (
-            {"consistency": "relative", "ft_ar_loss_weight": 0.0, "fb_loss_weight": 0.0, "ft_tad_loss_weight": 1.0},
-            "consistency: 'relative' takes the variance of ar_dataset",
-        ),
+        ({"fa_arch": "transfomer"}, "fa_arch"),
+        ({"fa_arch": "quantizer+eraser"}, "fa_arch"),
+        ({"fa_arch": "mlp+leace"}, "fa_arch"),
+        ({"fa_arch": "mlp+encoder"}, "fa_arch"),
+        ({"fa_arch": "eraser+eraser"}, "fa_arch"),
+        ({"fa_arch": "mlp(hidden=3)"}, "fa_arch"),
+        ({"fa_arch": "pca(keep=3"}, "fa_arch"),
+        ({"fa_arch": "pca(3)"}, "fa_arch"),
+        ({"fa_arch": "pca(keep=open(3))"}, "fa_arch"),
+        ({"fa_arch": "pca"}, "fa_arch"),  # keep has no name of its own in parameter files
+        ({"fa_arch": "pca(keep=0)"}, "fa_arch"),
+        ({"fa_arch": "pca(keep=many)"}, "fa_arch"),
+        ({"fa_arch": "pca(kept=3)"}, "fa_arch"),
+        ({"fa_arch": "orthogonal(rank=3)"}, "fa_arch"),
+        ({"fa_arch": "eraser(rank=3, share=0.5)"}, "erase_rank"),
+        ({"fa_arch": "eraser(rank=3)", "erase_rank": 3}, "erase_rank"),
+        ({"fa_arch": "quantizer(bits=3, codes=(8, 8))"}, "bits"),
+        ({"fa_arch": "quantizer(bits=3, space=rooms)"}, "code_space"),
+        ({"fa_arch": "noise(sd=-1)"}, "noise_sd"),
+        ({"fa_arch": "eraser"}, "erase_rank"),
+        ({"fa_arch": "eraser+quantizer", "erase_rank": 3}, "bits"),
+        ({"fa_arch": "eraser", "erase_rank": 0}, "erase_rank"),
+        ({"fa_arch": "noise", "noise_sd": 0.0}, "noise_sd"),
+        ({"erase_rank": 3}, "erase_rank"),
+        ({"bottleneck": 3}, "bottleneck"),
+        ({"fa_arch": "eraser", "erase_rank": 3, "saved_fa_model": "x.pth"}, "saved_fa_model"),
+        ({"fa_arch": "mlp+noise", "saved_fa_model": "x.pth"}, "noise_sd"),
+        ({"code_space": "features"}, "code_space"),
+        ({"fa_arch": "eraser", "erase_rank": 3, "code_dims": 3}, "code_dims"),
+        ({"fa_arch": "quantizer", "bits": 3, "code_dims": 0}, "code_dims"),
+        ({"left_out_actions": 1.0}, "left_out_actions"),
+        ({"left_out_actions": -0.5}, "left_out_actions"),
+        ({"left_out_actions": 0.5, **NO_TERM_READS_CLIPS}, "left_out_actions"),
+        ({"critic_steps": 0}, "critic_steps"),
+        ({"critic_reset": -1}, "critic_reset"),
+        ({**CRITIC, "ssl": False, "pa_dataset": "vp_hmdb"}, "privacy_objective"),
+        ({"consistency": "relative", **NO_TERM_READS_CLIPS}, "consistency"),
     ],
 )
-def test_impossible_recipes_and_objectives(changes, message):
-    with pytest.raises(UserError, match=message):
+def test_impossible_chains_and_objectives(changes, culprit):
+    with refused(culprit):
         params_of(**changes)
 
 
-def test_examples_are_the_clips_with_the_mean_pictures_of_their_videos(study):
+@pytest.mark.parametrize("chain", ["quantizer(bits=3)+eraser(rank=2)", "noise(sd=1)+quantizer(bits=3)+mlp+pca(keep=3)"])
+def test_the_order_that_is_offered_is_accepted(chain):
+    with refused("fa_arch") as caught:
+        parse(chain)
+    offered = caught.value.remedy.split("'")[1]
+    assert {part.name for part in params_of(fa_arch=offered).chain} == {part.name for part in pipeline_parts(chain)}
+
+
+def pipeline_parts(chain):
+    return [part for text in chain.split("+") for part in parse(text)]
+
+
+def test_fit_data_are_the_clips_with_the_mean_pictures_of_their_videos(study):
     dataset = build(params_of()).clips.dataset
-    examples = recipe.Examples.of(dataset)
+    data = FitData.of(dataset)
     row = 0
     for number in range(len(dataset)):
         for clip in range(dataset.clips.num_clips[number]):
-            np.testing.assert_array_equal(
-                examples.features[row], dataset.clips.rows[dataset.clips.start[number] + clip]
-            )
+            np.testing.assert_array_equal(data.features[row], dataset.clips.rows[dataset.clips.start[number] + clip])
             start = dataset.static.start[number]
-            np.testing.assert_allclose(examples.static[row], dataset.static.rows[start : start + 10].mean(0), rtol=1e-5)
-            assert examples.classes[row] == dataset.labels[number]
+            np.testing.assert_allclose(data.static[row], dataset.static.rows[start : start + 10].mean(0), rtol=1e-5)
+            assert data.classes[row] == dataset.labels[number]
             row += 1
-    assert row == len(examples.features)
-    assert examples.num_videos == len(dataset)
-    fewer = recipe.Examples.of(dataset, limit=50)
+    assert row == len(data.features)
+    assert data.num_videos == len(dataset)
+    fewer = FitData.of(dataset, limit=50)
     assert len(fewer.features) == len(fewer.static) == len(fewer.classes) == 50
-    assert examples.variance == pytest.approx(float(np.var(examples.features, axis=0).mean()), rel=1e-5)
+    assert data.variance == pytest.approx(float(np.var(data.features, axis=0).mean()), rel=1e-5)
 
 
 def test_a_closed_form_is_written_like_a_training_and_is_what_it_says(study):
@@ -114,9 +147,9 @@ def test_a_closed_form_is_written_like_a_training_and_is_what_it_says(study):
     assert said["released"]["bits_at_most"] == 5
     assert any("At most 5.00 bits" in sentence for sentence in said["guarantees"])
     loaded = load_anonymizer(result["checkpoint"]).eval()
-    examples = recipe.Examples.of(build(params_of()).clips.dataset)
+    data = FitData.of(build(params_of()).clips.dataset)
     with torch.no_grad():
-        released = loaded(torch.from_numpy(examples.features)).numpy()
+        released = loaded(torch.from_numpy(data.features)).numpy()
     vectors, counts = np.unique(released, axis=0, return_counts=True)
     shares = counts / counts.sum()
     assert len(vectors) == said["released"]["distinct_vectors"] <= 32
@@ -136,21 +169,21 @@ def same(one, other):
 
 
 def test_codes_of_what_varies_most_lie_among_principal_components_and_read_no_class(study):
-    examples = recipe.Examples.of(build(params_of()).clips.dataset)
+    data = FitData.of(build(params_of()).clips.dataset)
 
-    def cooked(examples, **options):
-        return recipe.cook(("quantizer",), examples, bits=4, seed=3, **options)
+    def fitted(data, options):
+        return build_pipeline(parse(f"quantizer(bits=4, {options})"), data, seed=3)
 
-    made = cooked(examples, code_space="features", code_dims=5)
-    codes = closed_form.discriminant_codes(examples.features, None, (16,), dims=5, seed=3)
+    made = fitted(data, "space=features, dims=5")
+    codes = closed_form.discriminant_codes(data.features, None, (16,), dims=5, seed=3)
     assert same(made, Quantizer.of(codes.mean, codes.encode, codes.decode, codes.codebooks))
     with torch.no_grad():
-        released = made.eval()(torch.from_numpy(examples.features)).numpy()
-    pca = PCA(5, svd_solver="full").fit(examples.features)
+        released = made.eval()(torch.from_numpy(data.features)).numpy()
+    pca = PCA(5, svd_solver="full").fit(data.features)
     np.testing.assert_allclose(pca.inverse_transform(pca.transform(released)), released, atol=1e-4)
-    for classes in (None, np.random.default_rng(0).permutation(examples.classes)):
-        assert same(made, cooked(dataclasses.replace(examples, classes=classes), code_space="features", code_dims=5))
-    assert not same(made, cooked(examples, code_dims=5))
+    for classes in (None, np.random.default_rng(0).permutation(data.classes)):
+        assert same(made, fitted(dataclasses.replace(data, classes=classes), "space=features, dims=5"))
+    assert not same(made, fitted(data, "dims=5"))
 
 
 @pytest.mark.parametrize(
@@ -190,7 +223,7 @@ def test_of_actions_that_are_left_out_no_video_is_shown(study, changes):
 
 def test_the_seed_draws_what_is_left_out():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "open_dataset", lambda *_, **__: types.SimpleNamespace(labels=[3, 3, 8, 5, 9]))
+        patch.setattr(training, "open_dataset", lambda *_, **__: types.SimpleNamespace(labels=[3, 3, 8, 5, 9]))
         drawn = [shown_actions(params_of(left_out_actions=0.25, seed=seed)) for seed in [0, *range(30)]]
         assert shown_actions(params_of()) is None
     assert drawn[0] == drawn[1]
@@ -211,10 +244,10 @@ def test_a_closed_form_is_fitted_to_what_is_shown_alone(study):
         for share in (0.0, 0.5)
     )
     assert not same(load_anonymizer(whole["checkpoint"]), load_anonymizer(part["checkpoint"]))
-    examples = recipe.Examples.of(build(params_of()).clips.dataset)
-    seen = np.isin(examples.classes, list(shown_actions(params_of(left_out_actions=0.5))))
-    examples = dataclasses.replace(examples, features=examples.features[seen], classes=examples.classes[seen])
-    assert same(load_anonymizer(part["checkpoint"]), recipe.cook(("quantizer",), examples, bits=3))
+    data = FitData.of(build(params_of()).clips.dataset)
+    seen = np.isin(data.classes, list(shown_actions(params_of(left_out_actions=0.5))))
+    data = dataclasses.replace(data, features=data.features[seen], classes=data.classes[seen])
+    assert same(load_anonymizer(part["checkpoint"]), build_pipeline(parse("quantizer(bits=3)"), data))
     assert part["fitted"]["clips"] == seen.sum() < len(seen)
 
 
@@ -226,9 +259,9 @@ def test_training_behind_an_eraser_leaves_it_alone_and_brings_nothing_back(study
     assert all(torch.equal(value, trained.stages[0].state_dict()[name]) for name, value in start.items())
     encoder = trained.stages[1].state_dict()
     assert any(encoder[name].any() for name in encoder if name.endswith("fc2.weight"))  # it did learn
-    examples = recipe.Examples.of(build(p).clips.dataset)
+    data = FitData.of(build(p).clips.dataset)
     with torch.no_grad():
-        released = trained(torch.from_numpy(examples.features)).numpy()
+        released = trained(torch.from_numpy(data.features)).numpy()
     values = np.linalg.svd(released - released.mean(axis=0), compute_uv=False)
     assert values[20] < 1e-5 * values[0]  # twenty numbers
     said = checkpoints.read(best["checkpoint"])["fitted"]
@@ -238,16 +271,16 @@ def test_training_behind_an_eraser_leaves_it_alone_and_brings_nothing_back(study
 
 def test_an_eraser_hides_pictures_within_a_class_from_straight_lines(study):
     trainer = build(params_of())
-    examples = recipe.Examples.of(trainer.clips.dataset)
-    made = recipe.cook(("eraser",), examples, erase_rank=60)
-    released = examples.after(made.eval()).features
-    target = examples.static - np.stack([examples.static[examples.classes == c].mean(0) for c in examples.classes])
+    data = FitData.of(trainer.clips.dataset)
+    made = build_pipeline(parse("eraser(rank=60)"), data)
+    released = data.after(made.eval()).features
+    target = data.static - np.stack([data.static[data.classes == c].mean(0) for c in data.classes])
 
     def explained(features):
         return LinearRegression().fit(features[:, :40], target).score(features[:, :40], target)
 
-    directions = np.linalg.svd(examples.features - examples.features.mean(0), full_matrices=False)[2].T
-    assert explained(examples.features @ directions) > explained(released @ directions) + 0.2
+    directions = np.linalg.svd(data.features - data.features.mean(0), full_matrices=False)[2].T
+    assert explained(data.features @ directions) > explained(released @ directions) + 0.2
 
 
 def test_what_stands_behind_a_network_is_fitted_to_what_it_has_learnt(study):
@@ -255,7 +288,7 @@ def test_what_stands_behind_a_network_is_fitted_to_what_it_has_learnt(study):
     best = train(p, NOT_DISTRIBUTED)
     whole, trained = (load_anonymizer(best[name]).eval() for name in ("checkpoint", "trained"))
     assert [stage["arch"] for stage in whole.architecture["stages"]] == ["encoder", "quantizer", "noise"]
-    features = torch.from_numpy(recipe.Examples.of(build(p).clips.dataset).features)
+    features = torch.from_numpy(FitData.of(build(p).clips.dataset).features)
     with torch.no_grad():
         learnt = trained(features)
         assert torch.equal(whole.stages[0](features), learnt)
@@ -301,7 +334,7 @@ def test_a_run_with_critics_goes_on_to_the_same_bits(study):
     a, b = (torch.load(run.path / "model_temp.pth", weights_only=True) for run in (whole, parts))
     for key in ("fa_model_state_dict", "ft_model_ar_state_dict", "critic_state_dict"):
         assert all(torch.equal(a[key][name], b[key][name]) for name in a[key])
-    assert a["feature_variance"] == pytest.approx(recipe.Examples.of(build(p).clips.dataset).variance)
+    assert a["feature_variance"] == pytest.approx(FitData.of(build(p).clips.dataset).variance)
 
 
 def test_without_a_task_the_objective_on_validation_clips_chooses(study):
@@ -316,7 +349,7 @@ def test_critic_batches_are_other_batches_than_the_steps(study):
     assert "critic_batches" not in next(iter(build(params_of(**ENCODER)).batches(0)))
 
 
-def test_loaders_know_recipes(study):
+def test_loaders_know_chains(study):
     p = params_of(fa_arch="eraser+encoder", num_layers_fa=1, erase_rank=4, num_epochs=1)
     path = train(p, NOT_DISTRIBUTED)["checkpoint"]
     judged = {"ft_arch": "demo", "anon": True, "saved_fa_model": path, "num_heads": 8, "feature_dim": None}

@@ -1,0 +1,110 @@
+"""What closed forms are fitted to: clips of training subjects, with what is known of their videos."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splavu.anonymizers.apply import apply_to_array
+from splavu.anonymizers.base import Anonymizer
+from splavu.data.datasets import FeatureDataset
+from splavu.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+MOST_CLIPS = 100_000
+"""At most this many clips of a data set, evenly taken, are used: about a hundred for each dimension of the widest."""
+
+
+@dataclass(frozen=True)
+class FitData:
+    """Clips of training subjects, a row each; what no closed form asked for is None."""
+
+    features: NDArray[np.float32]  # [N, D]
+    static: NDArray[np.float32] | None = None  # [N, D], the mean over the static clips of the row's video
+    classes: NDArray | None = None  # [N], the action
+    private: NDArray[np.float32] | None = None  # [N, A] of 0 and 1; NaN for unknown
+    videos: NDArray | None = None  # [N], the name or number of the row's video
+    attributes: tuple[str, ...] = ()
+    """Names of the A private attributes."""
+
+    @classmethod
+    def of(
+        cls,
+        dataset: FeatureDataset,
+        *,
+        private: Mapping[str, NDArray[np.float32]] | None = None,
+        attributes: Sequence[str] = (),
+        limit: int = MOST_CLIPS,
+    ) -> FitData:
+        """The clips of a data set.
+
+        Args:
+            dataset: With labels and static clips as far as closed forms ask for them.
+            private: Key -> [A]; videos that it doesn't name are unknown.
+            attributes: Names of its A values.
+            limit: At most so many clips.
+        """
+        owners = np.repeat(np.arange(len(dataset)), dataset.clips.num_clips)  # [clips]
+        first = np.cumsum(dataset.clips.num_clips) - dataset.clips.num_clips  # [V]
+        rows = dataset.clips.start[owners] + np.arange(len(owners)) - first[owners]
+        if len(rows) > limit:
+            taken = np.linspace(0, len(rows) - 1, limit).round().astype(np.int64)
+            logger.info("closed forms are fitted to %d of %d clips", limit, len(rows))
+            owners, rows = owners[taken], rows[taken]
+        static = None
+        if dataset.static is not None:
+            videos, place = np.unique(owners, return_inverse=True)
+            table = dataset.static
+            means = [table.rows[at : at + num].mean(axis=0) for at, num in _spans(table, videos)]
+            static = np.stack(means)[place]
+        known = None
+        if private is not None:
+            unknown = np.full(len(attributes), np.nan, np.float32)
+            known = np.stack([private.get(key, unknown) for key in dataset.keys])[owners].astype(np.float32)
+        classes = None if dataset.labels is None or dataset.labels.ndim > 1 else dataset.labels[owners]
+        return cls(np.asarray(dataset.clips.rows[rows]), static, classes, known, owners, tuple(attributes))
+
+    @property
+    def num_videos(self) -> int:
+        """Different videos."""
+        return 0 if self.videos is None else len(np.unique(self.videos))
+
+    @property
+    def variance(self) -> float:
+        """Of the features, the mean over dimensions."""
+        return float(self.features.var(axis=0, dtype=np.float64).mean())
+
+    def after(self, stage: Anonymizer) -> FitData:
+        """The same clips and static clips as a stage releases them."""
+        static = None if self.static is None else apply_to_array(stage, self.static)
+        return replace(self, features=apply_to_array(stage, self.features), static=static)
+
+    def take(self, rows: NDArray) -> FitData:
+        """Some of the rows, by number or by mask."""
+        names = ("features", "static", "classes", "private", "videos")
+        columns = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: value[rows] for name, value in columns.items() if value is not None})
+
+    def with_known_private(self) -> FitData:
+        """The rows whose private attributes are all known.
+
+        Raises:
+            UserError: There is none.
+        """
+        known = ~np.isnan(self.private).any(axis=1)
+        if known.all():
+            return self
+        if not known.any():
+            raise UserError("private labels", "are unknown for every training clip", "label some of the videos")
+        logger.warning("%d of %d clips have no private label and were left out", (~known).sum(), len(known))
+        return self.take(known)
+
+
+def _spans(table: Any, videos: NDArray) -> list[tuple[int, int]]:
+    return list(zip(table.start[videos].tolist(), table.num_clips[videos].tolist(), strict=True))

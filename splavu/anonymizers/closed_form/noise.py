@@ -1,0 +1,42 @@
+"""Gaussian noise in units of the features' own spread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from splavu.anonymizers.closed_form.covariance import covariance_root, deviations
+from splavu.anonymizers.closed_form.fit_data import FitData
+from splavu.anonymizers.closed_form.form import About, ClosedForm
+from splavu.anonymizers.noise import GaussianNoise, Units
+from splavu.runtime.schema import Positive, Schema
+
+
+@dataclass(frozen=True)
+class NoiseOptions(Schema):
+    """Of noise."""
+
+    sd: Annotated[Positive | None, About("standard deviation, in `units`", required=True, parameter="noise_sd")] = None
+    units: Annotated[
+        Units, About("dimension: of each dimension's own deviation; whitened: of the features' covariance")
+    ] = "dimension"
+
+
+def _fit(data: FitData, options: NoiseOptions, seed: int | None) -> GaussianNoise:
+    root = (deviations if options.units == "dimension" else covariance_root)(data.features)
+    return GaussianNoise.of(root, sd=options.sd, seed=seed)
+
+
+def _describe(made: GaussianNoise, data: FitData) -> str:
+    return f"noise, sd {made.architecture['sd']:g} ({made.architecture['units']})"
+
+
+NOISE = ClosedForm(
+    "noise",
+    "adds Gaussian noise, the same each time the feature is released",
+    fit=_fit,
+    options=NoiseOptions,
+    place="noise",
+    seed="secret",
+    describe=_describe,
+)
