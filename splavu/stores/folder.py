@@ -13,11 +13,12 @@ from tokenize import TokenError
 import numpy as np
 
 from splavu.errors import UserError
-from splavu.stores.files import read_json, written_aside
+from splavu.runtime.files import replacing
 from splavu.stores.provenance import (
     ATTRIBUTES_FILE,
     EXTRACT_AGAIN,
     Attributes,
+    read_json,
     refuse_conflict,
     warn_without_attributes,
 )
@@ -125,7 +126,7 @@ class FolderWriter:
         described = self.path / ATTRIBUTES_FILE
         if not described.is_file():
             self.path.mkdir(parents=True, exist_ok=True)
-            with written_aside(described, durable=True) as temporary:
+            with replacing(described) as temporary:
                 temporary.write_text(json.dumps(self.attributes, indent=1), encoding="utf-8")
         path = self.path / f"{key}.npy"
         write_npy(path, features)
@@ -136,9 +137,7 @@ class FolderWriter:
 
 def write_npy(path: str | os.PathLike[str], features: np.ndarray) -> None:  # [T, D] or [T, N, D]
     """Write one long video's features as float32 .npy, in one move; folders are made as needed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(path, durable=True) as temporary, temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, np.ascontiguousarray(features, dtype=np.float32))
 
 

@@ -1,94 +1,147 @@
-"""The folder `<store>.partial/`, in which the features of a store wait, a part file a key, until they are merged.
+"""The folder `<store>.partial/`: all that an interrupted writer leaves, and all that the next one takes up.
 
-Whoever holds its lock writes it: one writer alone, or several shards that share the lock and only write parts.
+`JournaledWriter` is what the writers of all formats have in common: a lock, so that a store has one writer or several
+shards; a journal that holds what is done; one move at the end that makes it the store.
+
+Note: the journal is deleted in the end, so only a folder that this program made is ever used as one. Its lock file has
+a content that says so (`MARK`); a folder without it, and a link, are refused.
 """
 
 from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
 import os
 import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
 
-import numpy as np
+from splavu.errors import UserError
+from splavu.runtime.files import TEMPORARY, check_target
+from splavu.stores.provenance import ATTRIBUTES_FILE, Attributes
 
-from splavu.stores.files import file_lock, written_aside
-from splavu.stores.provenance import ATTRIBUTES_FILE
+MARK = b"journal of a feature store that splavu writes\n"
+"""Content of the lock file."""
+PLAN = "plan.json"
+
+Writer = TypeVar("Writer", bound="JournaledWriter")
+
+
+class JournaledWriter(ABC):
+    """Writes one store in a journal folder `<path>.partial/` that becomes the store at the end.
+
+    Args:
+        path: The store.
+        attributes: Provenance, kept with the store.
+
+    Attributes:
+        is_folder: Whether the store is a folder of files.
+    """
+
+    is_folder = False
+
+    def __init__(self, path: str | os.PathLike[str], attributes: Mapping[str, str | int | float]) -> None:
+        self.path = Path(path)
+        self.attributes: Attributes = dict(attributes)
+        self._journal = Journal(self.path)
+        self._is_shared = False
+
+    def __enter__(self: Writer) -> Writer:
+        check_target(self.path, is_folder=self.is_folder)
+        self._journal.clear_removed()
+        self._journal.acquire(shared=self._is_shared)
+        try:
+            self._take_up()
+        except BaseException:
+            if not self._holds_work():
+                self._journal.remove()
+            self._journal.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+            else:
+                self._stop()
+        finally:
+            self._journal.release()
+
+    @abstractmethod
+    def _take_up(self) -> None:
+        """Read what an earlier run left: a finished store, a journal."""
+
+    @abstractmethod
+    def _holds_work(self) -> bool:
+        """Whether the journal has anything that another run could use."""
+
+    @abstractmethod
+    def _finish(self) -> None:
+        """Make the journal the store, and remove it."""
+
+    def _stop(self) -> None:  # noqa: B027  most need nothing
+        """Called when the block is left by an error: the journal stays for the next run."""
 
 
 class Journal:
-    """Names, parts and lock of one journal.
+    """Names and lock of one journal.
 
     Args:
-        store: The store that its parts are to make.
+        store: The store that it becomes.
 
     Attributes:
         path: The folder.
-        described: Its file of attributes.
-        merging: The store that is being made of the parts, where that has begun.
     """
 
     def __init__(self, store: Path) -> None:
         self.store = store
         self.path = store.with_name(store.name + ".partial")
-        self.described = self.path / ATTRIBUTES_FILE
-        self.merging = self.path / "merging.h5"
         self._lock: int | None = None
 
-    def part(self, key: str) -> Path:
-        """Where the features of `key` wait."""
-        return self.path / (hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:32] + ".npz")
-
-    def parts(self) -> list[Path]:
-        """All that wait, in an order of their own."""
-        return sorted(self.path.glob("*.npz"))
-
-    def write(self, key: str, features: np.ndarray) -> Path:
-        """Put the features of `key` into their part."""
-        part = self.part(key)
-        with written_aside(part, durable=False) as temporary, temporary.open("wb") as file:
-            np.savez(file, key=np.array(key), features=features)
-        return part
-
-    def marker(self, index: int, count: int) -> Path:
-        """What shard `index` of `count` leaves when it has done all it could: its failures."""
-        return self.path / f"shard-{index}-of-{count}.json"
+    def clear(self) -> None:
+        """Remove all that it holds; to be called under its lock."""
+        for entry in self.path.iterdir():
+            if entry.name != "lock":
+                _delete(entry)
 
     def clear_torn(self) -> None:
-        """Remove what a kill left unnamed; to be called when nobody else writes."""
-        for torn in self.path.glob("*.tmp-*"):
+        """Remove temporary files of processes that were killed; to be called when no other process writes."""
+        for torn in self.path.glob(f".*{TEMPORARY}"):
             torn.unlink()
 
-    def clear_parts(self) -> None:
-        """Remove what an earlier run left, torn files too."""
-        for old in self.path.glob("*.npz*"):
-            old.unlink()
-
     def clear_removed(self) -> None:
-        """Remove the folders whose removal was killed."""
+        """Remove the folders whose removal was interrupted."""
         for leftover in self.store.parent.glob(glob.escape(self.path.name) + ".old-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                if _is_journal(leftover):
+                    _delete_journal(leftover)
 
     def remove(self) -> None:
         """Remove the folder."""
-        # Moved first: whoever waits for its lock must find either the whole journal or none.
+        # Moved first: a process that waits for its lock must find either the whole journal or none.
         old = self.path.with_name(f"{self.path.name}.old-{os.getpid()}")
         self.path.rename(old)
-        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _delete_journal(old)
 
     def acquire(self, *, shared: bool, wait: bool = False) -> None:
         """Make the folder where there is none, and take its lock.
 
         Raises:
-            UserError: Another process holds it, and `wait` is False.
+            UserError: Another process holds it, and `wait` is False; or there is something else of that name.
         """
         while self._lock is None:
-            self.path.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):  # the journal was removed just now
-                wait = wait or (shared and self.merging.exists())
-                self._lock = file_lock(self.path / "lock", culprit=self.store, shared=shared, wait=wait)
+                if self.path.is_symlink() or (self.path.exists() and not _is_journal(self.path)):
+                    raise UserError(self.path, "was not made by this program, which would delete it", "move it away")
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._lock = _file_lock(self.path / "lock", culprit=self.store, shared=shared, wait=wait)
 
     def release(self) -> None:
         """Give the lock back, if it is held."""
@@ -97,6 +150,53 @@ class Journal:
             self._lock = None
 
 
-def read_part(part: Path) -> tuple[str, np.ndarray]:
-    with np.load(part, allow_pickle=False) as content:  # a zip: reading tests the checksums
-        return str(content["key"]), content["features"]
+def _is_journal(path: Path) -> bool:
+    """Whether this program made the folder: it has our lock file, or nothing that could be lost."""
+    lock = path / "lock"
+    if path.is_symlink() or not path.is_dir() or lock.is_symlink() or lock.exists() > lock.is_file():
+        return False
+    names = {entry.name for entry in path.iterdir()} - {lock.name}
+    content = lock.read_bytes() if lock.is_file() else None
+    is_unmarked = content == b"" and bool(names & {ATTRIBUTES_FILE, PLAN})  # version 0.1 left the lock file empty
+    return content == MARK or is_unmarked or (not names and not content)
+
+
+def _delete_journal(path: Path) -> None:
+    """The lock goes last: what an interrupted removal leaves can still be recognised."""
+    for entry in path.iterdir():
+        if entry.name != "lock":
+            _delete(entry)
+    (path / "lock").unlink(missing_ok=True)
+    path.rmdir()
+
+
+def _delete(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
+
+
+def _file_lock(path: Path, *, culprit: Path, shared: bool, wait: bool) -> int | None:
+    """Hold `path` until its descriptor is closed, also by a kill. None if it was removed while we waited.
+
+    Several processes may hold it `shared`, but only one if it isn't.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    if os.name == "posix":
+        import fcntl
+
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise UserError(culprit, "another process is writing this store", "wait for it, or stop it") from error
+        except OSError as error:
+            os.close(descriptor)
+            raise UserError(culprit, f"its folder's file system can't lock ({error})", "write elsewhere") from error
+        if not path.exists() or os.fstat(descriptor).st_ino != path.stat().st_ino:
+            os.close(descriptor)
+            return None
+    if not os.fstat(descriptor).st_size:
+        os.write(descriptor, MARK)  # several shards at once write the same bytes
+    return descriptor

@@ -13,20 +13,18 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Generic, TypeVar
 
 import numpy as np
 
 from splavu.errors import UserError
-from splavu.stores.files import read_json, written_aside
+from splavu.runtime.files import replacing
 from splavu.stores.formats import open_features
-from splavu.stores.journal import Journal
-from splavu.stores.provenance import Attributes, refuse_conflict
+from splavu.stores.journal import PLAN, JournaledWriter
+from splavu.stores.provenance import read_json, refuse_conflict
 from splavu.stores.scanning import Header
 
 logger = logging.getLogger(__name__)
@@ -38,7 +36,7 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 Written = TypeVar("Written")
 
 
-class OrderedWriter(ABC, Generic[Written]):
+class OrderedWriter(JournaledWriter, Generic[Written]):
     """Writes one store, item after item, in a journal folder `<path>.partial/` that becomes the store at the end.
 
     Leaving the `with` block normally, with all items written, puts the store under its name in one move. Leaving it by
@@ -68,54 +66,41 @@ class OrderedWriter(ABC, Generic[Written]):
         origin: str,
         changed: float,
     ) -> None:
-        self.path = Path(path)
+        super().__init__(path, attributes)
         self.num_items = num_items
-        self.attributes: Attributes = dict(attributes)
         self.origin = origin
         self.changed = changed
         self.position = 0
-        self._journal = Journal(self.path)
-        self._plan = self._journal.path / "plan.json"
+        self._plan = self._journal.path / PLAN
         self._log = self._journal.path / "digests"
         self._digests: list[bytes] = []
         self._num_logged = 0
         self._bytes_at_risk = 0
         self._is_current = False
 
-    def __enter__(self) -> OrderedWriter[Written]:
-        self._journal.clear_removed()
-        self._journal.acquire(shared=False)
-        try:
-            self._is_current = self.path.exists() and self._check_finished() and not self._is_outdated()
-            if self._is_current:
-                self.position = self.num_items
-            else:
-                self._recover()
-        except BaseException:
-            if not self._plan.exists():
-                self._journal.remove()
-            self._journal.release()
-            raise
-        return self
+    def _take_up(self) -> None:
+        self._is_current = self.path.exists() and self._check_finished() and not self._is_outdated()
+        if self._is_current:
+            self.position = self.num_items
+        else:
+            self._recover()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                if self.position != self.num_items:
-                    raise RuntimeError(f"{self.path}: {self.position} of {self.num_items} items were written")
-                if not self._is_current:
-                    self._secure()
-                    self._finish()
-                self._close()
-                self._journal.remove()
-            else:
-                self._close()
-                if not self.position:
-                    self._journal.remove()
-        finally:
-            self._journal.release()
+    def _holds_work(self) -> bool:
+        return self._plan.exists()
+
+    def _finish(self) -> None:
+        if self.position != self.num_items:
+            raise RuntimeError(f"{self.path}: {self.position} of {self.num_items} items were written")
+        if not self._is_current:
+            self._secure()
+            self._complete()
+        self._close()
+        self._journal.remove()
+
+    def _stop(self) -> None:
+        self._close()
+        if not self.position:
+            self._journal.remove()
 
     def write(self, item: Written) -> None:
         """Write the item at `position`, and go on to the next."""
@@ -140,28 +125,33 @@ class OrderedWriter(ABC, Generic[Written]):
         """
 
     @abstractmethod
-    def _open(self) -> None:
-        """Make the journal ready for items, or take up the one that is there."""
-
-    @abstractmethod
     def _put(self, index: int, item: Written) -> tuple[int, bytes]:
         """Write an item to its place in the journal; its length in bytes, and its SHA-256."""
 
     @abstractmethod
+    def _complete(self) -> None:
+        """Make the journal's items the store."""
+
+    def _open(self) -> None:
+        """Make the journal ready for items, or take up the one that is there."""
+
+    def _place(self, index: int) -> Path:
+        """The file of an item, where each has one."""
+        raise NotImplementedError
+
     def _digest(self, index: int) -> bytes:
         """SHA-256 of what lies in the place of an item.
 
         Raises:
             OSError: Nothing lies there.
         """
+        return hashlib.sha256(self._place(index).read_bytes()).digest()
 
-    @abstractmethod
     def _sync(self) -> None:
-        """Force what was put to the disk."""
-
-    @abstractmethod
-    def _finish(self) -> None:
-        """Make the journal's items the store."""
+        """Force the items that are not in the log yet to the disk."""
+        for index in range(self._num_logged, self.position):
+            with self._place(index).open("rb+") as file:
+                os.fsync(file.fileno())
 
     def _close(self) -> None:
         """Close what `_open` opened."""
@@ -180,10 +170,8 @@ class OrderedWriter(ABC, Generic[Written]):
         if {**found, "attributes": None} != {**plan, "attributes": None}:
             if found:
                 logger.warning("%s: was begun from other features, is begun anew", self._journal.path)
-            for old in self._journal.path.iterdir():
-                if old.name != "lock":
-                    shutil.rmtree(old) if old.is_dir() else old.unlink()
-            with written_aside(self._plan, durable=True) as temporary:
+            self._journal.clear()
+            with replacing(self._plan) as temporary:
                 temporary.write_text(json.dumps(plan, indent=1), encoding="utf-8")
         self._open()
         logged = self._log.read_bytes() if self._log.exists() else b""

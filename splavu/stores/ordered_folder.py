@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 from splavu.errors import UserError
-from splavu.stores.files import written_aside
+from splavu.runtime.files import replacing
 from splavu.stores.folder import CHECKSUMS_FILE
 from splavu.stores.ordered import FeatureWriter
 from splavu.stores.provenance import ATTRIBUTES_FILE
@@ -24,6 +23,8 @@ class FolderInOrder(FeatureWriter):
         UserError: The folder to replace holds a file that no writer of features made.
     """
 
+    is_folder = True
+
     def _check_finished(self) -> bool:
         if not self.path.is_dir() or not (self.path / ATTRIBUTES_FILE).is_file():
             raise UserError(self.path, "holds something of unknown origin", "write to another folder")
@@ -35,44 +36,34 @@ class FolderInOrder(FeatureWriter):
     def _open(self) -> None:
         self._files = self._journal.path / "files"
         self._files.mkdir(exist_ok=True)
-        self._unsynced: list[Path] = []
 
     def _put(self, index: int, item: np.ndarray) -> tuple[int, bytes]:
         features = self._checked(index, item)
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(features))
-        path = self._file(index)
+        path = self._place(index)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             file.write(header.getvalue())
             file.write(features.data)
-        self._unsynced.append(path)
         digest = hashlib.sha256(header.getvalue())
         digest.update(features.reshape(-1))
         return features.nbytes, digest.digest()
 
-    def _digest(self, index: int) -> bytes:
-        return hashlib.sha256(self._file(index).read_bytes()).digest()
-
-    def _sync(self) -> None:
-        while self._unsynced:
-            with self._unsynced.pop().open("rb+") as file:
-                os.fsync(file.fileno())
-
-    def _finish(self) -> None:
+    def _complete(self) -> None:
         lines = (f"{digest.hex()}  {key}.npy\n" for digest, (key, _) in zip(self._digests, self.headers, strict=True))
         for name, text in (
             (CHECKSUMS_FILE, "".join(lines)),
             (ATTRIBUTES_FILE, json.dumps(self.attributes, indent=1)),
         ):
-            with written_aside(self._files / name, durable=True) as temporary:
+            with replacing(self._files / name) as temporary:
                 temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
         if self.path.exists():
             # Two moves: killed in between, the next run finds all items done and makes the second.
             self.path.rename(self._journal.path / "replaced")
         self._files.rename(self.path)
 
-    def _file(self, index: int) -> Path:
+    def _place(self, index: int) -> Path:
         return self._files / f"{self.headers[index][0]}.npy"
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from splavu.errors import UserError
+from splavu.runtime.files import replacing
 from splavu.stores.ordered import OrderedWriter
 from splavu.stores.parquet import CONTENT_KEY, METADATA_KEY, FeatureTable, Part, import_pyarrow
 from splavu.stores.provenance import refuse_conflict
@@ -56,9 +57,6 @@ class TableInOrder(OrderedWriter[Part]):
         names = [field.name for field in self._fields]
         return found.schema.to_arrow_schema().names == names and found.num_rows == self._source.num_rows
 
-    def _open(self) -> None:
-        self._unsynced: list[Path] = []
-
     def _put(self, index: int, item: Part) -> tuple[int, bytes]:
         columns = {**item.kept, self._source.column: self._lists(item)}
         rows = self._arrow.table([columns[field.name] for field in self._fields], schema=self._schema())
@@ -66,26 +64,16 @@ class TableInOrder(OrderedWriter[Part]):
         with self._arrow.ipc.new_file(sink, rows.schema) as file:
             file.write_table(rows)
         content = sink.getvalue()
-        self._part(index).write_bytes(content)
-        self._unsynced.append(self._part(index))
+        self._place(index).write_bytes(content)
         return len(content), hashlib.sha256(content).digest()
 
-    def _digest(self, index: int) -> bytes:
-        return hashlib.sha256(self._part(index).read_bytes()).digest()
-
-    def _sync(self) -> None:
-        while self._unsynced:
-            with self._unsynced.pop().open("rb+") as file:
-                os.fsync(file.fileno())
-
-    def _finish(self) -> None:
-        unfinished = self._journal.path / "table.parquet"
+    def _complete(self) -> None:
         content = hashlib.sha256()
         column = self._source.column
         others = [field.name for field in self._fields if field.name != column]
-        with self._parquet.ParquetWriter(
-            unfinished, self._schema(), use_dictionary=others, write_statistics=others, write_page_checksum=True
-        ) as table:
+        options = {"use_dictionary": others, "write_statistics": others, "write_page_checksum": True}
+        whole = self._journal.path / "table.parquet"
+        with replacing(whole) as temporary, self._parquet.ParquetWriter(temporary, self._schema(), **options) as table:
             for first in range(0, self.num_items, PARTS_A_GROUP):
                 some = range(first, min(first + PARTS_A_GROUP, self.num_items))
                 rows = self._arrow.concat_tables([self._read(index) for index in some])
@@ -93,15 +81,13 @@ class TableInOrder(OrderedWriter[Part]):
                     content.update(_values(chunk))
                 table.write_table(rows, row_group_size=rows.num_rows)
             table.add_key_value_metadata({CONTENT_KEY: content.hexdigest()})
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(self.path)
+        whole.replace(self.path)
 
-    def _part(self, index: int) -> Path:
+    def _place(self, index: int) -> Path:
         return self._journal.path / f"part-{index:06d}.arrow"
 
     def _read(self, index: int) -> pa.Table:
-        with self._arrow.memory_map(str(self._part(index))) as file:
+        with self._arrow.memory_map(str(self._place(index))) as file:
             return self._arrow.ipc.open_file(file).read_all()
 
     def _schema(self) -> pa.Schema:

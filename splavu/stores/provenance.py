@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +42,18 @@ def refuse_conflict(culprit: Path, found: Mapping[str, object], wanted: Mapping[
                 f"was made with {name} = {found.get(name)!r}, this run has {wanted.get(name)!r}",
                 "write elsewhere, delete this one, or run with the same settings",
             )
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """The content of a JSON file of a store or journal.
+
+    Raises:
+        UserError: It can't be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(path, "cannot be read", f"delete {path.parent} and extract again") from error
 
 
 def plain(value: object) -> str | int | float:

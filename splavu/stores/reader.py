@@ -104,21 +104,32 @@ class FeatureReader(ABC):
         Raises:
             UserError: What is wrong with it.
         """
-        self._require(key)
-        shape, dtype = self._header(key)
-        if dtype != np.float32:
-            raise UserError(self.path, f"'{key}' holds {dtype}, features are float32", EXTRACT_AGAIN)
-        self._check_shape(key, shape)
+        self.check_header(key, *self.header(key))
         features = self[key]
-        if not np.isfinite(features).all():
-            raise UserError(self.path, f"'{key}' holds values that are not finite", EXTRACT_AGAIN)
+        self.check_finite(key, features)
         if checksums and self.is_as_written(key, features) is False:
             raise UserError(self.path, f"'{key}' is not what was written: its checksum differs", EXTRACT_AGAIN)
         return features
 
-    def load_all(self, keys: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-        """`keys` (all keys) read into memory, in the order given. Takes as much memory as the store is large."""
-        return {key: self[key] for key in (self.keys() if keys is None else keys)}
+    def check_header(self, key: str, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
+        """The shape, if a dataset with this header holds features of this store's width.
+
+        Raises:
+            UserError: It is no float32, empty, or of another width.
+        """
+        if dtype != np.float32:
+            raise UserError(self.path, f"'{key}' holds {dtype}, features are float32", EXTRACT_AGAIN)
+        self._check_shape(key, shape)
+        return shape
+
+    def check_finite(self, key: str, features: np.ndarray) -> None:
+        """Refuse features with NaN or infinity.
+
+        Raises:
+            UserError: They hold one.
+        """
+        if not np.isfinite(features).all():
+            raise UserError(self.path, f"'{key}' holds values that are not finite", EXTRACT_AGAIN)
 
     def _require(self, key: str) -> None:
         if key not in self._key_set:

@@ -15,10 +15,9 @@ import numpy as np
 
 from splavu.errors import UserError
 from splavu.stores.hdf5 import HDF5_ERRORS, FeatureStore
+from splavu.stores.hdf5_layout import FLOAT
 from splavu.stores.provenance import CHECKSUM_ATTRIBUTE, EXTRACT_AGAIN
 from splavu.stores.reader import FeatureReader
-
-FLOAT = np.dtype("<f4")
 
 Header = tuple[str, tuple[int, ...]]
 """Key and shape."""
@@ -43,7 +42,7 @@ class Scan:
         if isinstance(store, FeatureStore):
             self.headers = [(key, self._list(dataset, key)) for key, dataset in _datasets(store)]
         else:
-            self.headers = [(key, self._checked(key, *store.header(key))) for key in store]
+            self.headers = [(key, store.check_header(key, *store.header(key))) for key in store]
 
     def features(self, start: int = 0) -> Iterator[np.ndarray]:
         """Those of `headers[start:]`, as stored.
@@ -52,12 +51,12 @@ class Scan:
             UserError: One can't be read, holds values that are not finite, or isn't what was written.
         """
         if not self._places:
-            yield from (self._tested(key) for key, _ in self.headers[start:])
+            yield from (self.store.verified(key, checksums=True) for key, _ in self.headers[start:])
             return
         file = os.open(self.store.path, os.O_RDONLY)
         try:
             for key, shape in self.headers[start:]:
-                yield self._read(file, key, shape) if key in self._places else self._tested(key)
+                yield self._read(file, key, shape) if key in self._places else self.store.verified(key, checksums=True)
         finally:
             os.close(file)
 
@@ -65,8 +64,8 @@ class Scan:
         """The shape of a dataset; notes where it lies, if it lies in one piece, uncompressed."""
         try:
             if not dataset.get_type().equal(h5py.h5t.IEEE_F32LE):
-                return self._checked(key, dataset.shape, dataset.dtype)
-            shape = self._checked(key, dataset.shape, FLOAT)
+                return self.store.check_header(key, dataset.shape, dataset.dtype)
+            shape = self.store.check_header(key, dataset.shape, FLOAT)
             place = dataset.get_offset()
             if place is not None and dataset.get_storage_size() == np.prod(shape) * FLOAT.itemsize:
                 digest = None
@@ -79,39 +78,15 @@ class Scan:
             raise UserError(self.store.path, f"'{key}' cannot be opened ({error})", EXTRACT_AGAIN) from error
         return shape
 
-    def _checked(self, key: str, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
-        if dtype != np.float32:
-            raise UserError(self.store.path, f"'{key}' holds {dtype}, features are float32", EXTRACT_AGAIN)
-        if not shape or 0 in shape:
-            raise UserError(self.store.path, f"'{key}' is empty (shape {shape})", EXTRACT_AGAIN)
-        if shape[-1] != self.store.feature_dim:
-            raise UserError(
-                self.store.path,
-                f"'{key}' is {shape[-1]} wide, {self.store.feature_dim} expected",
-                "choose what was made for the encoder of this store",
-            )
-        return shape
-
     def _read(self, file: int, key: str, shape: tuple[int, ...]) -> np.ndarray:
         place, digest = self._places[key]
         features = np.empty(shape, FLOAT)
         if os.preadv(file, [features.reshape(-1).view(np.uint8)], place) != features.nbytes:
             raise UserError(self.store.path, f"'{key}' is cut short", EXTRACT_AGAIN)
-        self._require_finite(key, features)
+        self.store.check_finite(key, features)
         if digest is not None and hashlib.sha256(features.reshape(-1)).digest() != digest:
             raise UserError(self.store.path, f"'{key}' is not what was written: its checksum differs", EXTRACT_AGAIN)
         return features
-
-    def _tested(self, key: str) -> np.ndarray:
-        features = self.store[key]
-        self._require_finite(key, features)
-        if self.store.is_as_written(key, features) is False:
-            raise UserError(self.store.path, f"'{key}' is not what was written: its checksum differs", EXTRACT_AGAIN)
-        return features
-
-    def _require_finite(self, key: str, features: np.ndarray) -> None:
-        if not np.isfinite(features).all():
-            raise UserError(self.store.path, f"'{key}' holds values that are not finite", EXTRACT_AGAIN)
 
 
 def _datasets(store: FeatureStore) -> Iterator[tuple[str, h5py.h5d.DatasetID]]:

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
+from typing import BinaryIO
 
+import h5py
 import numpy as np
 
 from splavu.errors import UserError
-from splavu.stores.files import read_json, written_aside
+from splavu.runtime.files import replacing
 from splavu.stores.hdf5 import FeatureStore
-from splavu.stores.journal import Journal, read_part
-from splavu.stores.merging import fill, lay_out
-from splavu.stores.provenance import Attributes, refuse_conflict
+from splavu.stores.hdf5_layout import lay_out
+from splavu.stores.journal import JournaledWriter
+from splavu.stores.provenance import (
+    ATTRIBUTES_FILE,
+    CHECKSUM_ATTRIBUTE,
+    EXTRACT_AGAIN,
+    checksum,
+    read_json,
+    refuse_conflict,
+)
 
 logger = logging.getLogger(__name__)
 
+BYTES_MOVED_AT_ONCE = 2**26
+"""Of parts into the store that they become, before they are deleted."""
 
-class StoreWriter:
+
+class StoreWriter(JournaledWriter):
     """Writes one HDF5 store, item by item, alone or together with others, and survives a kill at any moment.
 
     Each `add` puts one part file into `<path>.partial/` (written aside, then renamed; its checksum is tested on
@@ -59,52 +71,46 @@ class StoreWriter:
     ) -> None:
         if shard is not None and not resume:
             raise ValueError("a shard can't start a store anew")
-        self.path = Path(path)
-        self.attributes: Attributes = dict(attributes)
+        super().__init__(path, attributes)
         self.resume = resume
         self.shard = shard
         self.is_merged = False
         self.failures: dict[str, str] = {}
-        self._journal = Journal(self.path)
+        self._is_shared = shard is not None
+        self._described = self._journal.path / ATTRIBUTES_FILE
+        self._unfilled = self._journal.path / "merging.h5"  # the store that the parts become, once that has begun
         self._stored: set[str] = set()  # keys of the finished store
         self._parts: dict[str, Path] = {}
         self._groups: set[str] = set()  # 'a' and 'a/b' of a key 'a/b/c'
         self._width: int | None = None
 
-    def __enter__(self) -> StoreWriter:
-        self._journal.clear_removed()
-        self._journal.acquire(shared=self.shard is not None)
-        try:
-            if self.shard is not None:
-                while self._journal.merging.exists():  # one of us ends the merge that was killed, the others wait
-                    self._journal.release()
-                    self._journal.acquire(shared=False, wait=True)
-                    self._end_killed_merge()
-                    self._journal.release()
-                    self._journal.acquire(shared=True)
-                self._journal.marker(*self.shard).unlink(missing_ok=True)
-                self._recover()
-            else:
-                self._end_killed_merge()
-                self._recover()
-                self._recover_parts()
-        except BaseException:
-            if not self._journal.parts() and not self._journal.merging.exists() and self.shard is None:
-                self._journal.remove()
+    def _take_up(self) -> None:
+        if self.shard is None:
+            if not self.resume:
+                self._journal.clear()
+            elif self._unfilled.exists():
+                self._fill()
+            self._recover()
+            self._recover_parts()
+            return
+        while self._unfilled.exists():  # one shard ends the merge that was interrupted, the others wait
             self._journal.release()
-            raise
-        return self
+            self._journal.acquire(shared=False, wait=True)
+            if self._unfilled.exists():
+                self._fill()
+            self._journal.release()
+            self._journal.acquire(shared=True)
+        self._failures_of(*self.shard).unlink(missing_ok=True)
+        self._recover()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None and self.shard is not None:
-                self._leave_shard(*self.shard)
-            elif kind is None:
-                self._merge()
-        finally:
-            self._journal.release()
+    def _holds_work(self) -> bool:
+        return bool(self._part_files()) or self._unfilled.exists() or self.shard is not None
+
+    def _finish(self) -> None:
+        if self.shard is None:
+            self._merge()
+        else:
+            self._leave_shard(*self.shard)
 
     def __len__(self) -> int:
         return len(self._stored) + len(self._parts)
@@ -112,7 +118,7 @@ class StoreWriter:
     def done(self, key: str) -> bool:
         """Whether `key` is in the store or the journal already."""
         if self.shard is not None and key not in self._stored and key not in self._parts:
-            part = self._journal.part(key)
+            part = self._part(key)
             if part.exists():  # only these are read: the other shards' parts are none of our business
                 self._recover_part(part)
         return key in self._stored or key in self._parts
@@ -126,7 +132,10 @@ class StoreWriter:
         """
         features = np.ascontiguousarray(features, dtype=np.float32)
         self._check(key, features)
-        self._register(key, self._journal.write(key, features), features.shape[-1])
+        part = self._part(key)
+        with replacing(part, durable=False) as temporary, temporary.open("wb") as file:
+            np.savez(file, key=np.array(key), features=features)
+        self._register(key, part, features.shape[-1])
 
     def _check(self, key: str, features: np.ndarray) -> None:
         if "\0" in key or any(name in ("", ".") for name in key.split("/")):
@@ -153,28 +162,26 @@ class StoreWriter:
 
     def _recover(self) -> None:
         """Take up what an earlier run left, or clear it."""
-        if not self.resume:
-            self._journal.clear_parts()
-        elif self.path.exists():
+        if self.resume and self.path.exists():
             store = FeatureStore(self.path)
             refuse_conflict(self.path, store.attributes, self.attributes)
             self._stored, self._width = set(store), store.feature_dim
             self._groups.update(group for key in store for group in _groups_of(key))
             store.close()
-        if self._journal.parts():
-            refuse_conflict(self._journal.path, read_json(self._journal.described), self.attributes)
-        with written_aside(self._journal.described, durable=False) as temporary:
+        if self._part_files():
+            refuse_conflict(self._journal.path, read_json(self._described), self.attributes)
+        with replacing(self._described, durable=False) as temporary:
             temporary.write_text(json.dumps(self.attributes, indent=1), encoding="utf-8")
 
     def _recover_parts(self) -> None:
         """Read all parts; to be called when nobody else writes any."""
-        for part in self._journal.parts():
+        for part in self._part_files():
             self._recover_part(part)
         self._journal.clear_torn()
 
     def _recover_part(self, part: Path) -> None:
         try:
-            key, features = read_part(part)
+            key, features = _read_part(part)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             logger.warning("%s: torn by a crash, will be made again", part)
             part.unlink()
@@ -186,14 +193,14 @@ class StoreWriter:
 
     def _leave_shard(self, index: int, count: int) -> None:
         """Say that this shard is done, and merge if it is the last: then nobody else holds the lock."""
-        with written_aside(self._journal.marker(index, count), durable=False) as temporary:
+        with replacing(self._failures_of(index, count), durable=False) as temporary:
             temporary.write_text(json.dumps(self.failures), encoding="utf-8")
         self._journal.release()
         try:
             self._journal.acquire(shared=False)
         except UserError:  # others are at work, one of whom will be last
             return
-        markers = [self._journal.marker(other, count) for other in range(count)]
+        markers = [self._failures_of(other, count) for other in range(count)]
         if not all(marker.exists() for marker in markers):  # another has merged, or is yet to run
             if not any(self._journal.path.glob("*.json")):
                 self._journal.remove()
@@ -208,17 +215,82 @@ class StoreWriter:
         if not self:
             logger.warning("%s: nothing to store, no file written", self.path)
         elif self._parts:
-            lay_out(self._journal, self._parts, self.attributes, extends=bool(self._stored))
-            fill(self._journal)
+            self._lay_out()
+            self._fill()
         self._journal.remove()
         self.is_merged = True
 
-    def _end_killed_merge(self) -> None:
-        if self._journal.merging.exists():
-            if self.resume:
-                fill(self._journal)
-            else:
-                self._journal.merging.unlink()
+    def _lay_out(self) -> None:
+        """Write the new store: complete but for the content of the parts, whose places are there."""
+        old = FeatureStore(self.path) if self._stored else None
+        kept = {} if old is None else old.attributes
+        attributes = self.attributes | {name: kept[name] for name in kept.keys() - self.attributes}
+        copied: list[tuple[int, str]] = []  # places and keys of what the old store holds
+
+        def items() -> Iterator[tuple[str, tuple[int, ...], Mapping[str, object]]]:
+            for index, key in enumerate(sorted(self._parts.keys() | self._stored)):
+                if key in self._parts:
+                    features = _read_part(self._parts[key])[1]
+                    yield key, features.shape, {CHECKSUM_ATTRIBUTE: np.bytes_(checksum(features))}
+                else:
+                    copied.append((index, key))
+                    yield key, old.header(key)[0], old.dataset_attributes(key)
+
+        with replacing(self._unfilled) as temporary:
+            places = lay_out(temporary, items(), attributes)
+            with temporary.open("rb+") as file:
+                for index, key in copied:
+                    _write(file, old[key], places[index])
+        if old is not None:
+            old.close()
+
+    def _fill(self) -> None:
+        """Move the content of the parts into the new store, and that to its name."""
+        moved: list[Path] = []
+        num_bytes = 0
+
+        def settle() -> None:
+            content.flush()
+            os.fsync(content.fileno())
+            while moved:
+                moved.pop().unlink()
+
+        with h5py.File(self._unfilled, "r", locking=False) as file, self._unfilled.open("rb+") as content:
+            for part in self._part_files():
+                key, features = _read_part(part)
+                dataset = file[key]
+                if dataset.shape != features.shape:
+                    raise UserError(part, f"does not fit its place in {self._unfilled}", EXTRACT_AGAIN)
+                _write(content, features, dataset.id.get_offset())
+                moved.append(part)
+                num_bytes += features.nbytes
+                if num_bytes >= BYTES_MOVED_AT_ONCE:
+                    settle()
+                    num_bytes = 0
+            settle()
+        self._unfilled.replace(self.path)
+
+    def _part(self, key: str) -> Path:
+        """The file of the journal that holds the features of `key`."""
+        return self._journal.path / (hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:32] + ".npz")
+
+    def _part_files(self) -> list[Path]:
+        """All parts, in the order of their names."""
+        return sorted(self._journal.path.glob("*.npz"))
+
+    def _failures_of(self, index: int, count: int) -> Path:
+        """The file that shard `index` of `count` leaves when it has done all it could: its failures."""
+        return self._journal.path / f"shard-{index}-of-{count}.json"
+
+
+def _read_part(part: Path) -> tuple[str, np.ndarray]:
+    with np.load(part, allow_pickle=False) as content:  # a zip: reading tests the checksums
+        return str(content["key"]), content["features"]
+
+
+def _write(file: BinaryIO, features: np.ndarray, place: int) -> None:
+    file.seek(place)
+    file.write(np.ascontiguousarray(features, dtype="<f4").data)
 
 
 def _groups_of(key: str) -> list[str]:

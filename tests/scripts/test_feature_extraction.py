@@ -129,7 +129,7 @@ def test_decoders_agree(videos, tmp_path, weights):
     stores = []
     for backend in ("pyav", "decord"):
         run("--videos", videos, "--out", tmp_path / f"{backend}.h5", "--weights", weights, "--backend", backend)
-        stores.append(FeatureStore(tmp_path / f"{backend}.h5").load_all())
+        stores.append(dict(FeatureStore(tmp_path / f"{backend}.h5")))
     for key in stores[0]:
         np.testing.assert_allclose(stores[0][key], stores[1][key], atol=1e-3)
 

@@ -93,7 +93,7 @@ def damage(study, how):
     elif how == "feature without label":
         labels.write_text("".join(labels.read_text().splitlines(keepends=True)[:-1]))
     elif how in ("wrong width", "NaN features"):
-        features = FeatureStore(clips).load_all()
+        features = dict(FeatureStore(clips))
         clips.unlink()
         width = 100 if how == "wrong width" else None
         with StoreWriter(clips, attributes={"encoder": "demo"}) as writer:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from conftest import WIDTH
 
-from splavu import release
 from splavu.anonymizers import SERVING_TILE, build_anonymizer
 from splavu.data.verification import verify_store
 from splavu.errors import UserError
+from splavu.release import anonymize as release
 from splavu.release import serving
 from splavu.release.anonymize import anonymize_store
 from splavu.stores import FeatureFolder, FeatureStore, FolderWriter, StoreWriter, ordered
@@ -140,7 +140,7 @@ def test_what_was_done_before_a_kill_is_not_computed_again(raw, anonymizer, monk
     revive()
     served, serve_rows = [], serving.serve_rows
     counted = lambda items, *args, **kw: serve_rows((served.append(1) or item for item in items), *args, **kw)  # noqa: E731
-    monkeypatch.setattr(release.release, "serve_rows", counted)
+    monkeypatch.setattr(release, "serve_rows", counted)
     anonymize_store(raw / name, raw / "out", anonymizer)
     assert len(served) == 10
     anonymize_store(raw / name, raw / "out", anonymizer)  # a finished one is left as it is
@@ -212,7 +212,7 @@ def test_a_release_follows_its_origin(raw, anonymizer, name):
     if name == "raw":
         (raw / "raw/a/video00.npy").unlink()
     else:
-        old = FeatureStore(raw / name).load_all()
+        old = dict(FeatureStore(raw / name))
         (raw / name).unlink()
         with StoreWriter(raw / name, attributes=ATTRIBUTES) as writer:
             for key in old.keys() - {"a/video00"}:
@@ -225,8 +225,8 @@ def test_a_release_follows_its_origin(raw, anonymizer, name):
 
 def test_a_release_older_than_its_origin_is_made_again(raw, anonymizer):
     anonymize_store(raw / "raw.h5", raw / "out.h5", anonymizer)
-    before = FeatureStore(raw / "out.h5").load_all()
-    old = FeatureStore(raw / "raw.h5").load_all()
+    before = dict(FeatureStore(raw / "out.h5"))
+    old = dict(FeatureStore(raw / "raw.h5"))
     (raw / "raw.h5").unlink()
     with StoreWriter(raw / "raw.h5", attributes=ATTRIBUTES) as writer:
         for key, rows in old.items():

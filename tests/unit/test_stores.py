@@ -15,9 +15,12 @@ import textwrap
 import h5py
 import numpy as np
 import pytest
+from refusals import refused
 
 from splavu.errors import UserError
-from splavu.stores import FeatureFolder, FeatureStore, FolderWriter, StoreWriter, merging, open_features, write_npy
+from splavu.stores import FeatureFolder, FeatureStore, FolderWriter, StoreWriter, open_features, write_npy
+from splavu.stores import writer as writing
+from splavu.stores.ordered_hdf5 import StoreInOrder
 
 ATTRIBUTES = {"encoder": "demo", "weights_sha256": "abc", "splavu_version": "0.1.0"}
 
@@ -46,7 +49,7 @@ def test_reads_every_key_as_stored(store, features):
     assert len(opened) == len(features)
     assert "folder/other" in opened
     assert "folder" not in opened
-    for key, value in opened.load_all().items():
+    for key, value in dict(opened).items():
         assert value.dtype == np.float32
         np.testing.assert_array_equal(value, features[key])
         assert opened.num_rows(key) == len(features[key])
@@ -279,7 +282,7 @@ def test_a_merge_killed_at_any_step_is_ended_by_the_next_run(tmp_path, monkeypat
     with StoreWriter(whole, attributes=ATTRIBUTES) as writer:
         for key, value in features.items():
             writer.add(key, value)
-    monkeypatch.setattr(merging, "BYTES_MOVED_AT_ONCE", moved_at_once)
+    monkeypatch.setattr(writing, "BYTES_MOVED_AT_ONCE", moved_at_once)
     fsync, count = os.fsync, iter(range(1, 1000))
 
     def fsync_or_die(descriptor):
@@ -300,7 +303,7 @@ def test_a_merge_killed_at_any_step_is_ended_by_the_next_run(tmp_path, monkeypat
 
 def test_merging_holds_each_feature_once(tmp_path, monkeypatch):
     """What parts and the new file take on the disk together hardly grows while they are merged."""
-    monkeypatch.setattr(merging, "BYTES_MOVED_AT_ONCE", 2**20)
+    monkeypatch.setattr(writing, "BYTES_MOVED_AT_ONCE", 2**20)
     fsync, used = os.fsync, []
 
     def measured(descriptor):
@@ -370,7 +373,7 @@ def test_folder_of_long_videos(tmp_path):
     assert folder.keys() == ["Abuse/crops", "long"]
     assert folder.num_rows("Abuse/crops") == 12
     np.testing.assert_array_equal(folder["long"], long)
-    np.testing.assert_array_equal(folder.load_all()["Abuse/crops"], crops)
+    np.testing.assert_array_equal(folder["Abuse/crops"], crops)
     folder.verify()
     with pytest.raises(UserError, match="8 wide, 4 expected"):
         FeatureFolder(tmp_path, feature_dim=4)["long"]
@@ -410,3 +413,95 @@ def test_a_folder_of_unknown_origin_is_not_extended(tmp_path):
     write_npy(tmp_path / "a.npy", np.zeros((2, 4)))
     with pytest.raises(UserError, match="unknown origin"):
         FolderWriter(tmp_path, attributes={"encoder": "demo"})
+
+
+def tree(folder):
+    """Every file below a folder with its bytes; links by where they lead."""
+    return {
+        str(path.relative_to(folder)): path.readlink() if path.is_symlink() else path.is_file() and path.read_bytes()
+        for path in folder.rglob("*")
+    }
+
+
+def ordered(path):
+    return StoreInOrder(path, headers=[("a", (1, 4))], attributes=ATTRIBUTES, origin="", changed=0)
+
+
+WRITERS = [lambda path: StoreWriter(path, attributes=ATTRIBUTES), ordered]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links")
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize(
+    "kind", ["folder", "file", "link", "link to a journal", "linked lock", "lock of others", "store"]
+)
+def test_what_has_the_journals_name_and_is_no_journal_is_refused_and_stays(tmp_path, writer, kind):
+    path, journal, elsewhere = tmp_path / "s.h5", tmp_path / "s.h5.partial", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "diary.npz").write_bytes(b"mine")
+    if kind == "folder":
+        elsewhere.rename(journal)
+    elif kind == "file":
+        journal.write_bytes(b"mine")
+    elif kind == "link":
+        journal.symlink_to(elsewhere)
+    elif kind == "link to a journal":
+        interrupted_after(path, {"a": np.ones((1, 4))})
+        journal.rename(tmp_path / "moved")
+        journal.symlink_to("moved")
+    elif kind == "store":
+        write_npy(journal / "video.npy", np.ones((3, 4)))
+        (journal / "attributes.json").write_text("{}")
+    else:
+        journal.mkdir()
+        (journal / "attributes.json").write_text("{}")
+        if kind == "linked lock":
+            (tmp_path / "empty").touch()
+            (journal / "lock").symlink_to(tmp_path / "empty")
+        else:
+            (journal / "lock").write_text("of another program")
+    before = tree(tmp_path)
+    with refused("s.h5.partial"), writer(path):
+        pass
+    assert tree(tmp_path) == before
+
+
+def test_a_journal_of_version_0_1_is_taken_up(tmp_path, features):
+    path = tmp_path / "s.h5"
+    interrupted_after(path, features)
+    (tmp_path / "s.h5.partial/lock").write_bytes(b"")
+    with StoreWriter(path, attributes=ATTRIBUTES) as writer:
+        assert len(writer) == len(features)
+    assert FeatureStore(path).keys() == sorted(features)
+
+
+def test_only_remains_of_journals_are_cleared(tmp_path):
+    path = tmp_path / "s.h5"
+    interrupted_after(path, {"a": np.ones((1, 4))})
+    (tmp_path / "s.h5.partial").rename(tmp_path / "s.h5.partial.old-123")  # a removal that was killed
+    (tmp_path / "s.h5.partial.old-mine").mkdir()
+    (tmp_path / "s.h5.partial.old-mine/diary").write_bytes(b"mine")
+    with StoreWriter(path, attributes=ATTRIBUTES) as writer:
+        assert len(writer) == 0
+        writer.add("b", np.ones((1, 4)))
+    assert sorted(tree(tmp_path)) == ["s.h5", "s.h5.partial.old-mine", "s.h5.partial.old-mine/diary"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes")
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link out"])
+def test_a_store_is_no_pipe_folder_or_link(tmp_path, writer, kind):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if kind == "pipe":
+        os.mkfifo(folder / "s.h5")
+    elif kind == "folder":
+        (folder / "s.h5").mkdir()
+    else:
+        with StoreWriter(tmp_path / "other.h5", attributes=ATTRIBUTES) as made:
+            made.add("a", np.ones((1, 4)))
+        (folder / "s.h5").symlink_to(tmp_path / "other.h5")
+    before = tree(tmp_path)
+    with refused("s.h5"), writer(folder / "s.h5"):
+        pass
+    assert tree(tmp_path) == before
