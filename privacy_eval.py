@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = run_folder.RunFolder(config.RUNS, p.run_id)
     inputs = {"anonymizer": anonymizer and weights_hash(anonymizer), "data": digest(data)}
     evaluate = evaluate_by_release_protocol if p.protocol == "release" else evaluate_by_paper_protocol
-    result, stored = run.remembered(
+    result, stored = run.cached_result(
         p,
         inputs,
         lambda: evaluate(p, data, anonymizer, attributes, device),

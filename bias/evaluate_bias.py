@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "anonymizer": anonymizer and weights_hash(anonymizer),
         "data": {name: found.sha256 for name, found in videos.items()},
     }
-    result, stored = run.remembered(
+    result, stored = run.cached_result(
         p,
         inputs,
         lambda: evaluate(p, videos, inputs["anonymizer"], device, restart=args.force),

@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = recognise(list(clips), features, num_resamples=p.num_resamples)
         return {**found, "num_resamples": p.num_resamples, "seconds": round(time.perf_counter() - started, 1)}
 
-    result, stored = run.remembered(p, inputs, evaluate, key="gait", table=markdown, force=args.force)
+    result, stored = run.cached_result(p, inputs, evaluate, key="gait", table=markdown, force=args.force)
     if stored:
         print(f"stored result of {run.path} (--force evaluates again)\n")
     print(markdown(result))

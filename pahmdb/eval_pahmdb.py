@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         draw_curve(found, run.path / "curve.png")
         return found
 
-    result, stored = run.remembered(p, inputs, evaluate_and_draw, key="pahmdb", table=markdown, force=args.force)
+    result, stored = run.cached_result(p, inputs, evaluate_and_draw, key="pahmdb", table=markdown, force=args.force)
     if stored:
         print(f"stored result of {run.path} (--force evaluates again)\n")
 

@@ -1,4 +1,4 @@
-"""Which clips of which videos: a data set of features, and the draws that a pass over it makes.
+"""A data set of clip features, and which clips of which videos a pass over it draws.
 
 A draw is a pure function of (seed, epoch, video), so there is no generator whose state a resumed run would have to
 restore, and the order in which videos are read doesn't matter.
@@ -27,7 +27,7 @@ from splavu.stores import FeatureReader
 
 @dataclass(frozen=True)
 class RandomClip:
-    """Training: one clip of each video, drawn anew each epoch."""
+    """Training: one clip per video, drawn again in each epoch."""
 
     def choose(self, num_clips: NDArray, noise: Callable[[int], NDArray]) -> NDArray:  # [B] -> [B]
         return (noise(0) * num_clips).astype(np.int64)
@@ -46,16 +46,16 @@ class EvenClips:
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """What a step reads: a global batch, or one process's slice of it. Fields that nobody asked for are None."""
+    """What a step reads: a global batch, or one process's slice of it. Fields that weren't requested are None."""
 
     clips: Tensor
     """[B, D] or, for evenly spaced clips, [B, M, D], float32."""
     labels: Tensor | None
     """[B] int64 classes or [B, A] float32 attributes."""
     videos: NDArray
-    """[B] int64, where in `keys` they stand."""
+    """[B] int64: their indices in `keys`."""
     keys: Sequence[str] = field(repr=False)
-    """All videos of the data set."""
+    """Names of all videos of the data set."""
     num_total: int
     """Videos of the global batch: a loss is the sum over this slice divided by it."""
     static_pairs: Tensor | None = None
@@ -80,7 +80,7 @@ class ClipBatch:
 
 @dataclass(frozen=True)
 class Draws:
-    """Rows of the tables of a data set that were drawn for some videos."""
+    """Rows of a data set's tables that were drawn for some videos."""
 
     videos: NDArray
     """[B]"""
@@ -96,16 +96,16 @@ class FeatureDataset(Dataset):
     An item is `(features, label, name)`, with static clips `(features, label, name, pair [2, D])`.
 
     Args:
-        store: Clip features, [K, D] or [D] a video.
+        store: Clip features, [K, D] or [D] per video.
         keys: The videos, in the order of the data set.
-        labels: Class or attribute vector by key; None where nobody reads labels.
-        draw: Which clips of a video.
-        static: Static-clip features, [P, D] a video with P >= 2.
+        labels: Class or attribute vector by key; None where labels aren't used.
+        draw: Which clips of a video are drawn.
+        static: Static-clip features, [P, D] per video with P >= 2.
         seed: Seed of the draws.
         cache: Where large stores are cached (`splavu.data.feature_cache`); None takes `.packed/` beside them.
 
     Attributes:
-        provenance: What the store says of its making.
+        provenance: The store's attributes.
         clips: The table of clips, `static` that of static clips or None.
         labels: [V] int64 or [V, A] float32, or None.
     """
@@ -128,7 +128,7 @@ class FeatureDataset(Dataset):
         self.static = None if static is None else open_table(static, self.keys, cache=cache)
         if self.static is not None and (self.static.num_clips < 2).any():
             video = self.keys[int(np.argmin(self.static.num_clips))]
-            raise UserError(static.path, f"'{video}' has one static clip, a pair takes two", "extract 10 a video")
+            raise UserError(static.path, f"'{video}' has one static clip, a pair takes two", "extract 10 per video")
         self.labels = None if labels is None else _as_array([labels[key] for key in self.keys])
 
     @property
@@ -149,7 +149,7 @@ class FeatureDataset(Dataset):
         return item if batch.static_pairs is None else (*item, batch.static_pairs[0])
 
     def batch(self, indices: Sequence[int]) -> ClipBatch:
-        """The videos at `indices`, drawn and stacked in one go."""
+        """The videos at `indices`, drawn and stacked."""
         draws = self.drawn(np.asarray(indices, dtype=np.int64), self.epoch)
         return ClipBatch(
             clips=torch.from_numpy(self.clips.rows[draws.clips]),
@@ -178,7 +178,7 @@ class FeatureDataset(Dataset):
 
 
 def uniform(seed: int, counters: NDArray) -> NDArray:  # [B] int -> [B] float64 in [0, 1)
-    """A random number for each counter, by hashing rather than by drawing in turn (splitmix64, Steele et al. 2014)."""
+    """A random number for each counter, by hashing instead of drawing in sequence (splitmix64, Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         z = np.uint64(seed) + (counters.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,4 +1,4 @@
-"""Data sets as rows of a catalogue: which stores and label files make one, and how much of it there should be."""
+"""Data sets as rows of a catalogue: the stores and label files of each, and its official size."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Layout:
-    """How a data set lies on disk and how much of it there should be: what `check-data` goes by."""
+    """The files and the official size of a data set, which `check-data` compares with the disk."""
 
     videos: str
     """Folder below the data root; `{split}` stands for a split."""
     label_files: tuple[str, ...]
-    """Below the data root, `{split}` again; none where names say it all."""
+    """Files below the data root, with `{split}`; none where file names hold the labels."""
     key: str
-    """In words: what a store calls a video."""
+    """In words: how a video is named in a store."""
     num_videos: Mapping[str, int] = field(default_factory=dict)
-    """Official number a split; of 'all' where only the sum is known; empty where we are not sure of any."""
+    """Official number per split; 'all' where only the sum is known; empty where none is certain."""
     num_subjects: int | None = None
     note: str = ""
-    """What a reader of the counts should know."""
+    """An explanation of the counts."""
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One row of the catalogue: everything that tells one data set from another."""
+    """One row of the catalogue: all in which data sets differ."""
 
     name: str
     """As in params: `ar_dataset = 'hmdb51'`."""
     store_stem: str
     """Feature stores are called `{store_stem}_{split}_{file tag}.h5`, static clips `..._fb10.h5`."""
     folder: str
-    """Where its label files lie, below the data root."""
+    """Folder of its label files, below the data root."""
     num_classes: int
     """Classes C, or attributes A."""
     read_labels: Callable[[Path, str, Sequence[str]], Mapping[str, Any]]
@@ -68,7 +68,7 @@ class DatasetSpec:
     read_private: Callable[[Path, str, Sequence[str]], PrivateLabels] = (
         lambda folder, split, keys: read_side_table(folder / "private_labels.csv")
     )  # fmt: skip
-    """(label folder, split, the store's keys) -> what an attacker is after, of some of the keys at least."""
+    """(label folder, split, the store's keys) -> the private labels, at least of some of the keys."""
     layout: Layout | None = None
 
     def keys(self, labels_root: str | Path, split: str, stored: Sequence[str]) -> list[str]:
@@ -83,13 +83,13 @@ class DatasetSpec:
         return kept
 
     def check_split(self, split: str, *, name: str = "split", remedy: str = "") -> None:
-        """Refuse what is no split of this data set, under the name of the parameter that asks for it."""
+        """Refuse an unknown split, under the name of the parameter that holds it."""
         if split not in self.splits:
             known = f"known: {', '.join(self.splits)}"
-            raise UserError(name, f"'{split}' is no split of {self.name}", "; ".join(filter(None, (known, remedy))))
+            raise UserError(name, f"'{split}' is not a split of {self.name}", "; ".join(filter(None, (known, remedy))))
 
     def store_path(self, root: str | Path, split: str, encoder: str, *, static_frames: int = 0) -> Path:
-        """The store of a split; `static_frames` asks for the one of so many static clips a video."""
+        """The store of a split; `static_frames` selects the one with that many static clips per video."""
         self.check_split(split)
         suffix = f"_fb{static_frames}" if static_frames else ""
         return Path(root) / f"{self.store_stem}_{split}_{encoder_spec(encoder).file_tag}{suffix}.h5"
@@ -108,9 +108,9 @@ def open_split(
     draw: RandomClip | EvenClips = RandomClip(),  # noqa: B008  frozen
     seed: int = 0,
 ) -> FeatureDataset:
-    """The data set of one catalogue row and split; opens only the files that are asked for.
+    """The data set of one catalogue row and split; opens only the files that are needed.
 
-    With labels, `classes` takes only the videos of some classes.
+    With labels, `classes` selects the videos of some classes.
 
     Raises:
         UserError: A store or label file is missing or damaged, has another width than the encoder, or labels and
@@ -152,7 +152,7 @@ def matched(
         raise UserError(
             store_source,
             f"no features for '{absent[0]}' ({len(absent)} of {len(labels)} in {label_source} have none)",
-            "extract them, or take them out of the label file",
+            "extract them, or remove them from the label file",
         )
     if surplus := sorted(stored.difference(labels)):
         raise UserError(

@@ -1,10 +1,10 @@
-"""Batches of a data set, pass after pass, gathered on the device that trains.
+"""Batches of a data set, epoch after epoch, gathered on the device that trains.
 
-What is drawn is a pure function of the seed and the position in the endless sequence of passes: no state, so a resumed
-run, a source cycled by a longer one and each of several processes only need to know where they are.
+What is drawn is a pure function of the seed and the position in the endless sequence of batches. There is no state, so
+a resumed run, a short data set that is cycled, and each of several processes only need to know their position.
 
-The order and the draws of a pass are computed at once; a step is then a gather of rows. The rows lie in the memory of
-the device if they fit there, else a thread gathers them in host memory some steps ahead.
+The order and the draws of an epoch are computed together; a step is then a gather of rows. The rows are in the memory
+of the device if they fit there; otherwise a thread gathers them in host memory some steps ahead.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from splavu.data.feature_cache import IN_MEMORY_BYTES
 from splavu.runtime.environment import derived_seed
 
 GPU_SHARE = 0.5
-"""Of a GPU's free memory, what the tables of a data set may take; larger ones stay on the host."""
+"""Share of a GPU's free memory that the tables of a data set may take; larger ones stay on the host."""
 STEPS_AHEAD = 3
-"""Batches that are gathered before they are asked for, where the rows aren't on the device."""
+"""Number of batches gathered in advance, where the rows aren't on the device."""
 
 
 class BatchLoader:
-    """Batches of a data set in a new order each pass.
+    """Batches of a data set in a new order each epoch.
 
     Args:
-        dataset: What is read.
+        dataset: The videos.
         batch_size: Videos of a global batch, whatever the number of processes.
-        seed: Seed of the order; the draws have the data set's.
+        seed: Seed of the order; the draws use the data set's.
         shuffle: False keeps the file order, as evaluation does.
-        device: Where batches are wanted; None takes the CPU.
-        share: (rank, world): of B videos of a batch this process gets `[rank * B // world : (rank + 1) * B // world]`,
-            also of a short last one. That may be none: tensors of 0 rows.
+        device: Device of the batches; None takes the CPU.
+        share: (rank, world): of the B videos of a batch this process gets
+            `[rank * B // world : (rank + 1) * B // world]`, also of a shorter last batch. That may be no video: tensors
+            of 0 rows.
     """
 
     def __init__(
@@ -58,23 +59,23 @@ class BatchLoader:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the store says of its making."""
+        """The store's attributes."""
         return self.dataset.provenance
 
     def __len__(self) -> int:
-        """Batches of one pass."""
+        """Number of batches per epoch."""
         return -(-len(self.dataset) // self.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[ClipBatch]:
-        """Pass number `epoch`, whole."""
+        """All batches of epoch number `epoch`."""
         return self.steps(epoch * len(self), len(self))
 
     def steps(self, first: int, count: int) -> Iterator[ClipBatch]:
-        """Batches number `first` to `first + count - 1` of pass after pass."""
+        """Batches number `first` to `first + count - 1`, counted over all epochs."""
         if self._tables is None:
             self._tables = Tables(self.dataset, self.device)
         batches = self._batches(first, first + count, self._tables)
-        return batches if self._tables.are_at_hand else _ahead(batches, self.device)
+        return batches if self._tables.are_on_device else _ahead(batches, self.device)
 
     def _batches(self, first: int, stop: int, tables: Tables) -> Iterator[ClipBatch]:
         while first < stop:
@@ -99,15 +100,15 @@ class BatchLoader:
 
 
 class Tables:
-    """The rows and labels of a data set, on the device of a stream or, if they don't fit there, in host memory."""
+    """The rows and labels of a data set, on the device of a loader or, if they don't fit there, in host memory."""
 
     def __init__(self, dataset: FeatureDataset, device: torch.device) -> None:
         tables = [table for table in (dataset.clips, dataset.static) if table is not None]
-        self.are_at_hand = _fit(device, tables)
+        self.are_on_device = _fit(device, tables)
         self._keys = dataset.keys
         self._gather: Gather = _gather_on_host
         place: Callable[[NDArray], Any] = np.asarray
-        if device.type != "cpu" and self.are_at_hand:
+        if device.type != "cpu" and self.are_on_device:
             self._gather, place = _gather_on_device, lambda array: torch.from_numpy(array).to(device)
         elif device.type == "cuda":
             self._gather = _gather_pinned
@@ -135,7 +136,7 @@ class Tables:
 
 
 Gather = Callable[[Any, Any], Tensor]
-"""(table [R, ...], row numbers [B] or [B, M]) -> [B, ...] or [B, M, ...]; both where the table lies."""
+"""(table [R, ...], row numbers [B] or [B, M]) -> [B, ...] or [B, M, ...]; both on the table's device."""
 
 
 def _gather_on_device(table: Tensor, rows: Tensor) -> Tensor:
@@ -143,7 +144,7 @@ def _gather_on_device(table: Tensor, rows: Tensor) -> Tensor:
 
 
 def _gather_on_host(table: NDArray, rows: NDArray) -> Tensor:
-    # NumPy, on one thread: torch starts all of its own, and copying a few megabytes is over before they are awake.
+    # NumPy, on one thread: torch would start all of its threads, which takes longer than copying a few megabytes.
     return torch.from_numpy(table.take(rows, axis=0))
 
 
@@ -154,7 +155,7 @@ def _gather_pinned(table: NDArray, rows: NDArray) -> Tensor:
 
 
 def _fit(device: torch.device, tables: list[Any]) -> bool:
-    """Whether the rows of `tables` may lie on `device`."""
+    """Whether the rows of `tables` may be on `device`."""
     if device.type == "cpu":
         return all(table.path is None for table in tables)
     num_bytes = sum(table.num_bytes for table in tables)
@@ -164,7 +165,7 @@ def _fit(device: torch.device, tables: list[Any]) -> bool:
 
 
 def _ahead(batches: Iterator[ClipBatch], device: torch.device) -> Iterator[ClipBatch]:
-    """The same batches on `device`, `STEPS_AHEAD` of them drawn in a thread before they are asked for."""
+    """The same batches on `device`, `STEPS_AHEAD` of them drawn in advance by a thread."""
     side = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def draw() -> tuple[ClipBatch | None, Any]:

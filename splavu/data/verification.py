@@ -1,8 +1,8 @@
-"""Whether a feature store is whole and what it was made of: every fault by key, not only the first.
+"""Whether a feature store is complete and how it was made: every fault by key, not only the first.
 
-What a reader would get wrong: features can be wrong without being damaged. Two videos with the same bits are a fault
-here, because a copy under a second name (in two splits, or of two people) is what makes results too good; and a key
-whose checksum differs was changed after it was extracted, however sane its numbers look.
+Note: features can be wrong without being damaged. Two videos with the same bits are a fault here, because a copy under
+a second name (in two splits, or of two subjects) makes results too good. A key whose checksum differs was changed after
+it was extracted, even if its numbers look normal.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from splavu.stores import HDF5_ERRORS, Attributes, FeatureFolder, FeatureReader,
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ALIVE = None
-"""What a process sends while it reads."""
+"""The message of a process that is still reading."""
 WHOLE = "(the whole file)"
-"""Stands for a key where no key can be read."""
+"""In place of a key where no key can be read."""
 ORIGIN = ("encoder", "weights_sha256", "preprocessing")
 """Attributes that features must share to be compared with each other."""
 
@@ -41,8 +41,8 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What was found in one store."""
+class StoreReport:
+    """The result for one store."""
 
     path: Path
     attributes: Attributes
@@ -59,14 +59,14 @@ class Verdict:
 
 def verify_apart(
     path: str | os.PathLike[str], *, feature_dim: int | None = None, quiet: bool = False, patience: float = 300.0
-) -> Verdict:
-    """As `verify_store`, in a process of its own: some damaged files make HDF5 crash, or keep it busy for ever.
+) -> StoreReport:
+    """`verify_store` in a separate process: some damaged files make HDF5 crash or loop for ever.
 
     Args:
-        path: As there.
-        feature_dim: As there.
-        quiet: As there.
-        patience: Seconds without a key read after which the file counts as one of those.
+        path: As for `verify_store`.
+        feature_dim: As for `verify_store`.
+        quiet: As for `verify_store`.
+        patience: Seconds without reading a key after which the file counts as damaged.
     """
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -80,16 +80,16 @@ def verify_apart(
             if isinstance(message, UserError):
                 raise message
             return message
-        problem = f"reading it did not go on for {patience:.0f} s: its structure is damaged"
+        problem = f"reading it made no progress for {patience:.0f} s: its structure is damaged"
     except EOFError:
         process.join()
         if process.exitcode >= 0:
-            raise RuntimeError(f"{path}: the process that verifies it failed, and told why on stderr") from None
+            raise RuntimeError(f"{path}: the process that verifies it failed; its error is on stderr") from None
         problem = f"reading it crashes HDF5 (exit code {process.exitcode}): its structure is damaged"
     finally:
         process.kill()
         process.join()
-    return Verdict(Path(path), {}, 0, 0, None, 0, (Fault(WHOLE, problem),))
+    return StoreReport(Path(path), {}, 0, 0, None, 0, (Fault(WHOLE, problem),))
 
 
 def _verify_and_send(sender: Connection, path: Path, feature_dim: int | None, quiet: bool) -> None:
@@ -113,18 +113,18 @@ def verify_store(
     feature_dim: int | None = None,
     quiet: bool = False,
     on_key: Callable[[], None] = lambda: None,
-) -> Verdict:
+) -> StoreReport:
     """Read every feature of a store once. Takes the memory of its largest key.
 
     Args:
-        path: An HDF5 store, or a folder of .npy files, one a video.
+        path: An HDF5 store, or a folder of .npy files, one per video.
         feature_dim: Width expected; None takes the width of the encoder that the attributes name, or else the one that
             most keys have.
         quiet: No progress bar.
-        on_key: Called whenever a key was looked at; each is, twice.
+        on_key: Called after each step; there are two per key.
 
     Raises:
-        UserError: `path` is neither (a file that isn't HDF5, a folder without .npy files), or doesn't exist.
+        UserError: `path` is neither of them, or doesn't exist.
     """
     path = Path(path)
     try:
@@ -133,9 +133,9 @@ def verify_store(
     except UserError as error:
         if not _claims_to_be_hdf5(path):
             raise
-        return Verdict(path, {}, 0, 0, None, 0, (Fault(WHOLE, error.problem),))
+        return StoreReport(path, {}, 0, 0, None, 0, (Fault(WHOLE, error.problem),))
     except HDF5_ERRORS as error:
-        return Verdict(path, {}, 0, 0, None, 0, (Fault(WHOLE, f"its list of keys cannot be read ({error})"),))
+        return StoreReport(path, {}, 0, 0, None, 0, (Fault(WHOLE, f"its list of keys cannot be read ({error})"),))
 
     headers, faults = _headers(reader, keys, on_key)
     width = feature_dim or _encoder_width(reader.attributes) or _usual_width(headers)
@@ -159,32 +159,32 @@ def verify_store(
         else:
             num_rows += reader.num_rows(key)
     listed = tuple(Fault(key, faults[key]) for key in sorted(faults))
-    return Verdict(path, reader.attributes, len(keys), num_rows, width, num_unrecorded, listed)
+    return StoreReport(path, reader.attributes, len(keys), num_rows, width, num_unrecorded, listed)
 
 
-def described(verdict: Verdict) -> Iterator[str]:
-    """The verdict as lines: size, provenance, then a line a fault."""
-    size = f"{verdict.num_keys} keys, {verdict.num_rows} rows, {verdict.feature_dim} wide"
-    state = f"{len(verdict.faults)} faults" if verdict.faults else "no fault"
-    yield f"{verdict.path}: {size}: {state}"
-    if verdict.attributes:
-        yield from (f"  {name}: {value}" for name, value in sorted(verdict.attributes.items()))
+def described(report: StoreReport) -> Iterator[str]:
+    """The report as lines: size, provenance, then one line per fault."""
+    size = f"{report.num_keys} keys, {report.num_rows} rows, {report.feature_dim} wide"
+    state = f"{len(report.faults)} faults" if report.faults else "no fault"
+    yield f"{report.path}: {size}: {state}"
+    if report.attributes:
+        yield from (f"  {name}: {value}" for name, value in sorted(report.attributes.items()))
     else:
-        yield "  no provenance: nobody knows which encoder and weights made these features"
-    if verdict.num_unrecorded:
-        yield f"  {verdict.num_unrecorded} keys have no checksum (stored by another program, or by an older version)"
-    yield from (f"  fault: {_printable(fault.key)}: {fault.problem}" for fault in verdict.faults)
+        yield "  no provenance: it is unknown which encoder and weights made these features"
+    if report.num_unrecorded:
+        yield f"  {report.num_unrecorded} keys have no checksum (stored by another program, or by an older version)"
+    yield from (f"  fault: {_printable(fault.key)}: {fault.problem}" for fault in report.faults)
 
 
 def differences(one: Attributes, other: Attributes) -> list[str]:
-    """In which of `ORIGIN` two stores differ; nothing where one of them doesn't say."""
+    """The attributes of `ORIGIN` in which two stores differ; one that a store lacks doesn't count."""
     return [name for name in ORIGIN if name in one and name in other and one[name] != other[name]]
 
 
 def _headers(
     reader: FeatureReader, keys: list[str], on_key: Callable[[], None]
 ) -> tuple[dict[str, tuple], dict[str, str]]:
-    """(key -> (shape, dtype), key -> problem), of all keys together."""
+    """(key -> (shape, dtype), key -> problem), for all keys."""
     headers, faults = {}, {}
     for key in keys:
         on_key()
@@ -209,11 +209,11 @@ def _problem(
     features = reader[key]
     as_written = reader.is_as_written(key, features)
     if as_written is False:
-        return "differs from what was written: its checksum is another", True
+        return "was changed after it was written: its checksum differs", True
     if num_bad := int(np.size(features) - np.isfinite(features).sum()):
         return f"holds {num_bad} values that are not finite", as_written is not None
     first = first_of.setdefault(f"{checksum(features)} {shape}", key)
-    problem = "" if first == key else f"has the very features of '{_printable(first)}'"
+    problem = "" if first == key else f"has the same features as '{_printable(first)}'"
     return problem, as_written is not None
 
 

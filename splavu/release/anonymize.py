@@ -31,7 +31,7 @@ from splavu.stores.ordered import FeatureWriter
 from splavu.stores.ordered_folder import FolderInOrder
 from splavu.stores.ordered_hdf5 import StoreInOrder
 from splavu.stores.ordered_parquet import TableInOrder
-from splavu.stores.parquet import FeatureTable, Part
+from splavu.stores.parquet import FeatureTable, TablePart
 from splavu.stores.scanning import Scan
 
 Unit = Literal["alone", "video"]
@@ -141,7 +141,7 @@ def anonymize_table(
         TableInOrder(target, source=table, attributes=attributes, origin=origin, changed=changed) as writer,
         progress_bar(total=table.num_parts, initial=writer.position, desc=target.name, unit="part") as progress,
     ):
-        raw: deque[Part] = deque()
+        raw: deque[TablePart] = deque()
 
         def features() -> Iterator[np.ndarray]:
             for part in table.parts(writer.position):

@@ -21,9 +21,9 @@ from splavu.runtime.files import PathLike, replacing
 
 FORMAT_VERSION = 1
 RESUMABLE = "model_temp.pth"
-"""Name of the checkpoint that a run goes on from."""
+"""Name of the checkpoint from which a run resumes."""
 
-_WRAPPERS = ("module.", "_orig_mod.")  # left in names by DistributedDataParallel and torch.compile
+_WRAPPERS = ("module.", "_orig_mod.")  # prefixes that DistributedDataParallel and torch.compile leave in names
 
 
 def write(path: PathLike, content: Mapping[str, Any], *, inputs: Iterable[PathLike] = ()) -> Path:
@@ -79,10 +79,10 @@ def read(path: str | Path, *, device: torch.device | str = "cpu") -> dict[str, A
 def state_of(
     content: Mapping[str, Any], key: str, path: str | Path, *, prefer_average: bool = False
 ) -> dict[str, Tensor]:
-    """The weights under `key`, or the file itself where it is bare weights; wrappers' prefixes are removed.
+    """The weights under `key`, or the whole content if it is bare weights; wrappers' prefixes are removed.
 
     Args:
-        prefer_average: Take their moving average, where one was kept: what was validated, and is to be used.
+        prefer_average: Take their moving average, if there is one: it is what was validated.
     """
     state = content.get(f"{key}_ema") if prefer_average else None
     if state is None:

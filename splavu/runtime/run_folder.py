@@ -1,4 +1,4 @@
-"""A run folder: what was run (parameters, versions), what came out (metrics), and nothing half written."""
+"""A run folder: the parameters, versions and results of a run, each file complete or not at all."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from splavu.runtime.params import as_dict, build
 logger = logging.getLogger(__name__)
 
 TABLE = "table.md"
-"""A run's own section for a report: a heading of second order, text, tables, pictures that lie beside it."""
+"""A run's section of a report: a heading of second level, text, tables, pictures in the same folder."""
 
 
 class RunFolder:
-    """`root/run_id/`: params.json, versions.json, metrics.jsonl (a line a record), tensorboard/, checkpoints, results.
+    """`root/run_id/`: params.json, versions.json, metrics.jsonl (record per line), tensorboard/, checkpoints, results.
 
     Args:
         root: The folder of all runs.
-        run_id: One name; may hold '/' to group runs, but not leave `root`.
+        run_id: A name; may hold '/' to group runs, but not lead out of `root`.
     """
 
     def __init__(self, root: str | Path, run_id: str) -> None:
         self.path = Path(root) / run_id
         if not run_id or not self.path.resolve().is_relative_to(Path(root).resolve()):
-            raise UserError("run_id", f"'{run_id}' names no folder below {root}", "use letters, digits, '_' and '-'")
+            raise UserError("run_id", f"'{run_id}' is not a folder below {root}", "use letters, digits, '_' and '-'")
         self._writer = None
 
     def record(self, params: Any) -> None:
@@ -41,7 +41,7 @@ class RunFolder:
         self.write_json("versions.json", versions())
 
     def write_json(self, name: str, value: Any) -> Path:
-        """Write `value` to `name` in the run folder, in one move."""
+        """Write `value` as JSON to the file `name` of the run folder."""
         return write_text(self.path / name, json.dumps(value, indent=1, allow_nan=True) + "\n")
 
     def read_json(self, name: str) -> Any:
@@ -49,7 +49,7 @@ class RunFolder:
         path = self.path / name
         return json.loads(path.read_text()) if path.is_file() else None
 
-    def remembered(
+    def cached_result(
         self,
         params: Any,
         inputs: Mapping[str, Any],
@@ -60,16 +60,16 @@ class RunFolder:
         table: Callable[[dict[str, Any]], str] | None = None,
         force: bool = False,
     ) -> tuple[dict[str, Any], bool]:
-        """The result of an evaluation, and whether it was stored: evaluated only if it wasn't, for these inputs.
+        """Return the cached result for these inputs, or evaluate and cache it; second value: whether it was cached.
 
         Args:
-            params: Recorded; part of the inputs.
-            inputs: What the evaluation reads beside them: hashes of data and weights.
-            evaluate: Gives the result as JSON values.
-            file: Where it is kept.
-            key: Under which name in the file; None is the file itself.
+            params: Recorded in the folder; part of the inputs.
+            inputs: What else decides the result: hashes of data and weights.
+            evaluate: Computes the result, as JSON values.
+            file: File of the cached result.
+            key: Its name in the file; None takes the whole file.
             table: Result -> the run's section for a report.
-            force: Evaluate although it is stored.
+            force: Evaluate even if it is cached.
         """
         inputs = {"params": as_dict(params), **inputs}
         found = self.read_json(file) or {}
@@ -101,7 +101,7 @@ class RunFolder:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
     def rewind(self, step: int) -> None:
-        """Drop the records from `step` on: a resumed run writes them again. A line cut off by a kill goes too."""
+        """Drop the records from `step` on: a resumed run writes them again. An incomplete last line is dropped too."""
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return

@@ -1,8 +1,10 @@
-"""Feature stores: key -> float32 array, read from HDF5 files and folders of .npy, written so that a kill loses nothing.
+"""Feature stores: key -> float32 array, read from HDF5 files and folders of .npy, written so that no work is lost.
 
-Nobody else opens one. What a reader would get wrong: a finished store is never changed in place. `StoreWriter` keeps
-each item in a journal folder, `<path>.partial/`, and puts the whole file under its name in one move at the end; so a
-store that exists is complete, can be read without locks, and a run that was killed goes on where it stopped.
+No other package opens a store.
+
+Note: a finished store is never changed in place. Writers keep their items in a journal folder, `<path>.partial/`, and
+give the complete store its name in one move at the end. So a store that exists is complete and can be read without
+locks, and an interrupted run continues where it stopped.
 
 Letters: K clips of one video, T time steps of a long video, N crops, D feature width.
 """

@@ -1,4 +1,4 @@
-"""A folder of .npy files, one a long video: read, and filled file by file."""
+"""A folder of .npy files, one per long video: read, and filled file by file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from splavu.stores.provenance import (
 from splavu.stores.reader import FeatureReader
 
 CHECKSUMS_FILE = "SHA256SUMS"
-"""In a folder that `FolderWriter` filled: a line a file, as `sha256sum -c` reads it."""
+"""In a folder that `FolderWriter` filled: one line per file, as `sha256sum -c` reads it."""
 NPY_ERRORS = (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError, KeyError, OverflowError, MemoryError)
 """What NumPy raises for a .npy file whose header is damaged: it reads the header as Python."""
 
@@ -66,7 +66,7 @@ class FeatureFolder(FeatureReader):
 
     @functools.cached_property
     def _checksums(self) -> dict[str, str]:
-        """File -> SHA-256; of a file that was made again, the last line counts."""
+        """File -> SHA-256; for a file that was written again, the last line counts."""
         path = self.path / CHECKSUMS_FILE
         lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines() if path.is_file() else []
         return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
@@ -84,9 +84,9 @@ class FeatureFolder(FeatureReader):
 
 
 class FolderWriter:
-    """Fills a folder with one .npy per long video, each in one move; what is there already is kept.
+    """Fills a folder with one .npy per long video, each complete or not at all; existing files are kept.
 
-    The attributes go into the folder first, so whatever lies in it has a known origin: features of another encoder,
+    The attributes go into the folder first, so all files in it have a known origin: features of another encoder,
     stride or preprocessing are refused, and so is a folder of .npy files without attributes.
 
     Args:
@@ -131,12 +131,12 @@ class FolderWriter:
         path = self.path / f"{key}.npy"
         write_npy(path, features)
         line = f"{_file_checksum(path)}  {key}.npy\n".encode(errors="surrogateescape")
-        with (self.path / CHECKSUMS_FILE).open("ab", buffering=0) as file:  # one write: several writers may append
+        with (self.path / CHECKSUMS_FILE).open("ab", buffering=0) as file:  # one write: several may append
             file.write(line)
 
 
 def write_npy(path: str | os.PathLike[str], features: np.ndarray) -> None:  # [T, D] or [T, N, D]
-    """Write one long video's features as float32 .npy, in one move; folders are made as needed."""
+    """Write one long video's features as float32 .npy, complete or not at all; folders are made as needed."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, np.ascontiguousarray(features, dtype=np.float32))
 

@@ -1,4 +1,4 @@
-"""Which reader a path takes."""
+"""The reader for a path."""
 
 from __future__ import annotations
 

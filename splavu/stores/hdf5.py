@@ -28,7 +28,7 @@ class FeatureStore(FeatureReader):
     Args:
         path: The file.
         feature_dim: Width expected; checked on the first key now and on every array read. None takes the store's own.
-        check_first: False leaves the first key unchecked, for those who look for faults in all of them.
+        check_first: False leaves the first key unchecked, for `verify`, which reports the faults of all keys.
 
     Raises:
         UserError: The file is missing, is no complete HDF5 file, holds nothing, or has another width.
@@ -82,7 +82,7 @@ class FeatureStore(FeatureReader):
         return None if recorded is None else plain(recorded) == checksum(features)
 
     def dataset_attributes(self, key: str) -> dict[str, object]:
-        """What is noted with the features of `key`, such as their checksum."""
+        """The attributes of the dataset `key`, such as its checksum."""
         attributes = h5py.Dataset(self._dataset(key)).attrs
         return {name: np.bytes_(value) if isinstance(value, bytes) else value for name, value in attributes.items()}
 

@@ -1,10 +1,11 @@
 """Stores made in one pass, in an order known beforehand: what a release writes.
 
-`StoreWriter` takes videos as they come and keeps each in a file of its own until it merges them. Here all names and
-shapes are known before the first features come, so each goes straight to its final place, and progress is a log of
-checksums. What a reader would get wrong: nothing is trusted on resuming. An item counts as done if the log has its
-checksum and what lies in its place still has it; so a kill at any moment costs at most what was written since the last
-`BYTES_AT_RISK`, and the bytes of the finished store don't depend on how often it was interrupted.
+`StoreWriter` takes videos in any order and keeps each in a file until it merges them. Here all names and shapes are
+known before the first features come, so each item goes straight to its final place, and progress is a log of checksums.
+
+Note: nothing is trusted on resuming. An item counts as done if the log has its checksum and the content of its place
+still matches. An interruption at any moment therefore costs at most `BYTES_AT_RISK` bytes of work, and the bytes of the
+finished store don't depend on how often it was interrupted.
 """
 
 from __future__ import annotations
@@ -30,28 +31,28 @@ from splavu.stores.scanning import Header
 logger = logging.getLogger(__name__)
 
 BYTES_AT_RISK = 2**26
-"""Written between two moments at which all is on the disk: what a loss of power can cost."""
+"""Bytes written between two points at which everything is on the disk: what a loss of power can cost."""
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 Written = TypeVar("Written")
 
 
 class OrderedWriter(JournaledWriter, Generic[Written]):
-    """Writes one store, item after item, in a journal folder `<path>.partial/` that becomes the store at the end.
+    """Writes one store, item after item.
 
-    Leaving the `with` block normally, with all items written, puts the store under its name in one move. Leaving it by
-    an exception keeps the journal, and the next writer goes on at `position`. A finished store made with the same
-    attributes, no older than its origin and with the same items is left as it is: `position` is then `num_items`.
+    Leaving the `with` block normally, with all items written, gives the store its name in one move. Leaving it by an
+    exception keeps the journal, and the next writer continues at `position`. A finished store with the same attributes
+    and items that is no older than its origin is left as it is: `position` is then `num_items`.
 
     Args:
-        path: The store to make. One with other attributes is refused, one with the same and other items replaced.
-        num_items: How many are to come.
+        path: The store to write. An existing one is refused if its attributes differ, and replaced if its items do.
+        num_items: Number of items to be written.
         attributes: Provenance, kept with the store.
-        origin: What the items are made from, as it is now: a journal begun from another origin is begun anew.
+        origin: Identifies the content that the items are made from: a journal with another origin is restarted.
         changed: When the origin was last changed, in seconds since the epoch.
 
     Attributes:
-        position: Items that are done; set on entering.
+        position: Number of items that are done; set on entering.
 
     Raises:
         UserError: What exists was made with other attributes, or another process is writing this store.
@@ -118,7 +119,7 @@ class OrderedWriter(JournaledWriter, Generic[Written]):
 
     @abstractmethod
     def _check_finished(self) -> bool:
-        """Whether the store at `path`, which is there, has the items that are to come.
+        """Whether the existing store at `path` has the items that are to be written.
 
         Raises:
             UserError: It was made with other attributes.
@@ -133,17 +134,17 @@ class OrderedWriter(JournaledWriter, Generic[Written]):
         """Make the journal's items the store."""
 
     def _open(self) -> None:
-        """Make the journal ready for items, or take up the one that is there."""
+        """Make the journal ready for items, or continue the existing one."""
 
     def _place(self, index: int) -> Path:
         """The file of an item, where each has one."""
         raise NotImplementedError
 
     def _digest(self, index: int) -> bytes:
-        """SHA-256 of what lies in the place of an item.
+        """SHA-256 of the content of an item's place.
 
         Raises:
-            OSError: Nothing lies there.
+            OSError: There is none.
         """
         return hashlib.sha256(self._place(index).read_bytes()).digest()
 
@@ -158,7 +159,7 @@ class OrderedWriter(JournaledWriter, Generic[Written]):
 
     def _is_outdated(self) -> bool:
         if self.path.stat().st_mtime < self.changed:
-            logger.warning("%s: is older than what it was made from, is made again", self.path)
+            logger.warning("%s: is older than what it was made from and is written again", self.path)
             return True
         return False
 
@@ -169,7 +170,7 @@ class OrderedWriter(JournaledWriter, Generic[Written]):
             refuse_conflict(self._journal.path, found["attributes"], self.attributes)
         if {**found, "attributes": None} != {**plan, "attributes": None}:
             if found:
-                logger.warning("%s: was begun from other features, is begun anew", self._journal.path)
+                logger.warning("%s: was begun from other features and is restarted", self._journal.path)
             self._journal.clear()
             with replacing(self._plan) as temporary:
                 temporary.write_text(json.dumps(plan, indent=1), encoding="utf-8")
@@ -200,7 +201,7 @@ class FeatureWriter(OrderedWriter[np.ndarray]):
     """An `OrderedWriter` of arrays under keys.
 
     Args:
-        headers: Key and shape of each item, in the order in which they will come: sorted by key.
+        headers: Key and shape of each item, in the order in which they are written: sorted by key.
     """
 
     def __init__(
@@ -220,14 +221,14 @@ class FeatureWriter(OrderedWriter[np.ndarray]):
         refuse_conflict(self.path, store.attributes, self.attributes)
         expected = dict(self.headers)
         if set(store) != expected.keys() or any(store.header(key)[0] != shape for key, shape in self.headers):
-            logger.warning("%s: holds other keys or shapes than its origin has now, is made again", self.path)
+            logger.warning("%s: has other keys or shapes than its origin and is written again", self.path)
             return False
         return True
 
     def _checked(self, index: int, features: np.ndarray) -> np.ndarray:
         key, shape = self.headers[index]
         if features.shape != shape:
-            raise RuntimeError(f"'{key}' has shape {features.shape}, {shape} was announced")
+            raise RuntimeError(f"'{key}' has shape {features.shape}, {shape} expected")
         if not np.isfinite(features).all():
             raise UserError(self.path, f"the features of '{key}' are not finite", "check the weights")
         return np.ascontiguousarray(features, dtype="<f4")

@@ -1,4 +1,4 @@
-"""A folder of .npy files, one a video, that appears under its name when all of them are there."""
+"""A folder of .npy files, one per video, that gets its name when it is complete."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from splavu.stores.provenance import ATTRIBUTES_FILE
 
 
 class FolderInOrder(FeatureWriter):
-    """A `FeatureWriter` of a folder; it holds what a folder of `FolderWriter` holds.
+    """A `FeatureWriter` of a folder with the same files as one of `FolderWriter`.
 
     Raises:
-        UserError: The folder to replace holds a file that no writer of features made.
+        UserError: The folder to replace holds a file that is no feature file.
     """
 
     is_folder = True
@@ -30,7 +30,7 @@ class FolderInOrder(FeatureWriter):
             raise UserError(self.path, "holds something of unknown origin", "write to another folder")
         foreign = [file for file in self.path.rglob("*") if not _is_ours(file)]
         if foreign:
-            raise UserError(foreign[0], "is no file of features", "move it: the folder is replaced as a whole")
+            raise UserError(foreign[0], "is no feature file", "move it: the folder is replaced as a whole")
         return super()._check_finished()
 
     def _open(self) -> None:
@@ -59,7 +59,7 @@ class FolderInOrder(FeatureWriter):
             with replacing(self._files / name) as temporary:
                 temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
         if self.path.exists():
-            # Two moves: killed in between, the next run finds all items done and makes the second.
+            # Two moves: if only the first was made, the next run finds all items done and makes the second.
             self.path.rename(self._journal.path / "replaced")
         self._files.rename(self.path)
 

@@ -1,4 +1,4 @@
-"""A Parquet table written part by part, and put together at the end: its footer allows nothing else."""
+"""A Parquet table written part by part and assembled at the end, since its footer comes last."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import numpy as np
 from splavu.errors import UserError
 from splavu.runtime.files import replacing
 from splavu.stores.ordered import OrderedWriter
-from splavu.stores.parquet import CONTENT_KEY, METADATA_KEY, FeatureTable, Part, import_pyarrow
+from splavu.stores.parquet import CONTENT_KEY, METADATA_KEY, FeatureTable, TablePart, import_pyarrow
 from splavu.stores.provenance import refuse_conflict
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 PARTS_A_GROUP = 4
-"""Parts that make a row group of the finished table."""
+"""Parts per row group of the finished table."""
 
 
-class TableInOrder(OrderedWriter[Part]):
-    """An `OrderedWriter` of the parts of a `FeatureTable`, whose features others have replaced.
+class TableInOrder(OrderedWriter[TablePart]):
+    """An `OrderedWriter` of the parts of a `FeatureTable` with other features.
 
     Lists stay lists of the same kind, of float32; pages get checksums.
 
     Args:
-        source: The table that the parts are of.
+        source: The table whose parts are written.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class TableInOrder(OrderedWriter[Part]):
         try:
             found = self._parquet.read_metadata(self.path)
         except (self._arrow.ArrowException, OSError) as error:
-            raise UserError(self.path, "is no complete Parquet file", "delete it, or write elsewhere") from error
+            raise UserError(self.path, "is not a complete Parquet file", "delete it, or write elsewhere") from error
         refuse_conflict(self.path, json.loads((found.metadata or {}).get(METADATA_KEY, b"{}")), self.attributes)
         names = [field.name for field in self._fields]
         return found.schema.to_arrow_schema().names == names and found.num_rows == self._source.num_rows
 
-    def _put(self, index: int, item: Part) -> tuple[int, bytes]:
+    def _put(self, index: int, item: TablePart) -> tuple[int, bytes]:
         columns = {**item.kept, self._source.column: self._lists(item)}
         rows = self._arrow.table([columns[field.name] for field in self._fields], schema=self._schema())
         sink = self._arrow.BufferOutputStream()
@@ -97,8 +97,8 @@ class TableInOrder(OrderedWriter[Part]):
         kind = self._source.schema.field(name).type
         return _of_floats(kind, self._arrow) if name == self._source.column else kind
 
-    def _lists(self, item: Part) -> pa.Array:
-        """The features as the source had them: lists of floats, or lists of such."""
+    def _lists(self, item: TablePart) -> pa.Array:
+        """The features in the source's layout: lists of floats, or lists of such lists."""
         kind = self._arrow.field("", self._kind(self._source.column)).type
         values = self._arrow.array(item.features.reshape(-1), self._arrow.float32())
         if item.counts is None:
@@ -116,7 +116,7 @@ class TableInOrder(OrderedWriter[Part]):
 
 
 def _of_floats(kind: pa.DataType, arrow: Any) -> pa.DataType:
-    """A type of lists with its numbers as float32."""
+    """The same nested list type with float32 values."""
     types = arrow.types
     if types.is_floating(kind):
         return arrow.float32()

@@ -1,8 +1,8 @@
-"""Features in a column of a Parquet file: a row a feature (`list<float>[D]`), or a row a video (`list<list<float>>`).
+"""Features in a column of a Parquet file: one feature per row (`list<float>[D]`), or one video (`list<list<float>>`).
 
-What a reader would get wrong: other columns stay behind. A table of features often names people and their labels beside
-them, and Parquet keeps statistics, pandas' index and free metadata of what it holds; so what is written anew is the
-features' column, the plain columns that the caller names, provenance, and nothing else.
+Note: other columns are left out. A table of features often names subjects and their labels too, and Parquet keeps
+statistics, pandas' index and free metadata of its columns. So a released table has the features' column, the plain
+columns that the caller names, provenance, and nothing else.
 
 Needs pyarrow, which is imported when a table is opened.
 """
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 METADATA_KEY = b"splavu"
-"""Of the file's metadata: provenance, as JSON."""
+"""Key of the file's metadata: provenance, as JSON."""
 CONTENT_KEY = b"splavu_features_sha256"
-"""Likewise: SHA-256 of all features as little-endian float32, in the order of the rows."""
+"""Key of the file's metadata: SHA-256 of all features as little-endian float32, in the order of the rows."""
 PART_BYTES = 2**23
-"""Of raw features read at once."""
+"""Bytes of raw features read at once."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some rows of a table."""
+class TablePart:
+    """Consecutive rows of a table."""
 
     features: np.ndarray  # [N, D] float32
-    counts: np.ndarray | None  # [rows] how many features each row holds; None where a row is a feature
+    counts: np.ndarray | None  # [rows] number of features per row; None where a row is one feature
     kept: dict[str, pa.Array]
-    """The columns carried along."""
+    """The columns to keep."""
 
 
 class FeatureTable:
@@ -49,18 +49,18 @@ class FeatureTable:
     Args:
         path: The file.
         column: The features' column; None takes the only one that holds lists of floats.
-        keep: Plain columns (numbers, text, times) to carry along.
+        keep: Plain columns (numbers, text, times) to keep.
 
     Attributes:
         column: The features' column.
-        dropped: Columns that stay behind.
+        dropped: Columns that are left out.
         attributes: Provenance found in the file.
-        num_rows: Of the table.
-        num_parts: How many `parts` there are.
+        num_rows: Number of rows.
+        num_parts: Number of `parts`.
 
     Raises:
-        UserError: pyarrow is missing; the file is no Parquet file or has no row; there is no such column, or several
-            that could be it; a column to keep holds no plain values.
+        UserError: pyarrow is missing; the file is no Parquet file or has no row; there is no such column, or there are
+            several candidates; a column to keep holds no plain values.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, column: str | None = None, keep: Sequence[str] = ()) -> None:
@@ -74,7 +74,7 @@ class FeatureTable:
                 self.path, buffer_size=2**20, pre_buffer=False, page_checksum_verification=True
             )
         except (self._arrow.ArrowException, OSError) as error:
-            raise UserError(self.path, f"no complete Parquet file ({_line(error)})", "copy it again") from error
+            raise UserError(self.path, f"not a complete Parquet file ({_line(error)})", "copy it again") from error
         self.schema: pa.Schema = self._file.schema_arrow
         self.column = self._features_column(column)
         for name in keep:
@@ -110,8 +110,8 @@ class FeatureTable:
         """
         return next(self.parts()).features.shape[1]
 
-    def parts(self, start: int = 0) -> Iterator[Part]:
-        """Parts number `start` and following, in the order of the rows.
+    def parts(self, start: int = 0) -> Iterator[TablePart]:
+        """The parts from number `start` on, in the order of the rows.
 
         Raises:
             UserError: A page is damaged; a row is empty or null; a value is null or not finite; widths differ.
@@ -145,7 +145,7 @@ class FeatureTable:
         if gathered:
             yield self._arrow.Table.from_batches(gathered)
 
-    def _part(self, rows: pa.Table, first_row: int) -> Part:
+    def _part(self, rows: pa.Table, first_row: int) -> TablePart:
         def row_of(index: int) -> int:
             """The row of feature number `index`."""
             return first_row + (index if counts is None else int(np.searchsorted(np.cumsum(counts), index, "right")))
@@ -168,7 +168,7 @@ class FeatureTable:
             raise UserError(
                 self.path, f"row {row_of(int(bad[0]))} of '{self.column}' holds values that are not finite", "drop it"
             )
-        return Part(numbers, counts, {name: _joined(rows.column(name)) for name in self.keep})
+        return TablePart(numbers, counts, {name: _joined(rows.column(name)) for name in self.keep})
 
     def _lengths(self, lists: pa.Array, row_of: Any) -> np.ndarray:
         import pyarrow.compute
@@ -218,7 +218,7 @@ def import_pyarrow(culprit: object) -> tuple[Any, Any]:
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file calls itself Parquet, or is one."""
+    """Whether a file is Parquet, by its first bytes or by its name."""
     if path.is_file():
         with path.open("rb") as file:
             return file.read(4) == b"PAR1" or path.suffix in (".parquet", ".pq")

@@ -1,4 +1,4 @@
-"""What a store says of its making: attributes, checksums, and which runs may extend what others made."""
+"""Provenance of a store: attributes, checksums, and which runs may extend an existing store."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ logger = logging.getLogger(__name__)
 Attributes = dict[str, str | int | float]
 
 ATTRIBUTES_FILE = "attributes.json"
-"""Where a folder, of features or of a journal, keeps them."""
+"""The file that holds them in a folder of features or a journal."""
 INFORMATIVE_ATTRIBUTES = frozenset({"splavu_version"})
-"""Attributes in which two runs may differ and still extend one store."""
+"""Attributes in which a run may differ from the store that it extends."""
 CHECKSUM_ATTRIBUTE = "sha256"
-"""Of each HDF5 dataset, where `StoreWriter` made it: `checksum` of its features."""
+"""Attribute of each HDF5 dataset that this program writes: `checksum` of its features."""
 
 EXTRACT_AGAIN = "extract the features again"
-"""The remedy for whatever is damaged."""
+"""The remedy for damaged features."""
 
 
 def checksum(features: np.ndarray) -> str:
@@ -34,7 +34,7 @@ def checksum(features: np.ndarray) -> str:
 
 
 def refuse_conflict(culprit: Path, found: Mapping[str, object], wanted: Mapping[str, object]) -> None:
-    """Refuse to extend what was made with other attributes."""
+    """Refuse to extend a store that was made with other attributes."""
     for name in sorted((wanted.keys() | found.keys()) - INFORMATIVE_ATTRIBUTES):
         if found.get(name) != wanted.get(name):
             raise UserError(

@@ -1,4 +1,4 @@
-"""What a store of any format offers its readers, and what is checked whatever the format."""
+"""Reading a store of any format, and the checks that all formats share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from splavu.stores.provenance import EXTRACT_AGAIN, Attributes
 
 
 class FeatureReader(ABC):
-    """What a store of either format offers: a read-only mapping from key to float32 array.
+    """A read-only mapping from key to float32 array.
 
     Attributes:
         path: The file or folder.
@@ -47,7 +47,7 @@ class FeatureReader(ABC):
         return self._header(key)
 
     def status(self) -> os.stat_result:
-        """Size, times and inode of what is read, whatever has taken its name since."""
+        """Size, times and inode of the file that is read, also if another has replaced it since."""
         return self.path.stat()
 
     def is_as_written(self, key: str, features: np.ndarray) -> bool | None:
@@ -90,7 +90,7 @@ class FeatureReader(ABC):
 
         Args:
             keys: Names; None takes all.
-            checksums: Check too that they are what was written, where that was recorded: about twice as slow.
+            checksums: Also compare them with the checksums recorded when they were written; about twice as slow.
 
         Raises:
             UserError: The first fault: file, key, what was found, what was expected, what to do.
@@ -99,10 +99,10 @@ class FeatureReader(ABC):
             self.verified(key, checksums=checksums)
 
     def verified(self, key: str, *, checksums: bool = False) -> np.ndarray:  # -> [K, D], [D], [T, D] or [T, N, D]
-        """The array of `key`, checked as `verify` checks it.
+        """The array of `key`, with the checks of `verify`.
 
         Raises:
-            UserError: What is wrong with it.
+            UserError: The first fault.
         """
         self.check_header(key, *self.header(key))
         features = self[key]

@@ -1,7 +1,7 @@
-"""A store read once, from one end to the other, each feature tested on the way.
+"""A store read once from beginning to end, with each feature checked.
 
-What a reader would get wrong: this isn't for training. Features come in the order of their keys, and an HDF5 store is
-read past HDF5, whose handles would cost more than the bytes: its places, shapes and checksums are listed first.
+Note: this isn't for training. Features come in the order of their keys. The bytes of an HDF5 store are read without
+HDF5, whose handles would take longer than the bytes: places, shapes and checksums are listed first.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Scan:
     """All features of a store, in the order of their keys.
 
     Args:
-        store: An open store, of the width that is expected.
+        store: An open store of the expected width.
 
     Attributes:
         headers: Key and shape of each.
 
     Raises:
-        UserError: A key holds something else than float32, is empty, or has another width.
+        UserError: A key isn't float32, is empty, or has another width.
     """
 
     def __init__(self, store: FeatureReader) -> None:
@@ -45,7 +45,7 @@ class Scan:
             self.headers = [(key, store.check_header(key, *store.header(key))) for key in store]
 
     def features(self, start: int = 0) -> Iterator[np.ndarray]:
-        """Those of `headers[start:]`, as stored.
+        """The arrays of `headers[start:]`, as stored.
 
         Raises:
             UserError: One can't be read, holds values that are not finite, or isn't what was written.
@@ -61,7 +61,7 @@ class Scan:
             os.close(file)
 
     def _list(self, dataset: h5py.h5d.DatasetID, key: str) -> tuple[int, ...]:
-        """The shape of a dataset; notes where it lies, if it lies in one piece, uncompressed."""
+        """The shape of a dataset; its place is noted if it is contiguous and uncompressed."""
         try:
             if not dataset.get_type().equal(h5py.h5t.IEEE_F32LE):
                 return self.store.check_header(key, dataset.shape, dataset.dtype)

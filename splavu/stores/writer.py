@@ -1,4 +1,9 @@
-"""Writing a store, item by item, alone or together with others, so that a kill at any moment loses nothing."""
+"""Writing an HDF5 store item by item, by one process or several, so that an interruption at any moment loses nothing.
+
+Each item is kept in a part file of the journal. At the end the parts become one file without room for a second copy:
+the new store is laid out with places for all features, then the content of a few parts at a time is written into it,
+and a part is deleted once its content is on the disk. An interrupted merge goes on with the parts that are left.
+"""
 
 from __future__ import annotations
 
@@ -35,30 +40,29 @@ BYTES_MOVED_AT_ONCE = 2**26
 
 
 class StoreWriter(JournaledWriter):
-    """Writes one HDF5 store, item by item, alone or together with others, and survives a kill at any moment.
+    """Writes one HDF5 store item by item.
 
-    Each `add` puts one part file into `<path>.partial/` (written aside, then renamed; its checksum is tested on
-    resuming). Leaving the `with` block normally merges the parts, and the store that existed before, into one file,
-    which then takes the store's name in one move. Leaving it by an exception keeps the parts for the next run. If
-    nothing was ever added, no file is written. Keys are merged in sorted order, so the bytes of a store don't depend on
-    where its run was interrupted.
+    Each `add` writes one part file into `<path>.partial/`; its checksum is tested on resuming. Leaving the `with` block
+    normally merges the parts and the features of an existing store into one file, which then gets the store's name in
+    one move. Leaving it by an exception keeps the parts for the next run. If nothing was ever added, no file is
+    written. Keys are merged in sorted order, so the bytes of a store don't depend on where its run was interrupted.
 
-    Several processes, also on several nodes with one file system that knows `flock`, fill a store together when each is
-    given its `shard`. Their keys must differ. Whoever is the last to leave its block merges.
+    Several processes, also on several nodes that share a file system with `flock`, fill a store together when each has
+    its `shard`. Their keys must differ. The last process to leave its block merges.
 
     Args:
         path: The store to write or to extend.
         attributes: Provenance, kept as the file's attributes.
-        resume: Keep what an earlier run left (journal and finished store). False starts anew and replaces both; not for
-            a shard, which would delete what the others write.
-        shard: (index, number of shards), or None for a writer that wants to be alone.
+        resume: Keep the journal and the store of an earlier run. False replaces both; not for a shard, which would
+            delete the parts of the others.
+        shard: (index, number of shards), or None for the only writer.
 
     Attributes:
         is_merged: Whether this writer merged the store when it left.
         failures: Key -> why it has no features, for the caller to fill; after merging, those of all shards.
 
     Raises:
-        UserError: What exists was made with other attributes, or another process is writing this store.
+        UserError: The existing store or journal has other attributes, or another process is writing this store.
     """
 
     def __init__(
@@ -70,7 +74,7 @@ class StoreWriter(JournaledWriter):
         shard: tuple[int, int] | None = None,
     ) -> None:
         if shard is not None and not resume:
-            raise ValueError("a shard can't start a store anew")
+            raise ValueError("a shard can't replace a store")
         super().__init__(path, attributes)
         self.resume = resume
         self.shard = shard
@@ -119,7 +123,7 @@ class StoreWriter(JournaledWriter):
         """Whether `key` is in the store or the journal already."""
         if self.shard is not None and key not in self._stored and key not in self._parts:
             part = self._part(key)
-            if part.exists():  # only these are read: the other shards' parts are none of our business
+            if part.exists():  # the parts of other shards are not read
                 self._recover_part(part)
         return key in self._stored or key in self._parts
 
@@ -141,7 +145,7 @@ class StoreWriter(JournaledWriter):
         if "\0" in key or any(name in ("", ".") for name in key.split("/")):
             raise UserError(self.path, f"'{key}' cannot be a key of an HDF5 file", "rename the video")
         if self.done(key):
-            raise UserError(self.path, f"'{key}' is stored already", "give each video a name of its own")
+            raise UserError(self.path, f"'{key}' is stored already", "give each video another name")
         if key in self._groups or any(self.done(group) for group in _groups_of(key)):
             raise UserError(self.path, f"'{key}' is both a feature and a folder of features", "rename the video")
         if features.ndim not in (1, 2) or features.size == 0:
@@ -161,7 +165,7 @@ class StoreWriter(JournaledWriter):
         self._width = width
 
     def _recover(self) -> None:
-        """Take up what an earlier run left, or clear it."""
+        """Read the existing store, and check that store and journal have the attributes of this run."""
         if self.resume and self.path.exists():
             store = FeatureStore(self.path)
             refuse_conflict(self.path, store.attributes, self.attributes)
@@ -174,7 +178,7 @@ class StoreWriter(JournaledWriter):
             temporary.write_text(json.dumps(self.attributes, indent=1), encoding="utf-8")
 
     def _recover_parts(self) -> None:
-        """Read all parts; to be called when nobody else writes any."""
+        """Read all parts; to be called when no other process writes any."""
         for part in self._part_files():
             self._recover_part(part)
         self._journal.clear_torn()
@@ -183,25 +187,25 @@ class StoreWriter(JournaledWriter):
         try:
             key, features = _read_part(part)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            logger.warning("%s: torn by a crash, will be made again", part)
+            logger.warning("%s: damaged by an interruption, will be written again", part)
             part.unlink()
             return
-        if key in self._stored:  # killed between the move and the removal of the journal
+        if key in self._stored:  # interrupted between the move and the removal of the journal
             part.unlink()
         else:
             self._register(key, part, features.shape[-1])
 
     def _leave_shard(self, index: int, count: int) -> None:
-        """Say that this shard is done, and merge if it is the last: then nobody else holds the lock."""
+        """Mark this shard as done, and merge if it is the last: then no other process holds the lock."""
         with replacing(self._failures_of(index, count), durable=False) as temporary:
             temporary.write_text(json.dumps(self.failures), encoding="utf-8")
         self._journal.release()
         try:
             self._journal.acquire(shared=False)
-        except UserError:  # others are at work, one of whom will be last
+        except UserError:  # other shards are still running
             return
         markers = [self._failures_of(other, count) for other in range(count)]
-        if not all(marker.exists() for marker in markers):  # another has merged, or is yet to run
+        if not all(marker.exists() for marker in markers):  # another has merged, or has not run yet
             if not any(self._journal.path.glob("*.json")):
                 self._journal.remove()
             return
@@ -213,7 +217,7 @@ class StoreWriter(JournaledWriter):
 
     def _merge(self) -> None:
         if not self:
-            logger.warning("%s: nothing to store, no file written", self.path)
+            logger.warning("%s: nothing was added, no file is written", self.path)
         elif self._parts:
             self._lay_out()
             self._fill()

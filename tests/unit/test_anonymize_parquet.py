@@ -140,7 +140,7 @@ def test_refused(tmp_path, anonymizer, monkeypatch):
             anonymize_table(tmp_path / "bad.parquet", tmp_path / f"out{row}.parquet", anonymizer)
     (tmp_path / "torn.parquet").write_bytes(source.read_bytes()[:5000])
     assert is_parquet(tmp_path / "torn.parquet")
-    with pytest.raises(UserError, match="no complete Parquet file"):
+    with refused("torn.parquet"):
         anonymize_table(tmp_path / "torn.parquet", target, anonymizer)
     for name in ("pyarrow", "pyarrow.parquet"):
         monkeypatch.setitem(sys.modules, name, None)

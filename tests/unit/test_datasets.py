@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import WIDTH
+from refusals import refused
 from torch.utils.data import DataLoader
 
 import feature_dl
@@ -168,7 +169,7 @@ def test_every_public_class_can_be_imported_and_pickled(name, row):
 def test_unknown_names_are_answered_with_the_nearest():
     with pytest.raises(UserError, match="did you mean 'hmdb51'"):
         dataset_spec("hmdb15")
-    with pytest.raises(UserError, match="'dev' is no split of hmdb51"):
+    with refused("split"):
         CATALOGUE["hmdb51"].store_path("x", "dev", "demo")
     with pytest.raises(UserError, match="did you mean 'videoMAE'"):
         CATALOGUE["hmdb51"].store_path("x", "train", "videoMEA")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 
 from splavu.errors import UserError, nearest
 from splavu.runtime import cli, environment, extras, run_folder
@@ -41,7 +42,7 @@ def test_json_round_trip_and_no_temporary_file(tmp_path):
 
 @pytest.mark.parametrize("run_id", ["", "../outside", "/tmp/outside"])
 def test_a_run_stays_below_its_root(tmp_path, run_id):
-    with pytest.raises(UserError, match="names no folder below"):
+    with refused("run_id"):
         RunFolder(tmp_path, run_id)
 
 
@@ -121,7 +122,7 @@ def test_without_tensorboard_the_metrics_are_kept_and_one_line_says_so(tmp_path,
     assert [extras.remedy("train") in message for message in caplog.messages] == [True]
 
 
-def test_an_evaluation_is_remembered_for_its_inputs_only(tmp_path):
+def test_an_evaluation_is_cached_for_its_inputs_only(tmp_path):
     """Once for equal inputs and parameters; again for others, or when forced; what stands there is the last one."""
     calls = []
 
@@ -131,11 +132,11 @@ def test_an_evaluation_is_remembered_for_its_inputs_only(tmp_path):
 
     run = RunFolder(tmp_path, "x")
     options = {"key": "gait", "table": lambda result: f"figure {result['figure']}\n"}
-    assert run.remembered(Params(), {"data": "a"}, evaluate, **options)[1] is False
-    assert run.remembered(Params(), {"data": "a"}, evaluate, **options)[1] is True
+    assert run.cached_result(Params(), {"data": "a"}, evaluate, **options)[1] is False
+    assert run.cached_result(Params(), {"data": "a"}, evaluate, **options)[1] is True
     assert len(calls) == 1
     for params, data, force in ((Params(), "b", False), (Params(seed=1), "b", False), (Params(seed=1), "b", True)):
-        result, stored = run.remembered(params, {"data": data}, evaluate, force=force, **options)
+        result, stored = run.cached_result(params, {"data": data}, evaluate, force=force, **options)
         assert not stored
         assert result["figure"] == len(calls)
     assert len(calls) == 4

@@ -109,37 +109,39 @@ def _empty(path):
 @pytest.mark.parametrize("damage", [_missing, _text, _truncated, _empty])
 def test_a_file_that_is_no_store_is_one_clear_line(tmp_path, damage):
     damage(tmp_path / "bad.h5")
-    with pytest.raises(UserError, match=r"bad\.h5: .*;") as raised:
+    with refused("bad.h5"):
         FeatureStore(tmp_path / "bad.h5")
-    assert "\n" not in str(raised.value)
 
 
 def test_width_is_checked_at_opening(store):
-    with pytest.raises(UserError, match=r"store\.h5: .* is 8 wide, 768 expected; "):
+    with refused(store):
         FeatureStore(store, feature_dim=768)
 
 
 @pytest.mark.parametrize(
-    ("value", "problem"),
+    "value",
     [
-        (np.ones((2, 7), np.float32), "7 wide, 8 expected"),
-        (np.ones((2, 8), np.float64), "float64"),
-        (np.full((2, 8), np.nan, np.float32), "not finite"),
-        (np.ones((0, 8), np.float32), "empty"),
-        (np.array("text", dtype=object), "object"),
+        np.ones((2, 7), np.float32),
+        np.ones((2, 8), np.float64),
+        np.full((2, 8), np.nan, np.float32),
+        np.ones((0, 8), np.float32),
+        np.array("text", dtype=object),
     ],
+    ids=["width", "float64", "not finite", "empty", "object"],
 )
-def test_verify_names_the_faulty_key(store, value, problem):
+def test_verify_names_the_faulty_key(store, value):
     with h5py.File(store, "a") as file:
         file["the bad one"] = value
-    with pytest.raises(UserError, match=f"the bad one.*{problem}"):
+    with refused(store) as caught:
         FeatureStore(store, feature_dim=8).verify()
+    assert "the bad one" in str(caught.value)
     FeatureStore(store, feature_dim=8).verify(["plain", "folder/other"])
 
 
 def test_unknown_key_is_named(store):
-    with pytest.raises(UserError, match="'nobody'"):
+    with refused(store) as caught:
         FeatureStore(store)["nobody"]
+    assert "nobody" in str(caught.value)
 
 
 def test_writer_gives_the_published_format(tmp_path, features):
@@ -239,7 +241,7 @@ def test_conflicting_attributes_are_refused_and_nothing_changes(tmp_path):
         writer.add("a", np.ones((1, 4)))
     before = path.read_bytes()
     with (
-        pytest.raises(UserError, match="weights_sha256 = 'abc', this run has 'xyz'"),
+        refused(path),
         StoreWriter(path, attributes=ATTRIBUTES | {"weights_sha256": "xyz"}),
     ):
         pass
@@ -250,7 +252,7 @@ def test_conflicting_attributes_are_refused_and_nothing_changes(tmp_path):
 def test_two_writers_of_one_store_are_refused(tmp_path):
     with StoreWriter(tmp_path / "s.h5", attributes=ATTRIBUTES) as writer:
         writer.add("a", np.ones((1, 4)))
-        with pytest.raises(UserError, match="another process"), StoreWriter(tmp_path / "s.h5", attributes=ATTRIBUTES):
+        with refused("s.h5"), StoreWriter(tmp_path / "s.h5", attributes=ATTRIBUTES):
             pass
     assert FeatureStore(tmp_path / "s.h5").keys() == ["a"]
 
@@ -328,7 +330,7 @@ def test_shards_write_one_journal_and_the_last_merges(tmp_path, features):
         with StoreWriter(path, attributes=ATTRIBUTES, shard=(1, 2)) as second:
             for index, key in enumerate(keys):
                 (first, second)[index % 2].add(key, features[key])
-            with pytest.raises(UserError, match="another process"), StoreWriter(path, attributes=ATTRIBUTES):
+            with refused(path), StoreWriter(path, attributes=ATTRIBUTES):
                 pass
             second.failures["lost"] = "of the second shard"
         assert not second.is_merged
@@ -353,7 +355,7 @@ def test_a_shard_that_was_killed_is_waited_for_and_made_up_for(tmp_path, feature
         for key in keys[3:]:
             writer.add(key, features[key])
     assert FeatureStore(path).keys() == sorted(features)
-    with pytest.raises(UserError, match="was made with encoder"), StoreWriter(path, attributes={}, shard=(0, 2)):
+    with refused(path), StoreWriter(path, attributes={}, shard=(0, 2)):
         pass
 
 
@@ -375,10 +377,10 @@ def test_folder_of_long_videos(tmp_path):
     np.testing.assert_array_equal(folder["long"], long)
     np.testing.assert_array_equal(folder["Abuse/crops"], crops)
     folder.verify()
-    with pytest.raises(UserError, match="8 wide, 4 expected"):
+    with refused(tmp_path):
         FeatureFolder(tmp_path, feature_dim=4)["long"]
     (tmp_path / "long.npy").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"long\.npy"):
+    with refused("long.npy"):
         folder.verify()
 
 
@@ -395,7 +397,7 @@ def test_a_folder_of_long_videos_is_filled_and_extended_under_the_same_attribute
     assert reader.attributes == {"encoder": "demo"}
     assert {key: reader[key].shape for key in reader} == {"a": (3, 4), "b": (3, 1, 4)}
     np.testing.assert_array_equal(reader["a"], rows.astype(np.float32))
-    with pytest.raises(UserError, match="was made with encoder = 'demo', this run has 'i3d'"):
+    with refused(folder):
         FolderWriter(folder, attributes={"encoder": "i3d"})
 
 
