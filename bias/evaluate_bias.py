@@ -21,10 +21,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import MinLen, Predicate
 
 from bias.gender_gap import Seen, compare
 from bias.report import markdown
@@ -34,6 +35,7 @@ from splavu.data.private_labels import GENDERS, Person
 from splavu.errors import UserError
 from splavu.runtime import checkpoints, cli, environment, params, run_folder
 from splavu.runtime.progress import progress_bar
+from splavu.runtime.schema import Clips, Count, NonNegative, OneOf, Positive, Seeds, unique
 from splavu.stores import FeatureStore
 from study import config
 from study.datasets.catalog import WITH_SUBJECTS
@@ -46,33 +48,29 @@ from study.training.heads import HeadParams, train
 class BiasParams(JudgedFeatures):
     """Parameters of a bias evaluation; see bias/params_bias.py."""
 
-    datasets: tuple[str, ...] = ("ntu_bias_f", "ntu_bias_m", "ntu_balanced", "tsh")
+    datasets: Annotated[tuple[Annotated[str, OneOf(WITH_SUBJECTS)], ...], MinLen(1), Predicate(unique)] = (
+        "ntu_bias_f",
+        "ntu_bias_m",
+        "ntu_balanced",
+        "tsh",
+    )
     """Rows of the catalogue that have labels of gender (`study.datasets.catalog.WITH_SUBJECTS`)."""
     serving: Serving = "alone"
     """How the anonymizer meets features: 'alone' as released, 'batch' as the published numbers were made."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: Seeds = (0, 1, 2)
     """A head each; their hits are averaged."""
-    num_epochs: int = 60
+    num_epochs: Count = 60
     """Fixed: none of the data sets has a validation split, and nothing is chosen on the test side."""
-    batch_size: int = 128
-    learning_rate: float = 1e-2
-    weight_decay: float = 0.01
-    num_modes: int = 5
+    batch_size: Count = 128
+    learning_rate: Positive = 1e-2
+    weight_decay: NonNegative = 0.01
+    num_modes: Clips = 5
     """Evenly spaced clips of a test video, whose probabilities are averaged."""
-    num_resamples: int = 1000
+    num_resamples: Count = 1000
     """Draws of subjects for the intervals, and swaps of genders among them."""
 
     def __post_init__(self) -> None:
-        for name in self.datasets:
-            if name not in WITH_SUBJECTS:
-                raise UserError("datasets", f"'{name}' has no labels of gender", f"known: {', '.join(WITH_SUBJECTS)}")
-        for name in ("datasets", "seeds"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise UserError(name, f"is {values}", "name at least one, and each once")
-        for name in ("num_epochs", "batch_size", "learning_rate", "num_modes", "num_resamples"):
-            if getattr(self, name) <= 0:
-                raise UserError(name, f"is {getattr(self, name)}, expected more than 0")
+        super().__post_init__()
         if self.anon and self.saved_fa_model is None:
             raise UserError("saved_fa_model", "is None, but anon = True", "name the checkpoint, or set anon = False")
 

@@ -19,9 +19,9 @@ import contextlib
 import functools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from tqdm import tqdm
@@ -49,44 +49,42 @@ from splavu.extraction.sources import (
 from splavu.extraction.videos import BACKENDS, backend_version, pick_backend
 from splavu.runtime import cli, params
 from splavu.runtime.environment import pick_device
+from splavu.runtime.options import add_options, given_options, option
+from splavu.runtime.schema import Count, NonNegativeInt, OneOf, Positive, Schema, Seed
 from splavu.stores import StoreWriter
 from study import config
 from study.datasets.catalog import FOLDER, STORED, CatalogueRow, row_of
 
 
 @dataclass(frozen=True)
-class ExtractionParams:
-    """The parameters of `params_feature_ex.py`, checked; what each means stands there."""
+class ExtractionParams(Schema):
+    """The parameters of `params_feature_ex.py`, most of them options of the command line too."""
 
-    encoder: str
-    weights: str | None = None
-    fb_frame_pool: int = 0
-    static_augment: Literal["train", "always", "never"] = "train"
-    num_views: int = 20
-    protocol: Literal["released", "published"] = "released"
-    obfuscate: str = "none"
-    person_boxes: str | None = None
-    seed: int = 0
-    backend: str | None = None
-    batch_size: int = 32
-    num_workers: int | None = None
-    timeout: float = TIMEOUT
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-    def __post_init__(self) -> None:
-        for name, least in (("fb_frame_pool", 0), ("num_views", 1), ("batch_size", 1), ("num_workers", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(name, f"is {value}, at least {least} expected")
-        if not self.timeout > 0:
-            raise UserError("timeout", f"is {self.timeout}, more than 0 s expected")
+    encoder: str = option(MISSING, f"one of {', '.join(ENCODERS)}", metavar="NAME")
+    weights: str | None = option(None, "of the encoder, in place of its own", metavar="HUB_OR_PATH")
+    fb_frame_pool: NonNegativeInt = option(
+        0, "also N static clips of each video, in the same pass", flag="--static", metavar="N"
+    )
+    static_augment: Literal["train", "always", "never"] = option("train", "which splits' static clips are augmented")
+    num_views: Count = 20
+    protocol: Literal["released", "published"] = option("released", "preprocessing: 'published' is the paper's")
+    obfuscate: Annotated[str, OneOf(OBFUSCATIONS)] = option("none", "hide in the frames, before anything else")
+    person_boxes: str | None = option(None, "where people are, for blur and blacken", metavar="FILE.csv")
+    seed: Seed = option(0, "of the augmentation")
+    backend: Annotated[str, OneOf(BACKENDS)] | None = option(None, "video reader (default: pyav)")
+    batch_size: Count = option(32, "clips that the encoder takes at once")
+    num_workers: NonNegativeInt | None = option(
+        None, "decoding processes; 0: threads of this process", flag="--workers", metavar="N"
+    )
+    timeout: Positive = option(TIMEOUT, "silence after which a decoder counts as hung", metavar="SECONDS")
+    precision: Literal["fp32", "bf16"] = option("fp32", "of the encoder's matrix products")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0: done. 1: done, but some files failed and are listed. Bad input raises UserError (exit code 2)."""
     args = _parser().parse_args(argv)
     cli.start(args)
-    settings = _settings(args)
+    settings = params.load(args.params, ExtractionParams, args.set, given_options(args, ExtractionParams))
     device = pick_device(device_name(args.device))
     _check_arguments(args)
     shard = None if args.merge else find_shard(args.shard)
@@ -139,45 +137,12 @@ def _parser() -> argparse.ArgumentParser:
         help="where the stores go (default: config.py; obfuscated ones in a folder below)",
     )
     how = parser.add_argument_group("how; the defaults are in the params file")
-    how.add_argument("--encoder", metavar="NAME", help=f"one of {', '.join(ENCODERS)}")
-    how.add_argument("--weights", metavar="HUB_OR_PATH")
-    how.add_argument("--static", metavar="N", type=int, help="also N static clips of each video, in the same pass")
-    how.add_argument("--static-augment", choices=("train", "always", "never"))
-    how.add_argument("--protocol", choices=("released", "published"))
-    how.add_argument("--obfuscate", choices=OBFUSCATIONS, help="hide in the frames, before anything else")
-    how.add_argument("--person-boxes", metavar="FILE.csv", help="where people are, for blur and blacken")
-    how.add_argument("--backend", choices=tuple(BACKENDS), help="video reader (default: pyav)")
-    how.add_argument("--batch-size", type=int)
-    how.add_argument("--workers", metavar="N", type=int, help="decoding processes; 0: threads of this process")
-    how.add_argument("--timeout", metavar="SECONDS", type=float, help="silence after which a decoder counts as hung")
-    how.add_argument("--precision", choices=("fp32", "bf16"))
-    how.add_argument("--seed", type=int)
+    add_options(how, ExtractionParams)
     how.add_argument("--fresh", action="store_true", help="start anew instead of going on with what is there")
     together = parser.add_argument_group("together with other processes")
     together.add_argument("--shard", metavar="I/N", help="every N-th key from the I-th on (default: RANK/WORLD_SIZE)")
     together.add_argument("--merge", action="store_true", help="extract nothing, merge what shards have left")
     return parser
-
-
-def _settings(args: argparse.Namespace) -> ExtractionParams:
-    flags = {
-        "encoder": args.encoder,
-        "weights": args.weights,
-        "fb_frame_pool": args.static,
-        "static_augment": args.static_augment,
-        "protocol": args.protocol,
-        "obfuscate": args.obfuscate,
-        "person_boxes": args.person_boxes,
-        "backend": args.backend,
-        "batch_size": args.batch_size,
-        "num_workers": args.workers,
-        "timeout": args.timeout,
-        "precision": args.precision,
-        "seed": args.seed,
-    }
-    values = params.read_file(args.params) | dict(params.parse_override(text) for text in args.set)
-    values |= {name: value for name, value in flags.items() if value is not None}
-    return params.build(ExtractionParams, values, source=args.params)
 
 
 def _check_arguments(args: argparse.Namespace) -> None:

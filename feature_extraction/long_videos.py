@@ -15,9 +15,9 @@ import argparse
 import functools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from tqdm import tqdm
@@ -44,41 +44,37 @@ from splavu.extraction.video_features import NO_OVERLAP, check_clips, file_piece
 from splavu.extraction.videos import BACKENDS, backend_version, pick_backend
 from splavu.runtime import cli, params
 from splavu.runtime.environment import pick_device
+from splavu.runtime.options import add_options, given_options, option
+from splavu.runtime.schema import Count, NonNegativeInt, OneOf, Positive, Schema
 from splavu.stores import FolderWriter
 from study import config
 from study.datasets.untrimmed import UNTRIMMED
 
 
 @dataclass(frozen=True)
-class LongVideoParams:
-    """The parameters of `params_long_videos.py`, checked; what each means stands there."""
+class LongVideoParams(Schema):
+    """The parameters of `params_long_videos.py`, which are options of the command line too."""
 
-    encoder: str
-    weights: str | None = None
-    stride: int = NO_OVERLAP
-    crops: int = 1
-    obfuscate: str = "none"
-    person_boxes: str | None = None
-    backend: str | None = None
-    batch_size: int = 32
-    num_workers: int | None = None
-    timeout: float = TIMEOUT
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-    def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("num_workers", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(name, f"is {value}, at least {least} expected")
-        if not self.timeout > 0:
-            raise UserError("timeout", f"is {self.timeout}, more than 0 s expected")
+    encoder: str = option(MISSING, f"one of {', '.join(ENCODERS)}", metavar="NAME")
+    weights: str | None = option(None, "of the encoder, in place of its own", metavar="HUB_OR_PATH")
+    stride: int = option(NO_OVERLAP, "frames from one clip to the next", metavar="FRAMES")
+    crops: int = option(1, f"one of {', '.join(map(str, CROPS))}")
+    obfuscate: Annotated[str, OneOf(OBFUSCATIONS)] = option("none", "hide in the frames, before anything else")
+    person_boxes: str | None = option(None, "where people are, for blur and blacken", metavar="FILE.csv")
+    backend: Annotated[str, OneOf(BACKENDS)] | None = option(None, "video reader (default: pyav)")
+    batch_size: Count = option(32, "clips that the encoder takes at once")
+    num_workers: NonNegativeInt | None = option(
+        None, "decoding processes; 0: threads of this process", flag="--workers", metavar="N"
+    )
+    timeout: Positive = option(TIMEOUT, "silence after which a decoder counts as hung", metavar="SECONDS")
+    precision: Literal["fp32", "bf16"] = option("fp32", "of the encoder's matrix products")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0: done. 1: done, but some files failed and are listed. Bad input raises UserError (exit code 2)."""
     args = _parser().parse_args(argv)
     cli.start(args)
-    settings = _settings(args)
+    settings = params.load(args.params, LongVideoParams, args.set, given_options(args, LongVideoParams))
     device = pick_device(device_name(args.device))
     shard = find_shard(args.shard)
     if (args.videos is None) == (args.dataset is None):
@@ -120,38 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--data", metavar="ROOT", type=Path, help="holds a folder a data set (default: config.py)")
     what.add_argument("--features", metavar="ROOT", type=Path, help="where the folders go (default: config.py)")
     how = parser.add_argument_group("how; the defaults are in the params file")
-    how.add_argument("--encoder", metavar="NAME", help=f"one of {', '.join(ENCODERS)}")
-    how.add_argument("--weights", metavar="HUB_OR_PATH")
-    how.add_argument("--stride", metavar="FRAMES", type=int)
-    how.add_argument("--crops", type=int, help=f"one of {', '.join(map(str, CROPS))}")
-    how.add_argument("--obfuscate", choices=OBFUSCATIONS, help="hide in the frames, before anything else")
-    how.add_argument("--person-boxes", metavar="FILE.csv", help="where people are, for blur and blacken")
-    how.add_argument("--backend", choices=tuple(BACKENDS), help="video reader (default: pyav)")
-    how.add_argument("--batch-size", type=int)
-    how.add_argument("--workers", metavar="N", type=int, help="decoding processes; 0: threads of this process")
-    how.add_argument("--timeout", metavar="SECONDS", type=float, help="silence after which a decoder counts as hung")
+    add_options(how, LongVideoParams)
     how.add_argument("--shard", metavar="I/N", help="every N-th key from the I-th on (default: RANK/WORLD_SIZE)")
-    how.add_argument("--precision", choices=("fp32", "bf16"))
     return parser
-
-
-def _settings(args: argparse.Namespace) -> LongVideoParams:
-    flags = {
-        "encoder": args.encoder,
-        "weights": args.weights,
-        "stride": args.stride,
-        "crops": args.crops,
-        "obfuscate": args.obfuscate,
-        "person_boxes": args.person_boxes,
-        "backend": args.backend,
-        "batch_size": args.batch_size,
-        "num_workers": args.workers,
-        "timeout": args.timeout,
-        "precision": args.precision,
-    }
-    values = params.read_file(args.params) | dict(params.parse_override(text) for text in args.set)
-    values |= {name: value for name, value in flags.items() if value is not None}
-    return params.build(LongVideoParams, values, source=args.params)
 
 
 def _files_and_folder(

@@ -18,10 +18,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import MinLen, Predicate
 
 from gait.recognition import recognise
 from gait.report import markdown
@@ -32,6 +33,7 @@ from splavu.attacks.release_protocol import finite
 from splavu.errors import UserError
 from splavu.runtime import cli, environment, params, run_folder
 from splavu.runtime.progress import progress_bar
+from splavu.runtime.schema import Count, unique
 from splavu.stores import FeatureStore
 from study import config
 from study.datasets.loading import dataset_spec
@@ -42,20 +44,16 @@ from study.models import JudgedFeatures, feature_dim, load_adapter
 class GaitParams(JudgedFeatures):
     """Parameters of a gait evaluation; see gait/params_gait.py."""
 
-    splits: tuple[str, ...] = ("train", "test")
+    splits: Annotated[tuple[str, ...], MinLen(1), Predicate(unique)] = ("train", "test")
     """Whose walkers take part; nothing is trained, so both halves of Casia-B may."""
-    batch_size: int = 1024
+    batch_size: Count = 1024
     """Clips anonymized at once; each as if it came alone."""
-    num_resamples: int = 1000
+    num_resamples: Count = 1000
 
     def __post_init__(self) -> None:
-        if not self.splits or len(set(self.splits)) < len(self.splits):
-            raise UserError("splits", f"is {self.splits}", "name at least one, and each once")
+        super().__post_init__()
         for split in self.splits:
             dataset_spec("casia_b").check_split(split, name="splits")
-        for name in ("batch_size", "num_resamples"):
-            if getattr(self, name) <= 0:
-                raise UserError(name, f"is {getattr(self, name)}, expected more than 0")
         if self.anon and self.saved_fa_model is None:
             raise UserError("saved_fa_model", "is None, but anon = True", "name the checkpoint, or set anon = False")
 

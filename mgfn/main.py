@@ -11,9 +11,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from mgfn.command_line import parse
 from mgfn.errors import InputError
 from mgfn.frame_scores import HEADLINES, table
-from mgfn.option import parse
 from mgfn.runs import start
 from mgfn.test import test
 from mgfn.train import Run, TrainingOptions, train

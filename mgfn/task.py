@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mgfn.checkpoints import read_network
+from mgfn.command_line import parse
 from mgfn.data.batches import balanced_batches, split_validation
 from mgfn.data.features import FeatureVideos
 from mgfn.data.lists import read_list, require_both_kinds
 from mgfn.errors import InputError
 from mgfn.losses import Objective, training_terms
 from mgfn.model import MGFN, build_model
-from mgfn.option import Options, parse
+from mgfn.option import Options
 from mgfn.scoring import video_figures
 from mgfn.snippets import crops_first, pooled, with_magnitude
 from splavu.anonymizers import Anonymizer

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from mgfn.checkpoints import read_network
+from mgfn.command_line import parse
 from mgfn.data.sets import TestSet, anonymizer_of, open_test_set
 from mgfn.errors import leave
 from mgfn.frame_scores import HEADLINES, Figures, report, table
 from mgfn.model import MGFN
-from mgfn.option import Options, parse
+from mgfn.option import Options
 from mgfn.runs import pick_device, start, write_json, write_whole
 from mgfn.scoring import score_all
 

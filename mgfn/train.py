@@ -11,18 +11,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mgfn.command_line import parse
 from mgfn.data.batches import balanced_batches
 from mgfn.data.sets import TestSet, TrainingSet, anonymizer_of, open_test_set, open_training_set
 from mgfn.errors import InputError
 from mgfn.frame_scores import HEADLINES, report
 from mgfn.losses import Objective, training_terms
 from mgfn.model import MGFN
-from mgfn.option import Options, option, parse
+from mgfn.option import Options
 from mgfn.runs import pick_device, start
 from mgfn.scoring import score_all, video_figures
 from mgfn.task import load_network
@@ -47,22 +48,6 @@ FREE_TO_CHANGE = loop.FREE_TO_CHANGE.union(
 @dataclass(frozen=True)
 class TrainingOptions(Options, EngineParams):
     """MGFN's options, and how steps are computed."""
-
-    precision: Literal["fp32", "bf16", "fp16"] = option(
-        EngineParams.precision, "of matrix products", choices=("fp32", "bf16", "fp16")
-    )
-    accumulate: int = option(EngineParams.accumulate, "batches whose gradients are averaged into one update")
-    clip_norm: float | None = option(EngineParams.clip_norm, "largest gradient norm", type=float)
-    ema_decay: float = option(
-        EngineParams.ema_decay, "of a moving average of the weights, then what is tested; 0: none"
-    )
-    compile: bool = option(EngineParams.compile, "torch.compile the network", action="store_true")
-    deterministic: bool = option(EngineParams.deterministic, "only deterministic kernels", action="store_true")
-    checkpoint_freq: int = option(EngineParams.checkpoint_freq, "epochs between two writings of model_temp.pth")
-
-    def __post_init__(self) -> None:
-        Options.__post_init__(self)
-        EngineParams.__post_init__(self)
 
     @property
     def num_epochs(self) -> int:

@@ -12,10 +12,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge, Interval
 
 from pahmdb.dl_pahmdb import ATTRIBUTES, LabelSet, PaHmdb51, read_dataset
 from pahmdb.judgeable import Judgeable, beside_vispr, digest, judgeable
@@ -25,7 +26,6 @@ from splavu import metrics
 from splavu.anonymizers import Anonymizer, IdentityAnonymizer
 from splavu.anonymizers.apply import FrozenAnonymizer, Serving, array_map
 from splavu.anonymizers.loading import load_anonymizer, weights_hash
-from splavu.attackers import attacker_names
 from splavu.attacks.campaign import Attack, Campaign, judged
 from splavu.attacks.crossfit import CrossFitted, crossfit
 from splavu.attacks.release_protocol import finite, gate
@@ -34,60 +34,48 @@ from splavu.errors import UserError
 from splavu.reports.plotting import check_drawing
 from splavu.runtime import cli, environment, params, run_folder
 from splavu.runtime.progress import progress_bar
+from splavu.runtime.schema import Clips, Count, NonNegative, Positive, RunName, Schema, Seed, Seeds
 from study import config
 from study.models import feature_dim
+from study.privacy import Attackers
 
 
 @dataclass(frozen=True)
-class PaHmdbParams:
+class PaHmdbParams(Schema):
     """Parameters of the evaluation; see params_pahmdb.py."""
 
-    run_id: str
+    run_id: RunName
     ft_arch: str
     data_root: str | None = None
     """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
-    feature_dim: int | None = None
+    feature_dim: Count | None = None
     labels: LabelSet = "values"
     saved_fa_models: tuple[str, ...] = ()
     """Checkpoints of anonymizers; none evaluates raw features only."""
     saved_fa_model: str | None = None
     """One more."""
-    num_heads: int = 8
+    num_heads: Count = 8
     """Of a published checkpoint, which doesn't record it."""
     serving: Serving = "alone"
-    v_batch_size: int = 1024
-    attackers: tuple[str, ...] = ("logistic", "mlp")
-    seeds: tuple[int, ...] = (0,)
-    folds: int = 5
+    v_batch_size: Count = 1024
+    attackers: Attackers = ("logistic", "mlp")
+    seeds: Seeds = (0,)
+    folds: Annotated[int, Ge(3)] = 5
+    """One is held out and one tuned on."""
     transfer: bool = True
     """Also attackers that learnt from VISPR."""
-    val_share: float = 0.2
+    val_share: Annotated[float, Interval(gt=0, lt=1)] = 0.2
     """Share of VISPR's training images that validate."""
-    max_train_rows: int = 20_000
-    num_resamples: int = 1000
-    num_epochs: int = 250
+    max_train_rows: Count = 20_000
+    num_resamples: Count = 1000
+    num_epochs: Count = 250
     """Of the head for action recognition, as are the next five."""
-    batch_size: int = 1024
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    num_modes: int = 5
-    seed: int = 0
+    batch_size: Count = 1024
+    learning_rate: Positive = 1e-3
+    weight_decay: NonNegative = 0.01
+    num_modes: Clips = 5
+    seed: Seed = 0
     """Also of how films are dealt into folds."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "attackers", attacker_names(self.attackers))
-        for name in ("attackers", "seeds"):
-            if not getattr(self, name):
-                raise UserError(name, "is empty", "name at least one")
-        for name in ("num_resamples", "batch_size", "v_batch_size", "num_epochs", "num_modes", "max_train_rows"):
-            if getattr(self, name) < 1:
-                raise UserError(name, f"is {getattr(self, name)}, expected at least 1")
-        if self.learning_rate <= 0:
-            raise UserError("learning_rate", f"is {self.learning_rate}, expected more than 0")
-        if self.folds < 3:
-            raise UserError("folds", f"is {self.folds}, but one is held out and one tuned on", "give at least 3")
-        if not 0 < self.val_share < 1:
-            raise UserError("val_share", f"is {self.val_share}, expected a share between 0 and 1")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,29 +17,30 @@ from splavu.anonymizers.loading import load_anonymizer
 from splavu.data.encoders import encoder_spec
 from splavu.errors import UserError, nearest
 from splavu.runtime import checkpoints
-from splavu.runtime.params import agreed
+from splavu.runtime.params import derived_value
+from splavu.runtime.schema import Count, RunName, Schema
 from splavu.training.heads import LinearHead, PrivacyHead
 from study import config as roots
 from study.datasets.loading import dataset_spec
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgedFeatures:
+class JudgedFeatures(Schema):
     """What the parameters of every evaluation say of the features that are judged, raw and anonymized."""
 
-    run_id: str
+    run_id: RunName
     ft_arch: str
     """The encoder of the feature stores."""
     data_root: str | None = None
     """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
-    feature_dim: int | None = None
+    feature_dim: Count | None = None
     anon: bool = True
     """Judge anonymized features beside raw ones; False judges raw features only."""
     saved_fa_model: str | None = None
     """The anonymizer's checkpoint."""
     fa_arch: str | None = None
     """A checkpoint records its architecture; given here too, the two must agree."""
-    num_heads: int = 8
+    num_heads: Count = 8
     """Of a published checkpoint, which doesn't record it."""
 
 
@@ -67,13 +68,15 @@ def feature_dim(params: Any) -> int:
         if given is None:
             raise UserError("feature_dim", f"is needed: {params.ft_arch} exists in several widths", "add it to params")
         return given
-    return agreed("feature_dim", given, width, because=f"ft_arch = '{params.ft_arch}'")
+    return derived_value("feature_dim", given, width, because=f"ft_arch = '{params.ft_arch}'")
 
 
 def num_classes(params: Any, dataset: str) -> int:
     """C of a data set; `params.num_classes`, where given, must agree."""
     looked_up = dataset_spec(dataset, data_root=getattr(params, "data_root", None)).num_classes
-    return agreed("num_classes", getattr(params, "num_classes", None), looked_up, because=f"data set '{dataset}'")
+    return derived_value(
+        "num_classes", getattr(params, "num_classes", None), looked_up, because=f"data set '{dataset}'"
+    )
 
 
 def load_fa(

@@ -5,21 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Interval, MinLen
 
 from splavu.anonymizers import Anonymizer, FrozenAnonymizer, array_map
 from splavu.anonymizers.apply import Serving
 from splavu.attackers import DEFAULT_ATTACKERS, attacker_names
 from splavu.attacks import paper_protocol, release_protocol
 from splavu.attacks.rows import AttackData, Rows, hold_out
-from splavu.errors import UserError, nearest
 from splavu.metrics.protocols import protocol_name
-from splavu.runtime.params import agreed
+from splavu.runtime.params import derived_value
+from splavu.runtime.schema import Convert, Count, OneOf, Positive, Seeds
 from study.datasets.loading import dataset_spec, privacy_rows
 from study.models import JudgedFeatures
+
+Attackers = Annotated[tuple[str, ...], Convert(attacker_names), MinLen(1)]
+"""Names of attacker families."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,44 +33,29 @@ class PrivacyEvalParams(JudgedFeatures):
     dataset: str
     """A row of feature_dl.CATALOGUE; without private labels of its own it reads `private_labels.csv`. Without a split
     'val' some training subjects validate."""
-    protocol: Literal["release", "paper", "released", "published"] = "release"
+    protocol: Annotated[Literal["release", "paper", "released", "published"], Convert(protocol_name)] = "release"
     """'released' and 'published' are the former names."""
-    views: tuple[str, ...] = ("static", "temporal")
+    views: Annotated[tuple[Annotated[str, OneOf(("static", "temporal"))], ...], MinLen(1)] = ("static", "temporal")
     """'temporal' are the clips that are released, 'static' the static clips; 'paper' takes the first only."""
-    num_pa: int | None = None
+    num_pa: Count | None = None
     """Private attributes A; looked up, may be stated, must agree."""
-    fb_frame_pool: int = 10
+    fb_frame_pool: Count = 10
     """Static clips a video in the store."""
     serving: Serving = "alone"
     """'release' only. What the anonymizer gets: 'alone' one feature at a time, 'batch' to show what mixing hides."""
-    batch_size: int = 1024
-    attackers: tuple[str, ...] = DEFAULT_ATTACKERS
-    seeds: tuple[int, ...] = (0, 1, 2)
-    num_resamples: int = 1000
-    max_train_rows: int = 20_000
+    batch_size: Count = 1024
+    attackers: Attackers = DEFAULT_ATTACKERS
+    seeds: Seeds = (0, 1, 2)
+    num_resamples: Count = 1000
+    max_train_rows: Count = 20_000
     """Of more training rows a random draw is taken, another for each seed; the result says so."""
     level: Literal["row", "video"] = "row"
     """Evaluate each anonymized feature, or the mean score of a video's features."""
-    val_share: float = 0.2
+    val_share: Annotated[float, Interval(gt=0, lt=1)] = 0.2
     """Share of training subjects used to validate, where the data set has no 'val' split."""
-    num_epochs: int = 100
+    num_epochs: Count = 100
     """'paper' only, as is learning_rate_fb."""
-    learning_rate_fb: float = 1e-3
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "protocol", protocol_name(self.protocol))
-        object.__setattr__(self, "attackers", attacker_names(self.attackers))
-        for name in self.views:
-            if name not in ("static", "temporal"):
-                raise UserError("views", f"'{name}' is unknown", nearest(name, ("static", "temporal")))
-        for name in ("attackers", "views", "seeds"):
-            if not getattr(self, name):
-                raise UserError(name, "is empty", "name at least one")
-        for name in ("num_resamples", "batch_size", "num_epochs", "max_train_rows", "learning_rate_fb"):
-            if getattr(self, name) <= 0:
-                raise UserError(name, f"is {getattr(self, name)}, expected more than 0")
-        if not 0 < self.val_share < 1:
-            raise UserError("val_share", f"is {self.val_share}, expected a share between 0 and 1")
+    learning_rate_fb: Positive = 1e-3
 
 
 def evaluate_by_release_protocol(
@@ -124,7 +113,7 @@ def read_view(p: PrivacyEvalParams, view: str) -> tuple[AttackData, tuple[str, .
         return found
 
     train, test = rows("train"), rows("test")
-    agreed("num_pa", p.num_pa, len(names), because=f"dataset = '{p.dataset}'")
+    derived_value("num_pa", p.num_pa, len(names), because=f"dataset = '{p.dataset}'")
     if "val" in dataset_spec(p.dataset, data_root=p.data_root).splits:
         return AttackData(train, rows("val"), test), names
     if p.protocol == "paper":

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tridet.config import Config
+from tridet.schema import Config
 from tridet.targets import assign, pyramid_points
 from tridet.thumos14 import ThumosDataset
 

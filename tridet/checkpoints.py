@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from splavu.errors import UserError
 from splavu.runtime import files
 from splavu.runtime.files import replacing
-from tridet.config import Config, to_dict
 from tridet.errors import InputError, first_few
 from tridet.optim import LearningRate, MovingAverage
+from tridet.schema import Config, to_dict
 
 logger = logging.getLogger(__name__)
 

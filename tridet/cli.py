@@ -17,7 +17,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from tridet.config import Config, load
+from tridet.config import Config, load, parse_yaml
 from tridet.errors import InputError
 
 EXIT_CODES = __doc__.split("\n\n", 1)[1].strip()
@@ -83,8 +83,8 @@ def overrides(assignments: Sequence[str]) -> dict[str, Any]:
             if not isinstance(place, dict):
                 raise InputError(f"--set {assignment}", f"'{section}' was given a value before", "drop one of the two")
         try:
-            place[name] = yaml.safe_load(text)
-        except yaml.YAMLError:
+            place[name] = parse_yaml(text)
+        except (yaml.YAMLError, ValueError):
             raise InputError(f"--set {assignment}", "has a value that can't be read", "quote it") from None
     return nested
 

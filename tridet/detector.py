@@ -16,14 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import is_autocast_available
 
-from tridet import config as configuration
-from tridet.config import Config
 from tridet.errors import InputError
 from tridet.heads import ClassHead, OffsetHead
 from tridet.losses import batch_losses
 from tridet.nms import suppress
 from tridet.predictions import Detections, Level, candidates
 from tridet.pyramid import Backbone, build_neck
+from tridet.schema import Config
 from tridet.targets import Targets, assign, pyramid_points
 
 Video = Mapping[str, Any]
@@ -233,7 +232,11 @@ def build_model(config: Config | Mapping[str, Any]) -> TriDet:
     Raises:
         InputError: The dictionary is no valid configuration.
     """
-    return TriDet(config if isinstance(config, Config) else configuration.from_dict(config))
+    if not isinstance(config, Config):
+        from tridet.config import from_dict  # reading needs splavu, which the network doesn't
+
+        config = from_dict(config)
+    return TriDet(config)
 
 
 def _single(logits: Tensor | None) -> Tensor | None:

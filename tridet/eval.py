@@ -25,9 +25,9 @@ from tridet import cli
 from tridet.annotations import ENDLESS, Video
 from tridet.average_precision import THUMOS_TIOUS, AveragePrecision, Segments, mean_average_precision
 from tridet.checkpoints import check_target, find, load_weights, write_json, written
-from tridet.config import Config
 from tridet.detector import TriDet
 from tridet.errors import InputError
+from tridet.schema import Config
 from tridet.score_fusion import fuse_video_scores, read_video_scores
 from tridet.thumos14 import Batches, ThumosDataset, ground_truth
 from tridet.timeline import Intervals, check_drawing, draw_timeline

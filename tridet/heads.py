@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tridet.config import Config
 from tridet.layers import ChannelNorm, MaskedConv
+from tridet.schema import Config
 
 EMPTY_CLASS_PRIOR = 1e-6
 

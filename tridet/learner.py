@@ -11,10 +11,10 @@ from typing import Any
 
 from splavu.errors import UserError
 from splavu.training.learners import Learner
-from tridet.config import Config
 from tridet.detector import TriDet
 from tridet.errors import InputError
 from tridet.optim import LearningRate, MovingAverage, build_optimizer
+from tridet.schema import Config
 
 
 class DetectorLearner(Learner):

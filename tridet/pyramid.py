@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tridet.config import Config
 from tridet.layers import SGP, ChannelNorm, ConvBlock, MaskedConv
+from tridet.schema import Config
 
 
 class Backbone(nn.Module):

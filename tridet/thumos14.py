@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from tridet.annotations import Annotations, Video, read_annotations
 from tridet.average_precision import Segments
-from tridet.config import DatasetConfig
 from tridet.errors import InputError, first_few
+from tridet.schema import DatasetConfig
 from tridet.windows import cut, random_window
 
 logger = logging.getLogger(__name__)

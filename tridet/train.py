@@ -34,12 +34,12 @@ from splavu.training import loop
 from splavu.training.engine import EngineParams
 from tridet import checkpoints, cli
 from tridet.assignment import assignment_report
-from tridet.config import Config, to_dict
 from tridet.detector import TriDet
 from tridet.errors import InputError
 from tridet.eval import evaluate
 from tridet.layers import dead_parameters
 from tridet.learner import detector_learner
+from tridet.schema import Config, to_dict
 from tridet.thumos14 import Batches, Item, ThumosDataset, ground_truth
 
 logger = logging.getLogger(__name__)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Interval
 
 from splavu.anonymizers.apply import Serving
-from splavu.errors import UserError
+from splavu.runtime.schema import Clips, Count, NonNegative, NonNegativeInt, RunName, Seed
 from splavu.training.engine import EngineParams
 from study import config
 from study.training.anonymizer_params import AnonymizerParams
@@ -18,16 +20,17 @@ from study.training.heads import HeadParams
 class VpParams(EngineParams):
     """Parameters of the VP protocol; see vp/params_vp.py for a commented example."""
 
-    run_id: str
+    run_id: RunName
     """Run folders are called `{run_id}_fa_labels` or `_fa_ssl`, and `_ft_raw`, `_fb_raw`, `_ft_fa_ssl` and so on."""
     dataset: Literal["vp_hmdb", "vp_ucf"]
     ft_arch: str
     """The encoder of the feature stores."""
-    seed: int = 0
+    seed: Seed = 0
     data_root: str | None = None
     """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
-    feature_dim: int | None = None
-    num_pa: int = 5
+    feature_dim: Count | None = None
+    num_pa: Annotated[int, Interval(ge=5, le=5)] = 5
+    """Attributes of the VP label files; may be stated."""
     val_split: str | None = None
     """Chooses the heads' epoch; None takes the last one. (The anonymizer's last checkpoint is used in any case.)"""
     test_split: str = "test"
@@ -38,37 +41,32 @@ class VpParams(EngineParams):
     """The anonymizer's checkpoint; None is what train_vp_fa.py wrote with these parameters."""
     serving: Serving = "alone"
     fa_arch: Literal["transformer", "mlp"] = "transformer"
-    num_layers_fa: int = 3
-    num_heads: int = 8
+    num_layers_fa: Count = 3
+    num_heads: Count = 8
     ssl: bool = False
     """How the anonymizer learns what is private: from the five attributes, or self-supervised from static clips."""
 
-    num_epochs: int = 100
+    num_epochs: Count = 100
     """Of the anonymizer."""
-    num_epochs_ft: int = 250
-    num_epochs_fb: int = 100
-    batch_size: int = 512
-    v_batch_size: int = 512
-    val_freq: int = 10
-    num_modes: int = 5
-    num_workers: int = 0
-    learning_rate_fa: float = 1e-4
-    learning_rate_ft: float = 1e-3
-    learning_rate_fb: float = 1e-3
-    weight_decay: float = 0.01
+    num_epochs_ft: Count = 250
+    num_epochs_fb: Count = 100
+    batch_size: Count = 512
+    v_batch_size: Count = 512
+    val_freq: Count = 10
+    num_modes: Clips = 5
+    num_workers: NonNegativeInt = 0
+    learning_rate_fa: NonNegative = 1e-4
+    learning_rate_ft: NonNegative = 1e-3
+    learning_rate_fb: NonNegative = 1e-3
+    weight_decay: NonNegative = 0.01
 
-    fa_loss_weight: float = 100.0
+    fa_loss_weight: NonNegative = 100.0
     """w_LC, latent consistency."""
-    ft_ar_loss_weight: float = 1.0
-    fb_loss_weight: float = 1.0
+    ft_ar_loss_weight: NonNegative = 1.0
+    fb_loss_weight: NonNegative = 1.0
     """w_B, privacy budget."""
-    fb_frame_pool: int = 10
+    fb_frame_pool: Count = 10
     """Static clips a video in the store; only ssl = True reads them."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.num_pa != 5:
-            raise UserError("num_pa", f"{self.num_pa}, but VP label files have 5 attributes", "remove it")
 
     @property
     def anonymizer_run(self) -> str:

@@ -46,10 +46,11 @@ def parser(description: str, *, default_params: str | Path | None = None, epilog
     made = ArgumentParser(description=description, epilog=f"{epilog}\n\n{EXIT_CODES}".strip())
     made.add_argument(
         "--params",
-        metavar="FILE.py",
+        metavar="FILE",
         default=default_params,
         required=default_params is None,
-        help=f"flat Python file of assignments (default: {default_params})" if default_params else "flat Python file",
+        help="assignments in Python (.py, which is run), TOML or YAML (.toml, .yaml, which are not)"
+        + (f" (default: {default_params})" if default_params else ""),
     )
     made.add_argument(
         "--set", metavar="NAME=VALUE", action="append", default=[], help="override one parameter; may be repeated"

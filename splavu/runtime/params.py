@@ -1,7 +1,7 @@
-"""Parameters: a flat Python file of assignments becomes one frozen, checked dataclass.
+"""Parameter files: assignments in Python, or TOML or YAML, become one frozen, checked dataclass.
 
-The file is run, so read it before you use a stranger's. Names that start with an underscore are private to the file.
-Type, spelling and completeness are checked here; what a value may be is checked by the schema's `__post_init__`.
+A Python file is run, so read it before you use one from a stranger; names that start with an underscore are private to
+it. TOML and YAML run nothing. Names, types and ranges are checked by `splavu.runtime.schema`.
 """
 
 from __future__ import annotations
@@ -10,34 +10,54 @@ import ast
 import dataclasses
 import json
 import os
+import re
 import runpy
 import types
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from splavu.errors import UserError, nearest
+import yaml
 
-Schema = TypeVar("Schema")
+from splavu.errors import UserError
+from splavu.runtime.schema import build
+
+__all__ = ["as_dict", "build", "derived_value", "load", "parse_override", "parse_yaml", "read_file", "read_yaml"]
+
+Built = TypeVar("Built")
 
 
-def load(path: str | Path, schema: type[Schema], overrides: Sequence[str] = ()) -> Schema:
-    """Read `path`, apply `overrides` ("name=value", value a Python literal or plain text) and build `schema`.
+def load(
+    path: str | Path, schema: type[Built], overrides: Sequence[str] = (), given: Mapping[str, Any] | None = None
+) -> Built:
+    """Read `path`, replace what the command line says and build `schema`.
+
+    Args:
+        path: Python, TOML (.toml) or YAML (.yaml, .yml).
+        schema: Dataclass.
+        overrides: "name=value" each, value a Python literal or plain text.
+        given: Name -> value of further flags, which replace both.
 
     Raises:
-        UserError: The file is missing or doesn't run; a name is unknown (the nearest is offered) or missing; a value
-            has the wrong type.
+        UserError: The file is missing or can't be read; otherwise as `build`.
     """
-    values = {**read_file(path), **dict(parse_override(text) for text in overrides)}
+    values = {**read_file(path), **dict(parse_override(text) for text in overrides), **(given or {})}
     return build(schema, values, source=path)
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
-    """The public assignments of the parameter file `path`."""
+    """The assignments of the parameter file `path`: of Python the public ones, of TOML and YAML the top level.
+
+    Raises:
+        UserError: The file is missing or can't be read.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(path, "no such parameter file", "see params/ for examples")
+    if path.suffix in (".yaml", ".yml"):
+        return read_yaml(path)
+    if path.suffix == ".toml":
+        return _read_toml(path)
     try:
         module = runpy.run_path(os.fspath(path))
     except Exception as error:
@@ -51,8 +71,57 @@ def read_file(path: str | Path) -> dict[str, Any]:
     }
 
 
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        import tomllib
+    except ModuleNotFoundError:
+        raise UserError(path, "TOML needs Python 3.11 or newer", "write it as YAML (.yaml)") from None
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(path, f"is not valid TOML ({error})") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file gives an empty one.
+
+    Raises:
+        UserError: It can't be read, or holds something else.
+    """
+    try:
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
+        raise UserError(path, f"is not valid YAML ({error})") from None
+    if content is not None and not isinstance(content, dict):
+        raise UserError(path, "holds no mapping", "write lines such as num_epochs: 10")
+    return content or {}
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of YAML text. '1e-4' is a number, as in YAML 1.2, and a key given twice is an error.
+
+    Raises:
+        yaml.YAMLError: It is no YAML.
+        ValueError: A number or a date in it is impossible.
+    """
+    return yaml.load(text, Loader=_YamlLoader)
+
+
+class _YamlLoader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        written = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := {key for key in written if written.count(key) > 1}:
+            raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{min(twice)}'", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+)
+
+
 def parse_override(text: str) -> tuple[str, Any]:
-    """`"lr=1e-3"` -> `("lr", 0.001)`; what is no Python literal stays text."""
+    """`"lr=1e-3"` -> `("lr", 0.001)`; what isn't a Python literal stays text."""
     name, found, value = text.partition("=")
     if not found or not name.strip().isidentifier():
         raise UserError("--set", f"'{text}' is not NAME=VALUE", "write for example --set num_epochs=10")
@@ -62,72 +131,17 @@ def parse_override(text: str) -> tuple[str, Any]:
         return name.strip(), value.strip()
 
 
-def build(schema: type[Schema], values: Mapping[str, Any], *, source: str | Path) -> Schema:
-    """Check `values` against the dataclass `schema` and build it; `source` is named in errors."""
-    fields = {field.name: field for field in dataclasses.fields(schema)}
-    hints = typing.get_type_hints(schema)
-    for name in values:
-        if name not in fields:
-            raise UserError(source, f"unknown parameter '{name}'", nearest(name, fields))
-    for name, field in fields.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            raise UserError(source, f"parameter '{name}' is missing", f"add a line such as {name} = ...")
-    return schema(**{name: _typed(name, value, hints[name], source) for name, value in values.items()})
-
-
-def agreed(name: str, given: Any, looked_up: Any, *, because: str) -> Any:
+def derived_value(name: str, given: Any, derived: Any, *, because: str) -> Any:
     """The value of a parameter that follows from another one; None means not given.
 
     Raises:
-        UserError: It was given and contradicts what was looked up; both values are quoted.
+        UserError: It was given and contradicts the derived value; both are quoted.
     """
-    if given is not None and given != looked_up:
-        raise UserError(name, f"{given} was given, but {because} means {looked_up}", f"remove {name} or mend the other")
-    return looked_up
+    if given is not None and given != derived:
+        raise UserError(name, f"{given} was given, but {because} means {derived}", f"remove {name}")
+    return derived
 
 
 def as_dict(params: Any) -> dict[str, Any]:
     """The parameters as plain JSON values, for a run folder or a checkpoint."""
     return json.loads(json.dumps(dataclasses.asdict(params), default=str))
-
-
-def _typed(name: str, value: Any, hint: Any, source: str | Path) -> Any:
-    """`value` as `hint` wants it: int passes for float, list for tuple, text for Path; the rest must match."""
-    for option in _options(hint):
-        origin, args = typing.get_origin(option), typing.get_args(option)
-        if origin is typing.Literal:
-            if value in args:
-                return value
-        elif origin is tuple or option is tuple:
-            if isinstance(value, (list, tuple)):
-                inner = args[0] if args else Any
-                return tuple(_typed(f"{name}[{i}]", item, inner, source) for i, item in enumerate(value))
-        elif option is Any:
-            return value
-        elif option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        elif option is Path and isinstance(value, (str, Path)):
-            return Path(value)
-        elif isinstance(value, option) and isinstance(value, bool) == (option is bool):
-            return value
-    wanted = " or ".join(_spelled(option) for option in _options(hint))
-    remedy = ""
-    if isinstance(value, str) and (
-        known := [a for o in _options(hint) for a in typing.get_args(o) if isinstance(a, str)]
-    ):
-        remedy = nearest(value, known)
-    raise UserError(source, f"parameter '{name}' is {value!r}, expected {wanted}", remedy)
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return typing.get_args(hint) if is_union else (hint,)
-
-
-def _spelled(option: Any) -> str:
-    if typing.get_origin(option) is typing.Literal:
-        return " or ".join(repr(arg) for arg in typing.get_args(option))
-    if option is type(None):
-        return "None"
-    return getattr(option, "__name__", str(option)) if not typing.get_args(option) else str(option)

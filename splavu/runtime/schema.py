@@ -25,7 +25,7 @@ import math
 import reprlib
 import types
 import typing
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -46,6 +46,16 @@ class OneOf:
     """The value is one of the names in a registry; otherwise the nearest is offered."""
 
     known: Collection[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Convert:
+    """The value is replaced by what the function gives for it, such as the present name for a former one.
+
+    The function raises UserError where it has no value.
+    """
+
+    function: Callable[[Any], Any]
 
 
 def unique(values: Collection[Any]) -> bool:
@@ -157,7 +167,9 @@ def _conform(hint: Any, value: Any, name: str, *, finite: bool = True) -> Any:
     if origin is Annotated:
         value = _conform(arguments[0], value, name, finite=finite and MayBeInfinite not in arguments[1:])
         for rule in arguments[1:]:
-            if rule is not MayBeInfinite and (broken := _broken(rule, value)):
+            if isinstance(rule, Convert):
+                value = rule.function(value)
+            elif rule is not MayBeInfinite and (broken := _broken(rule, value)):
                 raise _Fault(name, value, *broken, of_type=False)
         return value
     if origin in (typing.Union, types.UnionType):
@@ -179,6 +191,9 @@ def _conform(hint: Any, value: Any, name: str, *, finite: bool = True) -> Any:
             if len(inner) == len(value):
                 items = zip(inner, value, strict=True)
                 return tuple(_conform(kind, item, f"{name}[{i}]") for i, (kind, item) in enumerate(items))
+    elif origin is dict and isinstance(value, Mapping):
+        key, inner = arguments
+        return {_conform(key, k, f"{name}[{k}]"): _conform(inner, item, f"{name}[{k}]") for k, item in value.items()}
     elif dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return _built(hint, value, f"{name}." if name else "")
     elif hint is float:
@@ -220,7 +235,7 @@ def _broken(rule: Any, value: Any) -> tuple[str, str] | None:
             low, high = (b if a is None else a for a, b in ((rule.ge, rule.gt), (rule.le, rule.lt)))
             brackets = "[" if rule.gt is None else "(", "]" if rule.lt is None else ")"
             holds = all(_broken(part, value) is None for part in rule)
-            wanted = f"in {brackets[0]}{low}, {high}{brackets[1]}"
+            wanted = f"{low}" if low == high else f"in {brackets[0]}{low}, {high}{brackets[1]}"
         case Gt(bound):
             holds, wanted = value > bound, f"more than {bound}"
         case Ge(bound):

@@ -21,7 +21,9 @@ from torch.amp import GradScaler
 from splavu.errors import UserError
 from splavu.runtime.distributed import NOT_DISTRIBUTED, Processes
 from splavu.runtime.environment import autocast
+from splavu.runtime.options import option
 from splavu.runtime.progress import progress_bar
+from splavu.runtime.schema import Count, Positive, Schema, Share
 from splavu.training.learners import Learner
 
 STEPS_BETWEEN_CHECKS = 50
@@ -29,32 +31,22 @@ STEPS_BETWEEN_CHECKS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineParams:
+class EngineParams(Schema):
     """How steps are computed; part of the parameters of every training script."""
 
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of matrix products; fp16 scales losses. Weights, losses and metrics are fp32."""
-    accumulate: int = 1
-    """Batches whose gradients are averaged into one update. NT-Xent still compares within each of them."""
-    clip_norm: float | None = None
-    """Largest gradient norm of a network; None clips none. (TriDet has its own.)"""
-    ema_decay: float = 0.0
-    """Of a moving average of the weights, which is then validated and released in their place; 0 keeps none."""
-    compile: bool = False
-    """torch.compile; pays where steps are many and small kernels rule, as on a GPU."""
-    deterministic: bool = False
-    """Only deterministic kernels, slower on a GPU. On a CPU a seed fixes everything anyhow."""
-    checkpoint_freq: int = 1
-    """Epochs between two writings of model_temp.pth, from which an interrupted run resumes."""
-
-    def __post_init__(self) -> None:
-        for name in ("accumulate", "checkpoint_freq"):
-            if getattr(self, name) < 1:
-                raise UserError(name, f"{getattr(self, name)} is less than 1", "give at least 1")
-        if not 0 <= self.ema_decay < 1:
-            raise UserError("ema_decay", f"{self.ema_decay} is not in [0, 1)", "give 0 (no average), or say 0.999")
-        if self.clip_norm is not None and self.clip_norm <= 0:
-            raise UserError("clip_norm", f"{self.clip_norm} is not positive", "give a positive norm, or None")
+    precision: Literal["fp32", "bf16", "fp16"] = option(
+        "fp32", "of matrix products; fp16 scales losses. Weights, losses and metrics are fp32"
+    )
+    accumulate: Count = option(1, "batches whose gradients are averaged into one update")
+    """NT-Xent compares within each batch, so this makes no larger batch."""
+    clip_norm: Positive | None = option(None, "largest gradient norm of a network; none: no clipping")
+    """TriDet has its own."""
+    ema_decay: Share = option(0.0, "of a moving average of the weights, which is then evaluated and released; 0: none")
+    compile: bool = option(False, "torch.compile the network")
+    """Pays where steps are many and small kernels rule, as on a GPU."""
+    deterministic: bool = option(False, "only deterministic kernels, slower on a GPU")
+    """On a CPU a seed fixes everything anyhow."""
+    checkpoint_freq: Count = option(1, "epochs between two writings of model_temp.pth, from which a run resumes")
 
 
 class Steps(Protocol):

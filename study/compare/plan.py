@@ -13,10 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval, MinLen
 
 from splavu.errors import UserError
 from splavu.runtime import params
+from splavu.runtime.schema import RunName, Schema, Seeds
 from study import config
 from study.datasets.loading import dataset_spec
 from study.datasets.untrimmed import untrimmed_spec
@@ -35,12 +38,12 @@ AUDITS_APART = 10
 
 
 @dataclass(frozen=True)
-class CompareParams:
+class CompareParams(Schema):
     """Parameters of a comparison; see params/params_compare.py."""
 
-    candidates: tuple
+    candidates: Annotated[tuple, MinLen(1)]
     """An entry an anonymizer, or several (`study/experiments/candidates.py`), in the order of the table."""
-    run_id: str = "compare"
+    run_id: RunName = "compare"
     """Folder below config.RUNS."""
     base: str = "params/params_robust.py"
     """Parameter file of multitask_train_fa.py that candidates start from; it names the data, too."""
@@ -52,27 +55,12 @@ class CompareParams:
     """TriDet's."""
     ad_preset: str = "@mgfn/demo.txt"
     """MGFN's options as on its command line."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    audit_seeds: int = 5
+    seeds: Seeds = (0, 1, 2)
+    audit_seeds: Annotated[int, Interval(ge=1, le=AUDITS_APART)] = 5
     """Of the attackers that draw, in each audit; there is an audit a seed."""
     tasks: tuple[TaskName, ...] = TASKS
-    ad_trainings: int = 1
+    ad_trainings: Annotated[int, Interval(ge=1, le=10)] = 1
     """Of MGFN for each seed: its figure moves by points between trainings, so the mean of three says little."""
-
-    def __post_init__(self) -> None:
-        if not self.candidates:
-            raise UserError("candidates", "are none", 'write {"fa_arch": ...} or {"fit": ...}')
-        _check_seeds("seeds", self.seeds)
-        if not 1 <= self.ad_trainings <= 10:
-            raise UserError("ad_trainings", f"is {self.ad_trainings}, expected 1 to 10")
-        if not 1 <= self.audit_seeds <= AUDITS_APART:
-            raise UserError("audit_seeds", f"is {self.audit_seeds}, expected 1 to {AUDITS_APART}")
-
-
-def _check_seeds(culprit: str, seeds: Any) -> None:
-    whole = isinstance(seeds, tuple) and all(type(seed) is int and seed >= 0 for seed in seeds)
-    if not whole or not seeds or len(set(seeds)) < len(seeds):
-        raise UserError(culprit, f"{seeds!r} are no seeds, or one twice", "seeds = (0, 1, 2)")
 
 
 @dataclass(frozen=True)
@@ -165,9 +153,6 @@ class Comparison:
             UserError: A candidate is none, or two would share a folder; data or a parameter file isn't there.
         """
         found = candidates(self.p.candidates, self.p.base)
-        for candidate in found:
-            if candidate.seeds is not None:
-                _check_seeds(f"seeds of '{candidate.name}'", candidate.seeds)
         seeds = {candidate.name: candidate.seeds or self.p.seeds for candidate in found}
         needed = tuple(sorted({seed for some in seeds.values() for seed in some}))  # to compare with
         if self.p.ad_trainings > 1 and needed[-1] >= TRAININGS_APART:

@@ -4,9 +4,10 @@
     {"fa_arch": ("random(keep=32)", "random(keep=64)")}                       a chain with its options
     {"fit": "leace"}, {"fit": "pca", "keep": (32, 64)}                        a closed form of `python -m splavu fit`
 
-A tuple of values stands for a candidate each, all combinations of them. "params" names another parameter file than the
-comparison's to start from, "name" another name than the settings themselves, "seeds" others than the comparison's. A
-None takes away what a closed form would be given: {"fit": "eraser", "rank": 64, "labels": None} knows no action.
+A tuple of values (in TOML and YAML a list) stands for a candidate each, all combinations of them. "params" names
+another parameter file than the comparison's to start from, "name" another name than the settings themselves, "seeds"
+others than the comparison's. A None takes away what a closed form would be given: {"fit": "eraser", "rank": 64,
+"labels": None} knows no action.
 
 Note: parameters of a part that a chain doesn't have, and those whose option the chain gives itself, are dropped from
 the parameter file that it starts from, and only there. Given beside the chain they are refused, as everywhere.
@@ -27,6 +28,7 @@ from splavu.anonymizers.closed_form.methods import METHODS, PARAMETERS
 from splavu.commands.fit import FLAG_OF
 from splavu.errors import UserError, nearest
 from splavu.runtime import params
+from splavu.runtime.schema import Schema, Seeds
 from study import config
 from study.datasets.loading import dataset_spec
 from study.experiments.jobs import Job, Served, assignments
@@ -50,7 +52,7 @@ LEFT_OUT = 0.5
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Candidate(Schema):
     """One anonymizer of a comparison."""
 
     name: str
@@ -60,7 +62,7 @@ class Candidate:
     """Parameter file."""
     method: str | None = None
     """A closed form of `splavu fit`."""
-    seeds: tuple[int, ...] | None = None
+    seeds: Seeds | None = None
     """None: the comparison's."""
     family: str = ""
     """The name that the candidates of an entry share."""
@@ -201,7 +203,10 @@ def _expanded(entry: Mapping[str, Any], base: str | Path) -> list[Candidate]:
         head = given_name or method or told.pop("fa_arch", "candidate")
         told.pop("fa_arch", None)
         name = "-".join([_plain(head), *(f"{SHORT.get(key, key)}{value}" for key, value in told.items())])
-        candidate = Candidate(name, chosen, base, method, seeds, head)
+        try:
+            candidate = Candidate(name, chosen, base, method, seeds, head)
+        except UserError as error:
+            raise UserError(f"{error.culprit} of '{name}'", error.problem, "write a tuple such as (0, 1)") from None
         if method is None:
             candidate.parameters()
         found.append(candidate)

@@ -44,8 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("baselines", f"'{min(twice)}' is a candidate too", "leave it out")
     everyone = [*families.values(), *baselines.values()]
     for candidate in everyone:
-        if candidate.seeds is not None and not (isinstance(candidate.seeds, tuple) and candidate.seeds):
-            raise UserError("seeds", f"of '{candidate.name}' are {candidate.seeds!r}", "write a tuple such as (0, 1)")
         if strange := set(seeds_of(candidate, p)) - set(p.seeds):
             raise UserError("seeds", f"of '{candidate.name}' hold {min(strange)}, the sweep's don't", "add it to seeds")
     settings = bench_params(p)

@@ -14,26 +14,28 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge, MinLen
 from threadpoolctl import threadpool_limits
 
 from splavu.anonymizers.guarantees import budget_of
 from splavu.anonymizers.loading import load_anonymizer, weights_hash
-from splavu.attackers import ATTACKERS, attacker_names
 from splavu.audit.run import served_alone
 from splavu.errors import UserError
 from splavu.runtime import params, run_folder
 from splavu.runtime.files import write_bytes
 from splavu.runtime.progress import progress_bar
+from splavu.runtime.schema import Count, NonNegative, RunName, Schema, Seeds
 from splavu.tuning import operating_points
 from splavu.tuning.operating_points import Bench, Measurement, Point
 from study import config
 from study.datasets.loading import dataset_spec, open_dataset, privacy_rows
 from study.datasets.untrimmed import untrimmed_spec
 from study.experiments.candidates import LEFT_OUT, Candidate
+from study.privacy import Attackers
 from study.sweep.long_videos import with_anomalies, with_moments
 from study.training.anonymizer import shown_actions
 from study.training.anonymizer_params import AnonymizerParams
@@ -42,14 +44,14 @@ RAW = "raw"
 
 
 @dataclass(frozen=True)
-class SweepParams:
+class SweepParams(Schema):
     """Parameters of a sweep; see params/params_sweep.py."""
 
-    run_id: str
+    run_id: RunName
     """Folder below config.RUNS: a run folder for each candidate, and what comes out."""
     base: str
     """Parameter file of multitask_train_fa.py that candidates start from; it names the data, too."""
-    candidates: tuple
+    candidates: Annotated[tuple, MinLen(1)]
     """Settings over those of `base`, an entry a family (`study/experiments/candidates.py`)."""
     baselines: tuple = ()
     """Likewise; shown, but never chosen."""
@@ -63,26 +65,16 @@ class SweepParams:
     tad_config: str = "tridet/thumos_demo.yaml"
     """Says how steps lie in time."""
     ad_dataset: str = "ucf_crime"
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: Seeds = (0, 1, 2)
     """Of trainings, of attackers, and of dealing training people to learn from and to tune on."""
-    attackers: tuple[str, ...] = ("logistic", "mlp", "kernel", "knn")
+    attackers: Attackers = ("logistic", "mlp", "kernel", "knn")
     """Families, fresh for each candidate and seed; the strongest of each attribute counts."""
-    most_lost: float = 2.0
+    most_lost: NonNegative = 2.0
     """Points that the chosen one may lose of top-1, and of each probe."""
-    num_resamples: int = 1000
-    max_train_rows: int = 20_000
+    num_resamples: Annotated[int, Ge(100)] = 1000
+    """Fewer give no interval."""
+    max_train_rows: Count = 20_000
     """Attackers learn from a draw of as many clips."""
-
-    def __post_init__(self) -> None:
-        if not self.candidates:
-            raise UserError("candidates", "are none", 'write {"fa_arch": ...}')
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise UserError("seeds", f"{self.seeds} are none, or one twice", "seeds = (0, 1, 2)")
-        object.__setattr__(self, "attackers", attacker_names(self.attackers))
-        if not self.attackers:
-            raise UserError("attackers", "are none", f"known: {', '.join(ATTACKERS)}")
-        if self.num_resamples < 100:
-            raise UserError("num_resamples", f"{self.num_resamples} give no interval", "give 100 at least")
 
 
 @dataclass(frozen=True)

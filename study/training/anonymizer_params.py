@@ -7,16 +7,20 @@ store and no label file.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Interval
 
 from splavu.anonymizers import pipeline
 from splavu.anonymizers.closed_form.codes import CodeSpace
 from splavu.anonymizers.closed_form.methods import PARAMETERS
-from splavu.errors import UserError, nearest
+from splavu.errors import UserError
+from splavu.runtime.schema import Clips, Count, NonNegative, NonNegativeInt, OneOf, Positive, RunName, Seed, Share
 from splavu.training.engine import EngineParams
 from splavu.training.multitask import EpochLength
 from splavu.training.objectives import OBJECTIVES, Objective
 
+ObjectiveName = Annotated[str, OneOf(OBJECTIVES)]
 OF_ENCODER = ("window", "bottleneck")
 """Parameters that mean nothing without the part encoder."""
 PART_OF = {parameter: part for parameter, (part, _) in PARAMETERS.items()} | dict.fromkeys(OF_ENCODER, "encoder")
@@ -27,7 +31,7 @@ PART_OF = {parameter: part for parameter, (part, _) in PARAMETERS.items()} | dic
 class AnonymizerParams(EngineParams):
     """Parameters of anonymizer training; see params/params_fa.py for a commented example."""
 
-    run_id: str
+    run_id: RunName
     """Name of the run folder below config.RUNS."""
     ft_arch: str
     """Frozen encoder whose features are read; a row of splavu.data.encoders.ENCODERS."""
@@ -37,12 +41,12 @@ class AnonymizerParams(EngineParams):
     """Untrimmed videos with segments; a row of feature_dl.UNTRIMMED."""
     tad_config: str = "tridet/thumos_videoMAE.yaml"
     """TriDet's network, loss and optimizer, named from the repository's folder; where the data lies, config.py says."""
-    seed: int = 0
+    seed: Seed = 0
     data_root: str | None = None
     """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
-    feature_dim: int | None = None
+    feature_dim: Count | None = None
     """Looked up from ft_arch; may be stated, must agree."""
-    num_classes: int | None = None
+    num_classes: Count | None = None
     """Looked up from ar_dataset; may be stated, must agree."""
 
     ad_dataset: str = "ucf_crime"
@@ -54,24 +58,24 @@ class AnonymizerParams(EngineParams):
     fa_arch: str = "transformer"
     """A chain (`splavu.anonymizers.pipeline`): [closed forms that erase+][transformer|mlp|encoder][+quantizer][+noise],
     with options of closed forms (`splavu fit --help`) in parentheses: 'leace+random(keep=64)+quantizer(bits=8)'."""
-    num_layers_fa: int = 3
-    num_heads: int = 8
-    window: int | None = None
+    num_layers_fa: Count = 3
+    num_heads: Count = 8
+    window: NonNegativeInt | None = None
     """Of the encoder: steps back in time that a block sees; None is 0, each step on its own."""
-    bottleneck: int | None = None
+    bottleneck: Count | None = None
     """Of the encoder: numbers through which all of a clip passes; None has none."""
-    erase_rank: int | None = None
+    erase_rank: Count | None = None
     """Of the eraser: directions removed."""
-    bits: int | None = None
+    bits: Annotated[int, Interval(ge=1, le=4096)] | None = None
     """Of the quantizer: budget of a clip."""
     code_space: CodeSpace | None = None
     """Of the quantizer: where distances are measured. 'actions' (None): where they differ, the fewest bits for them and
     little for anything else; 'features': in the directions of largest variance, which leaves unseen tasks alive."""
-    code_dims: int | None = None
+    code_dims: Count | None = None
     """Of the quantizer: how many directions; None is actions - 1, or what holds 90 % of the variance."""
-    noise_sd: float | None = None
+    noise_sd: Positive | None = None
     """Of the noise: in standard deviations of each dimension."""
-    left_out_actions: float = 0.0
+    left_out_actions: Share = 0.0
     """Share of the actions, drawn by seed, that the anonymizer isn't trained on: to measure what is left of them."""
     batch_as_sequence: bool = False
     """The reference's mode: a batch is one sequence. Its numbers don't hold for features released one at a time."""
@@ -84,45 +88,45 @@ class AnonymizerParams(EngineParams):
     saved_ft_ad_model: str | None = None
     """Checkpoint of MGFN to start from, likewise."""
 
-    num_epochs: int = 100
-    batch_size_ar: int = 512
-    batch_size_ad: int = 8
+    num_epochs: Count = 100
+    batch_size_ar: Count = 512
+    batch_size_ad: Count = 8
     """Normal videos, and as many abnormal ones. (TAD's batch is in tad_config.)"""
-    v_batch_size: int = 512
+    v_batch_size: Count = 512
     val_split: str = "val"
-    val_freq: int = 2
+    val_freq: Count = 2
     """Epochs between validations."""
-    num_modes: int = 5
+    num_modes: Clips = 5
     """Evenly spaced clips a video in validation."""
-    num_workers: int = 0
+    num_workers: NonNegativeInt = 0
     """Accepted for old files; features are gathered from memory, which takes no workers."""
     epoch_length: EpochLength = "clips"
     """'clips': a pass over ar_dataset; 'longest', 'shortest': over the longest, the shortest source."""
 
-    learning_rate_fa: float = 1e-4
-    learning_rate_ft: float = 1e-4
-    learning_rate_ft_ad: float = 1e-3
-    weight_decay: float = 0.01
+    learning_rate_fa: NonNegative = 1e-4
+    learning_rate_ft: NonNegative = 1e-4
+    learning_rate_ft_ad: NonNegative = 1e-3
+    weight_decay: NonNegative = 0.01
 
-    fa_loss_weight: float = 100.0
+    fa_loss_weight: NonNegative = 100.0
     """w_LC, latent consistency."""
-    ft_ar_loss_weight: float = 1.0
-    ft_tad_loss_weight: float = 0.0
-    ft_ad_loss_weight: float = 0.0
-    fb_loss_weight: float = 1.0
+    ft_ar_loss_weight: NonNegative = 1.0
+    ft_tad_loss_weight: NonNegative = 0.0
+    ft_ad_loss_weight: NonNegative = 0.0
+    fb_loss_weight: NonNegative = 1.0
     """w_B, privacy budget; 0 opens no static-clip store."""
-    privacy_objective: str = "published"
+    privacy_objective: ObjectiveName = "published"
     """A row of splavu.training.objectives.OBJECTIVES. 'published' ('nt_xent'): NT-Xent of two static clips;
     'conditional': whether a clip identifies its video's still frame among those of its class, by cosine; 'critic': the
     same, by networks trained for it."""
-    extra_terms: dict | None = None
+    extra_terms: dict[ObjectiveName, NonNegative] | None = None
     """Further rows of OBJECTIVES with their weights, such as {"conditional": 0.1}."""
-    critic_steps: int = 5
+    critic_steps: Count = 5
     """Updates of the critics for each batch, on other batches."""
-    critic_reset: int = 10
+    critic_reset: NonNegativeInt = 10
     """Epochs after which one of the critics, in turn, is re-initialised; 0: never."""
-    num_critics: int = 2
-    learning_rate_critic: float = 1e-3
+    num_critics: Count = 2
+    learning_rate_critic: NonNegative = 1e-3
     consistency: Literal["absolute", "relative"] = "absolute"
     """'relative': divided by the variance of the training features, so that one weight serves every encoder."""
     ssl: bool = True
@@ -132,25 +136,16 @@ class AnonymizerParams(EngineParams):
     """Only for ssl = False: a row of feature_dl.CATALOGUE whose labels are attributes (vispr, vp_hmdb, vp_ucf)."""
     saved_fb_model: str | None = None
     """Checkpoint of that head to start from."""
-    learning_rate_fb: float = 1e-3
+    learning_rate_fb: NonNegative = 1e-3
     """Of that head."""
-    fb_frame_pool: int = 10
+    fb_frame_pool: Count = 10
     """Static clips a video in the store."""
-    fb_frame_sample: int = 2
+    fb_frame_sample: Annotated[int, Interval(ge=2, le=2)] = 2
     """Of which so many are drawn; NT-Xent compares two."""
-    temperature: float = 0.1
+    temperature: Positive = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in (
-            "fa_loss_weight",
-            "ft_ar_loss_weight",
-            "ft_tad_loss_weight",
-            "ft_ad_loss_weight",
-            "fb_loss_weight",
-        ):
-            if getattr(self, name) < 0:
-                raise UserError(name, f"{getattr(self, name)} is negative", "weights are 0 or more")
         tasks = self.ft_ar_loss_weight or self.ft_tad_loss_weight or self.ft_ad_loss_weight
         self._check_objectives()
         if not (self.fa_loss_weight or self.fb_loss_weight or tasks or self.objectives):
@@ -161,24 +156,6 @@ class AnonymizerParams(EngineParams):
             raise UserError(
                 "pa_dataset", "is missing, and ssl = False learns from private attributes", "name a data set"
             )
-        if self.fb_frame_sample != 2:
-            raise UserError("fb_frame_sample", f"{self.fb_frame_sample}, but NT-Xent compares two", "set 2")
-        for name in (
-            "num_epochs",
-            "batch_size_ar",
-            "batch_size_ad",
-            "v_batch_size",
-            "val_freq",
-            "num_modes",
-            "critic_steps",
-            "num_critics",
-        ):
-            if getattr(self, name) < 1:
-                raise UserError(name, f"{getattr(self, name)} is less than 1", "give at least 1")
-        if not 0 <= self.left_out_actions < 1:
-            raise UserError("left_out_actions", f"{self.left_out_actions} is no share", "give 0 to leave out none")
-        if self.critic_reset < 0:
-            raise UserError("critic_reset", f"{self.critic_reset} is negative", "give epochs, or 0 for never")
         self._check_chain()
         if self.consistency == "relative" and not self.needs_clips:
             problem = "'relative' takes the variance of ar_dataset, which no term reads"
@@ -189,15 +166,6 @@ class AnonymizerParams(EngineParams):
             )
 
     def _check_objectives(self) -> None:
-        for parameter, name in (
-            ("privacy_objective", self.privacy_objective),
-            *(("extra_terms", n) for n in self.extra),
-        ):
-            if name not in OBJECTIVES:
-                raise UserError(parameter, f"'{name}' is unknown", nearest(str(name), OBJECTIVES))
-        for name, weight in self.extra.items():
-            if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
-                raise UserError("extra_terms", f"{weight!r} is no weight of '{name}'", "weights are 0 or more")
         if not self.ssl and OBJECTIVES[self.privacy_objective] != OBJECTIVES["published"]:
             problem = f"'{self.privacy_objective}' is self-supervised, ssl = False uses private labels"
             raise UserError("privacy_objective", problem, "set ssl = True")

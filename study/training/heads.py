@@ -19,6 +19,7 @@ from splavu.data.datasets import BatchLoader, EvenClips, FeatureDataset
 from splavu.errors import UserError
 from splavu.runtime import environment, run_folder
 from splavu.runtime.distributed import Processes
+from splavu.runtime.schema import Clips, Count, NonNegative, NonNegativeInt, RunName, Seed
 from splavu.training import loop
 from splavu.training.engine import EngineParams
 from splavu.training.learners import Learner, adamw, moving_average
@@ -33,36 +34,36 @@ from study.models import feature_dim, load_fb, load_ft, num_classes
 class HeadParams(EngineParams):
     """Parameters of utility-head training; see params/params_ft.py."""
 
-    run_id: str
+    run_id: RunName
     dataset: str
     ft_arch: str
-    seed: int = 0
+    seed: Seed = 0
     data_root: str | None = None
     """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
-    feature_dim: int | None = None
-    num_classes: int | None = None
+    feature_dim: Count | None = None
+    num_classes: Count | None = None
     anon: bool = True
     """Read anonymized features (of saved_fa_model) instead of raw ones."""
     saved_fa_model: str | None = None
-    num_heads: int = 8
+    num_heads: Count = 8
     """Of the authors' checkpoints, which don't record it."""
     serving: Serving = "alone"
     """How features reach the anonymizer: 'alone' one at a time, as released; 'batch' as for the paper's numbers."""
     head: Literal["linear", "mlp"] = "linear"
     """'linear', as the paper's utility head; 'mlp' is its privacy head Linear-ReLU-Linear, its outputs unbounded."""
     saved_ft_model: str | None = None
-    num_epochs: int = 250
-    batch_size: int = 1024
-    v_batch_size: int = 512
+    num_epochs: Count = 250
+    batch_size: Count = 1024
+    v_batch_size: Count = 512
     val_split: str | None = "val"
     """Chooses the epoch; None takes the last one, for data sets without a validation split."""
     test_split: str = "test"
-    val_freq: int = 2
-    num_modes: int = 5
-    num_workers: int = 0
+    val_freq: Count = 2
+    num_modes: Clips = 5
+    num_workers: NonNegativeInt = 0
     """Accepted for old files; features are gathered from memory, which takes no workers."""
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
+    learning_rate: NonNegative = 1e-3
+    weight_decay: NonNegative = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()

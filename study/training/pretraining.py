@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from splavu.runtime.schema import Count, NonNegative, NonNegativeInt, RunName, Seed
 from splavu.training.engine import EngineParams
 
 
@@ -12,25 +13,25 @@ from splavu.training.engine import EngineParams
 class PretrainParams(EngineParams):
     """Parameters of reconstruction pre-training; see params/params_pretrain.py."""
 
-    run_id: str
+    run_id: RunName
     ar_dataset: str
     ft_arch: str
-    seed: int = 0
+    seed: Seed = 0
     data_root: str | None = None
     """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
-    feature_dim: int | None = None
+    feature_dim: Count | None = None
     fa_arch: Literal["transformer", "mlp"] = "transformer"
-    num_layers_fa: int = 3
-    num_heads: int = 8
+    num_layers_fa: Count = 3
+    num_heads: Count = 8
     batch_as_sequence: bool = False
-    num_epochs: int = 500
-    batch_size: int = 512
-    v_batch_size: int = 512
+    num_epochs: Count = 500
+    batch_size: Count = 512
+    v_batch_size: Count = 512
     val_split: str = "val"
-    val_freq: int = 10
-    num_workers: int = 0
+    val_freq: Count = 10
+    num_workers: NonNegativeInt = 0
     """Accepted for old files; features are gathered from memory, which takes no workers."""
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.01
+    learning_rate: NonNegative = 1e-4
+    weight_decay: NonNegative = 0.01
     loss: Literal["mse", "l1"] = "mse"
     """The paper names l1 (lr 2e-5, 100 epochs), the reference trains with mse (1e-4, 500 epochs)."""

