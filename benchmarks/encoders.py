@@ -27,7 +27,7 @@ from splavu.extraction.encoders.vit import Architecture, VideoTransformer
 from splavu.extraction.preprocessing import centre_view, normalise
 from splavu.extraction.video_features import video_features
 from splavu.extraction.videos import BACKENDS, list_videos, open_video
-from splavu.reports.markdown import table
+from splavu.reports.markdown import markdown_table
 
 
 def convolutional(network: type[torch.nn.Module]) -> Callable[[Path], Path]:
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=["demo", *WRITERS], help="encoders (default: all)")
     args = parser.parse_args()
     videos = list_videos(args.videos)
-    print(table(["reader", "frames"], readers_table(videos)))
+    print(markdown_table(["reader", "frames"], readers_table(videos)))
     clips = [first_clip(video, 64, "pyav") for video in videos]
     rows = []
     for name in args.only:
@@ -164,7 +164,7 @@ def main() -> None:
     heads = ["reader", "clips", "seconds a clip", f"features equal {args.readers[0]}'s"]
     if not args.whole:
         heads = ["million weights", "frames x pixels", "width", "seconds a clip, one at a time"]
-    print(table(["encoder", *heads], rows))
+    print(markdown_table(["encoder", *heads], rows))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ from splavu.anonymizers.loading import load_anonymizer
 from splavu.attackers import LogisticAttacker, MLPAttacker
 from splavu.commands import fit
 from splavu.data.labels import VISPR_ATTRIBUTES, read_csv_labels, read_private_labels, without_extension
-from splavu.reports.markdown import table
+from splavu.reports.markdown import markdown_table
 from splavu.runtime import cli
 from splavu.stores import open_features
 
@@ -224,7 +224,7 @@ def through_rounding(people: dict[str, People], data: Path, folder: Path) -> str
         attacker = LogisticAttacker().fit(shown["train"], labels["train"], (shown["val"], labels["val"]))
         gained = 100 * excess(labels["test"], attacker.scores(shown["test"]))
         lines.append([name, f"{shown['scale'][1].mean():.1e}", f"{gained:.1f}"])
-    return table(["", "left there", "excess"], lines)
+    return markdown_table(["", "left there", "excess"], lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -274,7 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             lines.append([*line, f"{100 * change:.0f}", f"{seconds:.1f}"])
             print(" | ".join(lines[-1]), flush=True)
     header = ["", "val top-1", "val excess", "top-1", "excess", "of a video", "rank-1", "change %", "fit s"]
-    print(table(header, lines))
+    print(markdown_table(header, lines))
     return 0
 
 

@@ -40,7 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from splavu.anonymizers import build_anonymizer
 from splavu.data.clips import ClipBatch, FeatureDataset
 from splavu.data.loader import BatchLoader
-from splavu.reports.markdown import table
+from splavu.reports.markdown import markdown_table
 from splavu.runtime import cli
 from splavu.runtime.distributed import Processes
 from splavu.stores import open_features
@@ -341,7 +341,10 @@ def step(args: argparse.Namespace, study: Study, device: torch.device) -> None:
         "- optimizer": moved,
     }
     header = ("ms", "best", "median", "processor")
-    print(table(header, [[name, *(f"{1000 * value:.1f}" for value in row)] for name, row in rows.items()]), end="")
+    print(
+        markdown_table(header, [[name, *(f"{1000 * value:.1f}" for value in row)] for name, row in rows.items()]),
+        end="",
+    )
     faster, above = rows["plain"] / rows["ours"], rows["ours"] / rows["floor"]
     print(f"plain / ours: {_ratios(faster)}; ours / floor: {_ratios(above)} (best, median, processor time)")
     if args.verbose:

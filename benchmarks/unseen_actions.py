@@ -19,7 +19,7 @@ from splavu.anonymizers import IdentityAnonymizer, array_map
 from splavu.anonymizers.closed_form.fit_data import FitData
 from splavu.anonymizers.pipeline import build_pipeline, parse
 from splavu.attacks.rows import AttackData, hold_out
-from splavu.reports.markdown import table
+from splavu.reports.markdown import markdown_table
 from splavu.runtime import cli
 from splavu.tuning import linear_probes
 from study.datasets.loading import open_dataset, privacy_rows
@@ -67,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 data = AttackData(*hold_out(rows[0], seed=seed), rows[1]).mapped(serve)
                 tops.append(linear_probes.actions(data, classes, 100).value)
             found[name].append((tops[0], tops[1]))
-    print(table(("fitted to half of the actions", "these", "the others"), [[n, *map(_cell, zip(*f, strict=True))]
-                                                                          for n, f in found.items()]))  # fmt: skip
+    header = ("fitted to half of the actions", "these", "the others")
+    print(markdown_table(header, [[n, *map(_cell, zip(*f, strict=True))] for n, f in found.items()]))
     print(
         f"top-1, %, mean of {args.seeds} draws of the half [least, most]; {len(np.unique(tested.clusters))} test people"
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from splavu.data.private_labels import GENDERS
-from splavu.reports.markdown import interval, percent, table
+from splavu.reports.markdown import interval, markdown_table, percent
 
 COLUMNS = ("female", "male", "overall", "gap")
 """As in the paper's table on bias."""
@@ -31,8 +31,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(
         (
             "## Recognition of women and of men\n",
-            table(header, rows),
-            table(["data set", *counted, "classes compared"], people),
+            markdown_table(header, rows),
+            markdown_table(["data set", *counted, "classes compared"], people),
             f"Top-1 accuracy of fresh linear heads in per cent, mean of {len(result['seeds'])} seeds; brackets hold "
             "95% intervals, clustered by subject.\n"
             "Gender as perceived by annotators. Gap: the better recognised gender less the other.\n"

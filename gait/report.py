@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from splavu.reports.markdown import interval, percent, table
+from splavu.reports.markdown import interval, markdown_table, percent
 
 TITLES = {
     "raw": "raw, gallery raw",
@@ -42,8 +42,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(
         (
             "## People recognised by their walk\n",
-            table(header, rows),
-            table(["rank-1 by view", *views], by_view),
+            markdown_table(header, rows),
+            markdown_table(["rank-1 by view", *views], by_view),
             f"{result['probes']} probes of {result['subjects']} subjects met {result['gallery']} gallery videos, each "
             "those of other views than its own.\n"
             "Means over probes in per cent; brackets hold 95% intervals, clustered by the probes' subjects. Chance: "

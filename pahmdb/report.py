@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from splavu.reports.markdown import interval, number, percent, table
+from splavu.reports.markdown import interval, markdown_table, number, percent
 from splavu.reports.plotting import ALONE, CHANCE, RAW, saved
 
 LABELS = {
@@ -162,7 +162,7 @@ def _summary(result: Mapping[str, Any]) -> str:
             ]
         )
     rows.append(["chance", percent(chance), "0.00", percent(result["action"]["chance"]), "1.00", "0.00"])
-    return table(["features", "cMAP", "leakage", "action top-1", "p", "u"], rows)
+    return markdown_table(["features", "cMAP", "leakage", "action top-1", "p", "u"], rows)
 
 
 def _attributes(judged: Mapping[str, Any]) -> str:
@@ -174,4 +174,4 @@ def _attributes(judged: Mapping[str, Any]) -> str:
                 cells.append(f"{percent(found['ap'])} {interval(found['interval'], 100, 1)}")
         rows.append([*cells, f"{number(entry['leakage'])} {interval(entry['leakage_interval'], 1, 2)}"])
     header = ["attribute", "positives", "raw AP", "anonymized AP", "leakage"]
-    return table(header if len(rows[0]) == len(header) else [*header[:3], header[4]], rows)
+    return markdown_table(header if len(rows[0]) == len(header) else [*header[:3], header[4]], rows)

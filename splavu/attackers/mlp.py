@@ -1,4 +1,4 @@
-"""Neural attackers: networks with unbounded logits, stopped on validation people."""
+"""Neural attackers: networks with unbounded logits, stopped on validation subjects."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """How an attacker scales its inputs: each coordinate apart, or whitened.
 
-What a reader would get wrong: scaling each coordinate is not enough. A map that squeezes the private direction to a
-thousandth of the others hides it from every penalised classifier, and nobody who trains on whitened features is fooled.
-So whitening keeps every direction that float32 can carry.
+Note: scaling each coordinate is not enough. A map that shrinks the private direction to a thousandth of the others
+hides it from every penalised classifier, but not from one trained on whitened features. So whitening keeps every
+direction that float32 can represent.
 """
 
 from __future__ import annotations

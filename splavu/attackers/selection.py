@@ -1,4 +1,4 @@
-"""What every family does alike: it keeps, for each attribute apart, the candidate that validation people like best."""
+"""What all families share: for each attribute they keep the candidate with the best validation AP."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Attacks: attackers trained on some people, tuned on others, their scores on a third group kept to be judged.
 
-Everything that is compared is judged on the same draws of people: average precision, chance and leakage of raw and of
+Everything that is compared is judged on the same draws of subjects: average precision, chance and leakage of raw and of
 anonymized features.
 
-What a reader would get wrong: the strongest attacker of an attribute is the one with the best validation average
-precision, raw and anonymized each by itself. The best on the test people would be luck.
+Note: the strongest attacker of an attribute is the one with the best validation average precision, chosen for raw and
+for anonymized features separately. The best on the test subjects would be a biased choice.
 
 Shapes: S seeds, M attackers, n judged rows (features or videos), v rows that the choice is made on, A attributes, R
 resamples.
@@ -84,7 +84,7 @@ class Attack:
         return np.mean([metrics.average_precisions(self.labels, scores) for scores in self.chosen_scores], axis=0)
 
     def resampled(self, resamples: metrics.Resamples, seed_weights: np.ndarray) -> np.ndarray:  # [R, S] -> [R, A]
-        """Test average precision on draws of people and seeds."""
+        """Test average precision on draws of subjects and seeds."""
         of_seed = [metrics.resampled_average_precisions(self.labels, s, resamples) for s in self.chosen_scores]
         return np.einsum("rs,sra->ra", seed_weights, np.stack(of_seed))
 
@@ -257,7 +257,7 @@ def judged(attacks: Mapping[str, Attack], attributes: Sequence[str], num_resampl
     Args:
         attacks: On 'raw' and, where there is one, 'anonymized'; without it leakage is that of raw features, 1.
         attributes: Names of the columns of the labels.
-        num_resamples: Draws of people and seeds.
+        num_resamples: Draws of subjects and seeds.
 
     Returns:
         `attributes` by name, their `mean`, and `left_out`, those of one class only in the test; NaN where undefined.
@@ -296,7 +296,7 @@ def resampled_leakage(attack: Attack, raw: Attack, num_resamples: int) -> np.nda
 
 
 def draws(attack: Attack, num_resamples: int) -> tuple[metrics.Resamples, np.ndarray]:  # -> R draws, [R, S]
-    """Draws of test people, and of seeds as weights that sum to 1."""
+    """Draws of test subjects, and of seeds as weights that sum to 1."""
     num_seeds = len(attack.scores)
     resamples = metrics.cluster_resamples(attack.clusters, num_resamples=num_resamples, seed=0)
     counts = np.random.default_rng(1).multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=num_resamples)

@@ -1,16 +1,16 @@
-"""Cross-fitting: every row is attacked by attackers that never saw its people, where no set is there to learn from.
+"""Cross-fitting: every row is attacked by attackers that were not trained on its subjects, for want of other data.
 
-Clusters of rows (people, or the films that clips are from) are dealt into K folds. Each fold in turn is held out:
-attackers learn on K - 2 of the others, are tuned on the remaining one, and the strongest of each attribute scores it.
+Clusters of rows (subjects, or the films that clips are from) are dealt into K folds. Each fold in turn is held out:
+attackers are trained on K - 2 of the others, tuned on the remaining one, and the strongest of each attribute scores it.
 
-What a reader would get wrong: the scores of two folds come from two attackers and share no scale. They are turned into
-ranks within their fold before they are pooled, and that takes folds with alike shares of positives: where one fold has
-many and another has few, even a faultless attacker's pooled ranks mix positives of the one with negatives of the other.
-So clusters are dealt by their labels, not blindly.
+Note: the scores of two folds come from two attackers and share no scale. They are turned into ranks within their fold
+before they are pooled, which requires folds with similar shares of positives: where one fold has many and another has
+few, even a perfect attacker's pooled ranks mix positives of the one with negatives of the other. So folds are
+stratified by label.
 
-An anonymizer that is judged here must not have learnt from the labels of these rows. What was erased from all of them
-together is left the one way round in one part and the other way round in the rest, so attackers who learn on the rest
-do worse than chance: leakage clearly below 0 shows this fault, and no privacy.
+An anonymizer that is evaluated here must not have been trained on the labels of these rows. What was erased from all of
+them together is left with opposite signs in one part and in the other parts, so attackers trained on the other parts do
+worse than chance: leakage clearly below 0 shows this fault, and no privacy.
 
 Shapes: K folds, G clusters, N rows, n judged rows (features or videos), S seeds, A attributes.
 """

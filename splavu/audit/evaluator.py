@@ -1,7 +1,7 @@
 """Judges an attack: how much its strongest attackers read, how sure that is, and whether it is chance.
 
-What a reader would get wrong: everything that is compared is judged on the same draws of test people and seeds. Raw and
-released figures of one unit go up and down together, so the interval of their ratio is much narrower than theirs.
+Note: everything that is compared is evaluated on the same draws of test subjects and seeds. Raw and released figures of
+one unit move together, so the interval of their ratio is much narrower than theirs.
 
 Shapes: S seeds, M attackers, n judged units, A attributes, R resamples.
 """
@@ -31,7 +31,7 @@ class Evaluator:
 
     attributes: tuple[str, ...]
     prior: np.ndarray
-    """[A] share of positives among training people: what someone without features would bet."""
+    """[A] share of positives among training subjects: what someone without features would bet."""
     num_resamples: int
     num_swaps: int
     margin: float
@@ -120,14 +120,14 @@ class Evaluator:
 
 @dataclass(frozen=True)
 class AttackScore:
-    """Average precision of the strongest attackers beside chance, on draws of people and seeds."""
+    """Average precision of the strongest attackers beside chance, on draws of subjects and seeds."""
 
     precision: np.ndarray
     """[A]"""
     share: np.ndarray
     """[A] of positives; NaN for an attribute that cannot be judged."""
     chance: np.ndarray
-    """[A] mean over swaps of the test people's labels."""
+    """[A] mean over swaps of the test subjects' labels."""
     drawn: np.ndarray
     """[R, A]"""
     drawn_chance: np.ndarray
@@ -219,7 +219,7 @@ def _drawn(
 
 
 def _swapped(attack: Attack, num_swaps: int) -> np.ndarray:  # -> [swaps, A]
-    """Average precision of the strongest attackers' scores when whole test people swap their labels."""
+    """Average precision of the strongest attackers' scores when whole test subjects swap their labels."""
     step = max(1, SWAP_CELLS // max(1, len(attack.labels)))
     blocks = []
     for start in range(0, num_swaps, step):

@@ -1,4 +1,4 @@
-"""The evidence file: everything an audit found, and all that it takes to run it again. A report reads nothing else.
+"""The evidence file: all results of an audit, and everything needed to run it again. A report reads nothing else.
 
 `evidence.json` is `Evidence` with its dataclasses as objects, tuples as lists, and null for what is undefined. Keys:
 
@@ -12,7 +12,7 @@
     rungs           [name, knows, unit, skipped, attackers, found]: `attackers` is every attacker's mean over seeds of
                     the validation and test AP and its spread, an entry an attribute; `found` judges the strongest
     raw             unit -> found, the same on raw features
-    strongest       unit -> found, over all rungs of the unit
+    strongest       unit -> found, over all threat models of the unit
     headline        [sentence, unit, reduction, ...]
     gates           [claim, passed (null: not run), detail, numbers]
     learning_curve  [family, people, rows, ap: one an attribute, in the order of `attributes`], released clips
@@ -27,12 +27,12 @@
     valid           no gate failed
     warnings, seconds
 
-`found` (`UnitResult`) holds a `AttributeResult` for each attribute and their mean. An `Estimate` is [value, low, high,
-chance]: 95 % interval by resampling whole test people (and seeds); chance is what knowing nothing scores.
+`found` (`UnitResult`) holds an `AttributeResult` for each attribute and their mean. An `Estimate` is [value, low, high,
+chance]: 95 % interval by resampling whole test subjects (and seeds); chance is the score without any information.
 
-What a reader would get wrong: AP has two chances. `prevalence` is the share of positives; `ap.chance` is the mean AP of
-the very same scores when whole test people swap their labels, which is a little above it where people are few. Excess
-and leakage are counted from the second.
+Note: AP has two chance levels. `prevalence` is the share of positives; `ap.chance` is the mean AP of the same scores
+when labels are permuted between test subjects, which is a little higher where subjects are few. Excess and leakage are
+counted from the second.
 """
 
 from __future__ import annotations
@@ -70,26 +70,26 @@ class Rate:
 
 @dataclass(frozen=True)
 class AttributeResult:
-    """What the strongest attacker reads of one attribute."""
+    """The strongest attacker's success on one attribute."""
 
     name: str
     attacker: str
-    """ThreatModelAttack, way and family; chosen on validation people."""
+    """Threat model, way and family; chosen on validation subjects."""
     prevalence: float
     positives: int
     ap: Estimate
     auc: Estimate
     balanced_accuracy: Estimate
-    """At the threshold that is best on validation people."""
+    """At the threshold that is best on validation subjects."""
     tpr: tuple[Rate, ...]
     bits: Estimate
-    """Usable information a unit, in bits, by scores calibrated on validation people; chance 0."""
+    """Usable information per unit, in bits, by scores calibrated on validation subjects; chance 0."""
     bits_available: float
-    """The entropy of the label, as training people's shares tell it."""
+    """The entropy of the label, by the shares among training subjects."""
     leakage: Estimate
     """Excess of AP over chance as a share of the raw features' excess; NaN without raw features."""
     p: float
-    """Share of swaps of test people's labels that give as high an AP."""
+    """Share of permutations of the test subjects' labels that give as high an AP."""
     p_holm: float
     """The same, adjusted for the number of attributes (Holm)."""
     equivalence: Equivalence
@@ -119,7 +119,7 @@ class UnitResult:
 
 @dataclass(frozen=True)
 class ThreatModelResult:
-    """One rung of the ladder."""
+    """The attacks of one threat model on one kind of unit."""
 
     name: str
     knows: str
@@ -136,20 +136,20 @@ class Headline:
 
     sentence: str
     unit: str | None
-    """Of what the number is about: clip, video or person, whichever gives most away to validation people."""
+    """Which unit the number is for: clip, video or person, the one that leaks most on validation subjects."""
     reduction: Estimate
-    """Relative reduction of the excess over chance, under the strongest attackers; NaN without raw features."""
+    """Leakage above chance removed, under the strongest attackers: 1 - leakage; NaN without raw features."""
     raw_excess: float
     released_excess: float
     semi_informed: Estimate
-    """The same under fresh attackers that see one clip: what is published most often."""
+    """The same under newly trained attackers that see one clip: the figure in most publications."""
     by_unit: Mapping[str, Estimate]
     verdict: str
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What an audit asks of itself."""
+    """A check that an audit must pass."""
 
     claim: str
     passed: bool | None

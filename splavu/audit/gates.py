@@ -1,8 +1,7 @@
-"""What an audit asks of itself before anyone may believe it.
+"""Gates: the checks that an audit must pass before its numbers can be trusted.
 
-What a reader would get wrong: a gate that fails doesn't say that features leak. It says that this audit could not have
-told: its attackers fail on raw features, succeed on shuffled labels, or were shown other features than the anonymizer
-gives to whoever asks it for one.
+Note: a failed gate means that the audit had no power, not that features leak: its attackers fail on raw features,
+succeed on permuted labels, or were given other features than the anonymizer's output for one feature alone.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from splavu.attacks.rows import AttackData
 from splavu.audit.evidence import Gate
 
 CLOSE = 1e-3
-"""Largest difference, in units of the largest feature, by which a stored feature may differ from the one served now:
-stores may have been made on another device, in lower precision."""
+"""Largest difference, in units of the largest feature, by which a stored feature may differ from one that is anonymized
+now: stores may have been written on another device, in lower precision."""
 BATCH = 64
-"""Rows that are served at once, to compare with each alone."""
+"""Rows that are anonymized at once, to compare with each alone."""
 
 
 def attackers_gate(claim: str, attack: Attack | None, expected: bool, num_resamples: int) -> Gate:
-    """Whether attackers beat chance where they should, and don't where they shouldn't (`released.gate`)."""
+    """Whether attackers beat chance where they should, and don't where they shouldn't (`release_protocol.gate`)."""
     if attack is None:
         return Gate(claim, None, "no raw features were given (--raw)", {})
     found = gate("clip", claim, attack, expected, num_resamples)
@@ -35,7 +34,7 @@ def attackers_gate(claim: str, attack: Attack | None, expected: bool, num_resamp
 
 
 def batch_gate(anonymizer: Anonymizer | None, rows: np.ndarray | None, device: torch.device | str) -> Gate:
-    """Whether a feature comes out the same alone and in a batch of others."""
+    """Whether the output for a feature is the same alone and in a batch."""
     claim = "a released feature does not depend on its batch"
     if anonymizer is None or rows is None:
         return Gate(claim, None, "takes the anonymizer and raw features (--aam, --raw)", {})
@@ -51,8 +50,8 @@ def batch_gate(anonymizer: Anonymizer | None, rows: np.ndarray | None, device: t
 
 
 def served_gate(released: AttackData, served: AttackData | None) -> Gate:
-    """Whether the released rows are those that the anonymizer gives for each raw row alone."""
-    claim = "the store holds what the anonymizer gives each feature alone"
+    """Whether the released rows are the anonymizer's outputs for each raw row alone."""
+    claim = "the store holds the anonymizer's output for each feature alone"
     if served is None:
         return Gate(claim, None, "takes the anonymizer and raw features (--aam, --raw)", {})
     gaps = []

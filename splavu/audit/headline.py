@@ -1,9 +1,9 @@
-"""The one number: by how much the release reduces what the strongest attacker finds above chance.
+"""The one number: the share of the strongest attackers' success above chance that the release removes.
 
-What a reader would get wrong: which unit (a clip, a video's clips, a person's clips) the number is about is a choice,
-and choosing it by the test people's scores would be luck. It is made on validation people: the unit where they lose
-most. There the best of many attackers looks good by luck alone, and more so the fewer units there are; that luck is
-measured, by swapping labels, and taken off.
+Note: the unit of the number (a clip, all clips of a video, or of a person) is a choice, and choosing it by test scores
+would be optimistic. It is chosen on validation subjects: the unit that leaks most. There the best of many attackers
+scores above chance by luck alone, and more so the fewer units there are; that bias is estimated by permuting labels,
+and subtracted.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from splavu.audit.evidence import Headline, UnitResult
 from splavu.metrics.estimates import Estimate
 
 NUM_SWAPS = 100
-"""Of the validation people's labels."""
+"""Of the validation subjects' labels."""
 
 
 @dataclass(frozen=True)
 class ValidationExcess:
-    """How far the best attackers stand above what the best of as many reach by luck, on validation people."""
+    """How far the best attackers stand above what the best of as many reach by luck, on validation subjects."""
 
     excess: float
     """Mean over attributes, in average precision."""
@@ -34,7 +34,7 @@ class ValidationExcess:
 
 
 def validation_excess(attack: Attack) -> ValidationExcess:
-    """Of the largest validation AP over attackers; swaps move whole people, all attackers on the same ones."""
+    """Of the largest validation AP over attackers; swaps move whole subjects, all attackers on the same ones."""
     tuned = attack.tuned
     swaps = metrics.permuted_rows(tuned.clusters, tuned.videos, num_permutations=NUM_SWAPS, seed=2)
     best = np.full((NUM_SWAPS, tuned.labels.shape[1]), np.nan)
@@ -50,7 +50,7 @@ def validation_excess(attack: Attack) -> ValidationExcess:
 
 
 def worst_unit(raw: Mapping[str, Attack], released: Mapping[str, Attack]) -> str:
-    """The unit whose validation people lose the largest share of what raw features would give away.
+    """The unit whose validation subjects lose the largest share of what raw features would give away.
 
     A unit where raw features stand less than twice their luck above it has nothing to lose. A later unit (larger sets,
     fewer of them) must lose more than an earlier one by its own luck at least.
@@ -76,7 +76,7 @@ def headline(
         raw: By unit; empty without raw features, there is no reduction then.
         released: By unit, all rungs.
         found: The same, judged.
-        semi_informed: Fresh attackers on released clips, judged.
+        semi_informed: Newly trained attackers on released clips, judged.
         evaluator: As for the others.
     """
     if not raw:
@@ -84,7 +84,7 @@ def headline(
         unit = "clip"
         excess = AttackScore.of(released[unit], evaluator).excess
         sentence = (
-            f"no raw features were given, so no reduction can be told: released {unit}s give attackers "
+            f"no raw features were given, so the leakage removed is unknown: on released {unit}s attackers reach "
             f"{100 * excess:.1f} points of AP above chance ({found[unit].verdict})"
         )
         return Headline(sentence, None, nothing, float("nan"), excess, nothing, {}, found[unit].verdict)
@@ -92,8 +92,8 @@ def headline(
     by_unit = {name: _reduction(one.leakage) for name, one in found.items()}
     reduction, semi = by_unit[unit], _reduction(semi_informed.leakage)
     sentence = (
-        f"reduction of the excess over chance under the strongest attackers: {_percent(reduction)}, judged by {unit} "
-        f"({found[unit].verdict}); under fresh attackers of single clips: {_percent(semi)}"
+        f"leakage above chance removed, under the strongest attackers: {_percent(reduction)}, by {unit} "
+        f"({found[unit].verdict}); under newly trained attackers of single clips: {_percent(semi)}"
     )
     return Headline(
         sentence=sentence,

@@ -1,9 +1,9 @@
 """What an audit works on: released features, the raw ones they were made from, whose they are and what is private.
 
-What a reader would get wrong: all that matters is who is in which of the three groups of people. Attackers learn from
-some, are tuned and chosen on others, and meet the test people once; a person in two groups would be recognised, and the
-attribute read off the recognition. If the table of labels has a column `split`, it is kept: an anonymizer that has seen
-the test people would be judged on its own training data otherwise.
+Note: the split by subject matters most. Attackers are trained on some subjects, tuned and chosen on others, and tested
+once on the test subjects; a subject in two groups would be recognised, and the attribute read off the recognition. A
+column `split` in the table of labels is kept: without it, an anonymizer trained on the test subjects would be evaluated
+on its own training data.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "va
 FOLDS = 5
 """Without a column `split`, people are dealt into as many parts: three to learn from, one to tune on, one to judge."""
 VALIDATION_SHARE = 0.2
-"""Of the training people, where the table has no split `val`."""
+"""Of the training subjects, where the table has no split `val`."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Table:
 
 @dataclass(frozen=True)
 class AuditInputs:
-    """All that is attacked, in three groups of people; `raw` has the same rows as `released`, or is None."""
+    """All that is attacked, in three groups of subjects; `raw` has the same rows as `released`, or is None."""
 
     attributes: tuple[str, ...]
     released: AttackData
@@ -146,7 +146,7 @@ def read_inputs(
     max_clips: int = 64,
     seed: int = 0,
 ) -> AuditInputs:
-    """Features of the stores, joined with the table and split by people.
+    """Features of the stores, joined with the table and split by subjects.
 
     Args:
         released: Stores, folders, or patterns with * that name several.
@@ -155,7 +155,7 @@ def read_inputs(
         raw: The stores that `released` was made from: the same keys with as many rows.
         others: Role -> further file that goes into the evidence.
         max_clips: Of a longer video, as many evenly spaced clips are taken, and a warning says so.
-        seed: Of the dealing of people, where the table has no split.
+        seed: Of the dealing of subjects, where the table has no split.
 
     Raises:
         UserError: No store, no key with a label, keys or rows that raw and released don't share, values that are not
@@ -231,7 +231,7 @@ def _rows_of(features: np.ndarray) -> np.ndarray:  # [D], [K, D] or [T, N, D] ->
 def _groups(
     keys: Sequence[str], features: Mapping[str, np.ndarray], table: Table, seed: int, culprit: str | Path
 ) -> dict[str, list[str]]:
-    """Keys of the three groups of people."""
+    """Keys of the three groups of subjects."""
     one_each = Rows(
         np.zeros((len(keys), 1), np.float32),
         np.stack([table.values[key] for key in keys]),
@@ -250,8 +250,8 @@ def _groups(
         if len(np.unique(rows.clusters)) < 2:
             raise UserError(
                 culprit,
-                f"leaves fewer than two people for {name}",
-                "release train, val and test people, or leave out the column split",
+                f"leaves fewer than two subjects for {name}",
+                "release train, val and test subjects, or leave out the column split",
             )
     return {name: rows.videos.tolist() for name, rows in found.items()}
 

@@ -1,7 +1,7 @@
 """An audit from features to evidence.
 
-What a reader would get wrong: nothing here is chosen by a test person's score. Families, ways of attack and the unit of
-the headline are chosen on validation people; the test people are met once, by everything at once.
+Note: nothing here is chosen by a test score. Families, ways of attack and the unit of the headline are chosen on
+validation subjects; the test subjects are used once, by everything at once.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class AuditOptions:
     """Trained on shuffled labels, again for each of `gate_seeds`."""
     gate_seeds: tuple[int, ...] = (0, 1, 2)
     curve_families: tuple[str, ...] = ("logistic", "mlp")
-    """Whose success is followed over the number of people learnt from."""
+    """Whose success is followed over the number of subjects learnt from."""
     num_resamples: int = 1000
     num_swaps: int = 1000
     margin: float = 0.05

@@ -1,8 +1,8 @@
-"""Is a model as good for one group of people as for another? Accuracy by group, gap, worst group, equalised odds.
+"""Is a model as good for one group of subjects as for another? Accuracy by group, gap, worst group, equalised odds.
 
-What a reader would get wrong: the largest of several differences is above 0 for a fair model too, by luck alone. So the
-gap is resampled with its sign, from the group that is worst in the whole sample to the one that is best, and its
-interval may hold 0; equalised odds, a mean of absolute differences, is to be read beside its permuted values.
+Note: the largest of several differences is above 0 for a fair model too, by chance alone. So the gap is resampled with
+its sign, from the group that is worst in the whole sample to the one that is best, and its interval may contain 0; read
+equalised odds, a mean of absolute differences, beside its permuted values.
 
 Shapes: `N` rows, `G` groups in sort order, `C` classes, `R` resamples. Intervals: `metrics.percentile_interval`.
 """

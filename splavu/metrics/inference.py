@@ -1,9 +1,9 @@
 """Numbers that an audit's verdicts rest on: rates of ranking, bits that an attacker can use, and tests on resamples.
 
-What a reader would get wrong: "not significantly above chance" is no finding of privacy, with few people nothing is
-significant. Privacy is claimed by `equivalence` alone: the interval must lie within a margin named beforehand. All
-tests take draws of whole people (`metrics.cluster_resamples`); on fewer than about 20 people such intervals are too
-narrow, whatever the number of draws.
+Note: "not significantly above chance" is no finding of privacy, because with few subjects nothing is significant.
+Privacy is claimed by `equivalence` alone: the interval must lie within a margin named beforehand. All tests resample
+whole subjects (`metrics.cluster_resamples`); with fewer than about 20 subjects such intervals are too narrow, whatever
+the number of draws.
 
 Shapes: `N` rows, `A` attributes, `C` classes, `R` resamples, `E` distinct scores. Labels are 0 or 1, NaN where unknown.
 """
@@ -83,7 +83,7 @@ class Equivalence:
     chance: float
     margin: float
     reach: float
-    """The least margin that would have passed: how closely these people can tell."""
+    """The least margin that would have passed: how closely these subjects can tell."""
 
 
 def equivalence(draws: np.ndarray, *, chance: float, margin: float, level: float = 0.95) -> Equivalence:  # [R]
@@ -307,23 +307,6 @@ def platt_scaling(labels: np.ndarray, scores: np.ndarray, *, num_steps: int = 50
         slope, intercept = _logistic_line((score - centre) / spread, soft, num_steps)
         slopes[column], intercepts[column] = slope / spread, intercept - slope * centre / spread
     return Platt(slopes, intercepts)
-
-
-def temperature_scaling(labels: np.ndarray, logits: np.ndarray) -> float:  # [N], [N, C]
-    """The temperature T for which softmax(logits / T) has the least cross-entropy on validation rows.
-
-    Between 1e-3 and 1e3. Source: Guo et al. 2017, "On calibration of modern neural networks".
-    """
-    logits = np.asarray(logits, dtype=np.float64)
-    own = np.take_along_axis(logits, np.asarray(labels, dtype=np.intp)[:, None], 1)[:, 0]
-    low, high = np.log(1e-3), np.log(1e3)
-    for _ in range(60):  # the slope in 1 / T is monotonous
-        middle = (low + high) / 2
-        scaled = logits * np.exp(middle)
-        weight = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        expected = (weight * logits).sum(axis=1) / weight.sum(axis=1)
-        low, high = (middle, high) if np.mean(expected - own) < 0 else (low, middle)
-    return float(np.exp(-(low + high) / 2))
 
 
 @dataclass(frozen=True)

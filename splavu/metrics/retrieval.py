@@ -1,7 +1,7 @@
 """Who is it? Each probe ranks a gallery of known people: rank-1 and average precision, nothing is trained.
 
-What a reader would get wrong: by the usual rule of gait recognition a probe doesn't meet the gallery's walks of its own
-view, which would be the easy ones; give the views to apply it. Means by walk and view: `groups.group_means`.
+Note: by the usual rule of gait recognition a probe is not compared with the gallery's walks of its own view, which
+would be the easy ones; pass the views to apply it. Means by walk and view: `fairness.group_means`.
 
 Shapes: `P` probes, `N` gallery features, `D` feature width.
 """

@@ -1,7 +1,7 @@
 """The privacy-utility curve of an anonymizer, and the share of the unit square that it conquers.
 
-What a reader would get wrong: the curve's points are compared with what raw features and chance give, so raw features
-stand at privacy 0 and utility 1, a constant at privacy 1 and utility 0, and neither adds any area.
+Note: the curve's points are relative to raw features and chance, so raw features stand at privacy 0 and utility 1, a
+constant at privacy 1 and utility 0, and neither adds any area.
 
 Shapes: `K` operating points, `R` resamples in front of them.
 """

@@ -14,7 +14,7 @@ from splavu.errors import UserError
 from splavu.metrics.protocols import protocol_name
 from splavu.reports import plotting
 from splavu.reports import run_figures as draw
-from splavu.reports.markdown import table
+from splavu.reports.markdown import markdown_table
 from splavu.reports.plotting import ALONE, BATCH, RAW
 from splavu.reports.run_sections import (
     ANOMALY_SECTION,
@@ -254,5 +254,6 @@ def _runs_table(runs: Mapping[str, Mapping[str, Any]]) -> str:
     versions = next((run["versions"] for run in runs.values() if run["versions"]), {})
     described = ", ".join(f"{name} {value}" for name, value in versions.items())
     return (
-        table(["run", "kind", "seed", "time"], rows) + f"\nWith {described}. Each run folder holds its params.json.\n"
+        markdown_table(["run", "kind", "seed", "time"], rows)
+        + f"\nWith {described}. Each run folder holds its params.json.\n"
     )

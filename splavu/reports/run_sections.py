@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from splavu.reports.markdown import interval, number, percent, table
+from splavu.reports.markdown import interval, markdown_table, number, percent
 from splavu.reports.plotting import ALONE, BATCH
 
 
@@ -84,7 +84,7 @@ def summary_table(configurations: Iterable[Configuration], views: Sequence[str])
         for view in views:
             last += [percent(chance.get(view)), "0.00"]
         rows.append(last)
-    return table(header, rows)
+    return markdown_table(header, rows)
 
 
 DETECTION_SECTION = """A fresh TriDet, trained and tested on the features in question: mean average precision, by
@@ -104,7 +104,7 @@ def detection_table(configurations: Iterable[Configuration]) -> str:
         [label, *(percent(judged["map"][tiou]) for tiou in tious), percent(judged["average_map"])]
         for label, judged in found.items()
     ]
-    return table(["features", *(f"tIoU {tiou}" for tiou in tious), "average"], rows)
+    return markdown_table(["features", *(f"tIoU {tiou}" for tiou in tious), "average"], rows)
 
 
 ANOMALY_SECTION = """A fresh MGFN, trained on videos of which only "normal" or "abnormal" is known, and tested by
@@ -126,7 +126,7 @@ def anomaly_table(configurations: Iterable[Configuration]) -> str:
         for c in configurations
         if c.anomaly is not None
     ]
-    return table(["features", "AUC", "PR-AUC", "epoch", "AUC, best test epoch"], rows) if rows else ""
+    return markdown_table(["features", "AUC", "PR-AUC", "epoch", "AUC, best test epoch"], rows) if rows else ""
 
 
 def _epoch(chosen: Mapping[str, Any]) -> str:
@@ -168,7 +168,9 @@ def attribute_table(view: str, judged: Mapping[str, Any]) -> str:
         f"**{view} clips**: {judged['rows']['test']} features of {people['test']} test subjects; attackers learnt from "
         f"{judged['train_rows_used']} features of {people['train']} others.\n"
     )
-    return title + "\n" + table(["attribute", "raw AP", "anonymized AP", "chance", "leakage", "strongest"], rows)
+    return (
+        title + "\n" + markdown_table(["attribute", "raw AP", "anonymized AP", "chance", "leakage", "strongest"], rows)
+    )
 
 
 def gates(result: Mapping[str, Any]) -> str:
@@ -188,4 +190,4 @@ def published(name: str, result: Mapping[str, Any]) -> str:
     for which in ("raw", "anonymized"):
         if found := result.get(which):
             rows.append([which, percent(found["cmap"]), percent(found.get("last_epoch_cmap"))])
-    return f"`{name}`. {warning}\n\n" + table(["features", "cMAP, best test epoch", "cMAP, last epoch"], rows)
+    return f"`{name}`. {warning}\n\n" + markdown_table(["features", "cMAP, best test epoch", "cMAP, last epoch"], rows)

@@ -5,8 +5,8 @@
     anomalies   whether anything abnormal happens in a long video, learnt from videos labelled as a whole: the mean of
                 its most abnormal tenth of steps. Area under the ROC curve over videos.
 
-What a reader would get wrong: these choose between anonymizers, they don't report. A detector sees time around a step
-and finds more; what it loses, TriDet and MGFN trained on released features have to say.
+Note: these figures are for choosing between anonymizers, not for reporting. A detector uses the time around a step and
+finds more; train TriDet and MGFN on released features to measure what it loses.
 
 Shapes: N judged units, C columns of targets, R draws.
 """
@@ -39,7 +39,7 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 @dataclass(frozen=True)
 class ProbeScore:
-    """A head's figure, and on draws of people or, where nobody knows who is who, of videos."""
+    """A head's figure, and on draws of subjects or, where nobody knows who is who, of videos."""
 
     value: float
     drawn: np.ndarray
@@ -52,7 +52,7 @@ class ProbeScore:
 
 @dataclass(frozen=True)
 class LongVideos:
-    """Long videos of training people, whose steps are features."""
+    """Long videos of training subjects, whose steps are features."""
 
     features: Sequence[np.ndarray]
     """A video each, [T, D] float32."""
@@ -67,7 +67,7 @@ class LongVideos:
 
 
 def actions(released: AttackData, classes: Mapping[str, int], num_resamples: int) -> ProbeScore:
-    """Top-1 on the test people's videos; the head learns from all others. Chance names the commonest action."""
+    """Top-1 on the test subjects' videos; the head learns from all others. Chance names the commonest action."""
     learnt = [released.train, released.validation]
     features, people = (np.concatenate([getattr(rows, name) for rows in learnt]) for name in ("features", "clusters"))
     numbers = np.array([classes[video] for rows in learnt for video in rows.videos])

@@ -1,10 +1,10 @@
-"""Operating points of anonymizers: what attackers and fresh heads make of each, on people who choose between them.
+"""Operating points of anonymizers: privacy and utility of each on validation subjects, to choose between them.
 
-What a reader would get wrong: these people are not the test people. Attackers learn from some training people, are
-tuned on others, and meet the validation people, who are there to choose an operating point by. The one that is chosen
-looks a little better here than it is; what counts is its audit on test people.
+Note: these subjects are not the test subjects. Attackers are trained on some training subjects, tuned on others, and
+evaluated on the validation subjects, which are there to choose an operating point. The chosen one looks a little better
+here than it is; report its audit on test subjects.
 
-Shapes: S seeds, R draws of people, A attributes, D feature width, C classes.
+Shapes: S seeds, R draws of subjects, A attributes, D feature width, C classes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from splavu.tuning import linear_probes
 from splavu.tuning.linear_probes import LongVideos, ProbeScore
 
 UNITS = ("clip", "video")
-"""What is attacked: single clips, and all clips of a video. A few validation people say nothing of sets of people."""
+"""What is attacked: single clips, and all clips of a video. A few validation subjects don't make sets of subjects."""
 FEW = 0.5
 """Fewer distinct vectors than this share of the clips, and their entropy is a rate."""
 
@@ -83,15 +83,15 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Bench:
-    """Raw features of people to learn from and of people to choose by; every operating point meets the same.
+    """Raw features of subjects to learn from and of subjects to choose by; every operating point meets the same.
 
     Args:
-        train: Clips of training people; attackers take a share of these people to be tuned on.
-        judged: Clips of validation people.
+        train: Clips of training subjects; attackers take a share of these subjects to be tuned on.
+        judged: Clips of validation subjects.
         classes: Video -> action, of all of them.
-        long_videos: 'moments' and 'anomalies' -> long videos of training people, for the probes of these names.
+        long_videos: 'moments' and 'anomalies' -> long videos of training subjects, for the probes of these names.
         attackers: Families of `splavu.attackers.ATTACKERS`, fresh for each point and seed.
-        num_resamples: Draws of the validation people.
+        num_resamples: Draws of the validation subjects.
         num_swaps: Swaps of their labels, for chance.
     """
 
@@ -164,7 +164,7 @@ class Bench:
         return digest.hexdigest()
 
     def dealt(self, seed: int) -> AttackData:
-        """The training people in two, by seed; validation people are judged."""
+        """The training subjects in two, by seed; validation subjects are judged."""
         learn, tune = hold_out(self.train, seed=seed)
         return AttackData(learn, tune, self.judged)
 
@@ -173,7 +173,7 @@ class Bench:
 class Point:
     """One operating point over its seeds, beside raw features: shares of what they give away, points of what they keep.
 
-    Intervals are of 95 %, from draws of validation people (of long videos: of videos) and, if there are several, seeds.
+    95 % intervals, from resamples of validation subjects (of long videos: of videos) and, if there are several, seeds.
     """
 
     name: str
@@ -308,7 +308,7 @@ def choose(points: Sequence[Point], *, most_lost: float) -> Point | None:
 
 
 def _over_seeds(draws: Sequence[np.ndarray]) -> np.ndarray:  # S x [R] -> [R]
-    """Draws of people, and with each of them a draw of seeds."""
+    """Draws of subjects, and with each of them a draw of seeds."""
     num_seeds, num_resamples = np.shape(draws)
     counts = np.random.default_rng(1).multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=num_resamples)
     return np.einsum("rs,sr->r", counts / num_seeds, np.stack(draws))

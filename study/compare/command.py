@@ -9,8 +9,8 @@ them, the same for all; fresh heads and detectors learn from them: action recogn
 (TAD), anomaly detection (AD). Raw features are the first row. What comes out: table.md, table.csv, compare.json and
 compare.png in the run folder, beside a folder with its log for everything that was run.
 
-What a reader would get wrong: this is judged on test people. Choose an operating point with `python -m splavu sweep`,
-which doesn't meet them, and compare what was chosen.
+Note: this evaluates on test subjects. Choose an operating point with `python -m splavu sweep`, which does not use them,
+and compare what was chosen.
 """
 
 from __future__ import annotations

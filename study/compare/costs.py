@@ -1,7 +1,7 @@
 """What an anonymizer is apart from what it hides and keeps: its cost, and its budget of bits.
 
-What a reader would get wrong: a time is of this machine and of how busy it was. Rows of one table may be compared, if
-nothing else ran; those of two tables may not.
+Note: a time depends on the machine and its load. Rows of one table may be compared if nothing else ran; those of two
+tables may not.
 
 Shapes: N clips, D feature width.
 """

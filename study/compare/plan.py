@@ -1,8 +1,8 @@
 """What a comparison takes: every anonymizer made, released, audited and put to every task, as jobs.
 
-What a reader would get wrong: a seed is one of everything, of the anonymizer's training, of the heads and detectors
-behind it and of the attackers. Raw features of the same seed are what a seed's figures are compared with. What no seed
-changes (a closed form) is made once, but still judged once a seed.
+Note: a seed covers everything: the anonymizer's training, the heads and detectors behind it, and the attackers. A
+seed's figures are compared with raw features of the same seed. What no seed changes (a closed form) is built once, but
+evaluated once per seed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The rows of a comparison, read from what its jobs left; what isn't there yet is None.
 
-What a reader would get wrong: two kinds of intervals meet here. An audit's draws test people and attackers' seeds, and
-several audits give the mean of their ends, which is no narrower for there being several. A task's is Student's, over
-seeds, of the difference to raw features of the same seed; it knows nothing of the test videos having been drawn.
+Note: there are two kinds of intervals. An audit's resamples test subjects and attackers' seeds, and several audits give
+the mean of their ends, which is no narrower for there being several. A task's is Student's, over seeds, of the
+difference to raw features of the same seed; it treats the test videos as fixed.
 
 Shapes: S seeds.
 """

@@ -1,6 +1,6 @@
 """The table of a comparison: for people (Markdown), for other programs (CSV, JSON), and its notes.
 
-What a reader would get wrong: a cell with '-' has no number yet, or none can be had; the notes say which and why.
+Note: a cell with '-' has no number yet, or none can be had; the notes say which and why.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from splavu.attacks.rows import json_values
 from splavu.metrics.estimates import Interval
-from splavu.reports.markdown import table
+from splavu.reports.markdown import markdown_table
 from study.compare.costs import TIMED_ROWS
 from study.compare.plan import Comparison, Entry, TaskName
 from study.compare.results import (
@@ -42,7 +42,7 @@ def markdown(rows: Sequence[ComparisonRow], comparison: Comparison) -> str:
     titles = [TITLES[task] for task in comparison.tasks]
     header = ["anonymizer", "reduction", "by clip", "rank-1", "worst rank-1", *titles]
     header += ["bits: budget", "most told", "sum", "vectors", "made in, s", "numbers", "us a feature", "targets"]
-    return table(header, [_line(row, comparison.tasks) for row in rows])
+    return markdown_table(header, [_line(row, comparison.tasks) for row in rows])
 
 
 def _line(row: ComparisonRow, tasks: Sequence[TaskName]) -> list[str]:
@@ -90,7 +90,7 @@ def notes(
         f"Data: {setting.ar_dataset} by {setting.ft_arch}, {where}. Seeds {_listed(comparison.p.seeds)}{others}.",
         f"Audits: full, an audit a seed, attackers that draw trained with {comparison.p.audit_seeds} seeds in each.",
         "reduction: %, of the excess over chance under the strongest attackers, by the unit that gives most away [95 % "
-        "interval: the mean of the audits' lower ends, and of their upper ends, draws of test people and attackers' "
+        "interval: the mean of the audits' lower ends, and of their upper ends, draws of test subjects and attackers' "
         "seeds]. by clip: the same for single clips.",
         "rank-1: % of videos whose nearest other video is of the same person, within the release (in brackets the "
         "reduction of its excess over chance, %). worst rank-1: by the worst of: within the release, its best pair of "

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from splavu.errors import UserError, nearest
 from splavu.metrics.estimates import Interval
-from splavu.reports.markdown import table
+from splavu.reports.markdown import markdown_table
 from splavu.runtime import cli
 from splavu.runtime.files import write_text
 from study import config
@@ -159,7 +159,7 @@ def markdown(
     lines = [
         f"## {name}: {published.title}\n",
         "Per cent, ours and the published number beside it.\n",
-        table(header, rows),
+        markdown_table(header, rows),
     ]
     lines += [f"[{letter}] measured on {told}" for told, letter in measured.items()]
     lines += [f"({number}) no number: {reason}" for reason, number in absent.items()]

@@ -1,8 +1,8 @@
 """From a published table to what has to be run: a cell is a number of a job, a job is commands of the existing scripts.
 
-What a reader would get wrong: a cell may run on other data than the paper's. Where the paper's encoder or set isn't
-there, `demo` features stand in for VideoMAE-B, the first set with static clips for Kinetics-400, and private labels of
-that set for VISPR; a cell says so (`Cell.on`, `Cell.stands_in`). Nothing stands in for a utility column: it is missing.
+Note: a cell may run on other data than the paper's. Where the paper's encoder or set isn't there, `demo` features stand
+in for VideoMAE-B, the first set with static clips for Kinetics-400, and private labels of that set for VISPR; a cell
+says so (`Cell.on`, `Cell.stands_in`). Nothing stands in for a utility column: it is missing.
 """
 
 from __future__ import annotations

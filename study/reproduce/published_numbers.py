@@ -5,8 +5,8 @@ from one place. A number that is not here is printed as 'not given': the sources
 
 Source of all numbers: Fioresi, Dave, Shah, "Privacy Beyond Pixels", ICLR 2026, arXiv 2511.08666, per cent.
 
-What a reader would get wrong: the rows of the ablations without numbers are this study's reading of what the paper
-varies; Table 2 is taken to be the one on bias. Neither is confirmed by a number.
+Note: the rows of the ablations without numbers are this study's reading of what the paper varies; Table 2 is taken to
+be the one on bias. Neither is confirmed by a number.
 """
 
 from __future__ import annotations

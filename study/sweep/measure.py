@@ -1,7 +1,7 @@
-"""What a sweep measures: each candidate and seed once, on validation people, in processes of their own.
+"""What a sweep measures: each candidate and seed once, on validation subjects, in processes of their own.
 
-What a reader would get wrong: a measurement is kept beside the checkpoint, and known by the weights, the data and the
-settings behind it. Whoever sweeps again measures what has changed.
+Note: a measurement is kept beside the checkpoint, and identified by the weights, the data and the settings behind it. A
+second sweep measures only what has changed.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class SweepParams(Schema):
     """Says how steps lie in time."""
     ad_dataset: str = "ucf_crime"
     seeds: Seeds = (0, 1, 2)
-    """Of trainings, of attackers, and of dealing training people to learn from and to tune on."""
+    """Of trainings, of attackers, and of dealing training subjects to learn from and to tune on."""
     attackers: Attackers = ("logistic", "mlp", "kernel", "knn")
     """Families, fresh for each candidate and seed; the strongest of each attribute counts."""
     most_lost: NonNegative = 2.0

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from splavu.reports.markdown import table
+from splavu.reports.markdown import markdown_table
 from splavu.runtime.files import write_text
 from splavu.runtime.run_folder import RunFolder
 from splavu.tuning import operating_points
@@ -78,16 +78,16 @@ def markdown(
         "of each use.\n"
         if chosen
         else f"Chosen: none, for every candidate loses more than {p.most_lost:g} points of some use.\n",
-        table(header, rows),
+        markdown_table(header, rows),
         "Leakage is the excess of the strongest attackers' average precision over chance, linkage that of rank-1, each "
         "as a share of raw features'. Uses, in per cent, and in brackets what is gained or lost against raw features: "
         "top-1 of actions, and of those that the anonymizer, made once more, was not shown (unseen), mean average "
         "precision of moments, ROC-AUC of anomalies, all by linear heads "
-        "(`splavu/tuning/linear_probes.py`). On validation people (long videos: on training videos held out), "
-        f"mean over seeds {', '.join(map(str, p.seeds))}; brackets hold 95 %, from draws of people and seeds.\n",
+        "(`splavu/tuning/linear_probes.py`). On validation subjects (long videos: on training videos held out), "
+        f"mean over seeds {', '.join(map(str, p.seeds))}; brackets hold 95 %, from draws of subjects and seeds.\n",
         "![Use against leakage, and both against the budget of bits](sweep.png)\n",
         "## Normalised hypervolume\n",
-        table(["family", "hypervolume"], volumes),
+        markdown_table(["family", "hypervolume"], volumes),
         operating_points.tradeoff.DEFINITION + ". The metric is that of the use that keeps least.",
     ]
     return "\n".join(parts)
@@ -101,7 +101,7 @@ def chosen_file(candidate: Candidate, chosen: Point, p: SweepParams) -> str:
     resolved = candidate.parameters(seed=seed, run_id=f"{p.run_id}/chosen", **changes)
     times = f"{chosen.num_seeds} seed{'s' * (chosen.num_seeds > 1)}"
     lines = [
-        f"# Chosen by `python -m splavu sweep` on validation people, {times}: gives away least of",
+        f"# Chosen by `python -m splavu sweep` on validation subjects, {times}: gives away least of",
         f"# those that lose {p.most_lost:g} points at most, of each use. In shares of what raw features give away:",
         f"#   leakage of clips {_percent(chosen.leakage['clip'])} %, of videos {_percent(chosen.leakage['video'])} %,",
         f"#   linked people {_percent(chosen.linkage)} %; against raw features, in points:",

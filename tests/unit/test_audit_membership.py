@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from splavu.audit.identity.membership import change_signals, membership, nearest_distances
+from splavu.audit.identity.membership import change_signals, membership
 from splavu.errors import UserError
 
 
@@ -88,18 +88,6 @@ def test_signals_are_those_of_a_loop():
         assert signals["norm change"][i] == pytest.approx(np.log(after / before))
     assert tuple(change_signals(raw, released[:, :2])) == ("norm change",)
     assert np.isfinite(np.concatenate(list(change_signals(raw * 0, released).values()))).all()
-
-
-def test_nearest_distances_are_those_of_a_loop():
-    rng = np.random.default_rng(0)
-    rows, reference = rng.normal(size=(700, 3)) + 1e4, rng.normal(size=(40, 3)) + 1e4
-    people, others = rng.integers(0, 5, 700), rng.integers(0, 5, 40)
-    plain, apart = nearest_distances(rows, reference), nearest_distances(rows, reference, exclude=(people, others))
-    for i in range(0, 700, 37):
-        distances = np.linalg.norm(reference - rows[i], axis=1)
-        assert plain[i] == pytest.approx(distances.min(), abs=1e-6)
-        assert apart[i] == pytest.approx(distances[others != people[i]].min(), abs=1e-6)
-    assert np.isinf(nearest_distances(rows[:2], reference[:2], exclude=([1, 1], [1, 1]))).all()
 
 
 def test_bad_signals_are_told():

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 
 from splavu import metrics
-from splavu.metrics import inference
+from splavu.metrics import inference, resampling
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_few_people_are_no_evidence_of_equivalence(generator):
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_resampled_aucs_are_those_of_repeated_rows(generator, ties, monkeypatch):
-    monkeypatch.setattr(metrics, "CHUNK", 1000)
+    monkeypatch.setattr(resampling, "CHUNK", 1000)
     labels, scores = draw(generator, ties=ties)
     labels[::7, 1] = np.nan
     resamples = metrics.cluster_resamples(np.arange(300) // 10, num_resamples=9, seed=1)
@@ -208,13 +208,6 @@ def test_platt_stays_finite_on_separated_and_on_missing_labels():
     np.testing.assert_allclose([residuals.sum(), (residuals * scores).sum()], 0, atol=1e-6)
     empty = inference.platt_scaling(np.full((3, 1), np.nan), np.ones((3, 1)))
     np.testing.assert_array_equal(empty(np.ones((2, 1))), 0.5)
-
-
-def test_temperature_undoes_a_scale(generator):
-    logits = generator.normal(size=(30_000, 4)) * 2
-    labels = np.argmax(logits + generator.gumbel(size=logits.shape), axis=1)  # drawn from softmax(logits)
-    assert inference.temperature_scaling(labels, logits * 3) == pytest.approx(3, rel=0.03)
-    assert inference.temperature_scaling(np.argmax(logits, axis=1), logits) == pytest.approx(1e-3, rel=0.01)
 
 
 def probe(features, labels):

@@ -1,7 +1,7 @@
-"""How much it takes to read an attribute: the curve over the number of people learnt from, and the online code.
+"""How much it takes to read an attribute: the curve over the number of subjects learnt from, and the online code.
 
-What a reader would get wrong: attackers who learnt from the few people of an evaluation say little about those who will
-have many. A curve that still rises at its right end is a warning that the headline is too kind.
+Note: attackers trained on the few subjects of an evaluation say little about attackers with many. A curve that still
+rises at its right end is a warning that the headline is too optimistic.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from splavu.attacks.rows import AttackData, Rows
 from splavu.metrics.inference import online_code_length, platt_scaling
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
-"""Of the training people; the first ones are part of the next ones."""
+"""Of the training subjects; the first ones are part of the next ones."""
 BLOCKS = (0.0625, 0.125, 0.25, 0.5, 1.0)
 """Of the people, where the blocks of the online code end."""
 HELD_OUT = 0.25
@@ -37,7 +37,7 @@ class _Curve:
 
 
 def learning_curve(data: AttackData, families: tuple[str, ...], campaign: Campaign) -> list[dict[str, Any]]:
-    """Test AP of each attribute by family and number of training people, for the first seed."""
+    """Test AP of each attribute by family and number of training subjects, for the first seed."""
     seed = campaign.seeds[0]
     names = np.random.default_rng(seed).permutation(np.unique(data.train.clusters))
     counts = sorted({max(2, round(share * len(names))) for share in SHARES})
@@ -96,7 +96,7 @@ def _code_length(job: tuple[Rows, int, int]) -> dict[str, float] | None:
 
 
 def _fit(features: np.ndarray, classes: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:  # [n, D], [n]
-    """A logistic attacker; the last rows, of people who come last, choose its penalty and calibrate it."""
+    """A logistic attacker; the last rows, of subjects who come last, choose its penalty and calibrate it."""
     learnt = max(1, round((1 - HELD_OUT) * len(classes)))
     labels = classes[:, None].astype(np.float32)
     attacker = LogisticAttacker(penalties=(1.0, 1e-1, 1e-2))

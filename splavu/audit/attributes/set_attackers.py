@@ -1,8 +1,8 @@
 """All clips at once: what whoever has every clip of a video, or of a person, makes of them.
 
-What a reader would get wrong: noise that protects a clip is averaged away over fifty of them. A release of many clips a
-person is as private as their set, so sets are attacked as sets: pooled, by an attacker that learns which clips to look
-at, and, for linking, by their best pair.
+Note: noise that protects a clip averages out over fifty of them. A release of many clips per person is as private as
+their set, so sets are attacked as sets: pooled, by an attacker that learns which clips to attend to, and, for linking,
+by their best pair.
 
 Shapes: `N` clips, `D` feature width, `G` sets, `K` clips of the largest set, `A` attributes, `Q` queries.
 """
@@ -77,7 +77,7 @@ def maximum_similarity(
         metric: None compares by plain cosine.
         exclude: A name for each gallery clip and each probe clip, as in `linkability`: those of the same name do not
             meet. Sets without a pair that meets are minus infinity alike, and `linked` leaves them out; where these
-            are the sets of one name, give the sets' names to `linked` too, for the exchanged people.
+            are the sets of one name, give the sets' names to `linked` too, for the exchanged subjects.
 
     Returns:
         Similarities [sets of probes, sets of the gallery], and the names of both in sort order.

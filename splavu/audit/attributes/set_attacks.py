@@ -1,7 +1,7 @@
 """Attacks by whoever has all clips of a video, or of a person: pooled scores, pooled features, learnt pooling.
 
-What a reader would get wrong: pooling what clip attackers say is not enough. Where each clip is drowned in noise of its
-own, clip attackers learn nothing that could be pooled; attackers who learn from the pooled features do.
+Note: pooling the scores of clip attackers is not enough. Where noise hides the attribute in each clip, clip attackers
+learn nothing that could be pooled; attackers trained on the pooled features do.
 """
 
 from __future__ import annotations

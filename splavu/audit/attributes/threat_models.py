@@ -34,10 +34,10 @@ from splavu.audit.inputs import AuditInputs
 ThreatModelName = Literal["ignorant", "lazy-informed", "semi-informed", "informed", "served alone", "set-level"]
 KNOWS: Mapping[ThreatModelName, str] = {
     "ignorant": "raw features of other people",
-    "lazy-informed": "the anonymizer, but served video means where clips were served",
+    "lazy-informed": "the anonymizer, but not that clips were anonymized: trained on video means",
     "semi-informed": "released features of other people",
-    "informed": "raw and released features of other people, row by row",
-    "served alone": "features as the anonymizer gives each alone, where the store holds others",
+    "informed": "raw and released features of other subjects, row by row",
+    "served alone": "the anonymizer's output for each feature alone, where the store holds another",
     "set-level": "all clips of a video or person, beside what the threat models above know",
 }
 SETS: tuple[AuditUnit, ...] = ("video", "person")
@@ -88,7 +88,7 @@ def run_threat_models(
     Args:
         inputs: Released features, and raw ones for all but the semi-informed and set-level attackers.
         campaign: The families and how they are run; level 'row'.
-        inverters: Maps from released to raw features, learnt from the training people; empty without raw features.
+        inverters: Maps from released to raw features, learnt from the training subjects; empty without raw features.
         served: What the anonymizer gives each raw row alone, where that isn't what was released.
         serve: The anonymizer, for the lazy-informed threat model.
         set_attackers: Names from `set_attacks.SET_ATTACKERS`.

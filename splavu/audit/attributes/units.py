@@ -1,7 +1,7 @@
 """What is judged: a clip, all clips of a video, or all clips of a person, pooled by features or by scores.
 
-What a reader would get wrong: a set of all the videos of a person may only tell what holds for the person. An attribute
-that some of its videos have and others don't is unknown (NaN) there, not decided by majority.
+Note: a set of all videos of a person has a label only where all of them agree. An attribute that some of the videos
+have and others don't is unknown (NaN) there; there is no majority vote.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def set_rows(rows: Rows, unit: AuditUnit) -> Rows:
 
 
 def set_data(data: AttackData, unit: AuditUnit) -> AttackData:
-    """`set_rows` of the three groups of people."""
+    """`set_rows` of the three groups of subjects."""
     return AttackData(**{name: set_rows(rows, unit) for name, rows in data.splits.items()})
 
 

@@ -1,12 +1,12 @@
 """Inversion: how much of the raw feature comes back out of the released one.
 
-An inverter learns from raw and released features of other people (whoever has the encoder and the anonymizer can make
+An inverter learns from raw and released features of other subjects (whoever has the encoder and the anonymizer can make
 such pairs), and is judged on people it never saw.
 
-What a reader would get wrong: explained variance is weighted by variance, and a few directions that all videos share
-hold most of it. An inversion that explains 90 % may have lost what tells people apart, and one that explains 10 % may
-have kept nothing else. So the variance between people is explained apart, and each reconstruction must find its own
-raw feature among all of them.
+Note: explained variance is weighted by variance, and a few directions that all videos share hold most of it. An
+inversion that explains 90 % may have lost what distinguishes subjects, and one that explains 10 % may have kept nothing
+else. So the variance between subjects is reported separately, and each reconstruction is used to find its own raw
+feature among all of them.
 
 Shapes: `N` rows, `D` released width, `E` raw width, `G` people, `R` resamples.
 """
@@ -59,7 +59,7 @@ def learn_ridge(
     Deterministic. Cost: one singular value decomposition for all penalties.
 
     Args:
-        validation: Inputs and targets of people who are in neither the training nor the test rows.
+        validation: Inputs and targets of subjects who are in neither the training nor the test rows.
     """
     inputs, targets = np.asarray(inputs, dtype=np.float64), np.asarray(targets, dtype=np.float64)
     mean, offset = inputs.mean(axis=0), targets.mean(axis=0)
@@ -136,7 +136,7 @@ def learn_mlp(
 
 
 INVERTERS: dict[str, Callable[..., Inverter]] = {"ridge": learn_ridge, "mlp": learn_mlp}
-"""Each takes released [N, D] and raw [N, E] features, and such pairs of validation people."""
+"""Each takes released [N, D] and raw [N, E] features, and such pairs of validation subjects."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Inversion:
     explained: Estimate
     """Share of the raw variance, all dimensions together; below 0 the mean would have been the better guess."""
     explained_between: Estimate
-    """The same for the means of people: what tells them apart."""
+    """The same for the means of subjects: what tells them apart."""
     per_dimension: np.ndarray
     """[E] R2 of each dimension, NaN where it is constant."""
     ranks: np.ndarray
@@ -162,7 +162,7 @@ def inversion(
     """Compare test features with what an inverter made of their released form.
 
     Explained variance is scikit-learn's R2 weighted by variance, about the mean of these rows, which resamples keep:
-    about a mean of their own, few people would deviate less each time that they are drawn. It is too low by about
+    about a mean of their own, few subjects would deviate less each time that they are drawn. It is too low by about
     (1 - R2) / people, and its intervals lie as much too low. Similarity is the cosine
     of features that are centred and scaled by these rows; clips of one video count as wrong answers, so static views
     or many clips a video make ranks worse. Intervals resample people among the queries; the features searched stay.

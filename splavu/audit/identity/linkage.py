@@ -4,9 +4,9 @@ Each probe meets a gallery. Pairs of one person are mated, all others non-mated;
 is how far its two score distributions lie apart (D_sys, equal error rate) and how often the gallery's nearest is the
 right person (rank-1, rank-5, mAP).
 
-What a reader would get wrong: D_sys of few scores lies above 0 for features without identity too, so read
-`d_sys_corrected`, which compares with other people put in the mates' place. And the linker must be a strong one
-(`linkers.strongest_metric`): plain cosine not linking a store says little.
+Note: D_sys of few scores lies above 0 for features without identity too. Read `d_sys_corrected`, which compares with
+permuted subjects. And use a strong metric (`similarity.strongest_metric`): that plain cosine does not link a store says
+little.
 
 Shapes: `P` probes, `N` gallery features, `D` feature width, `G` people, `R` resamples.
 """
@@ -31,7 +31,7 @@ RANKS = ("rank1", "rank5", "mean_ap")
 
 @dataclass(frozen=True)
 class Linkability:
-    """How well pairs of one person are told from the rest."""
+    """How well pairs of one person are distinguished from all other pairs."""
 
     rank1: Estimate
     """Share of probes whose nearest gallery feature is of their person; a probe without a mate is left out."""
@@ -42,15 +42,15 @@ class Linkability:
     eer: Estimate
     """Equal error rate over all pairs; chance is 0.5, and 0 links everything."""
     d_sys: Estimate
-    """0 unlinkable, 1 fully linkable; chance is its mean over exchanged people, see `d_sys_null`."""
+    """0 unlinkable, 1 fully linkable; chance is its mean over exchanged subjects, see `d_sys_null`."""
     d_sys_corrected: Estimate
     """(D_sys - chance) / (1 - chance): about 0 for features without identity, however few; may be negative. A
     little too low where features are linked, since the bias is less there."""
     d_sys_null: np.ndarray
     """[permutations] D_sys when a probe's mates are taken to be those of another person."""
     p: float
-    """Share of those exchanges that do as well, the sample counted in. A little small with few people: at 0.05, 9 % of
-    stores without identity (200 simulated ones of 20 people with 4 videos each)."""
+    """Share of the permutations that score as high, the sample counted in. A little small with few subjects: at 0.05,
+    it rejects 9 % of stores without identity (200 simulated ones of 20 subjects with 4 videos each)."""
     mated: np.ndarray
     """Scores of all mated pairs."""
     non_mated: np.ndarray
@@ -82,7 +82,7 @@ def linkability(
         probe_ids: Person of each.
         exclude: A name for each gallery feature and each probe: those of the same name do not meet (the same video,
             the same view).
-        metric: A `linkers.Metric` learnt on other people, 'cosine', or 'whitened cosine' (by the gallery alone).
+        metric: A `similarity.Metric` learnt on other subjects, 'cosine', or 'whitened cosine' (by the gallery alone).
 
     Raises:
         UserError: Unknown metric; no mated or no non-mated pair.
@@ -128,7 +128,9 @@ def linked(
     mated, non_mated = similarity[pairs.met & pairs.mated], similarity[pairs.met & ~pairs.mated]
     if not len(mated) or not len(non_mated):
         kind = "mated" if not len(mated) else "non-mated"
-        raise UserError("linkability", f"there is no {kind} pair to score", "give several people, several videos each")
+        raise UserError(
+            "linkability", f"there is no {kind} pair to score", "give several subjects, several videos each"
+        )
 
     found, luck = _found(similarity, pairs)
     of_probes = metrics.cluster_resamples(pairs.probe_person, num_resamples=num_resamples, seed=seed)
@@ -180,9 +182,9 @@ def d_sys(mated: np.ndarray, non_mated: np.ndarray) -> float:
 
 
 def _share_as_high(null: np.ndarray, value: float) -> float:  # [S]
-    """Share of the exchanges that do as well (or have no value), the sample counted in.
+    """Share of the permutations that score as high (or have no value), the sample counted in.
 
-    With few people the same exchange is drawn again and again: the share is no less than with each of them drawn once.
+    With few subjects the same permutation is drawn several times: the share is at least that with each drawn once.
     """
     distinct = np.unique(np.round(null, 12))
     return float(max((1 + np.sum(~(null < value))) / (1 + len(null)), 1 / (1 + len(distinct))))

@@ -1,12 +1,12 @@
 """Membership: does a released feature show whether its person was among those that the anonymizer learnt from?
 
-An anonymizer that fits its training people better moves their features otherwise than a stranger's, and whoever holds
+An anonymizer that fits its training subjects better moves their features otherwise than a stranger's, and whoever holds
 raw features and the anonymizer can measure by how much.
 
-What a reader would get wrong: training and held-out people may differ without any of this, by camera or by task. An
-attack that succeeds as well on the signals of an anonymizer that learnt from neither has found the split, not
-membership; run that control, or give differences of signals to it. And attackers are judged here on people whose
-membership they were not told: directions, the choice of a signal and weights come from the other half.
+Note: training and held-out subjects may differ for other reasons, such as the camera or the task. An attack that
+succeeds as well on the signals of an anonymizer trained on neither has found the split, not membership: run that
+control, or pass differences of signals. Attackers are evaluated on one half of the subjects; directions, the choice of
+a signal and weights come from the other half.
 
 Shapes: `n` rows of members, `m` of others, `N` of both, `R` resamples.
 """
@@ -22,8 +22,6 @@ from splavu import metrics
 from splavu.errors import UserError
 from splavu.metrics.estimates import Estimate, estimated
 from splavu.metrics.inference import aucs, resampled_aucs, resampled_tprs, tpr_at_fpr
-
-BLOCK = 512  # rows whose distances are held at once
 
 Signals = Mapping[str, np.ndarray]
 """Name -> [N], a number a row; which way it points doesn't matter."""
@@ -44,31 +42,6 @@ def change_signals(raw: np.ndarray, released: np.ndarray) -> dict[str, np.ndarra
         cosine = (raw * released).sum(axis=1) / before / after
         signals = {"distance": distance, "relative distance": distance / before, "cosine": cosine, **signals}
     return signals
-
-
-def nearest_distances(
-    released: np.ndarray, reference: np.ndarray, *, exclude: tuple[Sequence, Sequence] | None = None
-) -> np.ndarray:  # [N, D], [M, D] -> [N]
-    """Euclidean distance to the nearest reference feature, a signal of where a release is dense.
-
-    Members and others must meet the same reference: their own sets differ in size, and the larger one is nearer.
-
-    Args:
-        exclude: Person of each row and of each reference feature: those of the same name do not meet. A row that meets
-            none is infinitely far.
-    """
-    released, reference = np.asarray(released, dtype=np.float64), np.asarray(reference, dtype=np.float64)
-    centre = reference.mean(axis=0)  # differences of large numbers would lose the small distances
-    released, reference = released - centre, reference - centre
-    lengths = np.square(reference).sum(axis=1)
-    result = np.empty(len(released))
-    for start in range(0, len(released), BLOCK):
-        rows = released[start : start + BLOCK]
-        squared = lengths - 2 * rows @ reference.T + np.square(rows).sum(axis=1, keepdims=True)
-        if exclude is not None:
-            squared[np.asarray(exclude[0])[start : start + BLOCK, None] == np.asarray(exclude[1])[None]] = np.inf
-        result[start : start + BLOCK] = np.sqrt(np.maximum(squared.min(axis=1), 0.0))
-    return result
 
 
 @dataclass(frozen=True)
@@ -113,8 +86,8 @@ def membership(
     """Attack membership, each half of the people by who knows the other half's.
 
     Args:
-        members: Signals of the training people's rows, `change_signals` and the like.
-        others: The same of people who were held out.
+        members: Signals of the training subjects' rows, `change_signals` and the like.
+        others: The same of subjects who were held out.
         member_people: Person of each row; intervals draw people.
         other_people: Likewise; nobody may be both.
         fpr: False positive rate at which TPR is given.
@@ -122,7 +95,7 @@ def membership(
 
     Raises:
         UserError: Other signals on one side than on the other; a value that is not finite; a person on both sides;
-            fewer than two people on a side.
+            fewer than two subjects on a side.
 
     Source: Yeom et al. 2018 (threshold); Carlini et al. 2022 for true positives at few false ones as what counts.
     """

@@ -1,8 +1,8 @@
 """Pairs of a gallery and probes: which are scored, where their scores lie, and how many lie there once people are drawn
 anew or exchanged.
 
-What a reader would get wrong: pairs are not independent, each feature is in many. So people are drawn, not pairs, and
-what luck gives is learnt by putting whole people in each other's place under the conditions of true pairs.
+Note: pairs are not independent, because each feature is in many of them. So subjects are resampled, not pairs, and
+chance is estimated by permuting whole subjects under the conditions of true pairs.
 
 Shapes: `P` probes, `N` gallery features, `G` people, `R` resamples, `S` exchanges, `F` steps of the score axis.
 """
@@ -109,7 +109,7 @@ class Tallies:
     exchanged: np.ndarray
     """[permutations, F] pairs of each probe's person with another one, who stands for them."""
     resampled: tuple[np.ndarray, np.ndarray]
-    """[R, F] twice: mated and non-mated pairs of drawn people."""
+    """[R, F] twice: mated and non-mated pairs of drawn subjects."""
 
     @classmethod
     def of(

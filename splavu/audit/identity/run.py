@@ -1,7 +1,7 @@
-"""What a release gives away beyond attributes: who is in it, the raw features, and who the anonymizer learnt from.
+"""What a release reveals beyond attributes: who is in it, the raw features, and who the anonymizer was trained on.
 
-What a reader would get wrong: people are linked by features of whole videos, and a video never meets itself, or every
-release would link perfectly. That a released video can be matched to its own raw one is told apart (`same_video`).
+Note: subjects are linked by features of whole videos, and a video is never compared with itself: every release would
+link perfectly. How often a released video is matched to its own raw one is reported separately (`same_video`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from splavu.metrics.retrieval import retrieve
 
 
 def learn_inverters(inputs: AuditInputs, *, seed: int = 0) -> dict[str, Inverter]:
-    """Name -> map from released to raw features, from pairs of the training people; empty without raw features."""
+    """Name -> map from released to raw features, from pairs of the training subjects; empty without raw features."""
     if inputs.raw is None:
         return {}
     released, raw = inputs.released, inputs.raw
@@ -39,7 +39,7 @@ def learn_inverters(inputs: AuditInputs, *, seed: int = 0) -> dict[str, Inverter
 
 
 def inverted(inputs: AuditInputs, inverters: Mapping[str, Inverter], *, num_resamples: int) -> dict[str, Any]:
-    """Inverter -> how much of the test people's raw features it brings back."""
+    """Inverter -> how much of the test subjects' raw features it brings back."""
     found = {}
     for name, invert in inverters.items():
         test = inputs.raw.test
@@ -81,9 +81,9 @@ def linked_people(inputs: AuditInputs, *, serve: ArrayMap | None = None, num_res
 
 
 def members(inputs: AuditInputs, *, num_resamples: int, seed: int = 0) -> dict[str, Any]:
-    """Whether training people can be told from test people by how far the release moved their features.
+    """Whether training subjects can be distinguished from test subjects by how far the release moved their features.
 
-    Only of use where the anonymizer learnt from the training people of the table; the evidence says that it is assumed.
+    This assumes that the anonymizer was trained on the training subjects of the table, and the evidence says so.
     """
     if inputs.raw is None:
         return {"skipped": "takes raw features (--raw)"}
@@ -96,7 +96,7 @@ def members(inputs: AuditInputs, *, num_resamples: int, seed: int = 0) -> dict[s
         return {"skipped": "a feature of zeros has no angle"}
     one = membership(train, test, *people, num_resamples=num_resamples, seed=seed)
     return {
-        "assumes": "the anonymizer learnt from the training people of the table",
+        "assumes": "the anonymizer was trained on the training subjects of the table",
         **{
             attack.name: {"auc": attack.auc, "person_auc": attack.person_auc, "tpr_at_1_percent": attack.tpr}
             for attack in (*one.thresholds, one.strongest, one.logistic)
@@ -107,13 +107,13 @@ def members(inputs: AuditInputs, *, num_resamples: int, seed: int = 0) -> dict[s
 def link(
     gallery: AttackData, probes: AttackData, *, num_resamples: int = 300, num_permutations: int = 1000
 ) -> tuple[Linkability, Metric]:
-    """Test people's rows linked by the metric that is learnt on training people and chosen on validation people.
+    """Test subjects' rows linked by the metric that is trained on training subjects and chosen on validation subjects.
 
     Args:
         gallery: A row a video (`units.set_data`).
         probes: The same object, or other features of the same videos. A video never meets itself.
-        num_resamples: Draws of people, for intervals.
-        num_permutations: Exchanges of people, for the chance of D_sys.
+        num_resamples: Draws of subjects, for intervals.
+        num_permutations: Exchanges of subjects, for the chance of D_sys.
     """
     if gallery is probes:
         chosen = strongest_metric(

@@ -1,8 +1,8 @@
-"""What compares two features when somebody links a store: plain cosine, or a metric learnt from other people's names.
+"""Similarity metrics for linkage attacks: plain cosine, or a metric trained on other subjects with their names.
 
-What a reader would get wrong: plain cosine is a weak linker. Whoever has features of other people with their names
-learns which directions tell people apart, and a store that plain cosine can't link may be linked by that. So judge by
-`strongest_metric`, which is chosen on people who are neither learnt from nor linked.
+Note: plain cosine is a weak metric. With labelled features of other subjects an attacker can learn which directions
+distinguish subjects, and link a store that plain cosine can't. So evaluate by `strongest_metric`, which is chosen on
+subjects that are neither trained on nor linked.
 
 Shapes: `N` features, `P` probes, `D` and `E` feature widths, `d` the width that is compared.
 """
@@ -26,7 +26,7 @@ SHRINKAGES = (0.01, 0.1, 0.5)
 """Of the covariance within people, those that are tried."""
 
 MOST_ROWS = 1500
-"""Validation features that metrics are chosen by, a square of pairs; more are thinned by whole people."""
+"""Validation features that metrics are chosen by, a square of pairs; more are thinned by whole subjects."""
 
 Weighting = Literal["equal", "identity"]
 
@@ -61,7 +61,7 @@ def learn_metric(
 
     Features are scaled, then mapped by W^(-1/2), W the covariance within people. 'equal' leaves it at that (within-
     class covariance normalisation); 'identity' turns to the axes along which people differ and weighs each as a
-    Gaussian model of people and clips does: sqrt(b / (1 + 2 b)) for a variance b between people, in units of that
+    Gaussian model of subjects and clips does: sqrt(b / (1 + 2 b)) for a variance b between people, in units of that
     within. Axes without any drop out.
 
     Args:
@@ -190,7 +190,7 @@ class _Spread:
     within: np.ndarray
     """[d, d] covariance, unbiased."""
     between: np.ndarray
-    """[d, d] covariance of people, what clips add to their means taken off; may have negative directions."""
+    """[d, d] covariance of subjects, what clips add to their means taken off; may have negative directions."""
 
     @classmethod
     def of(cls, features: np.ndarray, people: Sequence, scaling: str) -> _Spread:  # [N, D], [N]
@@ -232,7 +232,7 @@ def _strongest(
     met = names[:, None] != names[None]  # [N, N]
     labels = (people[:, None] == people[None])[met].astype(np.float64)
     if len(np.unique(labels)) < 2:
-        raise UserError("validation", "has no mated or no non-mated pair", "give several people, several videos each")
+        raise UserError("validation", "has no mated or no non-mated pair", "give several subjects, several videos each")
     merits = [_merit(labels, cosines(c.probes(probes), c.gallery(gallery))[met]) for c in candidates]
     return candidates[0 if np.isnan(merits).all() else int(np.nanargmax(merits))]
 
@@ -243,7 +243,7 @@ def _merit(labels: np.ndarray, similarity: np.ndarray) -> float:  # [n], [n]
 
 
 def _some_people(people: np.ndarray) -> np.ndarray:  # [N] -> [n] rows
-    """All rows of as many people, in a drawn order, as `MOST_ROWS` hold; two people at least."""
+    """All rows of as many subjects, in a drawn order, as `MOST_ROWS` hold; two subjects at least."""
     person, sizes = np.unique(people, return_inverse=True, return_counts=True)[1:]
     order = np.random.default_rng(0).permutation(len(sizes))
     num_kept = max(2, int(np.searchsorted(np.cumsum(sizes[order]), MOST_ROWS, side="right")))

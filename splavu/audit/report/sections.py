@@ -49,7 +49,7 @@ def threat_models(evidence: Evidence) -> dict[str, Any]:
     for unit in dict.fromkeys([*raw, *(one["unit"] for one in results), *strongest]):
         lines = []
         if unit in raw:
-            knows = "raw features of other people, applied to raw features"
+            knows = "raw features of other subjects, applied to raw features"
             lines.append({"name": "raw features", "knows": knows, "found": raw[unit], "kind": "raw"})
         for one in results:
             if one["unit"] == unit:

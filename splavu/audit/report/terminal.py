@@ -8,21 +8,21 @@ from splavu.metrics.estimates import Estimate
 
 
 def summary(evidence: Evidence) -> str:
-    """Ladder, attributes of the worst unit, gates, headline."""
+    """Threat models, attributes of the unit that leaks most, gates, headline."""
     lines = ["attacker               unit    cMAP [95 %]           chance  leakage [95 %]        verdict"]
     for unit, found in evidence.raw.items():
-        lines.append(_rung(f"(raw features, {unit})", unit, found))
-    for rung in evidence.rungs:
-        if rung.found is None:
-            lines.append(f"{rung.name:<22} {rung.unit:<7} not run: {rung.skipped}")
+        lines.append(_line(f"(raw features, {unit})", unit, found))
+    for one in evidence.rungs:
+        if one.found is None:
+            lines.append(f"{one.name:<22} {one.unit:<7} not run: {one.skipped}")
         else:
-            lines.append(_rung(rung.name, rung.unit, rung.found))
+            lines.append(_line(one.name, one.unit, one.found))
     for unit, found in evidence.strongest.items():
-        lines.append(_rung("strongest of all", unit, found))
+        lines.append(_line("strongest of all", unit, found))
 
     unit = evidence.headline.unit or "clip"
     found = evidence.strongest[unit]
-    lines += ["", f"strongest attackers by {unit}, {found.num_units} of {found.num_people} test people"]
+    lines += ["", f"strongest attackers by {unit}: {found.num_units} test units of {found.num_people} test subjects"]
     header = ("AP [95 %]", "chance", "AUC", "bal.acc", "TPR@1%", "TPR@.1%", "bits", "leakage", "p(Holm)")
     lines.append(
         f"{'attribute':<22} {header[0]:<19} " + " ".join(f"{name:>7}" for name in header[1:]) + "  verdict, by"
@@ -58,27 +58,27 @@ def summary(evidence: Evidence) -> str:
 
 
 def _beyond_attributes(evidence: Evidence) -> list[str]:
-    """Who can be found, and what comes back, a line each."""
+    """Linking, inversion and membership, one line each."""
     lines = [""] if evidence.linkage else []
     for pairing, one in evidence.linkage.items():
         if "skipped" not in one:
             lines.append(
-                f"people linked, {pairing}: rank-1 {_with_interval(one['rank1'], 100, 1)} (chance "
+                f"subjects linked, {pairing}: rank-1 {_with_interval(one['rank1'], 100, 1)} (chance "
                 f"{rounded(_known(one['rank1'].chance), 100, 1)}), EER {rounded(_known(one['eer'].value), 100, 1)}, "
                 f"D_sys {rounded(_known(one['d_sys_corrected'].value), 1, 2)}"
             )
     for inverter, one in evidence.inversion.items():
         lines.append(
-            f"raw features back, by {inverter}: {_with_interval(one['explained'], 100, 1)} % of the variance, own raw "
-            f"feature found first in {rounded(_known(one['top1'].value), 100, 1)} %"
+            f"inversion by {inverter}: {_with_interval(one['explained'], 100, 1)} % of the raw variance, own raw "
+            f"feature ranked first for {rounded(_known(one['top1'].value), 100, 1)} %"
         )
     if "logistic" in evidence.membership:
         one = evidence.membership["logistic"]["auc"]
-        lines.append(f"training people told from test people: AUC {_with_interval(one, 1, 3)}")
+        lines.append(f"membership (training or test subject): AUC {_with_interval(one, 1, 3)}")
     return lines
 
 
-def _rung(name: str, unit: str, found: UnitResult) -> str:
+def _line(name: str, unit: str, found: UnitResult) -> str:
     cmap, chance = _with_interval(found.cmap, 100, 1), rounded(_known(found.cmap.chance), 100, 1)
     return f"{name:<22} {unit:<7} {cmap:<21} {chance:>6}  {_with_interval(found.leakage, 1, 2):<21} {found.verdict}"
 
