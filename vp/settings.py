@@ -44,7 +44,7 @@ class VpParams(EngineParams):
     num_layers_fa: Count = 3
     num_heads: Count = 8
     ssl: bool = False
-    """How the anonymizer learns what is private: from the five attributes, or self-supervised from static clips."""
+    """The privacy term: self-supervised on static clips, or False: on the five attributes."""
 
     num_epochs: Count = 100
     """Of the anonymizer."""

@@ -21,12 +21,12 @@ from splavu.training.tasks import Task
 
 
 class ProbeTrainer(Trainer):
-    """Trains the head of one task on served features.
+    """Trains the head of one task on the output of a fixed anonymizer.
 
     Args:
-        served: The features.
+        served: The anonymizer.
         task: The head and its data.
-        chooses: Whether the epoch is chosen by validation; False trains a fixed time, for data without a split for it.
+        chooses: Whether validation chooses the epoch; False trains a fixed number, for data without a validation split.
     """
 
     def __init__(self, served: FrozenAnonymizer, task: Task, *, chooses: bool = True) -> None:

@@ -153,9 +153,7 @@ class AnonymizerParams(EngineParams):
         if self.needs_clips and self.ar_dataset is None:
             raise UserError("ar_dataset", "is missing, and AR, privacy or consistency alone need it", "name a data set")
         if self.supervises_privacy and self.pa_dataset is None:
-            raise UserError(
-                "pa_dataset", "is missing, and ssl = False learns from private attributes", "name a data set"
-            )
+            raise UserError("pa_dataset", "is missing, and ssl = False needs private attributes", "name a data set")
         self._check_chain()
         if self.consistency == "relative" and not self.needs_clips:
             problem = "'relative' takes the variance of ar_dataset, which no term reads"
@@ -205,7 +203,7 @@ class AnonymizerParams(EngineParams):
 
     @property
     def fits(self) -> bool:
-        """Whether training begins with something fitted to the features; what is in a checkpoint has been."""
+        """Whether training begins with a closed form fitted to the features; those of a checkpoint already are."""
         return self.saved_fa_model is None and (self.bottleneck is not None or self.leading[0] not in pipeline.TRAINED)
 
     @property
@@ -221,7 +219,7 @@ class AnonymizerParams(EngineParams):
 
     @property
     def reads_fit_data(self) -> bool:
-        """Whether something is taken from the training split as a whole."""
+        """Whether something is computed from the training split as a whole."""
         return self.fits or self.consistency == "relative" or self.fits_closed_forms
 
     @property

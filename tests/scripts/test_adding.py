@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, WIDTH
+from conftest import REPOSITORY, WIDTH, write_study
 
 from splavu.stores import StoreWriter
 
@@ -75,3 +76,30 @@ def test_a_data_set_is_a_row(copy):
     settings = ("dataset=penn", "ft_arch=demo", "anon=False", "val_split=None", "num_epochs=20", "run_id=x")
     options = [part for text in settings for part in ("--set", text)]
     assert "top-1" in run(copy, "train_ft.py", "--device", "cpu", "--quiet", *options)
+
+
+TERM = '''
+def clip_norms(inputs: TermInputs) -> Tensor:
+    """Anonymized clips shall be short."""
+    return inputs.anonymized_clips.norm(dim=1).sum() / inputs.clips.num_total
+
+
+'''
+
+
+@pytest.mark.parametrize(
+    ("setting", "loss"),
+    [("extra_terms={'clip_norms': 0.1}", "clip_norms"), ("privacy_objective=clip_norms", "privacy")],
+)
+def test_a_loss_term_is_a_function_and_its_line(copy, setting, loss):
+    """A parameter file names it, as a term of its own or as the privacy objective."""
+    objectives, table = copy / "splavu/training/objectives.py", "OBJECTIVES: dict[str, Objective] = {\n"
+    text = objectives.read_text()
+    assert text.count(table) == 1
+    objectives.write_text(text.replace(table, TERM.lstrip() + table + '    "clip_norms": Objective(clip_norms),\n'))
+    study = write_study(copy.parent)
+    settings = ("data_root=None", "ft_tad_loss_weight=0", "ft_ad_loss_weight=0", "num_epochs=2", "run_id=x", setting)
+    options = [part for text in settings for part in ("--set", text)]
+    run(copy, "multitask_train_fa.py", "--params", "params/params_demo.py", "--device", "cpu", "--quiet", *options)
+    losses = [json.loads(line)[f"loss/{loss}"] for line in (study.runs / "x/metrics.jsonl").read_text().splitlines()]
+    assert 0 < losses[1] < losses[0]

@@ -122,6 +122,7 @@ def test_parameters_read_what_the_objectives_declare(changes, critic, static, cl
         ({"extra_terms": {"conditional": -1.0}}, "extra_terms"),
         ({"extra_terms": {"conditional": "much"}}, "extra_terms"),
         ({"extra_terms": {"conditional": True}}, "extra_terms"),
+        ({"extra_terms": {"conditional": float("nan")}}, "extra_terms"),
         ({"ar_dataset": None, "fb_loss_weight": 0.0, "ft_ar_loss_weight": 0.0, "ft_tad_loss_weight": 1.0,
           "extra_terms": {"conditional": 1.0}}, "ar_dataset"),
     ],
