@@ -28,7 +28,7 @@ import torch
 from annotated_types import MinLen, Predicate
 
 from bias.gender_gap import Seen, compare
-from bias.report import markdown
+from bias.report import report_section
 from splavu.anonymizers.apply import Serving
 from splavu.anonymizers.loading import weights_hash
 from splavu.data.private_labels import GENDERS, Person
@@ -132,12 +132,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         inputs,
         lambda: evaluate(p, videos, inputs["anonymizer"], device, restart=args.force),
         key="bias",
-        table=markdown,
+        table=report_section,
         force=args.force,
     )
     if stored:
         print(f"stored result of {run.path} (--force evaluates again)\n")
-    print(markdown(result))
+    print(report_section(result))
     return 0
 
 

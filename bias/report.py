@@ -10,10 +10,10 @@ from splavu.reports.markdown import interval, markdown_table, percent
 
 COLUMNS = ("female", "male", "overall", "gap")
 """As in the paper's table on bias."""
-SERVED_IN_BATCHES = "Anonymized features were served IN BATCHES, as no released feature is.\n"
+MIXED = "Features were anonymized IN BATCHES; released features are anonymized one at a time.\n"
 
 
-def markdown(result: Mapping[str, Any]) -> str:
+def report_section(result: Mapping[str, Any]) -> str:
     """A section: the table of accuracies, the table of who was seen, and how to read both."""
     rows, people = [], []
     for name, found in result["datasets"].items():
@@ -39,7 +39,7 @@ def markdown(result: Mapping[str, Any]) -> str:
             "Equalised odds: mean over classes of the larger difference in right or false alarms, 0 is parity; luck "
             "alone gives about the value under 'permuted', where subjects swap genders.\n",
             *_too_few(result),
-            *([SERVED_IN_BATCHES] if result["served"] == "batch" else []),
+            *([MIXED] if result["served"] == "batch" else []),
         )
     )
 

@@ -25,7 +25,7 @@ import torch
 from annotated_types import MinLen, Predicate
 
 from gait.recognition import recognise
-from gait.report import markdown
+from gait.report import report_section
 from splavu.anonymizers import Anonymizer
 from splavu.anonymizers.apply import array_map
 from splavu.anonymizers.loading import weights_hash
@@ -83,10 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = recognise(list(clips), features, num_resamples=p.num_resamples)
         return {**found, "num_resamples": p.num_resamples, "seconds": round(time.perf_counter() - started, 1)}
 
-    result, stored = run.cached_result(p, inputs, evaluate, key="gait", table=markdown, force=args.force)
+    result, stored = run.cached_result(p, inputs, evaluate, key="gait", table=report_section, force=args.force)
     if stored:
         print(f"stored result of {run.path} (--force evaluates again)\n")
-    print(markdown(result))
+    print(report_section(result))
     return 0
 
 

@@ -15,7 +15,7 @@ TITLES = {
 WALKS = {"nm": "normal", "bg": "with a bag", "cl": "in a coat"}
 
 
-def markdown(result: Mapping[str, Any]) -> str:
+def report_section(result: Mapping[str, Any]) -> str:
     """A section: rank-1 by walk with mean average precision, rank-1 by view, and how to read both."""
     comparisons, chance = result["comparisons"], result["chance"]
     walks, views = (list(chance[side]) for side in ("by_walk", "by_view"))

@@ -20,7 +20,7 @@ from annotated_types import Ge, Interval
 
 from pahmdb.dl_pahmdb import ATTRIBUTES, LabelSet, PaHmdb51, read_dataset
 from pahmdb.judgeable import Judgeable, beside_vispr, digest, judgeable
-from pahmdb.report import draw_curve, markdown
+from pahmdb.report import draw_curve, report_section
 from pahmdb.utility import HeadRecipe, Utility, head_hits, trade_off
 from splavu import metrics
 from splavu.anonymizers import Anonymizer, IdentityAnonymizer
@@ -108,11 +108,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         draw_curve(found, run.path / "curve.png")
         return found
 
-    result, stored = run.cached_result(p, inputs, evaluate_and_draw, key="pahmdb", table=markdown, force=args.force)
+    result, stored = run.cached_result(
+        p, inputs, evaluate_and_draw, key="pahmdb", table=report_section, force=args.force
+    )
     if stored:
         print(f"stored result of {run.path} (--force evaluates again)\n")
 
-    print(markdown(result))
+    print(report_section(result))
     if not result["valid"]:
         failed = "; ".join(found["claim"] for found in result["gates"] if not found["passed"])
         print(f"not valid, a gate failed ({failed}): don't rely on these numbers")

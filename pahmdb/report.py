@@ -16,16 +16,16 @@ LABELS = {
 }
 
 
-def markdown(result: Mapping[str, Any]) -> str:
+def report_section(result: Mapping[str, Any]) -> str:
     """Summary, attributes, transfer and gates; per cent but for leakage, p and u; 95 % intervals in brackets."""
-    served = "served alone" if result["served"] == "alone" else "SERVED IN BATCHES, unlike any released feature"
+    served = "anonymized one at a time" if result["served"] == "alone" else "ANONYMIZED IN BATCHES, unlike a release"
     parts = [
         "## Privacy and utility on PA-HMDB51\n",
         f"{result['clips']} clips of {result['videos']} videos of {result['films']} films; {served}. "
         f"Labels: {LABELS[result['labels']]}; present in a clip if in one of its frames, unknown where no frame has "
         "a label.\n",
         _summary(result),
-        "cMAP: mean average precision of the strongest attackers, who learnt from other films (each film is held out "
+        "cMAP: mean average precision of the strongest attackers, trained on other films (each film is held out "
         f"once, {result['folds']} folds). Leakage: 0 no better than chance, 1 as much as raw features. Top-1: a fresh "
         f"linear head, trained on the {result['other_videos']} videos without annotations. Intervals draw films."
         f"{_left_out(result, 'cross_fitted')}\n",
@@ -44,17 +44,17 @@ def markdown(result: Mapping[str, Any]) -> str:
         if _defined(result):
             parts.append("![Utility over privacy](curve.png)\n")
     for name in _points(result) or ["raw"]:
-        parts.append(f"**{name}: attackers who learnt from other films**\n")
+        parts.append(f"**{name}: attackers trained on other films**\n")
         parts.append(_attributes(result["cross_fitted"][name]))
     if result["transfer"]:
         rows = result["transfer_rows"]
         parts.append(
-            f"Attackers who learnt from VISPR: {rows[0]} views of images to learn from, {rows[1]} to be tuned on. "
+            f"Attackers trained on VISPR: {rows[0]} views of images to learn from, {rows[1]} to be tuned on. "
             "Leakage is undefined for attributes that they don't tell above chance on raw clips."
             f"{_left_out(result, 'transfer')}\n"
         )
         for name in _points(result) or ["raw"]:
-            parts.append(f"**{name}: attackers who learnt from VISPR**\n")
+            parts.append(f"**{name}: attackers trained on VISPR**\n")
             parts.append(_attributes(result["transfer"][name]))
     parts.append(
         "\n".join(

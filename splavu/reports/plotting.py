@@ -10,7 +10,7 @@ from splavu.runtime import extras
 from splavu.runtime.files import replacing
 
 RAW, ALONE, BATCH, CHANCE = "#3d5a80", "#ee6c4d", "#e9b44c", "#8d99ae"
-"""One colour a meaning, in every figure: raw features, served alone, served in a batch, chance."""
+"""One colour a meaning, in every figure: raw features, one feature at a time, in a batch, chance."""
 
 
 def check_drawing() -> None:

@@ -1,4 +1,4 @@
-"""Run folders -> report.md, figures and metrics.json: what was kept, what leaks, and how both were measured.
+"""Run folders -> report.md, figures and metrics.json: utility, leakage, and how both were measured.
 
 Nothing is computed here that a run didn't write; a number in the report can be followed to the file it came from.
 """
@@ -26,7 +26,7 @@ from splavu.reports.run_sections import (
     detection_table,
     gates,
     headline,
-    published,
+    paper_protocol_table,
     summary_table,
     twin,
 )
@@ -35,14 +35,14 @@ from splavu.runtime.files import write_text
 from splavu.runtime.run_folder import TABLE
 
 HOW_TO_READ = """Top-1 is the accuracy of a fresh linear head on unseen subjects. cMAP is the mean average precision of
-the strongest attacker for each private attribute: trained afresh on the features in question, tuned on validation
-subjects, judged once on test subjects; brackets hold 95 % intervals, clustered by subject. Leakage is (cMAP - chance) /
+the strongest attacker for each private attribute: newly trained on the features in question, tuned on validation
+subjects, tested once on test subjects; brackets hold 95 % intervals, clustered by subject. Leakage is (cMAP - chance) /
 (raw cMAP - chance): 0 protects, 1 protects nothing. "Head cMAP", where there is one, is of one fixed head for private
-attributes, as in the paper: a lower bound of what can be learnt.
+attributes, as in the paper: a lower bound of what can be learned.
 """
 
-SERVED = {"alone": "served alone", "batch": "in its batch", "video": "a video as one sequence"}
-"""What an anonymizer saw when it made the features, in words."""
+SERVED = {"alone": "one feature at a time", "batch": "in its batch", "video": "a video as one sequence"}
+"""What the anonymizer was given at once, in words."""
 
 
 class Report(NamedTuple):
@@ -188,7 +188,7 @@ def _markdown(
         return f"![{caption}]({figures[name].relative_to(folder).as_posix()})\n" if name in figures else ""
 
     views = _views(configurations)
-    parts = [f"# {folder.name}: what is kept, what leaks\n"]
+    parts = [f"# {folder.name}: utility and leakage\n"]
     if broken := [name for name, result in evaluations.items() if not result.get("valid", True)]:
         parts.append(f"> **Not valid:** a gate failed in {', '.join(broken)}. Don't use its numbers.\n")
     if _any_judged(configurations):
@@ -215,7 +215,7 @@ def _markdown(
             parts.append(gates(result))
     for name, result in evaluations.items():
         if _protocol(result) == "paper":
-            parts += ["## The published protocol, for comparison\n", published(name, result)]
+            parts += ["## The paper protocol, for comparison\n", paper_protocol_table(name, result)]
     if "curves" in figures:
         parts += ["## Training\n", picture("curves", "Loss terms by epoch")]
     parts += ["## What was run\n", _runs_table(runs)]

@@ -1,4 +1,4 @@
-"""What a report says: its tables and the sentences around them, in Markdown. `reports` gathers what goes into them."""
+"""The sections of a report: its tables and the sentences around them, in Markdown. `run_report` gathers the values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from splavu.reports.plotting import ALONE, BATCH
 
 @dataclass
 class Configuration:
-    """One kind of features and what is known of it: raw, or an anonymizer served in one way."""
+    """One kind of features and what is known of it: raw, or anonymized in one way."""
 
     label: str
     colour: str
@@ -31,7 +31,7 @@ class Configuration:
 
 
 def headline(configurations: Sequence[Configuration], views: Sequence[str]) -> str:
-    """The sentences that a reader takes home, made of the numbers: of raw features, and of each anonymizer."""
+    """The main results in sentences: of raw features, and of each anonymizer."""
     raw, *others = configurations
     sentences = []
     if raw.top1 is not None and "temporal" in raw.privacy:
@@ -45,7 +45,7 @@ def headline(configurations: Sequence[Configuration], views: Sequence[str]) -> s
         leaks = " and ".join(f"{c['leakage']:.0%} of it on {view} clips" for view, c in configuration.privacy.items())
         sentences.append(
             f"After {configuration.label.split(',')[0]} the accuracy is {configuration.top1:.1%}, and of what could be "
-            f"learnt about people a fresh attacker still learns {leaks}."
+            f"learned about people a newly trained attacker still learns {leaks}."
         )
     return " ".join(sentences) + "\n" if sentences else ""
 
@@ -89,8 +89,8 @@ def summary_table(configurations: Iterable[Configuration], views: Sequence[str])
 
 DETECTION_SECTION = """A fresh TriDet, trained and tested on the features in question: mean average precision, by
 the overlap (tIoU) from which a detection is right, and its average over the five. "A video as one sequence" lets the
-steps of a video see one another, as in co-training; "served alone" doesn't. One training each: another seed moves the
-figures by a point or two.
+steps of a video attend to one another, as in co-training; "one feature at a time" does not. One training each: another
+seed moves the figures by a point or two.
 """
 
 
@@ -133,7 +133,7 @@ def _epoch(chosen: Mapping[str, Any]) -> str:
     return f"{chosen['epoch']}, {'chosen on validation videos' if 'auc' in chosen else 'the last'}"
 
 
-BATCH_SECTION = """## Why it matters how a feature is served
+BATCH_SECTION = """## Why it matters how features are anonymized
 
 The reference implementation feeds a batch of B features to attention as one sequence, so that every anonymized feature
 is a mixture of whatever else is in its batch. The same checkpoint, twice: judged inside its batch, as published numbers
@@ -165,8 +165,8 @@ def attribute_table(view: str, judged: Mapping[str, Any]) -> str:
         rows.append(cells)
     people = judged["subjects"]
     title = (
-        f"**{view} clips**: {judged['rows']['test']} features of {people['test']} test subjects; attackers learnt from "
-        f"{judged['train_rows_used']} features of {people['train']} others.\n"
+        f"**{view} clips**: {judged['rows']['test']} features of {people['test']} test subjects; attackers were "
+        f"trained on {judged['train_rows_used']} features of {people['train']} others.\n"
     )
     return (
         title + "\n" + markdown_table(["attribute", "raw AP", "anonymized AP", "chance", "leakage", "strongest"], rows)
@@ -183,8 +183,8 @@ def gates(result: Mapping[str, Any]) -> str:
     return "Gates:\n\n" + "\n".join(lines) + "\n"
 
 
-def published(name: str, result: Mapping[str, Any]) -> str:
-    """The result of the published protocol, with its warning."""
+def paper_protocol_table(name: str, result: Mapping[str, Any]) -> str:
+    """The result of the paper protocol, with its warning."""
     warning = result["protocol"].get("warning", "")
     rows = []
     for which in ("raw", "anonymized"):

@@ -27,7 +27,7 @@ from study import config
 from study.compare.figure import planes
 from study.compare.plan import CompareParams, Comparison, Entry
 from study.compare.results import ComparisonRow, rows_of
-from study.compare.table import as_csv, as_json, markdown, notes
+from study.compare.table import as_csv, as_json, comparison_table, notes
 from study.experiments.jobs import Job
 from study.experiments.runner import Outcome, finished, run_all, stamps, surroundings
 
@@ -83,7 +83,7 @@ def page(
 ) -> str:
     """Table and notes."""
     said = "\n".join(f"- {note}" for note in notes(rows, entries, comparison, outcomes))
-    return f"## Anonymizers compared\n\n{markdown(rows, comparison)}\n{said}"
+    return f"## Anonymizers compared\n\n{comparison_table(rows, comparison)}\n{said}"
 
 
 def keep(

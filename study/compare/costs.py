@@ -68,7 +68,7 @@ def cost_of(
 
 
 def microseconds(anonymizer: Anonymizer, rows: torch.Tensor, *, device: torch.device | str, repeats: int = 7) -> float:
-    """A row's share of the best of several runs over `TIMED_ROWS` of `rows` [N, D], served alone, on one thread."""
+    """Time per row: the best of several runs over `TIMED_ROWS` rows [N, D], each anonymized alone, on one thread."""
     rows = rows.repeat(-(-TIMED_ROWS // len(rows)), 1)[:TIMED_ROWS].to(device)
     anonymizer = anonymizer.to(device).eval()
     threads, best = torch.get_num_threads(), math.inf

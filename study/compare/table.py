@@ -37,7 +37,7 @@ SHORTLY = dict(zip(PAIRINGS, ("", ", pairs of clips", ", to raw"), strict=True))
 """Pairing -> how a cell says it."""
 
 
-def markdown(rows: Sequence[ComparisonRow], comparison: Comparison) -> str:
+def comparison_table(rows: Sequence[ComparisonRow], comparison: Comparison) -> str:
     """The table, a line a row."""
     titles = [TITLES[task] for task in comparison.tasks]
     header = ["anonymizer", "reduction", "by clip", "rank-1", "worst rank-1", *titles]

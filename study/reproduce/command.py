@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         outcomes = run_all(jobs, folder, environment, at_once=args.jobs, device=args.device, quiet=args.quiet)
     values = {id(cell): value_of(cell, outcomes, jobs, folder) for cell in cells}
-    text = markdown(args.table, published, cells, values, outcomes)
+    text = report_section(args.table, published, cells, values, outcomes)
     if args.quick:
         text += "\n\nQuick: a few epochs of everything show that it runs. Don't compare the numbers."
     print(text)
@@ -127,7 +127,7 @@ def listing(jobs: Sequence[Job], cells: Sequence[Cell], outcomes: Mapping[str, O
     return "\n".join([*lines, ""])
 
 
-def markdown(
+def report_section(
     name: str,
     published: PublishedTable,
     cells: Sequence[Cell],

@@ -228,6 +228,7 @@ class Grid:
         """The job that gives a column's number, and how it is read."""
         which = "raw" if adapter is None else "anonymized"
         if column in ("cmap", "cmap_released"):
+            # The protocols' former names: a finished job is known by its command, and stays finished.
             protocol = "published" if column == "cmap" else "released"
             return self._privacy(dataset, encoder, adapter, protocol), _privacy_reader(protocol, which)
         if column == "thumos14":

@@ -51,12 +51,12 @@ def conclude(
             "definition": operating_points.tradeoff.DEFINITION,
         },
     )
-    text = markdown(points, on_front, chosen, areas, p)
+    text = report_section(points, on_front, chosen, areas, p)
     write_text(run.path / "sweep.md", text + "\n")
     return text, chosen
 
 
-def markdown(
+def report_section(
     points: Sequence[Point], on_front: Iterable[str], chosen: Point | None, areas: Mapping[str, Any], p: SweepParams
 ) -> str:
     """Tables for people."""

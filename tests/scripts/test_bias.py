@@ -18,7 +18,7 @@ from conftest import REPOSITORY, WIDTH, Study
 import config
 import feature_dl
 from bias import evaluate_bias
-from bias.report import markdown
+from bias.report import report_section
 from splavu.anonymizers import build_anonymizer
 from splavu.data.splits import INVERTED_ACTION, NTU_LEFT_OUT_SUBJECTS, NTU_TEST_SUBJECTS, ntu_name
 from splavu.errors import UserError
@@ -136,7 +136,7 @@ def test_a_planted_shortcut_is_found_and_gone_once_gender_is_erased(study, direc
     assert against_women["subjects"] == {"female": 10, "male": 10}
     assert against_women["videos"] == {"female": 120, "male": 120}
     table = capsys.readouterr().out
-    assert markdown(result) in table
+    assert report_section(result) in table
     assert "perceived" in table
     run = study.runs / "protocols/bias"
     assert {"params.json", "versions.json", "results.json", "table.md", "ntu_bias_f_raw_seed0"} <= {

@@ -12,7 +12,7 @@ from conftest import REPOSITORY, WIDTH, Study
 
 import config
 from gait import evaluate_gait
-from gait.report import markdown
+from gait.report import report_section
 from splavu.anonymizers import build_anonymizer
 from splavu.data.splits import CASIA_B_REPETITIONS
 from splavu.errors import UserError
@@ -83,7 +83,7 @@ def test_identity_in_the_features_is_found_by_every_comparison_an_identity_adapt
         assert list(found["by_view"]) == ["0", "90", "180"]
     assert result["chance"]["overall"] == pytest.approx(CHANCE)
     assert result["change"]["anonymized"]["rank1"] == {"value": 0.0, "interval": [0.0, 0.0]}
-    assert markdown(result) in capsys.readouterr().out
+    assert report_section(result) in capsys.readouterr().out
     assert {p.name for p in (study.runs / "protocols/gait").iterdir()} == {
         "params.json",
         "versions.json",

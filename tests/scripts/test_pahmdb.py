@@ -18,7 +18,7 @@ import config
 from pahmdb import eval_pahmdb
 from pahmdb.dl_pahmdb import ATTRIBUTES, read_dataset
 from pahmdb.judgeable import judgeable
-from pahmdb.report import _staircase, draw_curve, markdown
+from pahmdb.report import _staircase, draw_curve, report_section
 from splavu.anonymizers import build_anonymizer
 from splavu.attacks.rows import Rows
 from splavu.data.private_labels import PAHMDB51_VALUES
@@ -167,7 +167,7 @@ def test_an_identity_leaks_all_zeros_leak_nothing_and_neither_conquers_any_area(
     assert tradeoff.DEFINITION in printed
     written = {path.name for path in (films.runs / "pahmdb_videomae").iterdir()}
     assert {"params.json", "versions.json", "results.json", "table.md", "curve.png", "head_raw"} <= written
-    assert (films.runs / "pahmdb_videomae/table.md").read_text() == markdown(result) in printed
+    assert (films.runs / "pahmdb_videomae/table.md").read_text() == report_section(result) in printed
 
 
 def test_numbers_are_those_of_the_labels(films):
@@ -424,7 +424,7 @@ def test_attackers_who_do_worse_than_chance_are_no_good_news(films, capsys):
     assert "do worse than chance" not in capsys.readouterr().out
     result = result_of(films)
     result["cross_fitted"]["aam"]["mean"]["leakage_interval"] = [-0.3, -0.1]
-    assert "**Attackers of aam do worse than chance.** That is no privacy" in markdown(result)
+    assert "**Attackers of aam do worse than chance.** That is no privacy" in report_section(result)
 
 
 def test_undefined_points_are_left_out_of_the_picture(tmp_path):

@@ -27,7 +27,7 @@ from study.compare import command as compare
 from study.compare.costs import budget_of, microseconds
 from study.compare.plan import CompareParams, Comparison
 from study.compare.results import ComparisonRow, Linked, Privacy, TaskScore, difference, judge, rows_of, worst_linkage
-from study.compare.table import as_csv, as_json, markdown, notes
+from study.compare.table import as_csv, as_json, comparison_table, notes
 from study.experiments.jobs import Job
 from study.experiments.runner import STAMP, Outcome, checkpoint_of, finished, run_all, stamps
 
@@ -324,7 +324,7 @@ def test_costs_and_budget_are_the_anonymizers_own(partial):
 
 def test_missing_cells_are_dashes_and_said_to_be(partial):
     comparison, outcomes, rows = partial
-    lines = markdown(rows, comparison).splitlines()
+    lines = comparison_table(rows, comparison).splitlines()
     header, _, raw, one, two = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     cell = dict(zip(header, one, strict=True))
     assert cell["reduction"] == "50 [35, 65], by video or clip"
@@ -402,7 +402,7 @@ def test_targets_are_met_by_the_means_or_missed_by_so_much(judged, met, missed, 
 
 def test_a_release_that_can_be_linked_from_outside_is_not_simply_met(compared):
     comparison = compared(tasks=("ar",))
-    shown = [markdown([row(worst=worst, ar=0.0)], comparison).splitlines()[-1] for worst in (0.5, 0.3)]
+    shown = [comparison_table([row(worst=worst, ar=0.0)], comparison).splitlines()[-1] for worst in (0.5, 0.3)]
     assert shown[0].rstrip("| ").endswith("| met")
     assert shown[1].rstrip("| ").endswith("met; but not by the worst rank-1")
 
@@ -410,11 +410,11 @@ def test_a_release_that_can_be_linked_from_outside_is_not_simply_met(compared):
 def test_more_bits_than_can_be_there_are_flagged(partial):
     comparison, _, rows = partial
     assert not rows[1].over_budget
-    assert "OVER BUDGET" not in markdown(rows, comparison)
+    assert "OVER BUDGET" not in comparison_table(rows, comparison)
     privacy = Privacy(**{**vars(rows[1].privacy), "most_bits": 3.01})
     over = ComparisonRow("one", privacy, {}, rows[1].made)
     assert over.over_budget
-    assert "3.01 OVER BUDGET" in markdown([over], comparison)
+    assert "3.01 OVER BUDGET" in comparison_table([over], comparison)
 
 
 def test_a_failed_gate_is_in_the_notes(compared):

@@ -10,7 +10,7 @@ from odds import equalized_odds_difference
 from sklearn.metrics import accuracy_score
 
 from bias.gender_gap import Seen, compare, statistics
-from bias.report import markdown
+from bias.report import report_section
 from splavu import metrics
 
 NUM_CLASSES = 5
@@ -103,6 +103,6 @@ def test_what_is_undefined_is_none_in_json_and_a_dash_in_the_table():
     assert raw["female"] == {"value": 1.0, "interval": [None, None]}
     json.dumps(found, allow_nan=False)
     result = {"datasets": {"tiny": {**found, "train_videos": {"female": 1, "male": 1}}}, "seeds": [0, 1]}
-    rows = [line for line in markdown(result | {"served": "alone"}).splitlines() if line.startswith("| tiny")]
+    rows = [line for line in report_section(result | {"served": "alone"}).splitlines() if line.startswith("| tiny")]
     assert "100.0 [-, -]" in rows[0]
-    assert "nan" not in markdown(result | {"served": "alone"}).lower()
+    assert "nan" not in report_section(result | {"served": "alone"}).lower()

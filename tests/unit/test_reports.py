@@ -68,7 +68,7 @@ def runs(tmp_path):
 def test_a_report_brings_utility_and_privacy_of_the_same_features_together(runs):
     text = unpadded(write_report(runs).path)
     assert "| raw features | 87.5 | 80.0 [78.0, 82.0] | 1.00 |" in text
-    assert "| aam, served alone | 75.0 | 50.0 [48.0, -] | 0.25 [0.15, 0.35] |" in text
+    assert "| aam, one feature at a time | 75.0 | 50.0 [48.0, -] | 0.25 [0.15, 0.35] |" in text
     assert "| gender | 90.0 [88.0, 92.0] | 60.0 [58.0, -] | 50.0 | 0.25 [0.15, 0.35] | trees |" in text
     assert "Not valid" not in text
     for name in ("plane", "leakage_privacy", "curves"):
@@ -85,10 +85,10 @@ def test_the_opening_sentences_are_about_raw_features_and_each_anonymizer_served
     told = headline(
         [
             of("raw features", RAW, 0.9, 0.8),
-            of("paper, served alone", ALONE, 0.88, 0.75),
+            of("paper, one feature at a time", ALONE, 0.88, 0.75),
             of("paper, in its batch", BATCH, 0.5, 0.6),
-            of("ours, served alone", ALONE, 0.87, 0.5),
-            Configuration("unattacked, served alone", ALONE, top1=0.7),
+            of("ours, one feature at a time", ALONE, 0.87, 0.5),
+            Configuration("unattacked, one feature at a time", ALONE, top1=0.7),
         ],
         ["temporal"],
     )
@@ -113,7 +113,7 @@ def test_detection_joins_the_row_of_its_features(runs):
         (runs / name / "results.json").write_text(json.dumps({"tad": found}))
     text = unpadded(write_report(runs).path)
     assert "| raw features | 87.5 | 60.0 | 80.0 [78.0, 82.0] | 1.00 |" in text
-    assert "| aam, served alone | 75.0 | 50.0 | 50.0 [48.0, -]" in text
+    assert "| aam, one feature at a time | 75.0 | 50.0 | 50.0 [48.0, -]" in text
     assert "| aam, a video as one sequence | 75.0 | 25.0 | 55.0 |" in text  # by tIoU
     assert "| tad_raw | detector | 7 |" in text
 
@@ -137,7 +137,7 @@ def test_anomaly_detection_joins_the_row_of_its_features(runs):
     text = unpadded(write_report(runs).path)
     assert "| raw features | 87.5 | 90.0 | 80.0 [78.0, 82.0] | 1.00 |" in text
     assert "| raw features | 90.0 | 50.0 | 4, chosen on validation videos | 95.0 |" in text  # the section's own table
-    assert "| aam, served alone | 80.0 | 50.0 | 7, the last | 95.0 |" in text
+    assert "| aam, one feature at a time | 80.0 | 50.0 | 7, the last | 95.0 |" in text
     assert "| chance | | 50.0 | 40.0 | 0.00 |" in text
     assert "| ad_raw | detector | 3 |" in text
 
@@ -208,4 +208,4 @@ def test_the_figure_of_a_head_for_attributes_has_a_column(runs):
     text = unpadded(write_report(runs).path)
     assert "| features | top-1 | head cMAP |" in text
     assert "| raw features | 87.5 | 62.5 |" in text
-    assert "| aam, served alone | 75.0 | 50.0 |" in text
+    assert "| aam, one feature at a time | 75.0 | 50.0 |" in text
