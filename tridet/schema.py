@@ -30,6 +30,7 @@ NonNegativeInt = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Interval(ge=0, lt=1)]
+Ranges = tuple[tuple[float, Annotated[float, "may be infinite"]], ...]
 KernelSize = Annotated[int, Ge(1), Predicate(_is_odd)]
 
 
@@ -75,7 +76,14 @@ class ModelConfig:
     backbone_arch: tuple[int, int, int] = (2, 2, 5)
     """Embedding convolutions, stem layers, branch layers."""
     scale_factor: Annotated[int, Ge(2)] = 2
-    regression_range: tuple[tuple[float, float], ...] = ((0, 4), (4, 8), (8, 16), (16, 32), (32, 64), (64, 10000))
+    regression_range: Ranges = (
+        (0, 4),
+        (4, 8),
+        (8, 16),
+        (16, 32),
+        (32, 64),
+        (64, 10000),
+    )
     n_sgp_win_size: int | tuple[int, ...] = 1
     """Window of the SGP layers, odd; one number, or one a level. (Published: -1, which is invalid.)"""
     embd_kernel_size: KernelSize = 3

@@ -8,7 +8,8 @@
 
 `build` makes one from a mapping (a parameter file, a section of YAML, a command line) and names everything unknown in
 it; direct construction checks the same values. An int passes for a float, a list for a tuple, text for a Path, and a
-mapping for a nested dataclass; nothing else is converted. Numbers must be finite unless the field says `MayBeInfinite`.
+mapping for a nested dataclass; nothing else is converted. Numbers must be finite unless the field is marked
+`MAY_BE_INFINITE`.
 
 Constraints are those of `annotated-types` (`Gt`, `Interval`, `MinLen`, ...; a `Predicate` is named by its docstring),
 which pydantic reads too: the schemas of `tridet` and `mgfn` declare theirs without an import of `splavu`. pydantic
@@ -37,8 +38,8 @@ from splavu.errors import UserError, nearest
 Built = TypeVar("Built")
 
 
-class MayBeInfinite:
-    """Marks a number that may be infinite: `Annotated[float, MayBeInfinite]`."""
+MAY_BE_INFINITE = "may be infinite"
+"""Marks such a number, `Annotated[float, "may be infinite"]`; a text, for schemas that don't import this module."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,11 +166,11 @@ def _conform(hint: Any, value: Any, name: str, *, finite: bool = True) -> Any:
     """`value` as an annotation wants it."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        value = _conform(arguments[0], value, name, finite=finite and MayBeInfinite not in arguments[1:])
+        value = _conform(arguments[0], value, name, finite=finite and MAY_BE_INFINITE not in arguments[1:])
         for rule in arguments[1:]:
             if isinstance(rule, Convert):
                 value = rule.function(value)
-            elif rule is not MayBeInfinite and (broken := _broken(rule, value)):
+            elif broken := _broken(rule, value):
                 raise _Fault(name, value, *broken, of_type=False)
         return value
     if origin in (typing.Union, types.UnionType):
@@ -198,9 +199,13 @@ def _conform(hint: Any, value: Any, name: str, *, finite: bool = True) -> Any:
         return _built(hint, value, f"{name}." if name else "")
     elif hint is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            if finite and not math.isfinite(value):
+            try:
+                number = float(value)
+            except OverflowError:  # an int of over 300 digits
+                number = math.inf
+            if finite and not math.isfinite(number):
                 raise _Fault(name, value, "a finite number", of_type=False)
-            return float(value)
+            return number
     elif hint is Path:
         if isinstance(value, (str, Path)):
             return Path(value)

@@ -22,7 +22,7 @@ from gait.evaluate_gait import GaitParams
 from pahmdb.eval_pahmdb import PaHmdbParams
 from splavu.runtime import params
 from splavu.runtime.options import add_options, given_options, option
-from splavu.runtime.schema import Count, MayBeInfinite, OneOf, Positive, Schema, Seeds, build, unique
+from splavu.runtime.schema import MAY_BE_INFINITE, Count, OneOf, Positive, Schema, Seeds, build, unique
 from study.compare.plan import CompareParams
 from study.privacy import PrivacyEvalParams
 from study.sweep.measure import SweepParams
@@ -182,7 +182,7 @@ class Ranges(Schema):
     prime: Annotated[int, Predicate(is_prime)] = 2
     name: Annotated[str, OneOf({"leace": 1, "pca": 2})] = "pca"
     seeds: Seeds = (0,)
-    limit: Annotated[float, MayBeInfinite, Gt(0)] = 1.0
+    limit: Annotated[float, MAY_BE_INFINITE, Gt(0)] = 1.0
 
 
 @pytest.mark.parametrize(
@@ -309,8 +309,10 @@ def test_shipped_parameter_files_load(path):
 @pytest.mark.parametrize(
     "override",
     [
-        "num_modes=0", "num_modes=1000000", "learning_rate_fa=-1", "learning_rate_fa=1e999", "batch_size_ar=0",
-        "num_heads=0", "seed=-1", "seed=10**30", f"seed={10**30}", "run_id=''", f"run_id={'x' * 300}", "run_id='a\\nb'",
+        "num_modes=0", "num_modes=1000000", "learning_rate_fa=-1", "learning_rate_fa=1e999",
+        f"learning_rate_fa=1{'0' * 400}",
+        "batch_size_ar=0", "num_heads=0",
+        "seed=-1", "seed=10**30", f"seed={10**30}", "run_id=''", f"run_id={'x' * 300}", "run_id='a\\nb'",
         "weight_decay=-0.1", "temperature=0", "fb_frame_pool=0", "num_workers=-1", "critic_reset=-1", "val_freq=0",
         "left_out_actions=1", "fb_frame_sample=3", "clip_norm=0", "ema_decay=1", "checkpoint_freq=0", "feature_dim=0",
     ],

@@ -73,6 +73,14 @@ def test_a_dictionary_goes_there_and_back():
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
 
 
+def test_only_a_range_may_have_no_end(written):
+    ranges = "[[0, 4], [4, 8], [8, 16], [16, 32], [32, 64], [64, .inf]]"
+    config = load(written(f"model: {{regression_range: {ranges}}}\n"))
+    assert config.model.regression_range[-1] == (64.0, float("inf"))
+    with refused("test_cfg.min_score", error=InputError):
+        load(written("test_cfg: {min_score: .inf}\n"))
+
+
 def test_what_follows_from_the_pyramid():
     config = from_dict({"model": {"n_sgp_win_size": 3}})
     assert config.strides == (1, 2, 4, 8, 16, 32)
