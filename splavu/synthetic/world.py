@@ -1,8 +1,8 @@
 """`synthesize`: the synthetic world in one folder, set by set, in the layouts of the real data sets.
 
 The world's identity is (seed, size, scene bias), a set's identity also the version of the code that draws it. Finished
-sets stand in `MANIFEST.json`, those under way in `MANIFEST.partial.json`: a finished set returns at once, one under way
-resumes, a new one is added to the folder without touching the others, and another world is refused.
+sets are listed in `MANIFEST.json`, unfinished ones in `MANIFEST.partial.json`: a finished set returns at once, an
+unfinished one resumes, a new one is added to the folder and changes no other set, and another world is refused.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ SIZES: dict[str, Size] = {
 }
 
 Videos = dict[str, list[Any]]
-"""Split -> plans of whatever kind the set has."""
+"""Split -> the plans of the set, of its own type."""
 
 
 @dataclass(frozen=True)
@@ -270,8 +270,8 @@ relationships don't occur.""",
 (0 none, 1 partial, 2 complete) and nudity (0 none, 1 short sleeves, shorts or a skirt, 2 bare) are the main person's.
 skin_color is 1 for light, 2 or 3 for dark skin, and 0 where neither a face nor bare arms, legs or torso are seen;
 gender is 1 male, 2 female, and 0 where a helmet hides the head and neither a chest turned to the camera, a skirt nor a
-bare torso tells it; both are lists where the companion's differ. relationship is 1 with a companion. As in the
-published files a few videos have no label for their first frames, and one frame stands in two ranges.""",
+bare torso reveals it; both are lists where the companion's differ. relationship is 1 with a companion. As in the
+published files a few videos have no label for their first frames, and one frame is in two ranges.""",
         ),
         "vp": DataSet(
             plan=_plan_vp,
@@ -289,7 +289,7 @@ face, presents as female, bare, a companion. It has no videos of its own.""",
             modules=("people/daily_actions", "datasets/ntu", "trimmed"),
             card=f"""`ntu/` has the file names and subjects of NTU RGB+D (those the protocol leaves out are not
 there): daily gestures, filmed from closer ({", ".join(f"A{n:03d} {name}" for name, n in ntu.NUMBERS.items())}).
-`ntu_subject_gender_labels.json` tells the gender of each subject, `ntu_val_labels.csv` that of each test video, and
+`ntu_subject_gender_labels.json` has the gender of each subject, `ntu_val_labels.csv` that of each test video, and
 `private_labels.csv` is as above. Everybody does everything equally often; hair is brushed in several ways, each of
 which resembles another action. NTU-Bias-F and NTU-Bias-M are drawn from it.""",
         ),
@@ -327,7 +327,7 @@ def synthesize(
     scene_bias: float = 0.0,
     progress: bool = False,
 ) -> Path:
-    """Render sets of the world into a folder, those that are not there already.
+    """Render sets of the world into a folder; finished sets are skipped.
 
     Args:
         out: Folder; made if missing.
@@ -353,7 +353,7 @@ def synthesize(
     if seed < 0:
         raise UserError(f"seed {seed}", "is negative", "give 0 or more")
     if not 0.0 <= scene_bias <= 1.0:
-        raise UserError(f"scene bias {scene_bias}", "is no probability", "give a number from 0 to 1")
+        raise UserError(f"scene bias {scene_bias}", "is not a probability", "give a number from 0 to 1")
     for package in ("cv2", "av"):
         extras.check(package, extra="video", why="the world is drawn and encoded with it")
     identity = {"format": FORMAT, "seed": seed, "size": size, "scene_bias": float(scene_bias)}
@@ -414,7 +414,7 @@ def _recorded(path: Path, identity: dict[str, Any], versions: Mapping[str, str])
     try:
         found = json.loads(path.read_text())
     except ValueError as error:
-        raise UserError(path, "is no JSON", "remove the folder and synthesize again") from error
+        raise UserError(path, "is not valid JSON", "remove the folder and synthesize again") from error
     different = [
         f"{key} {found.get(key)} instead of {value}" for key, value in identity.items() if found.get(key) != value
     ]
@@ -423,9 +423,9 @@ def _recorded(path: Path, identity: dict[str, Any], versions: Mapping[str, str])
         if name in recorded and recorded[name]["generator"] != version:
             different.append(f"{name} of generator {recorded[name]['generator']} instead of {version}")
     if different:
-        told = ", ".join(different)
+        differences = ", ".join(different)
         raise UserError(
-            path.parent, f"holds another synthetic world ({told})", "choose another folder or remove this one"
+            path.parent, f"holds another synthetic world ({differences})", "choose another folder or remove this one"
         )
     return recorded
 

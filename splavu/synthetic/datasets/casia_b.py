@@ -1,8 +1,8 @@
 """People who walk past cameras in the layout of Casia-B: normally, with a bag, and in a long coat.
 
 As in Casia-B one walk is filmed from all views at once, so the files of a walk differ in nothing but the camera. A
-subject wears the same clothes in all walks, with a coat over them in `cl`; what else tells a walker is the gait and the
-shape of the body. Cameras and backdrops are the same for everybody.
+subject wears the same clothes in all walks, with a coat over them in `cl`; otherwise a walker is recognised by gait and
+body shape. Cameras and backdrops are the same for all subjects.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BACKDROP = "room"
 COATS: tuple[tuple[float, float, float], ...] = (
     (92, 84, 70), (58, 60, 66), (134, 112, 84), (44, 56, 88), (96, 44, 46), (70, 84, 62), (150, 146, 138),
 )  # fmt: skip
-"""The cloakroom, of which everybody takes a coat, whatever else they like to wear."""
+"""Colours of the coats: each subject wears one of them, independently of the other clothes."""
 BAGS: tuple[tuple[float, float, float], ...] = ((36, 34, 36), (112, 70, 40), (48, 66, 120), (150, 40, 48), (60, 96, 70))
 
 

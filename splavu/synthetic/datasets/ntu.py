@@ -1,9 +1,9 @@
 """Daily gestures in the layout of NTU RGB+D, for its gender-biased subsets.
 
-What a reader would get wrong: nothing here is biased. Every subject does every action equally often, and the private
-attributes are independent of it; the bias is made from these videos by `splits.ntu_bias_split`. The set differs from
-the others in how alike brushing hair is to further actions (`daily_actions`): without doubles a head would have little
-reason to look at gender, and the biased subsets would do next to no harm.
+Note: this set is not biased. Every subject does every action equally often, and the private attributes are independent
+of the action; `splits.ntu_bias_split` builds the biased subsets from these videos. Unlike in the other sets, brushing
+hair resembles further actions (`daily_actions`): without such near doubles a head would hardly use gender, and the
+biased subsets would do next to no harm.
 """
 
 from __future__ import annotations

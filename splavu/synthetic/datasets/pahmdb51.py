@@ -1,7 +1,7 @@
 """PA-HMDB51 of the synthetic world: what videos of `hmdb51` show of people, frame by frame, in the published format.
 
-Labels only, of the videos that `hmdb51` doesn't train on. They say what can be seen, not what is so: `skin_color` is 0
-in frames in which nothing tells it, whatever the person's skin is. The published files' irregularities are kept.
+Labels only, of the videos that `hmdb51` doesn't train on. They say what is visible, not what is true: `skin_color` is 0
+in frames that don't show it, for every skin colour. The published files' irregularities are kept.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SPLITS = ("val", "test")
 BROWN = 106.0
 """A dark skin of at least this much red is brown (2), one of less is black (3): the middle of the range."""
 LATE, UNREVIEWED, NOTELESS = (37, 3), (13, 5), (50, 7)
-"""Which videos have no label in their first frames, `review` false, or no `note`: one in so many, from which on."""
+"""Which videos have no label in their first frames, `review` false, or no `note`: (one in how many, starting at)."""
 
 Value = int | list[int]
 Range = list[Any]
@@ -56,8 +56,8 @@ def frame_values(people: Sequence[Person], seconds: np.ndarray) -> dict[str, lis
     """What an annotator would note of each moment; a list where the companion differs.
 
     Face and nudity are the main person's. Nudity is 2 for a bare torso or a swimming top, 1 for short sleeves, shorts
-    or a skirt. Skin colour is told by a face or by bare arms, legs or torso, gender by the head, a bare torso, a skirt,
-    or a chest that is turned to the camera.
+    or a skirt. Skin colour is visible in a face or in bare arms, legs or torso; gender in the head, a bare torso, a
+    skirt, or a chest that is turned to the camera.
     """
     visible = dict(zip(ATTRIBUTES, visible_attributes(people, seconds).T, strict=True))
     main = next(person for person in people if person.role == "main")
@@ -75,22 +75,22 @@ def frame_values(people: Sequence[Person], seconds: np.ndarray) -> dict[str, lis
 
 def _gender(person: Person, seconds: np.ndarray) -> np.ndarray:  # [T] -> [T]
     outfit = person.outfit
-    told = np.cos(skeleton_at(person, seconds).facing) > np.cos(np.radians(45))
+    visible = np.cos(skeleton_at(person, seconds).facing) > np.cos(np.radians(45))
     if outfit.cover != "helmet" or outfit.bare or outfit.skirt:
-        told[:] = True
-    return told * (2 if person.subject.female else 1)
+        visible[:] = True
+    return visible * (2 if person.subject.female else 1)
 
 
 def _skin_color(person: Person, seconds: np.ndarray) -> np.ndarray:  # [T] -> [T]
     outfit, subject = person.outfit, person.subject
-    told = np.logical_or(*face_visibility(person, seconds))
+    visible = np.logical_or(*face_visibility(person, seconds))
     if outfit.bare or outfit.shorts or outfit.sleeves < 0.75:
-        told[:] = True
-    return told * ((2 if subject.skin[0] >= BROWN else 3) if subject.dark_skin else 1)
+        visible[:] = True
+    return visible * ((2 if subject.skin[0] >= BROWN else 3) if subject.dark_skin else 1)
 
 
 def _together(of_people: Sequence[np.ndarray]) -> list[Value]:  # of [T] -> T values
-    """Frame by frame the value that holds, a list if several do, 0 if none is told."""
+    """Frame by frame the value that holds, a list if several do, 0 if none is visible."""
     values = []
     for frame in zip(*(of_person.tolist() for of_person in of_people), strict=True):
         held = sorted(set(frame) - {0}) or [0]

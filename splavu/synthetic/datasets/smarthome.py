@@ -1,8 +1,8 @@
-"""Daily activities in the layout of Toyota Smarthome: few people, more men than women, and they don't do the same.
+"""Daily activities in the layout of Toyota Smarthome: few subjects, more men than women, who do different things.
 
-What a reader would get wrong: this is the one set in which an attribute depends on the action. Women are filmed more
-often at some activities and men at others (`LEANING`), and most of the training videos show men, as it happens in data
-that nobody has balanced; the other attributes are independent of the activity.
+Note: this is the one set in which an attribute depends on the action. Women are filmed more often at some activities
+and men at others (`LEANING`), and most of the training videos show men, as in real data that are not balanced; the
+other attributes are independent of the activity.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ LEANING: Mapping[str, float] = {
     "Cook.Cleandishes": 0.5, "Cook.Stir": 0.5, "Cook.Usestove": 0.3, "Readbook": 0.3, "Usetelephone": 0.4,
     "Drink.Frombottle": -0.5, "Leave": -0.4, "Usetablet": -0.5,
 }  # fmt: skip
-"""Activity -> log of how much more often than on average women are filmed at it, and men less; 0 for the others."""
+"""Activity -> log of how much more often than on average women are filmed at it, and men less; 0 if not listed."""
 WOMEN: Mapping[str, tuple[str, ...]] = {"train": ("p07", "p13", "p19"), "test": ("p02", "p11", "p16", "p20")}
 MEN: Mapping[str, tuple[str, ...]] = {
     "train": ("p03", "p04", "p06", "p09", "p12", "p15", "p17", "p25"), "test": ("p10", "p14", "p18"),
 }  # fmt: skip
-"""The training subjects are those of the real set's cross-subject split; their genders are made up."""
+"""The training subjects are those of the real set's cross-subject split; their genders are invented."""
 
 
 def sample_videos(

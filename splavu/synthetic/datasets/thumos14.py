@@ -1,7 +1,7 @@
-"""Untrimmed videos in the layout of THUMOS14: somebody idles about, and now and then performs an action.
+"""Untrimmed videos in the layout of THUMOS14: a person idles and sometimes performs an action.
 
-One shot, one place, one main person a video, with the private attributes of the trimmed world. `walk` is no class here,
-because people of the background stroll about; the other actions of the world are, numbered in alphabetical order.
+One shot, one place and one main person per video, with the private attributes of the trimmed world. `walk` is not a
+class, because people in the background walk about; the other actions are classes, in alphabetical order.
 """
 
 from __future__ import annotations

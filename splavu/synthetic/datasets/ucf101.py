@@ -1,7 +1,7 @@
 """The world's actions in the layout of UCF101: classes in folders, groups of clips, lists of file names.
 
-What a reader would get wrong: a group is one person here, and the lists split by group, so that nobody is trained on
-and tested on. The class index counts from 1, the lists of test videos carry no number.
+Note: a group is one person here, and the lists split by group, so no subject is in both splits. The class index counts
+from 1, the lists of test videos carry no number.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Long videos in the layout of UCF-Crime: calm scenes of several people, some with a fight, a fall or a flight.
 
-Only the class of a training video is known, not when things happen; test videos carry the truth frame by frame. Names
+A training video has a class and no times; a test video has a label for each frame. Names
 say what is shown: `Falling`, `Fighting` (as in UCF-Crime), `Fleeing`, and `Normal_Videos`. The fixed camera, the number
 of people near the front and the talks between them are the same in normal and abnormal videos. `personal_relationship`
-doesn't occur: nobody keeps in touch with anybody for a whole video.
+doesn't occur: no two people stay in touch for a whole video.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _script(rng: np.random.Generator, name: str, plan: Plan, anomaly: str | None
 
 
 def _event(rng: np.random.Generator, kind: str, most: int) -> _Event:
-    """An event of at most so many frames."""
+    """An event of at most `most` frames."""
     while True:
         if kind == "Fleeing":
             flight = _crossing(rng, "run", int(rng.integers(2, 5)), (0.36, 0.5))

@@ -1,6 +1,6 @@
 """Anti-aliased shapes on an RGB array, in sub-pixel coordinates.
 
-The array is drawn at twice the size of the frame and averaged down by whoever shows it. OpenCV is imported when a
+The array is drawn at twice the size of the frame and averaged down when it is read. OpenCV is imported when a
 canvas is made, so that importing this package doesn't need it.
 """
 

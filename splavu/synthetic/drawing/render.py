@@ -1,4 +1,4 @@
-"""A scene and its people -> frames, and what an observer could tell about the main person in each of them."""
+"""A scene and its people -> frames, and the attributes of the main person that are visible in each frame."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _light_table(scene: Scene) -> np.ndarray:  # [256, 1, 3] uint8
 
 
 class _Grain:
-    """Sensor noise: two windows, drawn anew for each moment, of one noise field; one is added, one subtracted."""
+    """Sensor noise: two windows of one noise field, drawn again for each moment; one is added, one subtracted."""
 
     def __init__(self, scene: Scene, size: tuple[int, int]) -> None:
         self.width, self.height = size

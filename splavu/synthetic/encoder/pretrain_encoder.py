@@ -158,10 +158,10 @@ def pooled(model: nn.Module, clips: Tensor) -> Tensor:  # [B, 16, 3, 80, 80] -> 
 def whiten_patches(model: nn.Module, clips: Tensor, *, still: int = 128) -> None:
     """Fix the patch embedding as damped whitened principal components of patches, in place, and freeze it.
 
-    Trained along, its 3072 inputs would move each token by more per step than the rest of the network can follow.
+    If it were trained too, its 3072 inputs would move each token further per step than the other layers can follow.
 
-    `still` components are of the tubelet's mean picture and the rest of what differs from it: by variance alone, the
-    movement would not be among the first 192.
+    `still` components are of the tubelet's mean frame, the remaining ones of the difference from it: by variance alone,
+    motion would not be among the first 192.
 
     Args:
         model: Encoder with a random patch embedding.
@@ -224,7 +224,7 @@ class Pupil(nn.Module):
     def losses(
         self, batch: Batch, static: Tensor, *, kept: int, generator: torch.Generator
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Loss terms by name, and the share of actions told right."""
+        """Loss terms by name, and the accuracy of actions."""
         with torch.autocast(batch.clips.device.type, torch.bfloat16):
             shown = None
             if kept < TOKENS:
@@ -325,7 +325,7 @@ def train(options: argparse.Namespace) -> None:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m splavu.synthetic.encoder.pretrain_encoder",
-        description="Pre-train the demo encoder on people and scenes of its own. Interrupted runs resume.",
+        description="Pre-train the demo encoder on subjects and scenes of no data set. Interrupted runs resume.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out", type=Path, required=True, help="run folder: clips, state.pt and encoder/")

@@ -1,10 +1,10 @@
-"""What people do at home, standing: gestures of the hands, some so near each other that one may err.
+"""Daily actions, standing: gestures of the hands, some of which are easily confused.
 
 Most are given by where the hands go, and the angles follow (`reach`). Hair is brushed in several ways, one a video, and
 each is a near double of another action: strokes beside the head of a wave, a strand drawn apart before the chest of a
-clap, hair thrown over of a bow, brushing while one paces of a telephone call. A classifier that can't tell them apart
-leans on whatever else it sees, on the person, say. That is what these motions are for: the actions of `motions` have no
-doubles, and a head has little reason to be unfair.
+clap, hair thrown over of a bow, brushing while one paces of a telephone call. A classifier that can't distinguish
+them uses other information, such as the person. That is the purpose of these motions: the actions of `motions` have no
+near doubles, and a head has little reason to be unfair.
 
 Lengths are in body heights, measured from the own shoulder: across the chest, up, ahead. Letters: T moments.
 """

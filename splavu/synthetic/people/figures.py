@@ -1,6 +1,6 @@
 """Drawing one person: limbs with volume, clothes, hair and a face that turns with the head.
 
-Parts are painted from far to near. The head is a sphere: whatever lies on it (hairline, eyes, beard, mask) is given by
+Parts are painted from far to near. The head is a sphere: what lies on it (hairline, eyes, beard, mask) is given by
 longitude and latitude and vanishes behind the silhouette by itself, so one code path serves every view.
 """
 

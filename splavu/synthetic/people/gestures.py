@@ -1,7 +1,7 @@
-"""What people do when they do nothing in particular: idle gestures, slower and smaller than the actions they resemble.
+"""Idle gestures: slower and smaller than the actions they resemble.
 
-A scratch of the head looks like the start of a wave, a stoop like a bow or a squat, so that a detector has to tell
-them apart. They are behaviours of untrimmed videos, and no classes of any set.
+A scratch of the head looks like the start of a wave, a stoop like a bow or a squat, so a detector has to
+distinguish them. They occur in untrimmed videos and are not a class of any set.
 """
 
 from __future__ import annotations

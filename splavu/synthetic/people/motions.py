@@ -1,4 +1,4 @@
-"""Actions as joint angles over time, each bent to the gait of whoever performs it.
+"""Actions as joint angles over time, each adapted to the gait of the person who performs it.
 
 A motion is a function of time, not a clip: it can be sampled at any moment, so one still, a short video and a long one
 that strings several actions together come from the same code. Every cycle is at most 1.2 s long, so that 16 frames at
@@ -38,7 +38,7 @@ class Gait:
 class Pose:
     """Joint angles in radians at T moments; last axes are side (left, right) and direction (forward, outward).
 
-    Arms and legs are measured from hanging straight down, in the frame of the pelvis (arms) whatever the trunk does.
+    Arms and legs are measured from hanging straight down, in the frame of the pelvis (arms), not the trunk's.
     """
 
     yaw: np.ndarray  # [T] turn of the whole body about the vertical, added to the heading
@@ -83,7 +83,7 @@ def stand(phase: np.ndarray, gait: Gait) -> Pose:
 
 
 def embrace(phase: np.ndarray, gait: Gait) -> Pose:
-    """Standing with one arm around whoever is beside."""
+    """Standing with one arm around the person beside."""
     pose = stand(phase, gait)
     pose.shoulder[:, RIGHT] = (0.1, 1.3)
     pose.elbow[:, RIGHT] = (0.1, 0.25)
@@ -91,7 +91,7 @@ def embrace(phase: np.ndarray, gait: Gait) -> Pose:
 
 
 def hold(phase: np.ndarray, gait: Gait) -> Pose:
-    """Standing with both hands on whoever is ahead."""
+    """Standing with both hands on the person ahead."""
     pose = stand(phase, gait)
     pose.shoulder[..., FLEX] = 1.25
     pose.elbow[..., FLEX] = 0.2

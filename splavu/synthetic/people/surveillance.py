@@ -1,7 +1,7 @@
-"""A calm place under a fixed camera: two people near the front who now and then turn to each other, others who pass.
+"""A calm place under a fixed camera: two people near the front who sometimes turn to each other, and passers-by.
 
 What makes a video abnormal (`Footage.events`) is staged by the same means as what doesn't: the two may talk or brawl,
-whoever passes may walk or run.
+passers-by may walk or run.
 """
 
 from __future__ import annotations

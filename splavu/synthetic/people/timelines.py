@@ -22,7 +22,7 @@ from splavu.synthetic.people.motions import Gait, Motion, Pose, assume
 CROSSFADE = 12
 """Frames that one background behaviour takes to become the next."""
 DRIFT = 0.4
-"""How much of a stride moves the figure, in frame widths per body height; the rest is on the spot."""
+"""How much of a stride moves the figure, in frame widths per body height; the remaining motion is on the spot."""
 
 
 @dataclass(frozen=True)
