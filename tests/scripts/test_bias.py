@@ -219,7 +219,7 @@ def test_a_killed_evaluation_goes_on_and_ends_the_same(study, monkeypatch):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("datasets=('hmdb51',)", "datasets: 'hmdb51'"),
+        ("datasets=('hmdb51',)", "datasets: "),
         ("datasets=()", "datasets: "),
         ("seeds=(1, 1)", "seeds: "),
         ("num_epochs=0", "num_epochs: "),

