@@ -44,7 +44,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Exposure:
-    """What trained attackers are shown, be it of the kind that they learnt from or not."""
+    """What trained attackers are shown, whether or not they were trained on that kind."""
 
     validation: Rows
     """To choose between attackers."""

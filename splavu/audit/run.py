@@ -57,7 +57,7 @@ class AuditOptions:
     """Trained on shuffled labels, again for each of `gate_seeds`."""
     gate_seeds: tuple[int, ...] = (0, 1, 2)
     curve_families: tuple[str, ...] = ("logistic", "mlp")
-    """Whose success is followed over the number of subjects learnt from."""
+    """Whose success is followed over the number of subjects trained on."""
     num_resamples: int = 1000
     num_swaps: int = 1000
     margin: float = 0.05

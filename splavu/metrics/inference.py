@@ -248,7 +248,7 @@ class UsableBits:
 def usable_bits(labels: np.ndarray, probabilities: np.ndarray, prior: np.ndarray | float) -> UsableBits:
     """Cross-entropy of the prior less that of the attacker, in bits a row.
 
-    A lower bound of what such attackers could use: `probabilities` should come from rows that were not learnt from, and
+    A lower bound of what such attackers could use: `probabilities` should come from rows that were not trained on, and
     be calibrated on validation rows, or an attacker with a good ranking looks useless.
 
     Args:
@@ -344,7 +344,7 @@ def online_code_length(
     clusters: Sequence | None = None,
     seed: int = 0,
 ) -> CodeLength:  # [N, D], [N]
-    """Length of the online (prequential) code: each block is described by a probe that learnt the blocks before.
+    """Length of the online (prequential) code: each block is described by a probe that learned the blocks before.
 
     The first block costs log2 C a label. A probe that has seen n labels is mixed with n : C parts of the uniform
     distribution, so no label costs infinitely much; one that would have seen a single class is not fitted, the
@@ -359,7 +359,7 @@ def online_code_length(
         num_classes: C; None takes the largest label.
         clusters: Person of each row: people then come one after the other in a drawn order and no one is on both sides
             of a block's end. Without it, rows come in a drawn order: a label that is the same for all rows of a person
-            is then cheap for whoever recognises the person.
+            is then cheap for a probe that recognises the person.
         seed: Of the order.
 
     Source: Voita and Titov 2020, "Information-theoretic probing with minimum description length".

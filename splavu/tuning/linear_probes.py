@@ -2,7 +2,7 @@
 
     actions     which action a video shows; clips of a video averaged. Top-1.
     moments     when which action happens in a long video: every step apart. Mean average precision over classes.
-    anomalies   whether anything abnormal happens in a long video, learnt from videos labelled as a whole: the mean of
+    anomalies   whether anything abnormal happens in a long video, trained on videos labelled as a whole: the mean of
                 its most abnormal tenth of steps. Area under the ROC curve over videos.
 
 Note: these figures are for choosing between anonymizers, not for reporting. A detector uses the time around a step and
@@ -39,7 +39,7 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 @dataclass(frozen=True)
 class ProbeScore:
-    """A head's figure, and on draws of subjects or, where nobody knows who is who, of videos."""
+    """A head's figure, and on resamples of subjects or, where subjects are unknown, of videos."""
 
     value: float
     drawn: np.ndarray
@@ -60,7 +60,7 @@ class LongVideos:
     """A video each, [T, C] of 0 and 1: what happens at a step. For anomalies [1]: whether anything does, anywhere."""
 
     def divided(self) -> tuple[list[int], list[int]]:
-        """Places of those that are learnt from, and of those held out: every fourth, in an order drawn once."""
+        """Places of those that are trained on, and of those held out: every fourth, in an order drawn once."""
         order = np.random.default_rng(0).permutation(len(self.features))
         count = max(1, round(HELD_OUT * len(order)))
         return sorted(order[count:].tolist()), sorted(order[:count].tolist())
@@ -91,7 +91,7 @@ def moments(videos: LongVideos, serve: ArrayMap, num_resamples: int) -> ProbeSco
     """Mean average precision of telling each class's steps from all others, on held-out videos. Chance: prevalence.
 
     Raises:
-        UserError: No class is both learnt and judged.
+        UserError: No class is both learned and judged.
     """
     learnt, judged = videos.divided()
     features, labels, owners = _thinned(*_steps(videos, learnt, serve))
@@ -114,7 +114,7 @@ def anomalies(videos: LongVideos, serve: ArrayMap, num_resamples: int) -> ProbeS
     """ROC-AUC over held-out videos, from labels of whole videos: what a step of an abnormal video looks like.
 
     Raises:
-        UserError: All videos learnt from, or all held out, are of one kind.
+        UserError: All videos trained on, or all held out, are of one kind.
     """
     learnt, judged = videos.divided()
     for places, these in ((learnt, "learnt from"), (judged, "held out")):

@@ -1,4 +1,4 @@
-"""How much it takes to read an attribute: the curve over the number of subjects learnt from, and the online code.
+"""How much it takes to read an attribute: the curve over the number of subjects trained on, and the online code.
 
 Note: attackers trained on the few subjects of an evaluation say little about attackers with many. A curve that still
 rises at its right end is a warning that the headline is too optimistic.

@@ -1,4 +1,4 @@
-"""All clips at once: what whoever has every clip of a video, or of a person, makes of them.
+"""Attackers that see all clips of a video, or of a person, at once.
 
 Note: noise that protects a clip averages out over fifty of them. A release of many clips per person is as private as
 their set, so sets are attacked as sets: pooled, by an attacker that learns which clips to attend to, and, for linking,

@@ -1,4 +1,4 @@
-"""Attacks by whoever has all clips of a video, or of a person: pooled scores, pooled features, learnt pooling.
+"""Attacks on all clips of a video, or of a person, at once: pooled scores, pooled features, trained pooling.
 
 Note: pooling the scores of clip attackers is not enough. Where noise hides the attribute in each clip, clip attackers
 learn nothing that could be pooled; attackers trained on the pooled features do.

@@ -88,7 +88,7 @@ def run_threat_models(
     Args:
         inputs: Released features, and raw ones for all but the semi-informed and set-level attackers.
         campaign: The families and how they are run; level 'row'.
-        inverters: Maps from released to raw features, learnt from the training subjects; empty without raw features.
+        inverters: Maps from released to raw features, trained on the training subjects; empty without raw features.
         served: What the anonymizer gives each raw row alone, where that isn't what was released.
         serve: The anonymizer, for the lazy-informed threat model.
         set_attackers: Names from `set_attacks.SET_ATTACKERS`.

@@ -1,6 +1,6 @@
 """Inversion: how much of the raw feature comes back out of the released one.
 
-An inverter learns from raw and released features of other subjects (whoever has the encoder and the anonymizer can make
+An inverter learns from raw and released features of other subjects (anyone with the encoder and the anonymizer can make
 such pairs), and is judged on people it never saw.
 
 Note: explained variance is weighted by variance, and a few directions that all videos share hold most of it. An

@@ -82,7 +82,7 @@ def linkability(
         probe_ids: Person of each.
         exclude: A name for each gallery feature and each probe: those of the same name do not meet (the same video,
             the same view).
-        metric: A `similarity.Metric` learnt on other subjects, 'cosine', or 'whitened cosine' (by the gallery alone).
+        metric: A `similarity.Metric` learned on other subjects, 'cosine', or 'whitened cosine' (by the gallery alone).
 
     Raises:
         UserError: Unknown metric; no mated or no non-mated pair.

@@ -1,6 +1,6 @@
-"""Membership: does a released feature show whether its person was among those that the anonymizer learnt from?
+"""Membership: does a released feature show whether its person was among those that the anonymizer was trained on?
 
-An anonymizer that fits its training subjects better moves their features otherwise than a stranger's, and whoever holds
+An anonymizer that fits its training subjects better moves their features differently from others', and anyone who holds
 raw features and the anonymizer can measure by how much.
 
 Note: training and held-out subjects may differ for other reasons, such as the camera or the task. An attack that
@@ -89,7 +89,7 @@ def membership(
         members: Signals of the training subjects' rows, `change_signals` and the like.
         others: The same of subjects who were held out.
         member_people: Person of each row; intervals draw people.
-        other_people: Likewise; nobody may be both.
+        other_people: Likewise; no subject may be both.
         fpr: False positive rate at which TPR is given.
         seed: Of the halves and of the draws.
 

@@ -1,5 +1,5 @@
-"""Pairs of a gallery and probes: which are scored, where their scores lie, and how many lie there once people are drawn
-anew or exchanged.
+"""Pairs of a gallery and probes: which are scored, where their scores lie, and how many lie there
+when subjects are resampled or permuted.
 
 Note: pairs are not independent, because each feature is in many of them. So subjects are resampled, not pairs, and
 chance is estimated by permuting whole subjects under the conditions of true pairs.
@@ -144,7 +144,7 @@ class Tallies:
 
 
 def _exchanges(linkable: np.ndarray, num_people: int, num_permutations: int, seed: int) -> np.ndarray:  # -> [S, G]
-    """Whom each person of the gallery is taken for: people in drawn couples, each for the other one; -1 for nobody.
+    """Whom each person of the gallery is taken for: people in drawn couples, each for the other one; -1 for no one.
 
     Couples, because a store that is linked with itself has every pair twice, and so must these be.
     """

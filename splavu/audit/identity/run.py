@@ -73,7 +73,7 @@ def linked_people(inputs: AuditInputs, *, serve: ArrayMap | None = None, num_res
     for name, (gallery, probes) in kinds.items():
         try:
             found[name] = _linked(gallery, probes, num_resamples)
-        except UserError as error:  # nobody with two videos
+        except UserError as error:  # no subject has two videos
             found[name] = {"skipped": str(error)}
     if "skipped" not in found["released to released"]:
         found["released to released, best pair of clips"] = _linked_by_best_pair(inputs.released, num_resamples)
@@ -160,7 +160,7 @@ def _linked(gallery: AttackData, probes: AttackData, num_resamples: int) -> dict
 
 
 def _linked_by_best_pair(data: AttackData, num_resamples: int) -> dict[str, Any]:
-    """Videos compared by their most similar pair of clips, by a metric that is learnt and chosen on clips."""
+    """Videos compared by their most similar pair of clips, by a metric that is learned and chosen on clips."""
     chosen = strongest_metric(
         data.train.features,
         data.train.clusters,

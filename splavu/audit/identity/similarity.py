@@ -95,7 +95,7 @@ def strongest_metric(
             each feature from meeting itself.
 
     Raises:
-        UserError: Everybody who is learnt from has one feature; no two validation features are of one person, or all.
+        UserError: Everybody who is trained on has one feature; no two validation features are of one person, or all.
     """
     spreads = [_Spread.of(features, people, scaling) for scaling in SCALINGS]
     candidates = [
@@ -120,7 +120,7 @@ def strongest_cross_metric(
     *,
     exclude: Sequence | None = None,
 ) -> Metric:  # [N, D], [N, E], [N]
-    """For a gallery and probes of two kinds, raw and released, or of two releases: maps to a common space, learnt from
+    """For a gallery and probes of two kinds, raw and released, or of two releases: maps to a common space, trained on
     the same clips in both kinds.
 
     Tried are ridge regression either way and canonical correlation, each followed by `learn_metric` over both kinds
