@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from splavu import metrics
-from splavu.anonymizers import Anonymizer, one_by_one
-from splavu.anonymizers.apply import ArrayMap
+from splavu.anonymizers import Anonymizer
+from splavu.anonymizers.apply import ArrayMap, array_map
 from splavu.attackers import ATTACKERS, AUDIT_FAMILIES, AttackerSpec, attacker_names
 from splavu.attacks.campaign import Campaign
 from splavu.attacks.release_protocol import finite
@@ -39,8 +39,6 @@ from splavu.audit.inputs import AuditInputs
 from splavu.errors import UserError
 from splavu.runtime import environment
 from splavu.runtime.progress import progress_bar
-
-BATCH_SIZE = 1024  # raw rows that are served at once, each as if alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +99,7 @@ def examine(
         workers: Processes that train attackers, on a CPU.
     """
     started = time.perf_counter()
-    serve = None if anonymizer is None else served_alone(anonymizer, device)
+    serve = None if anonymizer is None else array_map(anonymizer, device=device)
     raw = inputs.raw
     served = None if serve is None or raw is None else raw.mapped(finite(serve))
     served_gate = gates.served_gate(inputs.released, served)
@@ -183,18 +181,6 @@ def _beyond_attributes(
         "inversion": inverted(inputs, inverters, num_resamples=options.num_resamples),
         "membership": members(inputs, num_resamples=options.num_resamples, seed=options.seeds[0]),
     }
-
-
-def served_alone(anonymizer: Anonymizer, device: torch.device | str) -> ArrayMap:
-    """The anonymizer as a function of arrays, each row as if it came alone."""
-    anonymizer = anonymizer.to(device).eval()
-
-    @torch.no_grad()
-    def serve(features: np.ndarray) -> np.ndarray:  # [N, D] -> [N, D]
-        batches = torch.from_numpy(np.ascontiguousarray(features)).split(BATCH_SIZE)
-        return torch.cat([one_by_one(anonymizer, batch.to(device)).cpu() for batch in batches]).numpy()
-
-    return serve
 
 
 def _results(attacked: ThreatModelAttacks, evaluator: Evaluator) -> Iterator[ThreatModelResult]:

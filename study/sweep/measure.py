@@ -21,9 +21,9 @@ import torch
 from annotated_types import Ge, MinLen
 from threadpoolctl import threadpool_limits
 
+from splavu.anonymizers import array_map
 from splavu.anonymizers.guarantees import budget_of
 from splavu.anonymizers.loading import load_anonymizer, weights_hash
-from splavu.audit.run import served_alone
 from splavu.errors import UserError
 from splavu.runtime import params, run_folder
 from splavu.runtime.files import write_bytes
@@ -222,7 +222,7 @@ def measured_once(settings: Mapping[str, Any], task: MeasurementJob) -> Measurem
         with np.load(task.target, allow_pickle=False) as kept:
             if kept["stamp"].item().replace('"neighbours"', '"knn"') == stamp:  # the attacker's former name
                 return Measurement.of({name: kept[name] for name in kept.files if name != "stamp"})
-    serve, other = (np.asarray if one is None else served_alone(one, "cpu") for one in both)
+    serve, other = (np.asarray if one is None else array_map(one) for one in both)
     bench = bench_of(settings)
     found = bench.measure(serve, seed=task.seed, unseen=(other, task.left_out) if task.left_out else None)
     content = io.BytesIO()

@@ -19,12 +19,11 @@ import splavu
 from multitask_train_fa import train
 from splavu import metrics
 from splavu.__main__ import main
-from splavu.anonymizers import Anonymizer
+from splavu.anonymizers import Anonymizer, array_map
 from splavu.anonymizers.guarantees import budget_of
 from splavu.anonymizers.loading import load_anonymizer
 from splavu.attackers import ATTACKERS
 from splavu.attacks.rows import Rows
-from splavu.audit.run import served_alone
 from splavu.metrics.inference import platt_scaling, usable_bits
 from splavu.runtime import checkpoints
 from splavu.runtime.distributed import NOT_DISTRIBUTED
@@ -143,7 +142,7 @@ def test_all_released_clips_together_are_no_more_vectors_than_the_budget(case):
 def test_nor_do_any_features_at_all_add_another_vector(case):
     """100,000 features of every scale, far from all that was seen, beside the released clips."""
     found, rng = set(vectors(everything(case.released).features)), np.random.default_rng(0)
-    serve = served_alone(case.anonymizer, "cpu")
+    serve = array_map(case.anonymizer)
     centre, spread = (function(case.raw["train"].features, axis=0) for function in (np.mean, np.std))
     for _ in range(20):
         rows = rng.normal(size=(5000, WIDTH)) * 10 ** rng.uniform(-3, 4, size=(5000, 1))

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from splavu.anonymizers import Quantizer
+from splavu.anonymizers import Quantizer, array_map
 from splavu.attacks.rows import Rows
 from splavu.audit.evaluator import AttackScore
-from splavu.audit.run import served_alone
 from splavu.metrics.estimates import Estimate
 from splavu.tuning import operating_points
 from splavu.tuning.linear_probes import LongVideos, ProbeScore
@@ -331,7 +330,7 @@ def test_what_few_vectors_tell_is_counted(bench, codes):
     axes = np.eye(WIDTH)[TELLS_ACTIONS]
     books = [rng.normal(size=(count, NUM_ACTIONS)) for count in codes]
     made = Quantizer.of(np.zeros(WIDTH), axes, axes.T, books).eval()
-    found = bench.measure(served_alone(made, "cpu"))
+    found = bench.measure(array_map(made))
     with torch.no_grad():
         chosen = made.codes(torch.from_numpy(bench.judged.features)).tolist()
     shares = [chosen.count(list(code)) / len(chosen) for code in itertools.product(*map(range, codes))]
