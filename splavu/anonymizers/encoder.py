@@ -1,6 +1,6 @@
 """A transformer encoder that looks some steps back: norms, feed-forward, and, if wanted, a bottleneck.
 
-What a reader would get wrong: more layers are no protection. Without a bottleneck the map can be undone by an attacker
+Note: more layers do not protect. Without a bottleneck the map can be undone by an attacker
 who trains on its output, like any that starts as the identity and may stay one; the bottleneck makes that impossible,
 for all of a step passes through d numbers. What it keeps of them is a matter of the objective, and of an audit.
 """

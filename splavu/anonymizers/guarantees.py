@@ -1,7 +1,7 @@
 """What an anonymizer guarantees against every attacker, and what only seems to be a guarantee.
 
-What a reader would get wrong: none of this was measured. It follows from the architecture alone, whatever the training
-was; what attackers read in fact is for an audit to say.
+Note: none of this was measured. It follows from the architecture alone, whatever the training was; what attackers
+read in fact is for an audit to find.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Gaussian noise that belongs to a feature: served twice it is the same, so it can't be averaged away by asking again.
+"""Deterministic Gaussian noise, a function of the feature and a key: releasing a feature again doesn't average it away.
 
-What a reader would get wrong: it is averaged away by what the owner releases anyway. The noise of the K clips of a
-video is independent; what they share, such as who is in them, is left with 1/sqrt(K) of the stated sd in their mean,
-and with less in the mean over all videos of a person. And the key is a secret: with it, whoever has candidates for the
-raw feature can try them. It is therefore kept with the weights and out of what a released store says of itself.
+Note: it does average out over what is released anyway. The noise of the K clips of a video is independent; what the
+clips share, such as who is in them, is left with 1/sqrt(K) of the stated sd in their mean, and with less in the mean
+over all videos of a subject. The key is a secret: with it, an attacker who has candidates for the raw feature can try
+them. It is kept with the weights, and out of the attributes of a released store.
 """
 
 from __future__ import annotations

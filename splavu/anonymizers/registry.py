@@ -10,6 +10,7 @@ from torch import Tensor
 from splavu.anonymizers.affine import AffineAnonymizer
 from splavu.anonymizers.base import Anonymizer
 from splavu.anonymizers.chain import Chain
+from splavu.anonymizers.closed_form.methods import METHODS
 from splavu.anonymizers.encoder import EncoderAnonymizer
 from splavu.anonymizers.identity import IdentityAnonymizer
 from splavu.anonymizers.mlp import MLPAnonymizer
@@ -28,7 +29,7 @@ ANONYMIZERS: Mapping[str, type[Anonymizer]] = {
     "noise": GaussianNoise,
     "chain": Chain,
 }
-"""Name in params (`fa_arch`) -> class."""
+"""Name in params (`fa_arch`) and in checkpoints -> class; closed forms of other packages may bring their own."""
 
 
 def build_anonymizer(arch: str, feature_dim: int, **options: Any) -> Anonymizer:
@@ -37,12 +38,13 @@ def build_anonymizer(arch: str, feature_dim: int, **options: Any) -> Anonymizer:
     Raises:
         UserError: Unknown architecture or option.
     """
-    if arch not in ANONYMIZERS:
-        raise UserError("fa_arch", f"'{arch}' is no anonymizer", nearest(arch, ANONYMIZERS))
+    network = ANONYMIZERS.get(arch) or (METHODS[arch].network if arch in METHODS else None)
+    if network is None:
+        raise UserError("fa_arch", f"'{arch}' isn't an anonymizer", nearest(arch, ANONYMIZERS))
     if "stages" in options:
         options["stages"] = [build_anonymizer(**stage) for stage in options["stages"]]
     try:
-        return ANONYMIZERS[arch](feature_dim, **options)
+        return network(feature_dim, **options)
     except TypeError as error:
         raise UserError("fa_arch", f"'{arch}' can't be built with {options} ({error})") from error
 

@@ -247,6 +247,21 @@ def test_the_chosen_file_names_the_seed_that_was_measured(world, swept, here):
     assert "on validation people, 1 seed:" in (here / "chosen.py").read_text()
 
 
+def test_a_closed_form_of_fit_may_be_chosen_and_its_file_makes_it_again(world, here):
+    """Also what the refusal of a candidate with a file of its own offers: leave the file out, or make it a baseline."""
+    lines = ('run_id = "fitted"', "probes = ()", "seeds = (0,)", "most_lost = 100.0")
+    table = str(world.data / "hmdb51" / "private_labels.csv")
+    baselines = f'baselines = ({{"fit": "leace", "private": {table!r}, "name": "mine"}},)'
+    file = write(world, 'candidates = ({"fit": "leace"},)', baselines, *lines, name="fitted.py")
+    assert sweep.main(["--params", file, "--quiet", "--device", "cpu"]) == 0
+    folder = world.runs / "fitted"
+    assert result(folder)["chosen"] == "leace"
+    assert params.load(folder / "chosen.py", AnonymizerParams).fa_arch == "leace"
+    assert remade(folder, world) == made(folder, "leace")
+    one, other = (point["leakage"]["clip"]["value"] for point in result(folder)["points"])
+    assert one == pytest.approx(other, abs=1e-6)  # the same closed form, by a parameter file and by the command
+
+
 def test_a_second_run_measures_nothing_and_says_the_same(world, swept, here, monkeypatch):
     before = kept(here)
     assert set(before) == {
@@ -340,7 +355,7 @@ def test_where_nothing_could_be_made_there_is_an_empty_table(world, here, capsys
             "candidates = ({'fa_arch': 'eraser', 'erase_rank': 4, 'name': 'one', 'seeds': 0},)",
             "seeds of 'one': ",
         ),
-        ("candidates = ({'fit': 'leace', 'name': 'one'},)", "candidates: 'one' is a closed form of splavu fit"),
+        ("candidates = ({'fit': 'leace', 'name': 'one', 'private': 'mine.csv'},)", "one: 'private' is for splavu fit"),
         ("probes = ('moment',)", "did you mean 'moments'"),
         ("data_root = 'nowhere'", "no such"),
         ("ad_dataset = 'xd_violence'", "a probe reads it"),

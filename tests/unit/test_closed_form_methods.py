@@ -113,7 +113,7 @@ import numpy as np
 from dataclasses import dataclass
 from typing import Annotated
 
-from splavu.anonymizers import AffineAnonymizer
+from splavu.anonymizers import AffineAnonymizer, Anonymizer
 from splavu.anonymizers.closed_form.form import About, ClosedForm
 from splavu.runtime.schema import Count, Schema
 
@@ -130,10 +130,23 @@ def fit(data, options, seed):
 
 ROW = ClosedForm("firstdims", "keeps the first dimensions", fit=fit, options=FirstOptions)
 WRONG = "no row"
+
+
+class Mirror(Anonymizer):
+    def __init__(self, feature_dim):
+        super().__init__()
+        self.architecture = {"arch": "mirror", "feature_dim": feature_dim}
+
+    def map_rows(self, rows):
+        return rows.flip(-1)
+
+
+MIRROR = ClosedForm("mirror", "flips", fit=lambda data, *_: Mirror(data.features.shape[1]), network=Mirror)
 """
 ENTRY_POINTS = """
 [splavu.anonymizers]
 firstdims = made_up_forms:ROW
+mirror = made_up_forms:MIRROR
 missing = made_up_nowhere:ROW
 wrong = made_up_forms:WRONG
 """
@@ -167,6 +180,10 @@ raw, out, base = sys.argv[1:]
 assert main(["fit", "firstdims", "--first", "5", "--raw", raw, "--out", out, "--quiet"]) == 0
 chain = build_pipeline(parse("firstdims(first=5)+pca(keep=3)"), FitData(torch.randn(30, 192).numpy()))
 assert torch.equal(load_anonymizer(out).encode, chain.stages[0].encode)
+assert main(["fit", "mirror", "--after", out, "--raw", raw, "--out", out + "2", "--quiet"]) == 0
+both = load_anonymizer(out + "2").eval()
+rows = torch.randn(3, 192)
+assert torch.equal(both(rows), load_anonymizer(out).eval()(rows).flip(-1))
 one, = candidates([{"fit": "firstdims", "first": 5}], base)
 assert one.as_parameters.parameters().fa_arch == "firstdims(first=5)"
 """

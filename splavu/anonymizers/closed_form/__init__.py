@@ -1,7 +1,10 @@
-"""Anonymizers in closed form: pure functions of arrays, float64 inside, seconds on a CPU, nothing learned by gradient.
+"""Anonymizers in closed form: pure functions of arrays, float64 inside, seconds on a CPU, nothing trained by gradient.
 
-What a reader would get wrong: erasure is proven against linear attackers only, for the features it was fitted on. A
-network may still find in the distribution what no straight line finds; measure it (`python -m splavu audit`).
+The functions are here; `splavu.anonymizers.closed_form.methods` is the table of what `fit`, `fa_arch`, sweep and
+compare know by name.
+
+Note: erasure is proven against linear attackers only, for the features it was fitted on. A network may still find what
+no linear classifier finds; measure it (`python -m splavu audit`).
 
 Letters: `N` clips, `D` feature width, `Q` columns of a concept, `A` private attributes, `C` classes, `r` directions
 removed, `d` dimensions of a subspace, `K` centroids.
