@@ -12,7 +12,6 @@ if __name__ == "__main__" and sys.path[0] == os.getcwd() != os.path.dirname(os.p
     del sys.path[0]  # `python -m` looks there first: a json.py in the user's folder must not shadow Python's
 
 import argparse
-import importlib
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -56,13 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         _overview().parse_args([name])  # --help and --version end here
         raise UserError(name, "is no command", nearest(name, [*COMMANDS, *STUDY_COMMANDS]))
-    command = importlib.import_module(f"splavu.commands.{name.replace('-', '_')}")
-    parser = cli.command_parser(f"splavu {name}", command.__doc__ or "")
-    command.add_arguments(parser)
-    cli.add_common(parser)
-    args = parser.parse_args(rest)
-    cli.start(args)
-    return command.run(args)
+    return cli.run_command(f"splavu.commands.{name.replace('-', '_')}", f"splavu {name}", rest)
 
 
 def entry() -> NoReturn:
@@ -75,8 +68,12 @@ def _overview() -> argparse.ArgumentParser:
     width = max(map(len, [*COMMANDS, *STUDY_COMMANDS])) + 2
     groups = (("commands", COMMANDS), ("commands of the study, from a checkout of the repository", STUDY_COMMANDS))
     listing = [f"{title}:\n" + "".join(f"  {n:{width}}{text}\n" for n, text in rows.items()) for title, rows in groups]
-    parser = cli.command_parser("splavu", f"{__doc__}\n" + "\n".join(listing))
-    parser.usage = "splavu COMMAND [OPTION ...]"
+    parser = cli.ArgumentParser(
+        prog="splavu",
+        usage="splavu COMMAND [OPTION ...]",
+        description=f"{__doc__}\n" + "\n".join(listing),
+        epilog=cli.EXIT_CODES,
+    )
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
     return parser

@@ -7,12 +7,13 @@ name in the user's folder, or in an installed package, is another one.
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
-from pathlib import Path
-from types import ModuleType
 
-TYPE_CHECKING = False
+TYPE_CHECKING = False  # as in typing, which need not be imported for it
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import config as config
 
 
@@ -20,9 +21,9 @@ def __getattr__(name: str) -> ModuleType:
     """`study.config`."""
     if name != "config":
         raise AttributeError(f"module 'study' has no attribute '{name}'")
-    path = Path(__file__).resolve().parents[1] / "config.py"
+    path = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "config.py")  # noqa: PTH
     found = sys.modules.get("config")
-    if found is None or Path(found.__file__ or "").resolve() != path:
+    if found is None or os.path.realpath(found.__file__ or "") != path:
         spec = importlib.util.spec_from_file_location("config", path)
         assert spec is not None
         assert spec.loader is not None

@@ -12,7 +12,6 @@ if __name__ == "__main__":
         del sys.path[0]
     sys.path.insert(0, root)
 
-import importlib
 from collections.abc import Sequence
 
 from splavu.__main__ import STUDY_COMMANDS
@@ -28,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if name else 2
     if name not in STUDY_COMMANDS:
         raise UserError(name, "is no command of the study", nearest(name, STUDY_COMMANDS))
-    return importlib.import_module(f"study.{name.replace('-', '_')}.command").main(rest)
+    return cli.run_command(f"study.commands.{name.replace('-', '_')}", f"splavu {name}", rest)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib
 import logging
 import os
 import sys
@@ -36,14 +37,33 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def command_parser(prog: str, description: str) -> ArgumentParser:
-    """A parser for `prog` that explains the exit codes."""
-    return ArgumentParser(prog=prog, description=description, epilog=EXIT_CODES)
-
-
 def parser(description: str, *, default_params: str | Path | None = None, epilog: str = "") -> argparse.ArgumentParser:
     """An argument parser with the flags of every script: --params, --set, --device, --quiet."""
     made = ArgumentParser(description=description, epilog=f"{epilog}\n\n{EXIT_CODES}".strip())
+    add_params(made, default_params)
+    add_common(made)
+    return made
+
+
+def run_command(module: str, prog: str, argv: Sequence[str]) -> int:
+    """Run a command and return its exit code.
+
+    Args:
+        module: Dotted name; has a docstring, `add_arguments(parser)` and `run(args)`.
+        prog: What the user types.
+        argv: The arguments that follow it.
+    """
+    command = importlib.import_module(module)
+    made = ArgumentParser(prog=prog, description=command.__doc__, epilog=EXIT_CODES)
+    command.add_arguments(made)
+    add_common(made)
+    args = made.parse_args(argv)
+    start(args)
+    return command.run(args)
+
+
+def add_params(made: argparse.ArgumentParser, default_params: str | Path | None = None) -> None:
+    """Add --params and --set to `made`."""
     made.add_argument(
         "--params",
         metavar="FILE",
@@ -55,8 +75,6 @@ def parser(description: str, *, default_params: str | Path | None = None, epilog
     made.add_argument(
         "--set", metavar="NAME=VALUE", action="append", default=[], help="override one parameter; may be repeated"
     )
-    add_common(made)
-    return made
 
 
 def add_common(made: argparse.ArgumentParser) -> None:

@@ -1,14 +1,8 @@
-"""What is there of each data set, what is missing, and where it belongs.
-
-    python -m splavu check-data                          # all data sets, at the roots of config.py
-    python -m splavu check-data hmdb51 folder:gym --data ROOT --features ROOT --encoder videoMAE
-
-A data set is usable if its label files can be read and, by them, either its videos are all there (extract features
-next) or the feature stores of an encoder hold exactly the labelled videos. With --encoder it takes that one's stores.
-"""
+"""Looks for everything of each data set (`study.commands.check_data`)."""
 
 from __future__ import annotations
 
+import argparse
 import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -20,7 +14,6 @@ from splavu.data.labels import without_extension
 from splavu.data.verification import differences
 from splavu.errors import UserError, nearest
 from splavu.extraction.preprocessing import protocol_preprocessing
-from splavu.runtime import cli
 from splavu.stores import Attributes, open_features
 from study import config
 from study.check_data.inventory import Part, Places, annotated_parts, split_parts, untrimmed_parts
@@ -59,16 +52,8 @@ class Findings:
         ]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """0: all usable. 1: something is missing and listed. Bad input raises UserError (exit code 2)."""
-    parser = cli.command_parser("splavu check-data", __doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}, {FOLDER}NAME; default all")
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="holds a folder a data set (default: config.py)")
-    parser.add_argument("--features", type=Path, metavar="ROOT", help="holds the feature stores (default: config.py)")
-    parser.add_argument("--encoder", metavar="NAME", help="whose stores there must be (default: any or none)")
-    cli.add_common(parser)
-    args = parser.parse_args(argv)
-    cli.start(args)
     encoder = None if args.encoder is None else encoder_spec(args.encoder)
     places = Places(args.data or Path(config.DATA), args.features or Path(config.FEATURES), encoder)
     for name in args.names:
@@ -229,7 +214,3 @@ def _check_origin(findings: Findings, parts: Sequence[Part], encoder: EncoderSpe
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -1,27 +1,15 @@
-"""Every anonymizer of a list, made, audited and put to every task, in one table.
-
-    python -m splavu compare --dry-run              # what it takes, and the table so far
-    python -m splavu compare --jobs 2               # params/params_compare.py; killed, the same command goes on
-    python -m splavu compare --quick                # quick audits: a first look
-
-Each is made as its line of settings says, its features are released, and the audit of `python -m splavu audit` attacks
-them, the same for all; fresh heads and detectors learn from them: action recognition (AR), temporal action detection
-(TAD), anomaly detection (AD). Raw features are the first row. What comes out: table.md, table.csv, compare.json and
-compare.png in the run folder, beside a folder with its log for everything that was run.
-
-Note: this evaluates on test subjects. Choose an operating point with `python -m splavu sweep`, which does not use them,
-and compare what was chosen.
-"""
+"""Makes, audits and tests every anonymizer of a list (`study.commands.compare`)."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from splavu.errors import UserError
 from splavu.reports.plotting import check_drawing
-from splavu.runtime import cli, params, run_folder
 from splavu.runtime import environment as runtime
+from splavu.runtime import params, run_folder
 from splavu.runtime.files import write_text
 from study import config
 from study.compare.figure import planes
@@ -31,18 +19,9 @@ from study.compare.table import as_csv, as_json, comparison_table, notes
 from study.experiments.jobs import Job
 from study.experiments.runner import Outcome, finished, run_all, stamps, surroundings
 
-PARAMS = "params/params_compare.py"
 
-
-def main(argv: Sequence[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """0: every job is done, or --dry-run. 1: some failed, and are listed. Bad input raises UserError (2)."""
-    parser = cli.parser(__doc__, default_params=config.HERE / PARAMS)
-    parser.prog = "splavu compare"
-    parser.add_argument("--jobs", type=int, default=1, help="commands at a time, one thread each (default 1)")
-    parser.add_argument("--quick", action="store_true", help="quick audits: to see that it runs, no decision")
-    parser.add_argument("--dry-run", action="store_true", help="list what would be run, and the table so far")
-    args = parser.parse_args(argv)
-    cli.start(args)
     if args.jobs < 1:
         raise UserError("--jobs", f"is {args.jobs}, expected at least 1")
     if not args.dry_run:
@@ -100,7 +79,3 @@ def keep(
     figure = planes(rows, comparison.tasks, run.path / "compare.png")
     shown = "" if figure is None else f"\n\n![What is left to attackers against what tasks lose]({figure.name})"
     return write_text(run.path / "table.md", f"{text}{shown}\n")
-
-
-if __name__ == "__main__":
-    cli.run(main)

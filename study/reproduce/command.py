@@ -1,16 +1,8 @@
-"""Run a table of the paper on the data that is there, and print ours next to the published numbers.
-
-    python -m splavu reproduce table9 --dry-run          # what it takes, what is there, what is missing
-    python -m splavu reproduce table9 --jobs 4           # runs it; killed, the same command goes on
-    python -m splavu reproduce table1 --data data/demo --quick
-
-Every number comes from the scripts of this repository, run as they are; each keeps its run folder and log below
-saved_models/reproduce/TABLE/ (TABLE-quick with --quick), beside table.md and table.csv. A number says what it was
-measured on: features of the synthetic world are no claim about the paper's, whatever they stand next to.
-"""
+"""Runs a table of the paper and sets ours beside the published numbers (`study.commands.reproduce`)."""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
@@ -21,7 +13,6 @@ from pathlib import Path
 from splavu.errors import UserError, nearest
 from splavu.metrics.estimates import Interval
 from splavu.reports.markdown import markdown_table
-from splavu.runtime import cli
 from splavu.runtime.files import write_text
 from study import config
 from study.check_data.inventory import Places
@@ -31,22 +22,8 @@ from study.reproduce.plan import COLUMNS, Cell, Grid
 from study.reproduce.published_numbers import TABLES, PublishedTable
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """0: every cell has its number. 1: some are missing or failed, and listed. Bad input raises UserError (2)."""
-    parser = cli.command_parser("splavu reproduce", __doc__)
-    parser.add_argument("table", metavar="TABLE", help=f"of {', '.join(TABLES)}")
-    parser.add_argument(
-        "--data", type=Path, metavar="ROOT", help="data root, its stores in features/ (default: config.py)"
-    )
-    parser.add_argument("--jobs", type=int, default=1, help="commands at a time, one thread each")
-    parser.add_argument("--quick", action="store_true", help="a few epochs: to see that it runs, not for its numbers")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="list cells and commands, what they need, what is missing"
-    )
-    parser.add_argument("--columns", default="", help="comma list of columns, the others are left out")
-    cli.add_common(parser)
-    args = parser.parse_args(argv)
-    cli.start(args)
     if args.table not in TABLES:
         raise UserError("table", f"'{args.table}' is unknown", nearest(args.table, TABLES))
     if args.jobs < 1:
@@ -228,7 +205,3 @@ def as_csv(
 
 def _letter(place: int) -> str:
     return chr(ord("a") + place) if place < 26 else f"z{place - 25}"
-
-
-if __name__ == "__main__":
-    cli.run(main)

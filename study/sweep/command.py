@@ -1,38 +1,23 @@
-"""Operating points of an anonymizer: which weights, ranks and budgets of bits give how much privacy for how much use.
-
-    python -m splavu sweep                                    # params/params_sweep.py, on the demo's features
-    python -m splavu sweep --params my_sweep.py --jobs 4      # killed, the same command goes on
-
-Every candidate is made, then attacked afresh and put to a fresh head, on *validation* people, for each seed. What comes
-out: table and curves (sweep.md, sweep.json), the Pareto front, the normalised hypervolume of each family, and the point
-to use as a parameter file (chosen.py): the one that gives away least of those that keep the action within `most_lost`
-points of raw features. Baselines are shown, and never chosen. Test people are not read; audit the chosen one on them.
-"""
+"""Makes and measures every candidate, and chooses an operating point (`study.commands.sweep`)."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from splavu.errors import UserError
 from splavu.reports.plotting import check_drawing
-from splavu.runtime import cli, params, run_folder
+from splavu.runtime import params, run_folder
 from study import config
 from study.experiments.candidates import Candidate, candidates
 from study.experiments.runner import Outcome, run_all, surroundings
 from study.sweep.measure import SweepParams, bench_of, bench_params, measure, point_of, seeds_of, with_twin
 from study.sweep.results import conclude
 
-PARAMS = "params/params_sweep.py"
 
-
-def main(argv: Sequence[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """0: every candidate has been measured, and one was chosen. 1: none was, or some could not be made."""
-    parser = cli.parser(__doc__, default_params=config.HERE / PARAMS)
-    parser.prog = "splavu sweep"
-    parser.add_argument("--jobs", type=int, default=2, help="candidates at a time, one thread each (default 2)")
-    args = parser.parse_args(argv)
-    cli.start(args)
     if args.jobs < 1:
         raise UserError("--jobs", f"is {args.jobs}, expected at least 1")
     check_drawing()
@@ -82,7 +67,3 @@ def make(
                 wanted.setdefault(job.name, job)
     folder = run.path.resolve()
     return run_all(list(wanted.values()), folder, surroundings(), at_once=jobs, device=device, quiet=quiet)
-
-
-if __name__ == "__main__":
-    cli.run(main)

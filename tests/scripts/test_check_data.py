@@ -13,7 +13,7 @@ from dataset_layouts import LAYOUTS, MADE, write_csv, write_plain
 from splavu.data.private_labels import PAHMDB51_VALUES
 from splavu.errors import UserError
 from splavu.stores import FolderWriter, StoreWriter
-from study.check_data import command as check_data
+from study.__main__ import main as study_command
 from study.datasets.catalog import CATALOGUE, STORED
 from study.datasets.untrimmed import ANNOTATED, UNTRIMMED
 
@@ -24,7 +24,7 @@ def look(tmp_path, capsys):
 
     def run(*args, encoder="demo"):
         roots = ["--data", str(tmp_path / "data"), "--features", str(tmp_path / "features"), "--quiet"]
-        code = check_data.main([*args, *roots, *(("--encoder", encoder) if encoder else ())])
+        code = study_command(["check-data", *args, *roots, *(("--encoder", encoder) if encoder else ())])
         return code, capsys.readouterr().out
 
     return run
@@ -210,7 +210,7 @@ def test_a_folder_of_ones_own(tmp_path, look):
 )
 def test_bad_input_is_one_line(args, problem):
     with pytest.raises(UserError, match=problem):
-        check_data.main(args)
+        study_command(["check-data", *args])
 
 
 def test_real_annotations_have_their_official_counts(shared, tmp_path, look):

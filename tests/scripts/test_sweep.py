@@ -24,6 +24,7 @@ from splavu.runtime import cli, params
 from splavu.runtime.distributed import NOT_DISTRIBUTED
 from splavu.stores import FeatureStore
 from splavu.tuning.operating_points import Measurement
+from study.__main__ import main as study_command
 from study.sweep import command as sweep
 from study.sweep import measure as sweep_measuring
 from study.sweep.measure import SweepParams
@@ -109,7 +110,9 @@ def here(world, monkeypatch) -> Path:
 
 
 def again(world: Study, *options: str, file: str = "sweep.py") -> int:
-    return sweep.main(["--params", str(world.root / file), "--quiet", "--device", "cpu", "--jobs", "1", *options])
+    return study_command(
+        ["sweep", "--params", str(world.root / file), "--quiet", "--device", "cpu", "--jobs", "1", *options]
+    )
 
 
 def result(here: Path) -> dict:
@@ -209,7 +212,7 @@ def test_the_best_candidate_is_chosen_and_a_better_baseline_is_not(swept, here):
 
 def test_a_recipe_among_the_baselines_is_not_chosen(world, swept, here):
     file = write(world, f"candidates = ({CANDIDATES[0]!r},)", f"baselines = ({CANDIDATES[1]!r},)", name="moved.py")
-    assert sweep.main(["--params", file, "--quiet"]) == 0
+    assert study_command(["sweep", "--params", file, "--quiet"]) == 0
     assert result(here)["chosen"] == "eraser-r4"
     assert result(here)["front"] == ["eraser-r4"]
     assert again(world) == 0
@@ -322,7 +325,7 @@ def test_nobody_within_the_limit_leaves_no_file_behind(world, swept, here, capsy
 
 def test_what_fails_is_named_and_the_others_are_told(world, swept, here, capsys):
     file = write(world, 'baselines = ({"fit": "pca", "keep": 5000},)', name="failing.py")
-    assert sweep.main(["--params", file, "--quiet", "--device", "cpu"]) == 1
+    assert study_command(["sweep", "--params", file, "--quiet", "--device", "cpu"]) == 1
     shown = capsys.readouterr().out
     assert re.search(r"^pca-keep5000: could not be made \(exit code 2: .*keep: 5000 of 192", shown, flags=re.M)
     assert [point["name"] for point in result(here)["points"]] == ["eraser-r4", "eraser-r20", "quantizer-b4"]
@@ -332,7 +335,7 @@ def test_what_fails_is_named_and_the_others_are_told(world, swept, here, capsys)
 def test_where_nothing_could_be_made_there_is_an_empty_table(world, here, capsys):
     file = write(world, 'run_id = "none"', "baselines = ()", "probes = ()", "seeds = (0,)",
                  'candidates = ({"fa_arch": "eraser", "erase_rank": 5000},)', name="none.py")  # fmt: skip
-    assert sweep.main(["--params", file, "--quiet", "--device", "cpu"]) == 1
+    assert study_command(["sweep", "--params", file, "--quiet", "--device", "cpu"]) == 1
     assert "eraser-r5000: could not be made (exit code 2" in capsys.readouterr().out
     assert result(world.runs / "none")["points"] == []
 
@@ -366,14 +369,16 @@ def test_where_nothing_could_be_made_there_is_an_empty_table(world, here, capsys
 def test_bad_parameters_are_told_before_anything_is_made(world, here, lines, said):
     file = write(world, 'run_id = "bad"', lines, name="bad.py")
     with pytest.raises(UserError, match=re.escape(said)):
-        sweep.main(["--params", file, "--quiet", "--device", "cpu"])
+        study_command(["sweep", "--params", file, "--quiet", "--device", "cpu"])
     assert not (world.runs / "bad").exists()
 
 
 def test_without_matplotlib_nothing_is_made(world, here, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with refused("matplotlib"):
-        sweep.main(["--params", write(world, 'run_id = "undrawn"', name="undrawn.py"), "--quiet", "--device", "cpu"])
+        study_command(
+            ["sweep", "--params", write(world, 'run_id = "undrawn"', name="undrawn.py"), "--quiet", "--device", "cpu"]
+        )
     assert not (world.runs / "undrawn").exists()
 
 
@@ -394,7 +399,7 @@ def test_a_base_that_no_sweep_can_start_from_is_told_in_one_line(world, here, mo
     monkeypatch.setattr(sys, "argv", ["sweep"])
     file = write(world, *lines, own, "baselines = ()", name="bad.py")
     with pytest.raises(SystemExit) as left:
-        cli.run(lambda _: sweep.main(["--params", file, "--quiet"]))
+        cli.run(lambda _: study_command(["sweep", "--params", file, "--quiet"]))
     assert left.value.code == 2
     error = capsys.readouterr().err
     assert said in error

@@ -23,6 +23,8 @@ from splavu.errors import UserError
 from splavu.metrics.estimates import Interval
 from splavu.runtime import checkpoints, params
 from splavu.stores import StoreWriter
+from study.__main__ import main as study_command
+from study.commands.compare import PARAMS
 from study.compare import command as compare
 from study.compare.costs import budget_of, microseconds
 from study.compare.plan import CompareParams, Comparison
@@ -205,7 +207,7 @@ def test_a_task_without_data_is_left_out_and_said_to_be(compared, world, tmp_pat
 
 def test_a_dry_run_lists_and_writes_nothing(file, here, capsys):
     path = file(f"seeds = (0, 1)\ncandidates = {(ONE, TWO)!r}")
-    assert compare.main(["--params", path, "--dry-run", "--quiet", "--device", "cpu"]) == 0
+    assert study_command(["compare", "--params", path, "--dry-run", "--quiet", "--device", "cpu"]) == 0
     shown = capsys.readouterr().out
     assert "24 jobs, 24 to run" in shown
     listed = re.findall(r"^(\S+): to run", shown, flags=re.M)
@@ -511,28 +513,28 @@ def test_a_job_keeps_its_seconds_and_hands_on_its_checkpoint(tmp_path):
 def test_bad_parameters_are_told_in_one_line(file, line, said):
     path = file(f"candidates = ({{'fit': 'leace'}},)\n{line}")
     with pytest.raises(UserError, match=re.escape(said)):
-        compare.main(["--params", path, "--dry-run", "--quiet"])
+        study_command(["compare", "--params", path, "--dry-run", "--quiet"])
 
 
 def test_without_matplotlib_nothing_is_begun_and_the_list_is_shown(file, here, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     path = file("candidates = ({'fit': 'leace'},)")
     with refused("matplotlib"):
-        compare.main(["--params", path, "--quiet"])
+        study_command(["compare", "--params", path, "--quiet"])
     assert not here.exists()
-    assert compare.main(["--params", path, "--dry-run", "--quiet"]) == 0
+    assert study_command(["compare", "--params", path, "--dry-run", "--quiet"]) == 0
     assert "python -m splavu fit leace" in capsys.readouterr().out
 
 
 def test_no_command_at_a_time_is_refused():
     with pytest.raises(UserError, match="at least 1"):
-        compare.main(["--jobs", "0", "--dry-run", "--quiet"])
+        study_command(["compare", "--jobs", "0", "--dry-run", "--quiet"])
 
 
 def test_the_list_that_comes_with_it_is_sound(world, here, tmp_path):
     for name, origin in (("hmdb51", world.data / "hmdb51"), ("features", world.features)):
         (tmp_path / name).symlink_to(origin)
-    p = params.load(config.HERE / compare.PARAMS, CompareParams, [f"data_root={tmp_path}"])
+    p = params.load(config.HERE / PARAMS, CompareParams, [f"data_root={tmp_path}"])
     _, entries = Comparison(p, here).built
     assert [entry.name for entry in entries[:4]] == ["raw", "recommended", "published", "codes-20"]
     assert [entry.name for entry in entries if entry.seeds == p.seeds] == ["raw", "recommended", "quantizer-8"]

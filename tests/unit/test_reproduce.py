@@ -17,6 +17,7 @@ from conftest import REPOSITORY, write_study
 
 from splavu.errors import UserError
 from splavu.metrics.estimates import Interval
+from study.__main__ import main as study_command
 from study.check_data.inventory import Places
 from study.experiments.jobs import Job
 from study.experiments.runner import STAMP, Outcome, finished, run_all, stamps
@@ -155,7 +156,7 @@ def test_nothing_at_all_is_listed_and_nothing_is_written(tmp_path, monkeypatch, 
     for name in ("DATA", "FEATURES", "RUNS"):
         monkeypatch.setattr(config, name, tmp_path / name)
     for name in TABLES:
-        assert reproduce.main([name, "--dry-run", "--quiet"]) == 1
+        assert study_command(["reproduce", name, "--dry-run", "--quiet"]) == 1
     shown = capsys.readouterr().out
     assert "k400_train_labels.json" in shown
     assert "0 jobs, 0 to run" in shown
@@ -174,7 +175,7 @@ def test_nothing_at_all_is_listed_and_nothing_is_written(tmp_path, monkeypatch, 
 )
 def test_bad_input_is_told_in_one_line(arguments, said):
     with pytest.raises(UserError, match=re.escape(said)):
-        reproduce.main([*arguments, "--dry-run"])
+        study_command(["reproduce", *arguments, "--dry-run"])
 
 
 # Running, with small programs in place of the scripts.
@@ -275,7 +276,7 @@ def test_a_row_runs_from_stores_to_a_table(study, monkeypatch, capsys):
     row = dataclasses.replace(table.rows[1], numbers={"hmdb51": 71.5})
     monkeypatch.setattr(reproduce, "TABLES", {"table10": dataclasses.replace(table, rows=(row,))})
     arguments = ["table10", "--quick", "--columns", "hmdb51,cmap", "--device", "cpu", "--quiet"]
-    assert reproduce.main(arguments) == 0
+    assert study_command(["reproduce", *arguments]) == 0
     shown = capsys.readouterr().out
     folder = study.runs / "reproduce/table10-quick"
     head = json.loads((folder / "head_hmdb51_adapter_num-heads-8_demo/results.json").read_text())
@@ -295,9 +296,9 @@ def test_a_row_runs_from_stores_to_a_table(study, monkeypatch, capsys):
         raise AssertionError("a finished job was run again")
 
     monkeypatch.setattr(subprocess, "Popen", never)
-    assert reproduce.main(arguments) == 0
+    assert study_command(["reproduce", *arguments]) == 0
     assert capsys.readouterr().out == shown
-    assert reproduce.main([*arguments, "--dry-run"]) == 0
+    assert study_command(["reproduce", *arguments, "--dry-run"]) == 0
     assert "3 jobs, 0 to run" in capsys.readouterr().out
 
 
