@@ -7,7 +7,6 @@ name in the user's folder, or in an installed package, is another one.
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 
 TYPE_CHECKING = False  # as in typing, which need not be imported for it
@@ -21,9 +20,11 @@ def __getattr__(name: str) -> ModuleType:
     """`study.config`."""
     if name != "config":
         raise AttributeError(f"module 'study' has no attribute '{name}'")
-    path = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "config.py")  # noqa: PTH
+    from pathlib import Path  # at the head of the file, `python -m study` would take a pathlib.py of the user's folder
+
+    path = Path(__file__).resolve().parents[1] / "config.py"
     found = sys.modules.get("config")
-    if found is None or os.path.realpath(found.__file__ or "") != path:
+    if found is None or Path(found.__file__ or "").resolve() != path:
         spec = importlib.util.spec_from_file_location("config", path)
         assert spec is not None
         assert spec.loader is not None
