@@ -342,7 +342,7 @@ def test_the_command_reports_a_crash_and_a_hang_and_goes_on(tmp_path):
         textwrap.dedent(
             """
             import os, signal, time
-            from feature_extraction.videos import pyav
+            from splavu.extraction.videos import pyav
             decode = pyav.PyAVReader._decode
             def faulty(self, wanted=None):
                 if self.path.stem == "crash":

@@ -1,7 +1,9 @@
 import dataclasses
+import os
 
 import pytest
 import torch
+from refusals import refused
 
 from mgfn import build_model
 from mgfn.checkpoints import read_network
@@ -65,6 +67,14 @@ def test_a_file_is_there_whole_or_as_it_was(tmp_path):
         write_whole(path, fail)
     assert path.read_bytes() == b"whole"
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+def test_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with refused("pipe", InputError):
+        write_whole(tmp_path / "pipe", lambda file: file.write(b"new"))
+    assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
 
 
 def test_unknown_devices_are_refused():

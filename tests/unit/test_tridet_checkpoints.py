@@ -1,10 +1,12 @@
 import dataclasses
+import os
 import pickle
 from collections import Counter, OrderedDict
 from types import SimpleNamespace
 
 import pytest
 import torch
+from refusals import refused
 from torch import nn
 
 from tridet import checkpoints
@@ -231,6 +233,18 @@ def test_files_are_written_whole_or_not_at_all(tmp_path):
         file.write("half of it, and no bytes")
     assert path.read_text().startswith('{\n  "a"')
     assert [each.name for each in path.parent.iterdir()] == ["results.json"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+def test_a_pipe_or_an_input_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "video.mp4").write_bytes(b"video")
+    with refused("pipe", InputError), written(tmp_path / "pipe"):
+        pass
+    with refused("video.mp4", InputError):
+        checkpoints.check_target(tmp_path / "video.mp4", inputs=["other", tmp_path / "video.mp4"])
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pipe", "video.mp4"]
 
 
 def test_a_full_disk_is_told_in_one_line_and_leaves_what_was_there(saved, monkeypatch):
