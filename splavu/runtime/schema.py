@@ -297,4 +297,7 @@ def _nearest_choice(hint: Any, value: Any) -> str:
         for choice in typing.get_args(option)
         if isinstance(choice, str)
     ]
-    return nearest(value, known) if known and isinstance(value, str) else ""
+    if not known or not isinstance(value, str):
+        return ""
+    remedy = nearest(value, known)
+    return remedy if remedy.startswith("did you mean") else ""  # the description has listed them all
