@@ -6,17 +6,23 @@ sequence of length B, so that every anonymized feature is a mixture of strangers
 `attends_over='batch'` to reproduce its numbers, and it is refused where features are released.
 """
 
-from splavu.anonymizers.affine import AffineAnonymizer
-from splavu.anonymizers.apply import FrozenAnonymizer, apply_to_array, array_map, one_by_one
-from splavu.anonymizers.base import SERVING_TILE, Anonymizer, AttendsOver, in_tiles
-from splavu.anonymizers.chain import Chain
-from splavu.anonymizers.encoder import Continuation, EncoderAnonymizer
-from splavu.anonymizers.identity import IdentityAnonymizer
-from splavu.anonymizers.mlp import MLPAnonymizer
-from splavu.anonymizers.noise import GaussianNoise
-from splavu.anonymizers.quantizer import CodeUsage, Quantizer
-from splavu.anonymizers.registry import ANONYMIZERS, build_anonymizer, infer_architecture
-from splavu.anonymizers.transformer import SelfAttentionBlock, TransformerAnonymizer
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from splavu.anonymizers.affine import AffineAnonymizer
+    from splavu.anonymizers.apply import FrozenAnonymizer, apply_to_array, array_map, one_by_one
+    from splavu.anonymizers.base import SERVING_TILE, Anonymizer, AttendsOver, in_tiles
+    from splavu.anonymizers.chain import Chain
+    from splavu.anonymizers.encoder import Continuation, EncoderAnonymizer
+    from splavu.anonymizers.identity import IdentityAnonymizer
+    from splavu.anonymizers.mlp import MLPAnonymizer
+    from splavu.anonymizers.noise import GaussianNoise
+    from splavu.anonymizers.quantizer import CodeUsage, Quantizer
+    from splavu.anonymizers.registry import ANONYMIZERS, build_anonymizer, infer_architecture
+    from splavu.anonymizers.transformer import SelfAttentionBlock, TransformerAnonymizer
 
 __all__ = [
     "ANONYMIZERS",
@@ -42,3 +48,48 @@ __all__ = [
     "infer_architecture",
     "one_by_one",
 ]
+
+_NAMES = {
+    "affine": ("AffineAnonymizer",),
+    "apply": (
+        "FrozenAnonymizer",
+        "apply_to_array",
+        "array_map",
+        "one_by_one",
+    ),
+    "base": (
+        "SERVING_TILE",
+        "Anonymizer",
+        "AttendsOver",
+        "in_tiles",
+    ),
+    "chain": ("Chain",),
+    "encoder": (
+        "Continuation",
+        "EncoderAnonymizer",
+    ),
+    "identity": ("IdentityAnonymizer",),
+    "mlp": ("MLPAnonymizer",),
+    "noise": ("GaussianNoise",),
+    "quantizer": (
+        "CodeUsage",
+        "Quantizer",
+    ),
+    "registry": (
+        "ANONYMIZERS",
+        "build_anonymizer",
+        "infer_architecture",
+    ),
+    "transformer": (
+        "SelfAttentionBlock",
+        "TransformerAnonymizer",
+    ),
+}
+"""Module -> what it gives this package. Imported when it is asked for: the table of closed forms needs no torch."""
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _NAMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"splavu.anonymizers.{module}"), name)
+    raise AttributeError(f"module 'splavu.anonymizers' has no attribute '{name}'")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -20,9 +20,8 @@ from torch import Tensor
 
 from splavu.anonymizers.affine import precise
 from splavu.anonymizers.base import Anonymizer
+from splavu.anonymizers.closed_form.covariance import Units
 from splavu.errors import UserError
-
-Units = Literal["dimension", "whitened"]
 
 
 class GaussianNoise(Anonymizer):

@@ -1,4 +1,4 @@
-"""`python -m splavu fit METHOD`: anonymizers in closed form, fitted to the features of training subjects in seconds.
+"""Fit an anonymizer in closed form to the features of training subjects, in seconds.
 
 The checkpoint is one like any other: `splavu anonymize`, `audit` and `export`, `tridet` and `mgfn` take it as --aam,
 and parameter files as saved_fa_model. Parameter files make the same: fa_arch = 'METHOD(option=value)'.
@@ -22,21 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splavu._version import __version__
-from splavu.anonymizers import Chain, apply_to_array
 from splavu.anonymizers.closed_form.fit_data import FitData
 from splavu.anonymizers.closed_form.form import ClosedForm, Option
 from splavu.anonymizers.closed_form.methods import METHODS
 from splavu.anonymizers.guarantees import guarantees
-from splavu.anonymizers.loading import load_anonymizer, weights_hash
 from splavu.data.labels import by_key, read_rows, without_extension
 from splavu.errors import UserError, nearest
-from splavu.runtime import checkpoints
 from splavu.runtime.files import check_target, file_hash
-from splavu.stores import open_features
 
 logger = logging.getLogger(__name__)
 
-HELP = "closed-form anonymizers (eraser, LEACE, quantizer, noise, ...) from raw features, in seconds"
 FLAG_OF = {"static": "static", "classes": "labels", "private": "private"}
 """Field of `FitData` -> the flag that names its file."""
 
@@ -47,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     forms = list(_working_forms())
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     listed = (f"    {form.name:<11} {_data_of(form)}\n{'':16}{form.help}" for form in forms)
-    parser.epilog = "\n".join(["methods:", *listed])
+    parser.epilog = "\n".join(["methods:", *listed, "", parser.epilog or ""]).rstrip()
     parser.add_argument("method", metavar="METHOD", help=", ".join(form.name for form in forms))
     parser.add_argument("--raw", **stores, required=True, help="raw features of training subjects; may be repeated")
     parser.add_argument("--out", type=Path, required=True, metavar="CKPT", help="checkpoint to be written")
@@ -79,6 +74,10 @@ def fit(args: argparse.Namespace) -> str:
     Raises:
         UserError: An option is missing or out of range, a file is damaged, or two don't match; nothing is written then.
     """
+    from splavu.anonymizers import Chain, apply_to_array  # here and below: --help needs no torch
+    from splavu.anonymizers.loading import load_anonymizer, weights_hash
+    from splavu.runtime import checkpoints
+
     if args.method not in METHODS:
         raise UserError("METHOD", f"'{args.method}' is not a closed form", nearest(args.method, METHODS))
     form = METHODS[args.method]
@@ -155,6 +154,8 @@ def read_training(args: argparse.Namespace) -> tuple[FitData, list[dict[str, Any
 
 
 def _stores(paths: Sequence[Path], role: str, files: list[dict[str, Any]]) -> dict[str, NDArray[np.float32]]:
+    from splavu.stores import open_features
+
     found: dict[str, NDArray[np.float32]] = {}
     width = None
     for path in paths:

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from splavu import anonymizers
 from splavu.anonymizers import ANONYMIZERS, build_anonymizer, infer_architecture, one_by_one
 from splavu.errors import UserError
 
@@ -201,3 +202,10 @@ def test_bad_input_is_named():
         build_anonymizer("transformer", WIDTH, num_layers=0)
     with pytest.raises(UserError, match="a parameter of no anonymizer"):
         infer_architecture({"layer.weight": torch.zeros(1)})
+
+
+def test_the_package_gives_every_name_that_it_lists():
+    assert all(getattr(anonymizers, name) is not None for name in anonymizers.__all__)
+    assert {name for names in anonymizers._NAMES.values() for name in names} == set(anonymizers.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        anonymizers.no_such_name  # noqa: B018

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-import torch
 from annotated_types import Interval, MinLen
 from numpy.typing import NDArray
 
@@ -15,9 +14,11 @@ from splavu.anonymizers.closed_form.covariance import class_residuals, covarianc
 from splavu.anonymizers.closed_form.fit_data import FitData
 from splavu.anonymizers.closed_form.form import About, ClosedForm
 from splavu.anonymizers.closed_form.projection import Array
-from splavu.anonymizers.quantizer import Quantizer
 from splavu.errors import UserError
 from splavu.runtime.schema import Count, Schema
+
+if TYPE_CHECKING:  # torch is imported when something is fitted
+    from splavu.anonymizers.quantizer import Quantizer
 
 CodeSpace = Literal["actions", "features"]
 
@@ -121,6 +122,8 @@ class QuantizerOptions(Schema):
 
 
 def _fit(data: FitData, options: QuantizerOptions, seed: int | None) -> Quantizer:
+    from splavu.anonymizers.quantizer import Quantizer
+
     codes = evenly_split_bits(options.bits) if options.codes is None else options.codes
     classes = data.classes if options.space == "actions" else None
     made = discriminant_codes(data.features, classes, codes, dims=options.dims, seed=seed or 0)
@@ -128,6 +131,8 @@ def _fit(data: FitData, options: QuantizerOptions, seed: int | None) -> Quantize
 
 
 def _describe(made: Quantizer, data: FitData) -> str:
+    import torch
+
     used = made.usage(torch.from_numpy(data.features))
     sizes = " x ".join(map(str, made.architecture["codes"]))
     return f"{sizes} codes, at most {used.budget:.2f} bits a clip (used {used.entropy:.2f}, {used.distinct} vectors)"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 from splavu.errors import UserError
+
+Units = Literal["dimension", "whitened"]
+"""What one unit of noise is: each dimension's own deviation, or the root of the covariance."""
 
 Array = NDArray[np.float64]
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import numpy as np
 from annotated_types import Interval
 from numpy.typing import NDArray
 
-from splavu.anonymizers.affine import AffineAnonymizer
 from splavu.anonymizers.closed_form.covariance import class_residuals, covariance, whitening
 from splavu.anonymizers.closed_form.fit_data import FitData
 from splavu.anonymizers.closed_form.form import About, ClosedForm
 from splavu.anonymizers.closed_form.projection import Array, Projection, affine, describe_affine
 from splavu.errors import UserError
 from splavu.runtime.schema import Count, NonNegative, Schema
+
+if TYPE_CHECKING:  # torch is imported when something is fitted
+    from splavu.anonymizers.affine import AffineAnonymizer
 
 Lift = Literal["linear", "quadratic"]
 PRODUCTS_OF = 24

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splavu.anonymizers.apply import apply_to_array
-from splavu.anonymizers.base import Anonymizer
-from splavu.data.datasets import FeatureDataset
 from splavu.errors import UserError
+
+if TYPE_CHECKING:  # torch is imported when something is fitted
+    from splavu.anonymizers.base import Anonymizer
+    from splavu.data.datasets import FeatureDataset
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,8 @@ class FitData:
 
     def after(self, stage: Anonymizer) -> FitData:
         """The same clips and static clips as a stage releases them."""
+        from splavu.anonymizers.apply import apply_to_array
+
         static = None if self.static is None else apply_to_array(stage, self.static)
         return replace(self, features=apply_to_array(stage, self.features), static=static)
 

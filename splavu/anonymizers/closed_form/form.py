@@ -17,12 +17,14 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from splavu.anonymizers.base import Anonymizer
 from splavu.anonymizers.closed_form.fit_data import FitData
 from splavu.errors import UserError, nearest
 from splavu.runtime.schema import Schema, build, type_hints
+
+if TYPE_CHECKING:  # torch is imported when something is fitted
+    from splavu.anonymizers.base import Anonymizer
 
 Need = Literal["static", "classes", "private"]
 Place = Literal["erase", "quantize", "noise"]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splavu.anonymizers.affine import AffineAnonymizer
 from splavu.anonymizers.closed_form.covariance import deviations
 from splavu.anonymizers.closed_form.fit_data import FitData
 from splavu.anonymizers.closed_form.form import About, ClosedForm
 from splavu.anonymizers.closed_form.projection import Projection, affine, describe_affine
 from splavu.runtime.schema import Count, Schema
+
+if TYPE_CHECKING:  # torch is imported when something is fitted
+    from splavu.anonymizers.affine import AffineAnonymizer
 
 
 def inlp(features: NDArray, labels: NDArray, *, rounds: int = 8, penalty: float = 1.0) -> Projection:

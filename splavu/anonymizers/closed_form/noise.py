@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from splavu.anonymizers.closed_form.covariance import covariance_root, deviations
+from splavu.anonymizers.closed_form.covariance import Units, covariance_root, deviations
 from splavu.anonymizers.closed_form.fit_data import FitData
 from splavu.anonymizers.closed_form.form import About, ClosedForm
-from splavu.anonymizers.noise import GaussianNoise, Units
 from splavu.runtime.schema import Positive, Schema
+
+if TYPE_CHECKING:  # torch is imported when something is fitted
+    from splavu.anonymizers.noise import GaussianNoise
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class NoiseOptions(Schema):
 
 
 def _fit(data: FitData, options: NoiseOptions, seed: int | None) -> GaussianNoise:
+    from splavu.anonymizers.noise import GaussianNoise
+
     root = (deviations if options.units == "dimension" else covariance_root)(data.features)
     return GaussianNoise.of(root, sd=options.sd, seed=seed)
 

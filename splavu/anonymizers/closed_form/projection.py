@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splavu.anonymizers.affine import AffineAnonymizer
-from splavu.anonymizers.base import Anonymizer
 from splavu.anonymizers.closed_form.fit_data import FitData
 from splavu.anonymizers.closed_form.form import About, ClosedForm
 from splavu.errors import UserError
 from splavu.runtime.schema import Count, Schema
+
+if TYPE_CHECKING:  # torch is imported when something is fitted
+    from splavu.anonymizers.affine import AffineAnonymizer
+    from splavu.anonymizers.base import Anonymizer
 
 Array = NDArray[np.float64]
 
@@ -86,6 +88,8 @@ def _fit_random(data: FitData, options: KeepOptions, seed: int | None) -> Affine
 
 def affine(made: Projection, method: str) -> AffineAnonymizer:
     """The anonymizer that applies a projection."""
+    from splavu.anonymizers.affine import AffineAnonymizer
+
     return AffineAnonymizer.of(made.mean, made.encode, made.decode, method=method)
 
 
