@@ -8,20 +8,30 @@ TYPE_CHECKING = False  # as in typing, which need not be imported for it
 if TYPE_CHECKING:
     from splavu.api import (
         Anonymizer,
+        AnonymizerNetwork,
+        AuditOptions,
         FeatureReader,
+        FitData,
         StoreWriter,
         UserError,
         anonymize_store,
         anonymize_table,
         apply_to_array,
         average_precision,
+        examine,
+        fit,
         load_anonymizer,
         open_features,
+        read_inputs,
+        read_table,
     )
 
 __all__ = [
     "Anonymizer",
+    "AnonymizerNetwork",
+    "AuditOptions",
     "FeatureReader",
+    "FitData",
     "StoreWriter",
     "UserError",
     "__version__",
@@ -29,8 +39,12 @@ __all__ = [
     "anonymize_table",
     "apply_to_array",
     "average_precision",
+    "examine",
+    "fit",
     "load_anonymizer",
     "open_features",
+    "read_inputs",
+    "read_table",
 ]
 
 

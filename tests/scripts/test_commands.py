@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY
 from refusals import refused
+from sklearn.decomposition import PCA
 
 import splavu
 from splavu.__main__ import COMMANDS, STUDY_COMMANDS, main
@@ -85,6 +87,22 @@ def test_the_api_is_what_it_lists():
     assert set(splavu.__all__) <= set(dir(splavu))
     with pytest.raises(AttributeError, match="no_such_name"):
         splavu.no_such_name  # noqa: B018
+
+
+def test_a_closed_form_is_fitted_by_name():
+    features = np.random.default_rng(0).normal(size=(60, 12)).astype(np.float32)
+    data = splavu.FitData(features)
+    made = splavu.Anonymizer(splavu.fit("pca", data, keep=4))
+    centred = features - features.mean(axis=0)
+    expected = PCA(4, svd_solver="full").fit(centred)
+    np.testing.assert_allclose(
+        made.transform(features) - features.mean(axis=0),
+        expected.inverse_transform(expected.transform(centred)),
+        atol=1e-4,  # float32
+    )
+    for method, options, culprit in (("pac", {}, "method"), ("pca", {"keep": 0}, "keep"), ("pca", {"kep": 3}, "kep")):
+        with refused(culprit):
+            splavu.fit(method, data, **options)
 
 
 BAD_INPUT = [
