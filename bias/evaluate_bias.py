@@ -7,9 +7,9 @@ videos of women as of men. Printed and kept in results.json: accuracy by gender,
 gender, the gap between both, the equalised-odds difference beside what luck gives, and what anonymizing changes, with
 95% intervals clustered by subject.
 
-Gender means as perceived by annotators; nobody in the videos was asked.
+Gender means as perceived by annotators; the people in the videos were not asked.
 
-A head is kept in a folder of its own below the run's, so a killed evaluation goes on where it stopped. The same command
+Each head has its own folder below the run's, so an interrupted evaluation continues where it stopped. The same command
 with the same inputs prints the stored result again.
 """
 
@@ -80,7 +80,7 @@ class BiasParams(JudgedFeatures):
         return ("raw", "anonymized") if self.anon else ("raw",)
 
     def head(self, dataset: str, features: str, seed: int) -> HeadParams:
-        """One head, in a folder of its own below the run's."""
+        """One head, in its own folder below the run's."""
         anon = features == "anonymized"
         return HeadParams(
             run_id=f"{self.run_id}/{dataset}_{features}_seed{seed}",
@@ -172,12 +172,12 @@ def evaluate(
 def predict(head: HeadParams, reads: Mapping[str, Any], device: torch.device, *, restart: bool) -> np.ndarray:  # -> [V]
     """Train a head, or go on training it, and predict the classes of the test videos, in the data set's order.
 
-    A head that was trained on other features or by other parameters is begun anew.
+    A head that was trained on other features or by other parameters is trained again.
     """
     run = run_folder.RunFolder(config.RUNS, head.run_id)
     reads = {**reads, "params": params.as_dict(head)}
     if restart or run.read_json("reads.json") != reads:
-        (run.path / checkpoints.RESUMABLE).unlink(missing_ok=True)  # first: a kill in between begins anew too
+        (run.path / checkpoints.RESUMABLE).unlink(missing_ok=True)  # first, in case of an interruption in between
         run.write_json("reads.json", reads)
     _, trainer, test = train(head, device=device)
     probabilities, _ = test.video_probabilities(trainer.served)
@@ -188,7 +188,7 @@ def read_videos(p: BiasParams, name: str) -> Videos:
     """Both sides of a data set.
 
     Raises:
-        UserError: A store or a label is missing or damaged, a subject has no gender, or nobody of one gender is tested.
+        UserError: A store or a label is missing or damaged, a subject has no gender, or a gender has no test video.
     """
     spec, digest = dataset_spec(name), hashlib.sha256()
     persons: dict[str, list[Person]] = {}
@@ -203,10 +203,10 @@ def read_videos(p: BiasParams, name: str) -> Videos:
             digest.update(store[key].tobytes())
     subjects, genders = (np.array([getattr(who, of) for who in persons["test"]]) for of in ("subject", "gender"))
     if absent := set(GENDERS) - set(genders):
-        raise UserError(path, f"nobody perceived as {min(absent)} is in the test videos of {name}", "extract them")
-    learnt = Counter(person.gender for person in persons["train"])
+        raise UserError(path, f"no test video of {name} shows a person perceived as {min(absent)}", "extract them")
+    trained_on = Counter(person.gender for person in persons["train"])
     return Videos(
-        {gender: learnt[gender] for gender in GENDERS},
+        {gender: trained_on[gender] for gender in GENDERS},
         Seen(videos.labels, subjects, genders, spec.num_classes),
         digest.hexdigest(),
     )

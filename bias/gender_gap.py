@@ -1,7 +1,7 @@
 """How far recognition of women and of men lies apart, from predictions of the same test videos by heads of every seed.
 
-What a reader would get wrong: seeds are averaged before anything is compared (a video's hit is the share of seeds that
-were right), and resampling moves subjects, never videos. All statistics of all features come from the same resamples,
+Note: seeds are averaged before anything is compared (a video's hit is the share of seeds that were right), and
+resampling draws subjects, never videos. All statistics of all features come from the same resamples,
 so the change from raw to anonymized is paired. "Gender" is what annotators perceived.
 
 Shapes: `V` test videos, `S` seeds, `R` resamples, `C` classes. Shares go from 0 to 1.

@@ -20,8 +20,8 @@ def report_section(result: Mapping[str, Any]) -> str:
         rows += [_features(name, features, entries) for features, entries in found["features"].items()]
         if "change" in found:
             rows.append(_change(found["change"]))
-        subjects, videos, learnt = found["subjects"], found["videos"], found["train_videos"]
-        counts = (str(counted[gender]) for counted in (subjects, videos, learnt) for gender in GENDERS)
+        subjects, videos, train_videos = found["subjects"], found["videos"], found["train_videos"]
+        counts = (str(counted[gender]) for counted in (subjects, videos, train_videos) for gender in GENDERS)
         classes = next(iter(found["features"].values()))["equalised_odds"]["classes_compared"]
         people.append([name, *counts, str(classes)])
     header = ["data set", "features", *COLUMNS, "male - female", "worst", "equalised odds", "permuted"]
@@ -50,8 +50,9 @@ FEW_SUBJECTS = 10
 
 def _too_few(result: Mapping[str, Any]) -> list[str]:
     names = [name for name, found in result["datasets"].items() if min(found["subjects"].values()) < FEW_SUBJECTS]
-    told = f"Fewer than {FEW_SUBJECTS} test subjects of a gender: {', '.join(names)}; intervals there are too narrow.\n"
-    return [told] if names else []
+    listed = ", ".join(names)
+    warning = f"Fewer than {FEW_SUBJECTS} test subjects of a gender: {listed}; intervals there are too narrow.\n"
+    return [warning] if names else []
 
 
 def _estimate(entry: Mapping[str, Any]) -> str:

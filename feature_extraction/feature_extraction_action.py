@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if failures:
         print(f"{len(failures)} failed; run the same command to try these again")
     if shard is not None and not is_last and is_under_torchrun():
-        return 0  # the last rank tells and fails for all
+        return 0  # the last rank reports all failures and exits with 1
     return 1 if failures else 0
 
 
@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     how = parser.add_argument_group("how; the defaults are in the params file")
     add_options(how, ExtractionParams)
-    how.add_argument("--fresh", action="store_true", help="start anew instead of going on with what is there")
+    how.add_argument("--fresh", action="store_true", help="start again instead of continuing")
     together = parser.add_argument_group("together with other processes")
     together.add_argument("--shard", metavar="I/N", help="every N-th key from the I-th on (default: RANK/WORLD_SIZE)")
     together.add_argument("--merge", action="store_true", help="extract nothing, merge what shards have left")

@@ -3,7 +3,7 @@
     python feature_extraction/ray_shards.py --shards 64 --gpus 1 -- --dataset kinetics400 --encoder videoMAE
 
 What follows `--` goes to each shard. Videos and stores must be on a file system that all nodes share. Each shard is a
-process of its own, so that a crash costs the shard alone, and Ray starts it again up to three times.
+separate process, so that a crash costs the shard alone, and Ray starts it again up to three times.
 Needs `pip install "splavu[ray]"`.
 """
 
@@ -36,23 +36,23 @@ def shard_commands(count: int, arguments: Sequence[str]) -> list[list[str]]:
 
 
 def run_shard(row: dict) -> dict:
-    """`{"shard", "command"}` -> `{"shard", "code", "told"}`, told being the end of what it printed.
+    """`{"shard", "command"}` -> `{"shard", "code", "output"}`, where output is the end of what it printed.
 
     Raises:
         ChildProcessError: It was killed, for Ray to try it again.
     """
     done = subprocess.run(list(row["command"]), capture_output=True, text=True, check=False)
-    told = (done.stdout + done.stderr)[-2000:]
+    output = (done.stdout + done.stderr)[-2000:]
     if done.returncode < 0:
-        raise ChildProcessError(f"shard {row['shard']} died of signal {-done.returncode}: {told}")
-    return {"shard": int(row["shard"]), "code": done.returncode, "told": told}
+        raise ChildProcessError(f"shard {row['shard']} died of signal {-done.returncode}: {output}")
+    return {"shard": int(row["shard"]), "code": done.returncode, "output": output}
 
 
 def summary(results: Sequence[dict]) -> int:
-    """Print what the shards told that were not quite well; the command's exit code."""
+    """Print the output of shards that did not succeed; the command's exit code."""
     failed = [result for result in sorted(results, key=lambda result: result["shard"]) if result["code"]]
     for result in failed:
-        print(f"shard {result['shard']} left with {result['code']}:\n{result['told']}")
+        print(f"shard {result['shard']} left with {result['code']}:\n{result['output']}")
     print(f"{len(results)} shards, {len(failed)} of them with failures")
     return 1 if failed else 0
 
@@ -66,7 +66,7 @@ def _mapped(commands: Sequence[Sequence[str]], *, num_cpus: float, num_gpus: flo
     shards = ray.data.from_items(rows, override_num_blocks=len(rows))
     done = shards.map(run_shard, num_cpus=num_cpus, num_gpus=num_gpus, max_retries=3, retry_exceptions=True).take_all()
     lost = set(range(len(rows))) - {result["shard"] for result in done}
-    return done + [{"shard": index, "code": 1, "told": "lost: its process died again and again"} for index in lost]
+    return done + [{"shard": index, "code": 1, "output": "lost: its process died again and again"} for index in lost]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if anonymizer is not None and anonymizer.attends_over == "batch":
         raise UserError(
             p.saved_fa_model,
-            "was trained with batch_as_sequence: its output for a feature depends on the rest of the batch",
+            "was trained with batch_as_sequence: its output for a feature depends on its batch",
             "name one that was trained with batch_as_sequence = False",
         )
     clips = read_clips(p)
@@ -110,7 +110,7 @@ def read_clips(p: GaitParams) -> dict[str, np.ndarray]:  # video -> [K, D]
 def video_features(
     clips: Mapping[str, np.ndarray], anonymizer: Anonymizer | None, batch_size: int, device: torch.device
 ) -> dict[str, np.ndarray]:  # -> name -> [V, D]
-    """One feature a video: the mean over its clips, raw and (with an anonymizer) as served alone."""
+    """One feature per video: the mean over its clips, raw and (with an anonymizer) as released one at a time."""
     rows = np.concatenate(list(clips.values()))  # [sum K, D]
     counts = np.array([len(of_video) for of_video in clips.values()])
     served = {"raw": rows}

@@ -1,8 +1,8 @@
-"""How well walkers are told by their features, by walk, view and overall, beside what a random ranking would give.
+"""How well walkers are recognised by their features, by walk, view and overall, beside a random ranking.
 
-What a reader would get wrong: intervals move the subjects of the probes and leave the gallery as it is, so they don't
-tell recognition from luck: of few people some resemble others, time and again. For that, the people of the gallery swap
-names (`swapped`): whoever is found beyond what that gives is recognised.
+Note: intervals draw the subjects of the probes and keep the gallery, so they don't separate recognition from luck:
+among few subjects some resemble each other in all videos. For that the subjects of the gallery swap names (`swapped`):
+what exceeds the result of such swaps is recognition.
 
 Shapes: `V` videos, `P` probes, `N` gallery videos, `D` feature width, `R` resamples. Shares go from 0 to 1.
 """

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 
 class InputError(ValueError):
-    """Bad input, told in one line; the scripts print it and exit with code 2 (`leave`).
+    """Bad input, reported in one line; the scripts print it and exit with code 2 (`leave`).
 
     Args:
         culprit: The file, video or option at fault.

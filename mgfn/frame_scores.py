@@ -21,7 +21,7 @@ class ScoredVideo:
 
     name: str
     classes: tuple[str, ...]
-    """Kinds of anomaly, by the name; empty for a normal video and where names don't tell."""
+    """Kinds of anomaly, by the name; empty for a normal video and where names don't say."""
     is_abnormal: bool
     scores: NDArray[np.float32]
     """[number of frames]."""

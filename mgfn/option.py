@@ -37,7 +37,7 @@ Block = Literal["gb", "fb"]
 class Options:
     """Everything that decides a run; recorded in its folder."""
 
-    datasetname: Literal["UCF", "XD", "ST"] = option("UCF", "how names tell normal from abnormal")
+    datasetname: Literal["UCF", "XD", "ST"] = option("UCF", "how names distinguish normal from abnormal")
     rgb_list: str | None = option(None, "list of training videos")
     test_rgb_list: str | None = option(None, "list of test videos")
     gt: str | None = option(None, "ground truth: one array in list order, a folder of arrays, or an annotation .txt")

@@ -1,6 +1,6 @@
 """Snippet scores of whole videos.
 
-Videos are scored at full length, one by one, while training sees 32 pooled segments; a crop is a sequence of its own.
+Videos are scored at full length, one by one, while training sees 32 pooled segments; each crop is a separate sequence.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ def load_detector(arguments: Sequence[str], feature_dim: int, checkpoint: str | 
 
 
 def load_network(options: Options, feature_dim: int, checkpoint: str | Path | None = None) -> MGFN:
-    """The network of a checkpoint, whose weights tell its architecture; without one, the options' at random.
+    """The network of a checkpoint, whose weights determine its architecture; without one, the options' at random.
 
     Raises:
         InputError: No such checkpoint, or one for another width.

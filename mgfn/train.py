@@ -151,7 +151,7 @@ class Run(RunFolder):
 
 
 def train(options: TrainingOptions) -> tuple[dict[str, Any], AnomalyTrainer]:
-    """Open what the options name and train (or go on training) in the run folder: what `loop.fit` tells, the trainer.
+    """Open what the options name and train (or go on training) in the run folder: `loop.fit`'s result and trainer.
 
     Raises:
         InputError: Something is wrong with the options or the data.

@@ -1,10 +1,10 @@
 """PA-HMDB51: the attributes of every frame of some HMDB51 videos, brought together with the features of their clips.
 
 Its videos are HMDB51's, so their features lie in HMDB51's stores, whichever split they are in; the videos without
-annotations are what a head for action recognition may learn from.
+annotations are the training data of heads for action recognition.
 
-What a reader would get wrong: the videos are cut from films, and clips of one film show the same people. What may not
-be cut through, and what intervals draw, is therefore the film (`Rows.clusters`), told by the file's name.
+Note: the videos are cut from films, and clips of one film show the same people. So folds and intervals go by film
+(`Rows.clusters`), which follows from the file's name.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ATTRIBUTES: Mapping[LabelSet, tuple[str, ...]] = {
     "vispr": tuple(name for name in VISPR_ATTRIBUTES if name != "social_relationship"),
 }
 """Names of the label columns: every value of every attribute; the attributes, 1 unless the value is 0; those that VISPR
-knows too, for attackers that learnt there (social relationship has no counterpart)."""
+knows too, for attackers trained there (social relationship has no counterpart)."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def read_dataset(*, encoder: str, feature_dim: int, data_root: str | None = None
 
     Raises:
         UserError: Besides damaged files, annotated videos without features or without an action, a video in two stores,
-            a video whose name doesn't tell its film.
+            a video whose name has no film.
     """
     data, features = config.roots(data_root)
     annotated = dict(sorted(read_pahmdb51(data / ANNOTATIONS).items()))
@@ -119,7 +119,7 @@ def film(video: str, frames: FrameLabels) -> str:
         UserError: The action isn't in the name.
     """
     if f"_{frames.action}_" not in video:
-        problem = f"has no '_{frames.action}_' in its name, so the film that it was cut from can't be told"
+        problem = f"has no '_{frames.action}_' in its name, so the film that it was cut from is unknown"
         raise UserError(video, problem, "annotate it in the file of its action, under its name in HMDB51")
     return film_of(f"{frames.action}/{video}")
 

@@ -1,7 +1,7 @@
 """Measure the privacy-utility trade-off of anonymizers on PA-HMDB51, next to raw features and to chance.
 
-Attackers of the people in a video learnt from other films (out of fold) or from VISPR's images; a fresh head for action
-recognition learnt from HMDB51's videos without annotations. Each anonymizer is a point of the curve. Raw features must
+Attackers are trained on other films (out of fold) or on VISPR's images; a new head for action recognition is trained
+on HMDB51's videos without annotations. Each anonymizer is a point of the curve. Raw features must
 be attacked above chance, and no longer once films have swapped labels, or the exit code is 3. The same command with the
 same inputs prints the stored result again.
 """
@@ -63,7 +63,7 @@ class PaHmdbParams(Schema):
     folds: Annotated[int, Ge(3)] = 5
     """One is held out and one tuned on."""
     transfer: bool = True
-    """Also attackers that learnt from VISPR."""
+    """Also attackers trained on VISPR."""
     val_share: Annotated[float, Interval(gt=0, lt=1)] = 0.2
     """Share of VISPR's training images that validate."""
     max_train_rows: Count = 20_000
@@ -135,7 +135,7 @@ def evaluate(
 
     Args:
         films: What attackers who learn from other films are judged on.
-        vispr: What attackers who learnt from VISPR are judged on; None leaves them out.
+        vispr: What attackers trained on VISPR are evaluated on; None leaves them out.
         points: The operating points by name.
     """
     started, rows = time.perf_counter(), films.rows

@@ -1,8 +1,9 @@
-"""What attackers are judged on: the annotated clips, with the attributes that enough films show to be judged.
+"""What attackers are evaluated on: the annotated clips, with the attributes that enough films show.
 
-Attackers learn those attributes from the other films or from VISPR's images. What a reader would get wrong: average
-precision exists for an attribute that two films show, and means nothing; it would also drop out of the draws that miss
-both films, and move the mean over attributes by doing so.
+Attackers are trained on other films or on VISPR's images.
+
+Note: average precision is defined for an attribute that two films show, and means nothing. It would also be missing in
+the draws without both films, and so change the mean over attributes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def judgeable(rows: Rows, names: Sequence[str], num_films: int) -> Judgeable:
     """Without the attributes that fewer than `num_films` films show, or fewer don't.
 
     A rarer one lacks a film to learn from, to be tuned on or to be tested on; and draws of films without any of it
-    would take the mean over other attributes than the rest.
+    would take the mean over other attributes.
 
     Raises:
         UserError: No attribute is left.

@@ -16,8 +16,8 @@ serving = "alone"  # as a released feature is; 'batch' only to show what mixing 
 # attackers
 attackers = ("logistic", "mlp")  # more are slower: 'mlp_large', 'trees', 'knn'
 seeds = (0,)  # of the attackers; results are means, intervals draw seeds and films
-folds = 5  # films are dealt into so many; attackers learn on all but two, are tuned on one, judged on the other
-transfer = True  # also attackers that learnt from VISPR's images
+folds = 5  # parts of the films; attackers train on all but two, are tuned on one, tested on the other
+transfer = True  # also attackers trained on VISPR's images
 max_train_rows = 20000  # images' views above this are thinned
 num_resamples = 1000  # bootstrap resamples of the films
 

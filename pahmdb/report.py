@@ -10,7 +10,7 @@ from splavu.reports.markdown import interval, markdown_table, number, percent
 from splavu.reports.plotting import ALONE, CHANCE, RAW, saved
 
 LABELS = {
-    "values": "every value of each attribute, as one class against the rest",
+    "values": "every value of each attribute, as one class against all others",
     "binary": "the five attributes, positive unless their value is 0",
     "vispr": "the attributes that VISPR knows too",
 }
@@ -32,8 +32,8 @@ def report_section(result: Mapping[str, Any]) -> str:
     ]
     if below := [name for name in _points(result) if _below_chance(result["cross_fitted"][name]["mean"])]:
         parts.append(
-            f"**Attackers of {', '.join(below)} do worse than chance.** That is no privacy: an anonymizer that has "
-            "learnt from the labels of these videos does this.\n"
+            f"**Attackers of {', '.join(below)} do worse than chance.** That is not privacy: an anonymizer that was "
+            "trained on the labels of these videos does this.\n"
         )
     if result["curve"]:
         area = result["curve"]["hypervolume"]
@@ -50,7 +50,7 @@ def report_section(result: Mapping[str, Any]) -> str:
         rows = result["transfer_rows"]
         parts.append(
             f"Attackers trained on VISPR: {rows[0]} views of images to learn from, {rows[1]} to be tuned on. "
-            "Leakage is undefined for attributes that they don't tell above chance on raw clips."
+            "Leakage is undefined for attributes that they don't predict above chance on raw clips."
             f"{_left_out(result, 'transfer')}\n"
         )
         for name in _points(result) or ["raw"]:

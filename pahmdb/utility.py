@@ -1,8 +1,8 @@
-"""What is left of the actions: top-1 of fresh heads on PA-HMDB51's videos, and the curve of utility against privacy.
+"""Utility: top-1 of new heads on PA-HMDB51's videos, and the privacy-utility curve.
 
-A head learns from HMDB51's videos without annotations for a fixed time, so nothing is chosen on the videos it is tested
-on. What a reader would get wrong: the annotated videos judge privacy too, so both axes of the curve have to be drawn
-from the same films, and not each from draws of its own.
+A head is trained on HMDB51's videos without annotations for a fixed time, so nothing is chosen on the test videos.
+
+Note: the annotated videos measure privacy too, so both axes of the curve use the same draws of films.
 
 Letters: V annotated videos, C classes, R resamples.
 """

@@ -1,7 +1,8 @@
 """What the pyramid makes of a training set: how many points learn a boundary, and which actions teach none.
 
 A grid that is too coarse for a data set shows here, before the training and not in its mAP: actions that lie between
-two points are never learnt, a level without positive points is idle. Counts are of whole videos; training sees windows.
+two points are never trained on, a level without positive points is idle. Counts are of whole videos; training sees
+windows.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Plain arrays in, plain arrays out. A video that was never given to the detector still counts: its segments are missed.
 
-What a reader would get wrong: a prediction whose best match is taken may still claim its second best. Going through
-the predictions by descending score therefore equals a stable matching of predictions (who prefer a higher tIoU) and
-true segments (who prefer a higher score), and is computed as one: all predictions ask at once, the refused ask again.
+Note: a prediction whose best match is taken may still claim its second best. Going through the predictions by
+descending score therefore equals a stable matching of predictions (which prefer a higher tIoU) and true segments (which
+prefer a higher score), and is computed as one: all predictions ask at once, those refused ask again.
 
 Letters: N segments, C classes, H thresholds. Arithmetic is float64.
 """
@@ -190,8 +190,8 @@ def _matched(asking: np.ndarray, asked: np.ndarray) -> np.ndarray:  # [pairs], [
 
     Deferred acceptance (Gale and Shapley, 1962): each true segment holds the best rank that asked so far.
     """
-    nobody = asking.max(initial=-1) + 1
-    holder = np.full(asked.max(initial=-1) + 1, nobody)
+    unmatched = asking.max(initial=-1) + 1
+    holder = np.full(asked.max(initial=-1) + 1, unmatched)
     wish = np.flatnonzero(np.diff(asking, prepend=-1))  # each prediction's current pair ...
     end = np.append(wish[1:], len(asking))  # ... and the first pair beyond its own
     while wish.size:
@@ -202,7 +202,7 @@ def _matched(asking: np.ndarray, asked: np.ndarray) -> np.ndarray:  # [pairs], [
         wish = wish + refused
         hoping = wish < end
         wish, end = wish[hoping], end[hoping]
-    return holder[holder < nobody]
+    return holder[holder < unmatched]
 
 
 def _interpolated_ap(right: np.ndarray, *, num_true: int) -> np.ndarray:  # [H, N] -> [H]

@@ -88,7 +88,7 @@ def weights(training: Training) -> dict[str, dict[str, Tensor]]:
 def resume(path: str | Path, training: Training) -> int:
     """Put a training where the checkpoint left it, and return the epoch that was done.
 
-    A checkpoint of the public release lacks the loss normaliser, which then starts anew, with a warning.
+    A checkpoint of the public release has no loss normaliser: it starts at its initial value, with a warning.
 
     Raises:
         InputError: As `load_weights`; or it is of another optimizer or schedule, or holds weights only.
@@ -112,7 +112,7 @@ def resume(path: str | Path, training: Training) -> int:
     if "loss_normaliser" in content:
         training.network.loss_normaliser = content["loss_normaliser"]
     else:
-        logger.warning("%s has no loss normaliser: it starts anew at train_cfg.init_loss_norm", path)
+        logger.warning("%s has no loss normaliser: it starts at train_cfg.init_loss_norm", path)
     return int(content["epoch"])
 
 

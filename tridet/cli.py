@@ -1,6 +1,6 @@
 """What train.py and eval.py share: flags, the device, and exit codes.
 
-Exit codes: 0 done; 2 bad input, told in one line; 130 interrupted.
+Exit codes: 0 done; 2 bad input, reported in one line; 130 interrupted.
 """
 
 from __future__ import annotations

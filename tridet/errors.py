@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class InputError(ValueError):
-    """Bad input, told in one line; the entry points print it and exit with code 2.
+    """Bad input, reported in one line; the entry points print it and exit with code 2.
 
     Args:
         culprit: The file, video or configuration key at fault.

@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for column, name in enumerate(_names(dataset.annotations.classes, result.classes))
         },
     }
-    # A detector judged on features that it wasn't trained on doesn't take the place of its own result.
+    # A result on features that the detector wasn't trained on doesn't replace the one on its own features.
     own = _trained_on(folder) in (None, (summary["aam"], summary["aam_serving"]))
     write_json(folder / ("results.json" if own else "results_other_features.json"), {"tad": summary})
     for index in pictured:

@@ -1,6 +1,6 @@
 """TriDet as something that a training engine steps: optimizer, learning rate, clipping, average, loss normaliser.
 
-The learning rate changes with each update, so whoever trains has to say how many there are: `plan` for a co-training,
+The learning rate changes with each update, so their number has to be known: `plan` for a co-training,
 `schedule_as_configured` for a training of the detector alone.
 """
 
@@ -35,7 +35,7 @@ class DetectorLearner(Learner):
         self.schedule = LearningRate(self.optimizer, stretched, iters_per_epoch=steps_per_epoch)
 
     def schedule_as_configured(self, *, updates_per_epoch: int) -> None:
-        """TriDet's schedule, over the epochs of its own configuration."""
+        """TriDet's schedule, over the epochs of its configuration."""
         self.schedule = LearningRate(self.optimizer, self.config.opt, iters_per_epoch=updates_per_epoch)
 
     def state(self) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class DetectorLearner(Learner):
             super().load_state(state)
         except InputError as error:
             problem = f"the detector's learning rate was planned for another length ({error.problem})"
-            raise UserError("num_epochs", problem, "keep it and the videos, or start anew with --restart") from error
+            raise UserError("num_epochs", problem, "keep it and the videos, or start again with --restart") from error
         self.network.loss_normaliser = state[f"loss_normaliser_{self.name}"]
 
 

@@ -82,7 +82,7 @@ def batch_losses(
     classification = focal_loss(logits, expected)
 
     has_trident = levels[0].starts is not None
-    if has_trident:  # every class of a point has distances of its own
+    if has_trident:  # every class of a point has its own distances
         wanted = targets.distances
         predicted = distances(levels, targets.video, targets.point, targets.label)
         weight = iou_weight(interval_iou(predicted, wanted), iou_power)

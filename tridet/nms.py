@@ -1,11 +1,11 @@
 """Non-maximum suppression of segments, in plain arrays: soft or hard, for all classes at once, and boundary voting.
 
-There is no extension to compile. Each step selects the best candidate of every class and lowers the scores of the
-others in a few operations on a [C, N] table, so the number of steps is that of one class. The table lives on the host
-whatever the device of the input: a step is too small to fill a GPU, and its latency would count thousands of times.
+There is no extension to compile. Each step selects the best candidate of every class and lowers the scores of
+all others in a few operations on a [C, N] table, so the number of steps is that of one class. The table is on the host
+for any device of the input: a step is too small to fill a GPU, and its latency would count thousands of times.
 
-What a reader would get wrong: the best candidate of a class is kept even when its score is below `min_score`, and the
-Gaussian rule knows no overlap threshold. Both are what the published numbers were made with.
+Note: the best candidate of a class is kept even when its score is below `min_score`, and the Gaussian rule has no
+overlap threshold. The published numbers were made this way.
 
 Letters: N candidates, M of them kept, C classes. Segments are (start, end) in any one unit; arithmetic is float32.
 """
@@ -91,7 +91,7 @@ def vote(
 ) -> Tensor:  # [M, 2], [N, 2], [N] -> [M, 2]
     """Move each kept segment to the score-weighted mean of the candidates that overlap it by IoU >= `threshold`.
 
-    `segments` and `scores` are all candidates with the scores they had before suppression. A segment nobody votes for
+    `segments` and `scores` are all candidates with the scores they had before suppression. A segment without votes
     (one of zero length overlaps nothing, not even itself) stays where it is. Gives float32.
 
     Raises:

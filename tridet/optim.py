@@ -19,7 +19,7 @@ from tridet.schema import OptConfig
 
 
 def parameter_groups(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
-    """The parameters that decay (weights of convolutions), and the rest (biases, norms, scales), each sorted by name.
+    """The parameters that decay (weights of convolutions) and those that don't (biases, norms, scales), sorted by name.
 
     This order numbers the parameters in a saved optimizer's state, so checkpoints depend on it.
     """

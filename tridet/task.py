@@ -1,7 +1,7 @@
 """How TriDet joins co-training, and how an anonymizer joins TriDet.
 
 Each video is one sequence to the anonymizer, in training, in validation and with `--aam`; what it gives therefore holds
-for videos released whole. For features that are served alone, `serving='alone'` says so and is measured as such.
+for videos released whole. For features that are released one at a time, use `serving='alone'`.
 """
 
 from __future__ import annotations

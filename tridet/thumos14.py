@@ -54,7 +54,7 @@ class ThumosDataset(Dataset):
     """Videos of some subsets that have a feature file, each an `Item`.
 
     Args:
-        config: `json_file`, `feat_folder` and the rest.
+        config: The `dataset` section: `json_file`, `feat_folder` and others.
         split: Subsets of the annotation file, such as ["validation"].
         training: Items are random windows (`random_window`); otherwise whole videos.
         seed: Of the windows and of the order of batches.
@@ -237,7 +237,7 @@ class Batches:
         return whole + (rest > 0 and not self.dataset.training)
 
     def epoch(self, epoch: int = 0, *, first: int = 0, count: int | None = None) -> Iterator[list[Item]]:
-        """The batches of an epoch, or `count` of them from number `first` on, without reading the others.
+        """The batches of an epoch, or `count` of them from number `first` on, without reading earlier ones.
 
         The same for the same numbers, whatever came before.
         """

@@ -174,7 +174,7 @@ def train(
         described: Of the anonymizer, as `DetectorParams` has it: aam, aam_serving, aam_sha256.
         resume: An epoch_NNN.pth.tar to go on from, ours or the public release's; None goes on where the folder's
             training was.
-        restart: Begin anew although there is one; the folder's checkpoints go once the input is found to be sound.
+        restart: Start again although there is one; the folder's checkpoints go once the input is found to be sound.
         anonymizer, ckpt_freq, eval_freq: As for `DetectorTrainer`.
 
     Raises:
@@ -249,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin.add_argument(
         "--resume", type=Path, metavar="PATH", help="epoch_NNN.pth.tar to go on from (default: where this run was)"
     )
-    begin.add_argument("--restart", action="store_true", help="train anew although the run folder has a checkpoint")
+    begin.add_argument("--restart", action="store_true", help="start again although the run folder has a checkpoint")
     made.add_argument(
         "--eval-freq", type=int, default=0, help="epochs between mAP curves on the test split (default: none)"
     )

@@ -67,7 +67,7 @@ def anonymized(features: Tensor, anonymize: Callable[[Tensor], Tensor] | None) -
 def balanced_batches(is_abnormal: NDArray[np.bool_], *, batch_size: int, seed: int, epoch: int) -> Iterator[list[int]]:
     """Indices of up to `batch_size` normal and as many abnormal videos a step, normal ones first.
 
-    An epoch goes through the larger class once; of the smaller one some videos come again. Both are shuffled anew.
+    An epoch goes through the larger class once; of the smaller one some videos come again. Each epoch shuffles both.
     """
     rng = np.random.default_rng([seed, epoch])
     classes = [np.flatnonzero(is_abnormal == wanted) for wanted in (False, True)]

@@ -1,4 +1,4 @@
-"""Ground truth of test videos: a 0/1 label for each frame, in one of three forms, always told apart by video.
+"""Ground truth of test videos: a 0/1 label for each frame, in one of three forms, always separated by video.
 
 - one array of all videos' frames in the order of the test list (`gt-ucf.npy`);
 - a folder with an array a video (`NAME.npy`), as ShanghaiTech gives them; a normal video may have none;

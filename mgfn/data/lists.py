@@ -1,6 +1,6 @@
 """List files: one feature path a line, of which only the file name counts; features lie where an option says.
 
-Normal or abnormal is told by the name, or by a second column (0, 1, normal, abnormal), never by the line's number: the
+Normal or abnormal follows from the name or a second column (0, 1, normal, abnormal), never from the line's number: the
 public ShanghaiTech lists, for one, are sorted by name, so "the first 63 are abnormal" would mislabel most of them.
 """
 
@@ -21,7 +21,7 @@ class Entry:
     name: str
     is_abnormal: bool
     classes: tuple[str, ...]
-    """Kinds of anomaly by the name, for the breakdown; empty where the name doesn't tell."""
+    """Kinds of anomaly by the name, for the breakdown; empty where the name doesn't say."""
     place: str
     """`FILE line NUMBER`, for messages."""
 
@@ -63,7 +63,7 @@ def shanghai_kind(name: str) -> Kind | None:
 
 
 KIND_OF_NAME: Mapping[str, Callable[[str], Kind | None]] = {"UCF": ucf_kind, "XD": xd_kind, "ST": shanghai_kind}
-"""How each data set's names tell normal from abnormal; None where a name tells nothing."""
+"""How each data set's names distinguish normal from abnormal; None where a name doesn't say."""
 
 LABELS = {"0": False, "1": True, "normal": False, "abnormal": True}
 
@@ -72,7 +72,7 @@ def read_list(path: str | Path, dataset: str) -> list[Entry]:
     """The videos of a list file, in order.
 
     Raises:
-        InputError: No such file, no video in it, a video twice, a name that tells no label in a list without a column
+        InputError: No such file, no video in it, a video twice, a name without a label in a list without a column
             of labels, or a column that some lines lack.
     """
     if dataset not in KIND_OF_NAME:
@@ -103,7 +103,7 @@ def read_list(path: str | Path, dataset: str) -> list[Entry]:
         if kind is None and label is None:
             raise InputError(
                 place,
-                f"'{name}' tells neither normal nor abnormal by the names of {dataset}",
+                f"'{name}' is neither normal nor abnormal by the names of {dataset}",
                 "choose --datasetname, or give a second column with 0 or 1",
             )
         is_abnormal, classes = kind or (False, ())
@@ -122,7 +122,7 @@ def video_name(feature_path: str) -> str:
 
 
 def require_both_kinds(entries: Sequence[Entry], source: str | Path) -> None:
-    """Refuse a training list from which nothing could be learnt."""
+    """Refuse a training list on which no training is possible."""
     for is_abnormal, kind in ((True, "abnormal"), (False, "normal")):
         if not any(entry.is_abnormal == is_abnormal for entry in entries):
             raise InputError(source, f"holds no {kind} video among {len(entries)}", "training needs both kinds")

@@ -101,7 +101,7 @@ def anonymizer_of(options: Options, device: torch.device) -> Callable[[Tensor], 
     """`--aam` as a function of a crop's features [T, D]; None without it."""
     if options.aam is None:
         return None
-    # Imported late: without --aam, testing needs nothing of the rest of the study.
+    # Imported late: without --aam, testing needs nothing else of this repository.
     from mgfn.anonymize import anonymizing
 
     return anonymizing(options.aam, device, serving=options.aam_serving)

@@ -1,10 +1,11 @@
 """Decoding, apart from encoding: in threads of this process, or in processes that may die or hang without harm.
 
-A decoder is C code fed with files from anywhere. In a process of its own it can lose one file and no more: a process
-that dies, or is silent for `timeout` seconds, is replaced and its file reported, while the others go on. What a reader
-would get wrong is the cost of shipping clips: they are not pickled. A worker writes each piece into one of a few
-nameless files in memory, which its owner reads into memory of its own. Their pages are used again, for to get, clear,
-map and give back others for every piece takes longer than that copy; the kernel frees them with both sides.
+A decoder is C code fed with files from anywhere. In a separate process it can lose one file and no more: a process
+that dies, or is silent for `timeout` seconds, is replaced and its file reported, while the other processes continue.
+
+Note: clips are not pickled. A worker writes each piece into one of a few anonymous files in memory, and the main
+process copies it from there. Their pages are reused, because allocating, clearing and mapping new ones for every piece
+takes longer than that copy; the kernel frees them when both sides have ended.
 
 Letters: k clips of one piece, T frames (1 for a clip that is to be tiled).
 """
@@ -63,7 +64,7 @@ class Mark(Enum):
     """What can come of a job, besides its pieces and errors."""
 
     END = "all pieces have come"
-    AGAIN = "forget its pieces, the job starts anew"
+    AGAIN = "forget its pieces, the job starts again"
 
 
 Event = tuple[str, tuple[str, Tensor] | Mark | UserError]
@@ -76,7 +77,7 @@ def num_cores() -> int:
 
 
 def decoders(asked: int | None, *, sharing: int = 1) -> tuple[int, bool]:
-    """(number of decoders, whether each is a process of its own).
+    """(number of decoders, whether each is a separate process).
 
     Args:
         asked: Number of processes; 0 is two threads of this process, None a process per core.

@@ -6,7 +6,7 @@ whenever a decoder takes one of them away, all of them stand still.
 
 Which clips meet in a batch depends on how fast each video decodes, and a matrix product may round a row differently for
 another number of rows. So every pass through the encoder has the same number of clips, filled up where they run out: a
-store has the same bytes whatever was decoded first, by however many workers, and however often the run was killed.
+store has the same bytes for any order of decoding, number of workers and number of interruptions.
 
 Letters: k clips of one piece, B clips of a batch, T frames (1 for a clip that is to be tiled), D feature width.
 """
@@ -139,7 +139,7 @@ def extract(
         in_flight.append((taken, streams.submit(encoded, taken)))
 
     def collect(limit: int) -> Iterator[Result]:
-        """Wait until at most `limit` shares are in flight, and keep the features of the others."""
+        """Wait until at most `limit` shares are in flight, and keep the features of the finished ones."""
         while len(in_flight) > limit:
             taken, future = in_flight.popleft()
             features = future.result()
@@ -153,7 +153,7 @@ def extract(
                 yield from finished(job)
 
     def finished(job: _Open) -> Iterator[Result]:
-        # A job that failed, or began anew, is no longer the one that is open under its key.
+        # A job that failed, or started again, is no longer the one that is open under its key.
         if open_jobs.get(job.key) is job and job.is_decoded and not job.pending:
             del open_jobs[job.key]
             yield Result(job.key, {output: rows.array() for output, rows in job.rows.items()})

@@ -33,7 +33,7 @@ def read_image(path: str | Path) -> np.ndarray:  # -> [H, W, 3] uint8 RGB
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error:  # a format whose header isn't read here, of a size that OpenCV refuses
         image = None
-    # OpenCV fills the missing part of a truncated JPEG with grey and says nothing; the end marker tells.
+    # OpenCV fills the missing part of a truncated JPEG with grey and reports nothing; the end marker is missing.
     if image is None or (data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[-4096:]):
         raise UserError(path, "damaged, truncated or no image", "replace the file or leave it out")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -70,7 +70,7 @@ class Obfuscation:
 
 
 def default_features(root: Path, hide: Obfuscation | None) -> Path:
-    """Where stores go if nobody says otherwise: those of raw frames to `root`, others to a folder in it."""
+    """Where stores go by default: those of raw frames to `root`, others to a folder in it."""
     return root if hide is None else root / hide.name
 
 

@@ -1,9 +1,9 @@
-"""Where the people of a frame are: found by OpenCV's pedestrian detector, or read from a file of boxes.
+"""Where people are in a frame: found by OpenCV's pedestrian detector, or read from a file of boxes.
 
 The detector needs no download: histograms of oriented gradients and a linear SVM (Dalal and Triggs 2005). It finds
 people who stand or walk, are seen whole, and take up some two fifths of the frame's height or more; it misses many who
 sit, lie, bend or are cut off, and it marks some furniture. That makes a baseline that runs anywhere and protects
-nobody.
+little.
 
 The synthetic world is easy for it: of people who mostly stand in frames of 160 x 120, it covers 98 % of the joints and
 98 % of the heads, 1.3 % of the people less than half, with boxes that take up 57 % of a frame where tight ones would
@@ -34,9 +34,9 @@ from splavu.runtime import extras
 
 GROUP = 8
 """Consecutive frames that share boxes, those found in any of them. A detector that flickers shows a person in one frame
-of a clip, and one frame is enough to tell who it is."""
+of a clip, and one frame is enough to recognise a person."""
 EVERY = 4
-"""Frames from one that is searched to the next; in an eighth of a second nobody leaves a box's margin."""
+"""Frames from one that is searched to the next; in an eighth of a second no person leaves a box's margin."""
 SHORT_SIDE = 240
 """Pixels of a frame's short side when it is searched; more finds smaller people and costs the square of it."""
 MOST_ENLARGED = 4.0
@@ -71,7 +71,7 @@ class HogDetector:
     """OpenCV's HOG and SVM pedestrian detector, with its default weights and a scale step of 1.05.
 
     Its boxes have the margin of its training windows, a sixth of the height above and below a person, which is what
-    covers outstretched arms; none is added. The same frames give the same boxes, whatever the number of threads.
+    covers outstretched arms; none is added. The same frames give the same boxes, for any number of threads.
     """
 
     @property
@@ -126,7 +126,7 @@ class BoxFile:
 
     A line is a person in a frame. `key` is that of the store (a video's name without extension, an image's with it),
     `frame` counts from 0 (0 for an image), and the sides are pixels of the decoded frame, fractions allowed; what lies
-    outside the frame is cut off. A frame without a line shows nobody. So a video that shows nobody at all needs a line
+    outside the frame is cut off. A frame without a line shows no person. So a video that shows no person needs a line
     with only its key, `key,,,,,`, because one that the file doesn't name is an error: it would be stored unhidden.
 
     All boxes are kept in memory, 40 bytes each once read.
@@ -160,7 +160,7 @@ class BoxFile:
                 if line:
                     rows[line[0]] += _box(line, f"{path} line {lines.line_num}")
         except (UnicodeDecodeError, csv.Error) as error:
-            raise UserError(path, f"no CSV file in UTF-8 ({error})", "write it anew") from error
+            raise UserError(path, f"no CSV file in UTF-8 ({error})", "write it again") from error
         by_key = {key: np.array(sorted(boxes), float).reshape(-1, 5) for key, boxes in rows.items()}
         return cls(f"file, sha256 {hashlib.sha256(data).hexdigest()[:16]}", by_key, path)
 
@@ -170,7 +170,8 @@ class BoxFile:
 
     def boxes(self, frames: np.ndarray, key: str, first: int) -> list[np.ndarray]:
         if key not in self.by_key:
-            raise UserError(self.path, f"names no boxes for '{key}'", f"add them, or the line '{key},,,,,' for nobody")
+            remedy = f"add them, or the line '{key},,,,,' if it shows no person"
+            raise UserError(self.path, f"names no boxes for '{key}'", remedy)
         of_video = self.by_key[key]
         edges = np.searchsorted(of_video[:, 0], np.arange(first, first + len(frames) + 1))
         parts = (of_video[start:stop, 1:] for start, stop in itertools.pairwise(edges))

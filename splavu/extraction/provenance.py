@@ -1,4 +1,4 @@
-"""Where features come from, as a store keeps it, so that nobody takes them for others of the same shape."""
+"""Where features come from, as recorded in a store: features of other encoders may have the same shape."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def provenance(
     """Attributes of a store or folder: two runs that differ in one of them don't belong together.
 
     `obfuscation` is there only where something was hidden, so that a store of raw frames is what it always was, and
-    `weights_hub` with `weights_revision` only where a hub told them.
+    `weights_hub` with `weights_revision` only where a hub gave them.
     """
     attributes: dict[str, str | int | float] = {
         "encoder": encoder.spec.name,

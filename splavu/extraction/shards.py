@@ -1,9 +1,11 @@
 """Which files of a data set a process extracts when several do it together, on one node or many.
 
-A shard is every N-th key in sorted order, the same whoever computes it, so nothing is said between the processes while
-they work. What a reader would get wrong: `torchrun` stops all ranks as soon as one exits with an error. Under it, a
-rank whose files failed exits with 0, and one that knows of all failures fails for all: of those who fill one store the
-last, which finds the others' lists (`splavu.stores`), and of those who fill a folder the first (`sum_over_ranks`).
+A shard is every N-th key in sorted order, the same in every process, so the processes don't communicate while they
+work.
+
+Note: `torchrun` stops all ranks as soon as one exits with an error. Under it, a rank whose files failed exits with 0,
+and one rank that knows all failures exits with 1: for one store the last to finish, which finds the lists of the other
+ranks (`splavu.stores`), for a folder the first rank (`sum_over_ranks`).
 """
 
 from __future__ import annotations

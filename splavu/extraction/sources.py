@@ -25,7 +25,7 @@ from splavu.extraction.preprocessing import centre_view, random_view
 from splavu.extraction.videos import list_videos, open_video
 
 CLIPS, STATIC, VIEWS = "clips", "static", "views"
-"""Outputs, each with a store of its own: clips of a video, its static clips, views of an image."""
+"""Outputs, each with its own store: clips of a video, its static clips, views of an image."""
 
 
 @dataclass(frozen=True)

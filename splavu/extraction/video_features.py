@@ -102,7 +102,7 @@ def video_pieces(video: VideoReader, spec: EncoderSpec, *, stride: int, crops: i
 def file_pieces(
     path: Path, *, key: str, spec: EncoderSpec, stride: int, crops: int, backend: str, hide: Obfuscation | None = None
 ) -> Pieces:
-    """`video_pieces` of a file, as a process can be told to make them."""
+    """`video_pieces` of a file, in a form that can be sent to a process."""
     with obfuscated(open_video(path, backend), hide, key) as video:
         yield from video_pieces(video, spec, stride=stride, crops=crops)
 

@@ -1,7 +1,7 @@
-"""The rows of long videos, in which things happen at times that annotations tell, and of annotations of other sets.
+"""The rows of untrimmed videos, whose annotations have times, and of annotations of other data sets.
 
-What a reader would get wrong: the features of a long video are a file of their own, `VIDEO.npy` in a folder a data set
-and encoder; there is no store a split. Which video is of which split the annotations say.
+Note: the features of an untrimmed video are one file, `VIDEO.npy`, in a folder per data set and encoder; there is no
+store per split. The annotations say which video is in which split.
 """
 
 from __future__ import annotations

@@ -373,5 +373,5 @@ def test_ray_gets_one_command_a_shard():
     commands = shard_commands(2, ["--videos", "v", "--out", "o.h5"])
     assert [command[-2:] for command in commands] == [["--shard", "0/2"], ["--shard", "1/2"]]
     assert all(command[1].endswith("feature_extraction_action.py") for command in commands)
-    assert summary([{"shard": 0, "code": 0, "told": ""}, {"shard": 1, "code": 0, "told": ""}]) == 0
-    assert summary([{"shard": 0, "code": 0, "told": ""}, {"shard": 1, "code": -9, "told": "killed"}]) == 1
+    assert summary([{"shard": 0, "code": 0, "output": ""}, {"shard": 1, "code": 0, "output": ""}]) == 0
+    assert summary([{"shard": 0, "code": 0, "output": ""}, {"shard": 1, "code": -9, "output": "killed"}]) == 1

@@ -55,7 +55,7 @@ def test_a_column_of_labels_wins_over_the_name(tmp_path):
     ("lines", "message"),
     [
         ([], "holds no video"),
-        (["x/whatever.npy"], "line 1: 'whatever' tells neither"),
+        (["x/whatever.npy"], "line 1: 'whatever' is neither"),
         (
             ["a/Abuse001_x264.npy", "b/Abuse001_x264.npy"],
             "line 2: 'Abuse001_x264' is there already, from bad.list line 1",

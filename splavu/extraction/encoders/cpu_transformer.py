@@ -136,7 +136,7 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # [n, i], [o,
 
 
 def packed(weight: Tensor, num_rows: int = 1024) -> Tensor:  # [o, i]
-    """A copy for `linear` alone, laid out as oneDNN reads it, which it otherwise does anew in every call.
+    """A copy for `linear` alone, laid out as oneDNN reads it, which it otherwise does again in every call.
 
     Args:
         num_rows: For how many rows the layout is chosen. It works for any number.

@@ -125,7 +125,7 @@ def load_any(spec: EncoderSpec, weights: str | None) -> HubEncoder:
 def hub_origin(weights: str, config: PretrainedConfig) -> dict[str, str]:
     """`weights_hub` and `weights_revision` of weights that came from a hub; {} for any other folder.
 
-    A folder of the hub's own cache (`models--OWNER--NAME/snapshots/REVISION`) tells them by its path.
+    A folder of the hub's own cache (`models--OWNER--NAME/snapshots/REVISION`) has them in its path.
     """
     if not Path(weights).is_dir():
         return {"weights_hub": weights, "weights_revision": getattr(config, "_commit_hash", None) or "unknown"}

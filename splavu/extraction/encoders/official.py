@@ -59,7 +59,7 @@ def load(network: nn.Module, state: Mapping[str, Tensor], *, source: str) -> Non
     """Give `network`, which may be on the meta device, float32 copies of `state`.
 
     Raises:
-        UserError: Names or shapes do not match one to one; it tells how many, and the first of each kind.
+        UserError: Names or shapes do not match one to one; the message has their number and the first of each kind.
     """
     own = network.state_dict()
     complaints = [

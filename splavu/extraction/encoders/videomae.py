@@ -121,7 +121,7 @@ def from_official(
 
     Args:
         num_heads: Needed for widths that no released model has.
-        image_size: Side of the input; the checkpoint holds no position table that would tell.
+        image_size: Side of the input; the checkpoint has no position table to read it from.
         num_frames: Frames of a clip, likewise.
 
     Raises:

@@ -5,9 +5,9 @@ from pre-training alone have no `fc_norm`, and their authors define no feature; 
 the final `norm`, and a warning says so. Frames are normalised with ImageNet's mean and standard deviation, as in
 training; the published extraction script for temporal detection leaves that out, so its features differ from these.
 
-A checkpoint tells everything but the heads, which follow from the released widths, and the input it was trained with,
-since positions are not in the file: taken as 16 frames of 224 x 224. InternVideo also has a ViT-H for 32 frames of
-384 x 384; how its positions were made for that input is not known here, so it runs as if trained like the others.
+A checkpoint determines everything except the heads, which follow from the released widths, and the input it was trained
+with, since positions are not in the file: taken as 16 frames of 224 x 224. InternVideo also has a ViT-H for 32 frames
+of 384 x 384; how its positions were made for that input is not known here, so it runs as if trained on 224 x 224.
 
 `internvid` stores that others made may come from ViCLIP, the text-aligned model of the InternVid data. Its layout is
 CLIP's; such files are refused here.
@@ -67,8 +67,8 @@ def from_official(
         num_frames: Frames of the clips it was trained with.
 
     Raises:
-        UserError: It is no such checkpoint, pools by its first token, has layer scale, learnt positions or cosine
-            attention, or a weight is missing, unknown or of another shape.
+        UserError: It is another kind of checkpoint, pools by its first token, has layer scale, learned positions or
+            cosine attention, or a weight is missing, unknown or of another shape.
     """
     state = joined_bias(_encoder_state(official.named_weights(checkpoint, entries=ENTRIES), source))
     if "pos_embed" in state:

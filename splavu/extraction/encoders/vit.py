@@ -4,8 +4,8 @@ Its parameters are called as in the official checkpoints, so loading needs no ta
 where the last LayerNorm stands (`norm` on every token, or `fc_norm` on their mean), in the positions (a fixed sinusoid
 that is not in the file, or a table that is), and in the attention biases, which `joined_bias` makes alike.
 
-One would expect positions for a longer clip or a larger frame to be computed anew. They are interpolated instead: the
-sinusoid runs over the flat token index, which means another place in another grid (spec: videomae, 6).
+Note: positions for a longer clip or a larger frame are interpolated, not computed again: the sinusoid runs over the
+flat token index, which means another place in another grid (spec: videomae, 6).
 
 Letters: B clips, T frames, S tokens of one clip, D width, h heads; t, r, c time steps, rows and columns of tokens.
 """
@@ -58,7 +58,7 @@ class Architecture:
     def of_state(
         cls, state: Mapping[str, Tensor], *, num_frames: int, image_size: int | None, num_heads: int | None, source: str
     ) -> Architecture:
-        """Told by the shapes in a checkpoint with official names, as far as they tell.
+        """From the shapes in a checkpoint with official names, as far as they determine it.
 
         Args:
             num_frames: Of the clips it was trained with.
@@ -169,7 +169,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every token attends to all tokens of its own clip."""
+    """Every token attends to all tokens of the same clip."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()

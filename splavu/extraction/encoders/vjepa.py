@@ -5,10 +5,10 @@ an attentive probe on the tokens; a mean is what fits a store of one row per cli
 the target encoder, the moving average that the authors evaluate.
 
 Names are those of VideoMAE but for a full `qkv.bias`, a final `norm` and `pos_embed`, a fixed table kept in the file,
-whose length tells the frame size: 224 pixels, or 384 for `vith16-384`. All were trained on 16 frames.
+whose length determines the frame size: 224 pixels, or 384 for `vith16-384`. All were trained on 16 frames.
 
 Source: Bardes et al. 2024 and the published configurations. Names of weights and the wrapping `module.backbone.` are
-as known of that program; no official file was at hand to check, and whatever does not match is refused.
+as known of that program; no official file was at hand to check, and what does not match is refused.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def from_official(
         num_heads: Needed for widths that no released model has.
 
     Raises:
-        UserError: It is no such checkpoint, or a weight is missing, unknown or of another shape.
+        UserError: It is another kind of checkpoint, or a weight is missing, unknown or of another shape.
     """
     state = official.named_weights(checkpoint, entries=ENTRIES)
     if "patch_embed.proj.weight" in state and "pos_embed" not in state:

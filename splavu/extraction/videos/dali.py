@@ -1,8 +1,8 @@
 """NVIDIA DALI: decoding by the graphics card's video engine (NVDEC), or by the processor where there is none.
 
-What a reader would get wrong: frames come back to host memory, because every other reader's do and the transforms start
-from there. And pixels differ by a level or two of 255 from FFmpeg's, since colours are converted by other arithmetic:
-a store must not mix the two, and says which it holds. DALI's processor variant knows VP8, VP9 and MJPEG only.
+Note: frames come back to host memory, like those of every other reader, because the transforms start there. Pixels
+differ by a level or two of 255 from FFmpeg's, since colours are converted by other arithmetic: a store must not mix the
+two, and records which it holds. DALI's processor variant knows VP8, VP9 and MJPEG only.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class VideoReader(ABC):
         """Every frame from the first on, [H, W, 3] uint8 RGB; None for a frame not in `wanted`."""
 
     def frames(self, batch_size: int = 64) -> Iterator[np.ndarray]:  # -> [n, H, W, 3] uint8 RGB
-        """All frames in order, `batch_size` at a time. Each call starts anew.
+        """All frames in order, `batch_size` at a time. Each call starts at the first frame.
 
         The last batch is shorter, and so is every batch of frames too large to be held at once (`MAX_BATCH_BYTES`: 86
         frames of 1080 lines, 21 of 4K).
