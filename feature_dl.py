@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from splavu.data.datasets import EvenClips, FeatureDataset, RandomClip
 from study.datasets.catalog import CATALOGUE, STORED, CatalogueRow, film_of
-from study.datasets.loading import dataset_spec, open_dataset, people, privacy_rows
+from study.datasets.loading import dataset_spec, open_dataset, privacy_rows, subjects
 from study.datasets.untrimmed import UNTRIMMED, UntrimmedSpec, untrimmed_spec
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  classes are made when they are asked for
@@ -27,9 +27,12 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  classes are made whe
     "open_dataset",
     "people",
     "privacy_rows",
+    "subjects",
     "untrimmed_spec",
     *filter(None, (row.public_class for row in CATALOGUE.values())),
 ]
+
+people = subjects  # the former name, for one version
 
 
 class CatalogueDataset(FeatureDataset):

@@ -41,7 +41,8 @@ from splavu.anonymizers import Anonymizer, IdentityAnonymizer, one_by_one
 from splavu.anonymizers.loading import load_anonymizer
 from splavu.attackers import LogisticAttacker, MLPAttacker
 from splavu.commands import fit
-from splavu.data.labels import VISPR_ATTRIBUTES, read_csv_labels, read_private_labels, without_extension
+from splavu.data.datasets import read_side_table
+from splavu.data.labels import VISPR_ATTRIBUTES, read_csv_labels
 from splavu.reports.markdown import markdown_table
 from splavu.runtime import cli
 from splavu.stores import open_features
@@ -77,18 +78,18 @@ class Verdict:
 
 def read_people(data: Path) -> dict[str, People]:
     """Training, validation and test people of the synthetic HMDB51."""
-    attributes, person = read_private_labels(data / "hmdb51" / "private_labels.csv", attributes=VISPR_ATTRIBUTES)
     people = {}
     for split in SPLITS:
         actions = read_csv_labels(data / "hmdb51" / f"hmdb51_{split}_labels.csv")
         store = open_features(data / "features" / f"features_hmdb_{split}_demo.h5")
-        clips = {without_extension(key): store[key] for key in store}
+        clips = {key: store[key] for key in store}
+        known = read_side_table(data / "hmdb51" / "private_labels.csv", list(clips))
         owners = [key for key, rows in clips.items() for _ in rows]
         people[split] = People(
             np.concatenate(list(clips.values())),
             np.array([actions[key] for key in owners]),
-            np.stack([attributes[key] for key in owners]),
-            np.array([person[key] for key in owners]),
+            np.stack([known.values[key] for key in owners]),
+            np.array([known.subjects[key] for key in owners]),
             np.array(owners),
         )
     return people

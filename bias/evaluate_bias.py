@@ -31,7 +31,7 @@ from bias.gender_gap import Seen, compare
 from bias.report import report_section
 from splavu.anonymizers.apply import Serving
 from splavu.anonymizers.loading import weights_hash
-from splavu.data.private_labels import GENDERS, Person
+from splavu.data.subjects import GENDERS, Subject
 from splavu.errors import UserError
 from splavu.runtime import checkpoints, cli, environment, params, run_folder
 from splavu.runtime.progress import progress_bar
@@ -39,7 +39,7 @@ from splavu.runtime.schema import Clips, Count, NonNegative, OneOf, Positive, Se
 from splavu.stores import FeatureStore
 from study import config
 from study.datasets.catalog import WITH_SUBJECTS
-from study.datasets.loading import dataset_spec, open_dataset, people
+from study.datasets.loading import dataset_spec, open_dataset, subjects
 from study.models import JudgedFeatures, load_adapter
 from study.training.heads import HeadParams, train
 
@@ -191,23 +191,23 @@ def read_videos(p: BiasParams, name: str) -> Videos:
         UserError: A store or a label is missing or damaged, a subject has no gender, or a gender has no test video.
     """
     spec, digest = dataset_spec(name), hashlib.sha256()
-    persons: dict[str, list[Person]] = {}
+    seen: dict[str, list[Subject]] = {}
     for split in ("train", "test"):
         videos = open_dataset(name, split, encoder=p.ft_arch, data_root=p.data_root)
-        person_of = people(name, videos.keys, data_root=p.data_root)
-        persons[split] = [person_of[key] for key in videos.keys]
+        subject_of = subjects(name, videos.keys, data_root=p.data_root)
+        seen[split] = [subject_of[key] for key in videos.keys]
         path = spec.store_path(config.roots(p.data_root)[1], split, p.ft_arch)
         store = FeatureStore(path, feature_dim=videos.feature_dim)
-        for key, label, person in zip(videos.keys, videos.labels, persons[split], strict=True):
-            digest.update(f"{split}/{key}/{label}/{person.subject}/{person.gender}\n".encode())
+        for key, label, subject in zip(videos.keys, videos.labels, seen[split], strict=True):
+            digest.update(f"{split}/{key}/{label}/{subject.name}/{subject.gender}\n".encode())
             digest.update(store[key].tobytes())
-    subjects, genders = (np.array([getattr(who, of) for who in persons["test"]]) for of in ("subject", "gender"))
+    names, genders = (np.array([getattr(subject, of) for subject in seen["test"]]) for of in ("name", "gender"))
     if absent := set(GENDERS) - set(genders):
-        raise UserError(path, f"no test video of {name} shows a person perceived as {min(absent)}", "extract them")
-    trained_on = Counter(person.gender for person in persons["train"])
+        raise UserError(path, f"no test video of {name} shows a subject perceived as {min(absent)}", "extract them")
+    trained_on = Counter(subject.gender for subject in seen["train"])
     return Videos(
         {gender: trained_on[gender] for gender in GENDERS},
-        Seen(videos.labels, subjects, genders, spec.num_classes),
+        Seen(videos.labels, names, genders, spec.num_classes),
         digest.hexdigest(),
     )
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from splavu import metrics
 from splavu.attacks.rows import json_values
-from splavu.data.private_labels import GENDERS
+from splavu.data.subjects import GENDERS
 from splavu.metrics import fairness
 from splavu.metrics.fairness import GroupAccuracy
 

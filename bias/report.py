@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from splavu.data.private_labels import GENDERS
+from splavu.data.subjects import GENDERS
 from splavu.reports.markdown import interval, markdown_table, percent
 
 COLUMNS = ("female", "male", "overall", "gap")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from splavu.attacks.rows import Rows
 from splavu.data.labels import VISPR_ATTRIBUTES
-from splavu.data.private_labels import PAHMDB51_VALUES, FrameLabels, clip_labels, read_pahmdb51
+from splavu.data.pahmdb51 import PAHMDB51_VALUES, FrameLabels, clip_labels, read_pahmdb51
 from splavu.errors import UserError
 from splavu.stores import FeatureReader, FeatureStore
 from study import config

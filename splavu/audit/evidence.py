@@ -7,6 +7,8 @@
     command         what was given, and every option of `run.AuditOptions`
     files           [role, name, sha256, attributes] of each store, table and checkpoint
     attributes      [name, personal (no person has it both ways), prevalence by split]
+    columns         [name, kind (binary, class, value, 'not read'), counts] of each column of the table of labels; only
+                    binary ones are attacked
     people          split -> number of clips, videos and persons
     families        name -> options of the attacker, whether it is stochastic
     rungs           [name, knows, unit, skipped, attackers, found]: `attackers` is every attacker's mean over seeds of
@@ -181,6 +183,7 @@ class Evidence:
     membership: Mapping[str, Any]
     warnings: tuple[str, ...]
     seconds: float
+    columns: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def valid(self) -> bool:

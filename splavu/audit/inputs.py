@@ -12,21 +12,20 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from splavu.attacks.crossfit import deal, parts
 from splavu.attacks.rows import AttackData, Rows, hold_out
-from splavu.data.labels import by_key, read_rows, without_extension
-from splavu.errors import UserError, nearest
+from splavu.data.keys import match_keys
+from splavu.data.private_labels import PrivateLabels, PrivateTable
+from splavu.errors import UserError
 from splavu.runtime.files import file_hash
 from splavu.stores import open_features
 
 logger = logging.getLogger(__name__)
 
-NO_ATTRIBUTES = frozenset({"filename", "subject", "split", "group", "label"})
-"""Columns that say who and where; a task's label is no private attribute though it may be of two classes."""
-SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test"}
 FOLDS = 5
 """Without a column `split`, people are dealt into as many parts: three to learn from, one to tune on, one to judge."""
 VALIDATION_SHARE = 0.2
@@ -47,18 +46,6 @@ class InputFile:
 
 
 @dataclass(frozen=True)
-class Table:
-    """What the tables say of each key."""
-
-    attributes: tuple[str, ...]
-    values: Mapping[str, np.ndarray]
-    """Key -> [A] float32 of 0, 1 and NaN."""
-    people: Mapping[str, str]
-    split: Mapping[str, str]
-    """Key -> train, val or test; empty without such a column."""
-
-
-@dataclass(frozen=True)
 class AuditInputs:
     """All that is attacked, in three groups of subjects; `raw` has the same rows as `released`, or is None."""
 
@@ -67,6 +54,8 @@ class AuditInputs:
     raw: AttackData | None
     files: tuple[InputFile, ...]
     warnings: tuple[str, ...]
+    columns: tuple[Mapping[str, Any], ...] = ()
+    """What each column of the table was read as (`PrivateTable.records`)."""
 
     @property
     def personal(self) -> np.ndarray:  # [A] of bool
@@ -83,64 +72,10 @@ class AuditInputs:
         return np.array(constant)
 
 
-def read_table(
-    labels: str | Path, groups: str | Path | None = None, *, attributes: Sequence[str] | None = None
-) -> Table:
-    """`filename`, attributes of 0, 1 or nothing for unknown, and `subject` and `split` if there are such columns.
-
-    Args:
-        labels: CSV file. Every column whose cells are all 0, 1 or empty is an attribute, but for `NO_ATTRIBUTES`.
-        groups: CSV file `filename,group`: who (or which cluster of videos) each is of, over the column `subject`.
-        attributes: Take these columns only.
-
-    Raises:
-        UserError: No attribute, a named one that is missing or holds something else, nothing that says who is who, a
-            person in two splits.
-    """
-    rows = by_key(read_rows(labels, ("filename",)), labels)
-    header = list(next(iter(rows.values())))
-    binary = [
-        name
-        for name in header
-        if name not in NO_ATTRIBUTES and {row[name].strip() for row in rows.values()} <= {"0", "1", "0.0", "1.0", ""}
-    ]
-    for name in attributes or ():
-        if name not in binary:
-            problem = "holds other values than 0, 1 and nothing" if name in header else "is no column"
-            raise UserError(labels, f"'{name}' {problem}", nearest(name, binary) if binary else "")
-    chosen = tuple(attributes or binary)
-    if not chosen:
-        raise UserError(labels, "has no column of 0 and 1 besides names", "add a column for each private attribute")
-    values = {
-        key: np.array([float(row[name].strip() or "nan") for name in chosen], dtype=np.float32)
-        for key, row in rows.items()
-    }
-    if groups is not None:
-        people = {
-            key: row["group"].strip() for key, row in by_key(read_rows(groups, ("filename", "group")), groups).items()
-        }
-        if unknown := [key for key in values if not people.get(key)]:
-            raise UserError(groups, f"'{unknown[0]}' has no group", f"{len(unknown)} files of {labels} lack one")
-    elif "subject" in header:
-        people = {key: row["subject"].strip() or key for key, row in rows.items()}
-    else:
-        raise UserError(labels, "has no column 'subject'", "add it, or give --groups: who is who decides what is fair")
-    split = {key: row["split"].strip().lower() for key, row in rows.items()} if "split" in header else {}
-    side: dict[str, str] = {}
-    for key, name in split.items():
-        if name not in SPLITS:
-            raise UserError(labels, f"'{key}' is in split '{name}'", "known: train, val, test")
-        if side.setdefault(people[key], SPLITS[name]) != SPLITS[name]:
-            problem = f"'{people[key]}' is in {side[people[key]]} and in {SPLITS[name]}"
-            raise UserError(labels, problem, "give each person one split, or leave the column out")
-    return Table(chosen, values, people, {key: SPLITS[name] for key, name in split.items()})
-
-
 def read_inputs(
     released: Sequence[str | Path],
-    table: Table,
+    table: PrivateTable,
     *,
-    labels: str | Path,
     raw: Sequence[str | Path] = (),
     others: Mapping[str, str | Path] | None = None,
     max_clips: int = 64,
@@ -150,17 +85,20 @@ def read_inputs(
 
     Args:
         released: Stores, folders, or patterns with * that name several.
-        table: Of `read_table`.
-        labels: Where it is from.
+        table: Of `read_private_table`; it says who is who.
         raw: The stores that `released` was made from: the same keys with as many rows.
         others: Role -> further file that goes into the evidence.
         max_clips: Of a longer video, as many evenly spaced clips are taken, and a warning says so.
         seed: Of the dealing of subjects, where the table has no split.
 
     Raises:
-        UserError: No store, no key with a label, keys or rows that raw and released don't share, values that are not
-            finite, a group without people.
+        UserError: No subjects or no binary column in the table, no store, no key with a label, a key that two rows
+            could mean, keys or rows that raw and released don't share, values that are not finite, a group without
+            subjects.
     """
+    table.require_binary("audit")
+    table.require_subjects()
+    labels = table.path
     paths = {"released": expanded(released, "--released"), "raw": expanded(raw, "--raw") if raw else []}
     features, files = {}, []
     for role, stores in paths.items():
@@ -168,16 +106,17 @@ def read_inputs(
         for path in stores:
             store = open_features(path)
             files.append(InputFile(role, path.name, file_hash(path), dict(store.attributes)))
-            for stored in store:
-                if (key := without_extension(stored)) in features[role]:
-                    raise UserError(path, f"'{key}' is in another store of --{role} too", "give each video once")
-                features[role][key] = _rows_of(store[stored])
+            for key in store:
+                if key in features[role]:
+                    raise UserError(path, f"duplicate key '{key}', also in another store of --{role}", "give it once")
+                features[role][key] = _rows_of(store[key])
                 if not np.isfinite(features[role][key]).all():  # attackers that fail on NaN would pass for privacy
-                    raise UserError(path, f"'{stored}' holds values that are not finite", "release it again")
+                    raise UserError(path, f"'{key}' holds values that are not finite", "release it again")
     files += [
         InputFile(role, Path(p).name, file_hash(p), {}) for role, p in {"labels": labels, **(others or {})}.items()
     ]
-    keys = [key for key in features["released"] if key in table.values]
+    known = table.of(features["released"])
+    keys = list(known.values)
     if not keys:
         example = next(iter(features["released"]), "nothing")
         raise UserError(labels, f"has a label for none of the released keys, such as '{example}'", "check the names")
@@ -185,6 +124,8 @@ def read_inputs(
     if unlabelled := len(features["released"]) - len(keys):
         warnings.append(f"{unlabelled} of {len(features['released'])} released keys have no label and were left out")
     if raw:
+        name_of = match_keys(features["raw"], features["released"], source="--raw")
+        features["raw"] = {key: features["raw"][name] for key, name in name_of.items()}
         for key in keys:
             if key not in features["raw"]:
                 raise UserError("--raw", f"has no '{key}', which is released", "give all stores of raw features")
@@ -200,8 +141,8 @@ def read_inputs(
     if long:
         warnings.append(f"{len(long)} videos have more than {max_clips} clips; as many evenly spaced ones were taken")
 
-    groups = _groups(keys, features["released"], table, seed, labels)
-    data = {role: _attack_data(features[role], groups, table) for role in ("released", "raw") if features[role]}
+    groups = _groups(keys, known, seed, labels)
+    data = {role: _attack_data(features[role], groups, known) for role in ("released", "raw") if features[role]}
     judged = [_both_classes(data["released"].splits[name]) for name in ("train", "validation", "test")]
     for place, name in enumerate(table.attributes):
         missing = [split for split, both in zip(("train", "val", "test"), judged, strict=True) if not both[place]]
@@ -211,7 +152,9 @@ def read_inputs(
         raise UserError(labels, "has no attribute of both classes among train, val and test people", "add people")
     for warning in warnings:
         logger.warning(warning)
-    return AuditInputs(table.attributes, data["released"], data.get("raw"), tuple(files), tuple(warnings))
+    return AuditInputs(
+        table.attributes, data["released"], data.get("raw"), tuple(files), tuple(warnings), tuple(table.records)
+    )
 
 
 def expanded(names: Iterable[str | Path], flag: str) -> list[Path]:
@@ -228,18 +171,16 @@ def _rows_of(features: np.ndarray) -> np.ndarray:  # [D], [K, D] or [T, N, D] ->
     return np.ascontiguousarray(features.reshape(-1, features.shape[-1]), dtype=np.float32)
 
 
-def _groups(
-    keys: Sequence[str], features: Mapping[str, np.ndarray], table: Table, seed: int, culprit: str | Path
-) -> dict[str, list[str]]:
+def _groups(keys: Sequence[str], known: PrivateLabels, seed: int, culprit: str | Path) -> dict[str, list[str]]:
     """Keys of the three groups of subjects."""
     one_each = Rows(
         np.zeros((len(keys), 1), np.float32),
-        np.stack([table.values[key] for key in keys]),
-        np.array([table.people[key] for key in keys]),
+        np.stack([known.values[key] for key in keys]),
+        np.array([known.subjects[key] for key in keys]),
         np.array(keys),
     )
-    if table.split:
-        split = np.array([table.split[key] for key in keys])
+    if known.splits:
+        split = np.array([known.splits[key] for key in keys])
         found = {name: one_each.take(np.flatnonzero(split == name)) for name in ("train", "val", "test")}
         if len(found["train"]) and not len(found["val"]):
             found["train"], found["val"] = hold_out(found["train"], share=VALIDATION_SHARE, seed=seed)
@@ -260,13 +201,15 @@ def _both_classes(rows: Rows) -> np.ndarray:  # -> [A] of bool
     return (rows.labels == 0).any(axis=0) & (rows.labels == 1).any(axis=0)
 
 
-def _attack_data(features: Mapping[str, np.ndarray], groups: Mapping[str, list[str]], table: Table) -> AttackData:
+def _attack_data(
+    features: Mapping[str, np.ndarray], groups: Mapping[str, list[str]], known: PrivateLabels
+) -> AttackData:
     def rows(keys: list[str]) -> Rows:
         owners = [key for key in keys for _ in features[key]]
         return Rows(
             np.concatenate([features[key] for key in keys]),
-            np.stack([table.values[key] for key in owners]),
-            np.array([table.people[key] for key in owners]),
+            np.stack([known.values[key] for key in owners]),
+            np.array([known.subjects[key] for key in owners]),
             np.array(owners),
         )
 

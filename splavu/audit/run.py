@@ -166,6 +166,7 @@ def examine(
         code_length=lengths,
         **_beyond_attributes(inputs, options, inverters, serve),
         warnings=inputs.warnings,
+        columns=inputs.columns,
         seconds=time.perf_counter() - started,
     )
 

@@ -26,10 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels",
         type=Path,
         required=True,
-        help="CSV: filename, subject, binary attributes, optionally split",
+        help="CSV: filename, subject, private attributes, optionally split",
     )
     parser.add_argument("--groups", type=Path, help="CSV filename,group: rows of one group stay on one side")
-    parser.add_argument("--attributes", help="comma list of columns (default: every binary column)")
+    parser.add_argument(
+        "--attributes", help="comma list of columns, NAME or NAME:binary, NAME:class, NAME:value (default: all of them)"
+    )
     parser.add_argument("--aam", type=Path, metavar="CKPT", help="checkpoint of the anonymizer")
     parser.add_argument("--num-heads", type=int, default=8, help="attention heads, where a checkpoint lacks them")
     parser.add_argument("--quick", action="store_true", help="three fast attackers and one seed: a first look")
@@ -60,10 +62,11 @@ def run(args: argparse.Namespace) -> int:
 
     from splavu.anonymizers.loading import load_anonymizer
     from splavu.audit.evidence import read_evidence, write_evidence
-    from splavu.audit.inputs import expanded, read_inputs, read_table
+    from splavu.audit.inputs import expanded, read_inputs
     from splavu.audit.report.page import write_report
     from splavu.audit.report.terminal import summary
     from splavu.audit.run import AuditOptions, examine
+    from splavu.data.private_labels import read_private_table
     from splavu.runtime.environment import pick_device
     from splavu.runtime.files import check_target, files_of
 
@@ -75,13 +78,11 @@ def run(args: argparse.Namespace) -> int:
             check_target(args.out / name, inputs=inputs)
     if args.seeds < 1:
         raise UserError("--seeds", f"{args.seeds} train no attacker", "give at least 1")
-    attributes = [name.strip() for name in args.attributes.split(",")] if args.attributes else None
-    table = read_table(args.labels, args.groups, attributes=attributes)
+    table = read_private_table(args.labels, attributes=args.attributes, groups=args.groups)
     others = {role: path for role, path in (("groups", args.groups), ("aam", args.aam)) if path is not None}
     audited = read_inputs(
         args.released,
         table,
-        labels=args.labels,
         raw=args.raw,
         others=others,
         max_clips=args.max_clips,

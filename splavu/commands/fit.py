@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import ast
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from splavu.anonymizers.closed_form.fit_data import FitData
 from splavu.anonymizers.closed_form.form import ClosedForm, Option
 from splavu.anonymizers.closed_form.methods import METHODS
 from splavu.anonymizers.guarantees import guarantees
-from splavu.data.labels import by_key, read_rows, without_extension
+from splavu.data.csv_table import read_rows, split_of
+from splavu.data.keys import match_keys
+from splavu.data.private_labels import read_private_table
 from splavu.errors import UserError, nearest
 from splavu.runtime.files import check_target, file_hash
 
@@ -48,8 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="CKPT", help="checkpoint to be written")
     parser.add_argument("--static", **stores, default=[], help="static features of the same videos (..._fb10.h5)")
     parser.add_argument("--labels", type=Path, help="CSV filename,label: the actions")
-    parser.add_argument("--private", type=Path, help="CSV filename, attributes of 0 and 1")
-    parser.add_argument("--attributes", help="comma list of its columns (default: every column of 0 and 1)")
+    parser.add_argument("--private", type=Path, help="CSV: filename, private attributes, optionally split")
+    parser.add_argument(
+        "--attributes", help="comma list of its columns, NAME or NAME:binary, NAME:class, NAME:value (default: all)"
+    )
     parser.add_argument("--after", type=Path, metavar="CKPT", help="anonymizer to come first")
     parser.add_argument("--seed", type=int, help="of draws (default 0); of noise, a secret (default: at random)")
     options = parser.add_argument_group("options of methods")
@@ -129,8 +133,8 @@ def read_training(args: argparse.Namespace) -> tuple[FitData, list[dict[str, Any
     files: list[dict[str, Any]] = []
     features = _stores(args.raw, "raw", files)
     static = _stores(args.static, "static", files) if args.static else None
-    classes = _classes(args.labels, files) if args.labels else None
-    private = _attributes(args.private, args.attributes, files) if args.private else None
+    classes = _classes(args.labels, features, files) if args.labels else None
+    private = _private(args, features, files) if args.private else None
     keys = [key for key in features if all(table is None or key in table for table in (classes, private))]
     if not keys:
         raise UserError(args.labels or args.private, "names no training video of --raw", "check names and split")
@@ -138,8 +142,12 @@ def read_training(args: argparse.Namespace) -> tuple[FitData, list[dict[str, Any
         logger.warning(
             "%d of %d videos have no label, or aren't to be trained on, and were left out", left, len(features)
         )
-    if static is not None and (missing := [key for key in keys if key not in static]):
-        raise UserError("--static", f"has no '{missing[0]}', which is in --raw", "give the store of the same videos")
+    if static is not None:
+        name_of = match_keys(static, keys, source="--static")
+        if missing := [key for key in keys if key not in name_of]:
+            remedy = "give the store of the same videos"
+            raise UserError("--static", f"has no '{missing[0]}', which is in --raw", remedy)
+        static = {key: static[name] for key, name in name_of.items()}
     owners = [key for key in keys for _ in features[key]]
     data = FitData(
         np.concatenate([features[key] for key in keys]),
@@ -148,6 +156,8 @@ def read_training(args: argparse.Namespace) -> tuple[FitData, list[dict[str, Any
         None if private is None else np.stack([private[key] for key in owners]),
         np.array(owners),
     )
+    if private is not None:
+        data = data.with_known_private()
     if data.static is not None and data.static.shape[1] != data.features.shape[1]:
         raise UserError("--static", f"is {data.static.shape[1]} wide, --raw {data.features.shape[1]}", "one encoder")
     return data, files
@@ -165,49 +175,45 @@ def _stores(paths: Sequence[Path], role: str, files: list[dict[str, Any]]) -> di
             raise UserError(path, "is a released store: its features are anonymized already", "give the raw features")
         attributes = {name: value for name, value in store.attributes.items() if isinstance(value, str | int | float)}
         files.append({"role": role, "name": path.name, "sha256": file_hash(path), "attributes": attributes})
-        for stored in store:
-            if (key := without_extension(stored)) in found:
-                raise UserError(path, f"'{key}' is in another store of --{role} too", "give each video once")
-            found[key] = store.verified(stored).reshape(-1, width)
+        for key in store:
+            if key in found:
+                raise UserError(path, f"duplicate key '{key}', also in another store of --{role}", "give it once")
+            found[key] = store.verified(key).reshape(-1, width)
     return found
 
 
-def _classes(path: Path, files: list[dict[str, Any]]) -> dict[str, str]:
-    return {
-        key: row["label"].strip() for key, row in _training_rows(path, ("filename", "label"), "labels", files).items()
-    }
+def _classes(path: Path, keys: Iterable[str], files: list[dict[str, Any]]) -> dict[str, str]:
+    """The action of those of the keys that are trained on."""
+    files.append({"role": "labels", "name": path.name, "sha256": file_hash(path)})
+    rows = {row["filename"]: row for row in read_rows(path, ("filename", "label"))}
+    splits = {name: split_of(row.get("split", "train"), name, path) for name, row in rows.items()}
+    _require_training(path, splits.values())
+    found = {}
+    for key, name in match_keys(rows, keys, source=path).items():
+        if splits[name] == "train":
+            found[key] = rows[name]["label"].strip()
+            if not found[key]:
+                raise UserError(path, f"'{name}' has no label", "label it, or take it out")
+    return found
 
 
-def _attributes(path: Path, names: str | None, files: list[dict[str, Any]]) -> dict[str, NDArray[np.float32]]:
-    wanted = tuple(name.strip() for name in names.split(",")) if names else ()
-    rows = _training_rows(path, ("filename", *wanted), "private", files)
-    chosen = wanted or tuple(
-        name
-        for name in next(iter(rows.values()))
-        if name not in ("filename", "label", "subject", "split", "group")
-        and {row[name].strip() for row in rows.values()} <= {"0", "1"}
-    )
-    if not chosen:
-        raise UserError(path, "has no column of 0 and 1 besides names", "add a column for each private attribute")
-    for key, row in rows.items():
-        if bad := [name for name in chosen if row[name].strip() not in ("0", "1")]:
-            raise UserError(
-                path, f"'{key}' has {bad[0]} = '{row[bad[0]]}', expected 0 or 1", "label it or leave it out"
-            )
-    return {key: np.array([float(row[name]) for name in chosen], np.float32) for key, row in rows.items()}
+def _private(
+    args: argparse.Namespace, keys: Iterable[str], files: list[dict[str, Any]]
+) -> dict[str, NDArray[np.float32]]:
+    """The private attributes [A] of those of the keys that are trained on; NaN for unknown."""
+    table = read_private_table(args.private, attributes=args.attributes)
+    table.require_binary(f"fit {args.method}")
+    hashed = file_hash(args.private)
+    files.append({"role": "private", "name": args.private.name, "sha256": hashed, "columns": table.records})
+    logger.info(table.summary("erased"))
+    _require_training(args.private, table.splits or ("train",))
+    labels = table.of(keys)
+    return {key: row for key, row in labels.values.items() if labels.splits.get(key, "train") == "train"}
 
 
-def _training_rows(
-    path: Path, columns: tuple[str, ...], role: str, files: list[dict[str, Any]]
-) -> dict[str, dict[str, str]]:
-    rows = by_key(read_rows(path, columns), path)
-    files.append({"role": role, "name": path.name, "sha256": file_hash(path)})
-    trained = {
-        key: row for key, row in rows.items() if row.get("split", "train").strip().lower() in ("train", "training")
-    }
-    if not trained:
-        raise UserError(path, "has no row of split 'train'", "fit to training people")
-    return trained
+def _require_training(path: Path, splits: Iterable[str]) -> None:
+    if "train" not in splits:
+        raise UserError(path, "has no row of split 'train'", "fit to training subjects")
 
 
 def _working_forms() -> Iterator[ClosedForm]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from splavu.data.clips import ClipBatch, EvenClips, FeatureDataset, RandomClip, uniform
+from splavu.data.csv_table import read_rows
 from splavu.data.encoders import encoder_spec
+from splavu.data.labels import VISPR_ATTRIBUTES
 from splavu.data.loader import BatchLoader
-from splavu.data.private_labels import PrivateLabels, read_side_table
+from splavu.data.private_labels import PrivateLabels, read_private_table
 from splavu.errors import UserError
 from splavu.stores import FeatureStore
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "BatchLoader",
@@ -66,7 +71,7 @@ class DatasetSpec:
     keep: Callable[[Path, str, Sequence[str]], Sequence[str]] | None = None
     """(label folder, split, the store's keys) -> those that belong to the split; None keeps all."""
     read_private: Callable[[Path, str, Sequence[str]], PrivateLabels] = (
-        lambda folder, split, keys: read_side_table(folder / "private_labels.csv")
+        lambda folder, split, keys: read_side_table(folder / "private_labels.csv", keys)
     )  # fmt: skip
     """(label folder, split, the store's keys) -> the private labels, at least of some of the keys."""
     layout: Layout | None = None
@@ -137,6 +142,23 @@ def open_split(
             if key not in static:
                 raise UserError(static.path, f"no static clips for '{key}'", f"extract them (--static {static_frames})")
     return FeatureDataset(store, keys, labels=labels, draw=draw, static=static, seed=seed)
+
+
+def read_side_table(path: str | Path, keys: Sequence[str]) -> PrivateLabels:
+    """`private_labels.csv` beside the labels of a data set, for the keys of a store.
+
+    VISPR's seven attributes where the table has them all, otherwise every binary column; what was read is logged.
+
+    Raises:
+        UserError: As `read_private_table`; no subjects, or no binary column.
+    """
+    has_seven = set(VISPR_ATTRIBUTES).issubset(read_rows(path)[0])
+    attributes = [f"{name}:binary" for name in VISPR_ATTRIBUTES] if has_seven else None
+    table = read_private_table(path, attributes=attributes)
+    table.require_binary("the evaluation")
+    table.require_subjects()
+    logger.info(table.summary("attacked"))
+    return table.of(keys)
 
 
 def matched(

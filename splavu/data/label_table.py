@@ -1,7 +1,7 @@
-"""`labels.csv`: the labels of one's own videos, a row a video, and who of them is trained on and who is tested on.
+"""`labels.csv`: the labels of one's own videos, a row per video, and which of them are trained on and which tested on.
 
-What a reader would get wrong: without a column `split` the videos are dealt out by a hash of their person (of their own
-name, if there is no column `subject`). So a video stays on its side when others are added, and nobody is on both.
+Note: without a column `split` the videos are dealt out by a hash of their subject (of their own name, if there is no
+column `subject`). So a video stays on its side when others are added, and no subject is on both.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from splavu.data.labels import by_key, class_index, read_rows
+from splavu.data.csv_table import by_key, check_splits, filled, read_rows, split_of
+from splavu.data.labels import class_index
 from splavu.errors import UserError
 
 SPLITS = ("train", "val", "test")
 TEST_SHARE = 0.2
-"""Of the people (or videos) that are tested on where the table has no column `split`."""
+"""Of the subjects (or videos) that are tested on where the table has no column `split`."""
 MOST_CLASSES = 100_000
 """A number beyond is taken for a mistake: a head has an output for each."""
 
@@ -28,7 +29,7 @@ class LabelTable:
     classes: tuple[str, ...]
     """Names, in the order of the class numbers: as in the file, sorted; or the numbers themselves."""
     label_of: Mapping[str, int]
-    """Key (file name without folder and extension) -> class, 0-based."""
+    """Key (file name without folder and media extension) -> class, 0-based."""
     split_of: Mapping[str, str]
     """Key -> 'train', 'val' or 'test'."""
 
@@ -49,27 +50,25 @@ def read_label_table(path: str | Path) -> LabelTable:
     Labels are names, or numbers counted from 0.
 
     Raises:
-        UserError: Besides damaged rows, names mixed with numbers, an unknown split, a person on two sides, nobody to
-            train on or to test on.
+        UserError: Besides damaged rows, names mixed with numbers, a row without its subject, an unknown split, a
+            subject on two sides, no video to train on or to test on.
     """
-    rows = by_key(read_rows(path, ("filename", "label")), path)
+    listed = read_rows(path, ("filename", "label"))
+    rows = by_key(listed, path)
     classes, label_of = _numbered({key: row["label"].strip() for key, row in rows.items()}, path)
-    people = {key: row.get("subject", "").strip() or key for key, row in rows.items()}
-    if "split" in next(iter(rows.values())):
-        split_of = {key: row["split"].strip() for key, row in rows.items()}
+    subjects = {key: key for key in rows}
+    if "subject" in listed[0]:
+        named = filled(listed, "subject", path, remedy="fill them in, or take the column out")
+        subjects = dict(zip(rows, named, strict=True))
+    if "split" in listed[0]:
+        split_of_key = {key: split_of(row["split"], key, path) for key, row in rows.items()}
     else:
-        split_of = {key: "test" if _share(person) < TEST_SHARE else "train" for key, person in people.items()}
-    side: dict[str, str] = {}
-    for key, split in split_of.items():
-        if split not in SPLITS:
-            raise UserError(path, f"'{key}' is in split '{split}'", f"known: {', '.join(SPLITS)}")
-        if side.setdefault(people[key], split) != split:
-            problem = f"subject '{people[key]}' is in {side[people[key]]} and in {split}"
-            raise UserError(path, problem, "give each person one split")
+        split_of_key = {key: "test" if _share(subject) < TEST_SHARE else "train" for key, subject in subjects.items()}
+    check_splits(subjects, split_of_key, path)
     for split in ("train", "test"):
-        if split not in side.values():
+        if split not in split_of_key.values():
             raise UserError(path, f"no video is in split '{split}'", "add a column split with train and test")
-    return LabelTable(classes, label_of, split_of)
+    return LabelTable(classes, label_of, split_of_key)
 
 
 def _numbered(labels: Mapping[str, str], path: str | Path) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -92,6 +91,6 @@ def _numbered(labels: Mapping[str, str], path: str | Path) -> tuple[tuple[str, .
     return classes, {key: place[label] for key, label in labels.items()}
 
 
-def _share(person: str) -> float:
+def _share(subject: str) -> float:
     """A number in [0, 1) that belongs to a name."""
-    return int.from_bytes(hashlib.sha256(person.encode(errors="surrogateescape")).digest()[:6], "big") / 2**48
+    return int.from_bytes(hashlib.sha256(subject.encode(errors="surrogateescape")).digest()[:6], "big") / 2**48

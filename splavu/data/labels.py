@@ -6,16 +6,16 @@ added one output to its heads to live with it; here the file's base is part of i
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import pickle
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from splavu.data.csv_table import by_key, read_rows, read_text
+from splavu.data.keys import file_key
 from splavu.data.splits import ntu_name
 from splavu.errors import UserError
 
@@ -34,12 +34,6 @@ VISPR_ATTRIBUTES = (
     "social_relationship",
 )
 """Order of the 7-vectors in the VISPR label files (spec: splavu, section 4)."""
-
-
-def without_extension(file_name: str) -> str:
-    """`"brush_hair/a.b.avi"` -> `"a.b"`: the key rule of most stores (the last extension only, no folder)."""
-    name = file_name.rsplit("/", 1)[-1]
-    return name.rsplit(".", 1)[0] if re.search(r"\.[A-Za-z0-9]{2,4}$", name) else name
 
 
 def read_csv_labels(
@@ -69,13 +63,13 @@ def read_json_labels(path: str | Path, *, base: int = 1) -> dict[str, int]:
 
 def read_ucf_labels(split_path: str | Path, classes_path: str | Path) -> dict[str, int]:
     """UCF101: lines `Class/v_Class_g01_c01.avi [1]` and `{"classes": {name: 1-based}}` -> {video name: class}."""
-    lines = [line.split()[0] for line in _read_text(split_path).splitlines() if line.strip()]
+    lines = [line.split()[0] for line in read_text(split_path).splitlines() if line.strip()]
     labels: dict[str, int] = {}
     for file_name, label in zip(lines, read_ucf_classes(classes_path, lines, source=split_path), strict=True):
-        if not (key := without_extension(file_name)):
+        if not (key := file_key(file_name)):
             raise UserError(split_path, f"'{file_name}' names no file", "mend the line")
         if key in labels:
-            raise UserError(split_path, f"'{key}' stands there twice", "keep one line a video")
+            raise UserError(split_path, f"duplicate key '{key}'", "keep one line a video")
         labels[key] = label
     return _filled(labels, split_path)
 
@@ -131,55 +125,6 @@ def read_vector_csv(path: str | Path, *, num_attributes: int = 5) -> dict[str, n
 def read_ntu_actions(names: Iterable[str]) -> dict[str, int]:
     """NTU RGB+D names `SsssCcccPpppRrrrAaaa...` -> {name: action, 0-based}."""
     return {name: ntu_name(name).action - 1 for name in names}
-
-
-def read_private_labels(
-    path: str | Path, *, attributes: tuple[str, ...] = VISPR_ATTRIBUTES
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """A side file `filename,subject,...,<attributes>` -> ({key: float32 [A]}, {key: subject})."""
-    rows = by_key(read_rows(path, ("filename", "subject", *attributes)), path)
-    values = {
-        key: _attribute_vector([row[name] for name in attributes], len(attributes), path, row["filename"])
-        for key, row in rows.items()
-    }
-    return values, {key: row["subject"] for key, row in rows.items()}
-
-
-def read_rows(path: str | Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """The rows of a CSV file that must have a header with `columns`, at least one row, and no file name twice."""
-    reader = csv.DictReader(io.StringIO(_read_text(path)))
-    try:
-        header = reader.fieldnames or []
-        rows = list(reader)
-    except csv.Error as error:
-        raise UserError(path, f"is no CSV file ({error}, line {reader.line_num})", "is a quote left open?") from error
-    if missing := [name for name in columns if name not in header]:
-        raise UserError(path, f"has columns {', '.join(header) or '(none)'} but not '{missing[0]}'", "mend the header")
-    if not rows:
-        raise UserError(path, "has a header but no row", "write at least one label")
-    seen: set[str] = set()
-    for number, row in enumerate(rows, start=1):
-        name = row[columns[0]]
-        if None in row or None in row.values():
-            problem = f"row {number} ('{name}') has not the header's {len(header)} cells"
-            raise UserError(path, problem, 'mend the row; a text with commas stands in quotes "..."')
-        if not without_extension(name):
-            raise UserError(path, f"row {number} names no file ('{name}')", "mend the row")
-        if name in seen:
-            raise UserError(path, f"'{name}' stands there twice", "keep one row a file")
-        seen.add(name)
-    return rows
-
-
-def by_key(rows: Iterable[dict[str, str]], path: str | Path) -> dict[str, dict[str, str]]:
-    """Rows with a column `filename` by the key of their store; two files that would share a key are refused."""
-    keyed: dict[str, dict[str, str]] = {}
-    for row in rows:
-        if (key := without_extension(row["filename"])) in keyed:
-            problem = f"'{keyed[key]['filename']}' and '{row['filename']}' have the same key '{key}'"
-            raise UserError(path, problem, "rename one of the files")
-        keyed[key] = row
-    return keyed
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -241,29 +186,19 @@ def _filled(labels: dict[str, int], path: object) -> dict[str, int]:
     return labels
 
 
-def _read_text(path: str | Path) -> str:
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(path, "no such label file", "see the README for the layout of each data set")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(path, "is no text file", "use the published label file") from error
-
-
 def read_json(path: str | Path) -> dict:
-    """The object in a JSON file; a key that stands there twice, anywhere in it, is refused."""
+    """The object in a JSON file; a duplicate key, anywhere in it, is refused."""
 
     def unique(pairs: list[tuple[str, object]]) -> dict:
         found = dict(pairs)
         if len(found) < len(pairs):
             seen: set[str] = set()
             twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-            raise UserError(path, f"'{twice}' stands there twice", "keep one of the two")
+            raise UserError(path, f"duplicate key '{twice}'", "keep one of the two")
         return found
 
     try:
-        loaded = json.loads(_read_text(path), object_pairs_hook=unique)
+        loaded = json.loads(read_text(path), object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         raise UserError(
             path, f"is no JSON (line {error.lineno}: {error.msg})", "use the published label file"

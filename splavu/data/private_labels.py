@@ -1,282 +1,301 @@
-"""Who is seen, and what of them: readers of side tables, of gender and of PA-HMDB51's attributes of every frame.
+"""Tables of private labels: what an attacker is after, of whom each video is, and who is trained and tested on.
 
-What a reader would get wrong: a frame without a label is unknown (NaN), not negative. And "gender" is what annotators
-perceived; nobody in these files was asked.
+One reader for every command. A table is CSV with a column `filename`, and may have `subject`, `group`, `split` and
+`label`; every other column is a private attribute of one kind:
+
+    binary   0 and 1, yes and no, true and false, -1 and 1 in the spellings of `BINARY`; unknown is NaN
+    class    one of several: words, or up to `MOST_CLASSES` different whole numbers; 1 and 2 are two classes
+    value    any other number, such as an age
+
+Note: a kind is inferred from the cells, so commands print it (`PrivateTable.summary`) and `attributes` can overrule it.
+A column that fits no kind is refused by name: what is left out in silence would pass for safe.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splavu.data.labels import (
-    VISPR_ATTRIBUTES,
-    by_key,
-    class_index,
-    read_json,
-    read_private_labels,
-    read_rows,
-    without_extension,
-)
+from splavu.data.csv_table import check_splits, filled, is_unknown, read_rows, split_of
+from splavu.data.keys import match_keys
 from splavu.errors import UserError, nearest
 
-GENDERS = ("female", "male")
-
-MAX_FRAMES = 10_000_000
-"""Of a video, days long; a range beyond is a slip of the pen, and would fill the memory."""
-
-PAHMDB51_VALUES: Mapping[str, tuple[str, ...]] = {
-    "skin_color": ("unidentifiable", "white", "brown", "black"),
-    "face": ("invisible", "partially visible", "completely visible"),
-    "gender": ("unidentifiable", "male", "female"),
-    "nudity": ("none", "partial", "semi"),
-    "relationship": ("unidentifiable", "identifiable"),
-}
-"""Attribute -> what the values 0, 1, ... in its ranges mean."""
+Kind = Literal["binary", "class", "value"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+NO_ATTRIBUTES = ("filename", "subject", "group", "split", "label")
+"""Columns that say who and where; a task's label is no private attribute though it may be of two classes."""
+NOT_READ = "not read"
+"""In place of a kind: a column of attributes that `--attributes` doesn't name."""
+BINARY = {"no": 0, "yes": 1, "n": 0, "y": 1, "false": 0, "true": 1, "f": 0, "t": 1}
+"""Spelling in lower case -> 0 or 1, besides the numbers 0 and 1; -1 is 0 where the only other number is 1."""
+MOST_CLASSES = 10
+"""Different whole numbers that are taken for classes; a column of more of them holds values."""
 
 
 @dataclass(frozen=True)
 class PrivateLabels:
-    """What an attacker wants to know of the videos of a data set, and of whom each is."""
+    """What an attacker wants to know of the videos of a store, by key."""
 
     attributes: tuple[str, ...]
-    """Names of the A columns."""
+    """Names of the A binary columns."""
     values: Mapping[str, NDArray[np.float32]]
-    """Key -> [A] of 0 and 1."""
-    people: Mapping[str, str]
-    """Key -> the person (or the film, where people have no names): what a split may not cut through."""
+    """Key -> [A] of 0, 1 and NaN for unknown."""
+    subjects: Mapping[str, str]
+    """Key -> the subject (or the film, where subjects have no names): what a split may not cut through; empty where the
+    labels don't say."""
+    splits: Mapping[str, str] = field(default_factory=dict)
+    """Key -> 'train', 'val' or 'test'; empty where the labels don't say."""
 
 
 @dataclass(frozen=True)
-class Person:
-    """Somebody as a fairness evaluation groups them."""
+class PrivateColumn:
+    """One private attribute of N videos."""
 
-    subject: str
-    gender: str
-    """As annotators perceived it: 'female' or 'male'."""
-
-
-def gender_labels(people: Mapping[str, Person]) -> PrivateLabels:  # key -> person
-    """Gender as the one private attribute, 1 for 'female'."""
-    values = {key: np.array([person.gender == "female"], dtype=np.float32) for key, person in people.items()}
-    return PrivateLabels(("gender",), values, {key: person.subject for key, person in people.items()})
-
-
-def read_side_table(path: str | Path) -> PrivateLabels:
-    """`private_labels.csv`: filename, subject, then one column an attribute of VISPR's seven, by file name.
-
-    Raises:
-        UserError: A column is missing, a value is neither 0 nor 1, or a file is named twice.
-    """
-    values, people = read_private_labels(path)
-    return PrivateLabels(VISPR_ATTRIBUTES, values, people)
-
-
-def read_ntu_genders(path: str | Path) -> dict[str, str]:
-    """`{"male": ["P003", ...], "female": [...]}` (ntu_subject_gender_labels.json) -> {subject: gender}."""
-    listed = read_json(path)
-    for gender in GENDERS:
-        if not isinstance(listed.get(gender), list):
-            raise UserError(path, f"has no list '{gender}'", "it takes a list 'male' and a list 'female' of subjects")
-    if unknown := sorted(set(listed) - set(GENDERS)):
-        raise UserError(path, f"'{unknown[0]}' is no gender of this file", nearest(unknown[0], GENDERS))
-    genders: dict[str, str] = {}
-    for gender in GENDERS:
-        for subject in listed[gender]:
-            if not isinstance(subject, str) or not re.fullmatch(r"P[0-9]{3}", subject):
-                raise UserError(path, f"{subject!r} is no subject of the form Pppp, such as P003", "mend the list")
-            if subject in genders:
-                raise UserError(path, f"'{subject}' stands there twice", "give each subject one gender")
-            genders[subject] = gender
-    return genders
-
-
-def read_gender_csv(path: str | Path) -> dict[str, str]:
-    """Columns `filename,gender` (ntu_val_labels.csv) -> {file name without extension: gender}."""
-    rows = by_key(read_rows(path, ("filename", "gender")), path)
-    return {key: _gender(row["gender"], path, key) for key, row in rows.items()}
-
-
-@dataclass(frozen=True)
-class SmarthomeVideo:
-    """One row of tsh_labels.csv."""
-
-    subject: str
-    gender: str
-    split: str
-    """'train' or 'test', here and there 'val': the split is the file's, none is made."""
-    label: int
-    """0-based, unlike in the file."""
-
-
-def read_smarthome(path: str | Path, *, num_classes: int = 31) -> dict[str, SmarthomeVideo]:
-    """Toyota Smarthome's `filename,subject,gender,split,label` -> {file name without extension: row}.
-
-    Raises:
-        UserError: Besides damaged rows, a subject of two genders or in two splits.
-    """
-    videos: dict[str, SmarthomeVideo] = {}
-    of_subject: dict[str, SmarthomeVideo] = {}
-    for key, row in by_key(read_rows(path, ("filename", "subject", "gender", "split", "label")), path).items():
-        if row["split"] not in ("train", "val", "test"):
-            raise UserError(path, f"'{key}' is in split '{row['split']}'", "known: train, val, test")
-        label = class_index(row["label"], path, key, base=1, num_classes=num_classes)
-        video = SmarthomeVideo(row["subject"], _gender(row["gender"], path, key), row["split"], label)
-        first = of_subject.setdefault(video.subject, video)
-        for field in ("gender", "split"):
-            if getattr(first, field) != getattr(video, field):
-                values = f"{field} {getattr(first, field)} and {getattr(video, field)}"
-                raise UserError(path, f"subject '{video.subject}' has {values}", "give each subject one")
-        videos[key] = video
-    return videos
-
-
-@dataclass(frozen=True)
-class FrameLabels:
-    """What PA-HMDB51 says of each frame of one video. `F` frames."""
-
-    action: str
-    values: Mapping[str, NDArray[np.bool_]]
-    """Attribute -> [F, values]: which values hold, two where people differ, none where the frame has no label."""
+    name: str
+    kind: Kind
+    values: NDArray[np.float64]
+    """[N]: 0 and 1, the place in `classes`, or the number; NaN for unknown."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes, sorted; of kind 'class' only."""
 
     @property
-    def num_frames(self) -> int:
-        return len(self.values["face"])
+    def record(self) -> dict[str, Any]:
+        """Kind and counts, as evidence and checkpoints keep them."""
+        known = self.values[~np.isnan(self.values)]
+        found: dict[str, Any] = {"name": self.name, "kind": self.kind, "unknown": len(self.values) - len(known)}
+        if self.kind == "binary":
+            return found | {"no": int((known == 0).sum()), "yes": int((known == 1).sum())}
+        if self.kind == "class":
+            return found | {"classes": len(self.classes)}
+        return found | {"lowest": float(known.min()), "highest": float(known.max())}
+
+
+@dataclass(frozen=True)
+class PrivateTable:
+    """A table as it was read: N rows in their order."""
+
+    path: Path
+    names: tuple[str, ...]
+    """[N] file names as they stand there; each once."""
+    columns: tuple[PrivateColumn, ...]
+    """In the order of the file, or as asked for."""
+    subjects: tuple[str, ...] | None
+    """[N] of the groups file, the column `subject` or the column `group`; None without any."""
+    splits: tuple[str, ...] | None
+    """[N] 'train', 'val' or 'test'; None without the column."""
+    skipped: tuple[str, ...] = ()
+    """Other columns of attributes, which weren't asked for."""
 
     @property
-    def multi_hot(self) -> NDArray[np.bool_]:  # [F, 15]
-        """All values of all attributes side by side, in the order of `PAHMDB51_VALUES`."""
-        return np.concatenate([self.values[name] for name in PAHMDB51_VALUES], axis=1)
+    def attributes(self) -> tuple[str, ...]:
+        """The binary columns."""
+        return tuple(column.name for column in self.columns if column.kind == "binary")
 
-    def binary(self) -> NDArray[np.float32]:  # [F, 5]
-        """Skin colour, face, gender, nudity, relationship: 1 unless the value is 0 (annotations/README.md)."""
-        return np.stack([self._holds(name, 1) for name in PAHMDB51_VALUES], axis=1)
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """What every column of attributes was read as, as evidence and checkpoints keep it."""
+        return [column.record for column in self.columns] + [{"name": name, "kind": NOT_READ} for name in self.skipped]
 
-    def as_vispr(self, *, lenient_nudity: bool = False) -> NDArray[np.float32]:  # [F, 7]
-        """In the order of `labels.VISPR_ATTRIBUTES`, to judge an attacker that learnt from VISPR.
+    def summary(self, verb: str) -> str:
+        """`summary` of the records, after the name of the file."""
+        return f"{self.path.name}: {summary(self.records, verb)}"
 
-        Social relationship has no counterpart: 0 in every frame, so average precision leaves it out. Semi-nudity is
-        value 2; `lenient_nudity` takes partial nudity too.
+    def require_binary(self, command: str) -> None:
+        """Refuse a table without a binary column."""
+        if not self.attributes:
+            read = ", ".join(f"'{column.name}' is of kind {column.kind}" for column in self.columns)
+            remedy = f"{command} takes columns of 0 and 1, yes and no; --attributes NAME:binary decides"
+            raise UserError(self.path, f"has no binary attribute ({read or 'no other column'})", remedy)
+
+    def require_subjects(self) -> None:
+        """Refuse a table that doesn't say who is who."""
+        if self.subjects is None:
+            raise UserError(self.path, "has no column 'subject'", "add it, or give --groups: a split is by subject")
+
+    def of(self, keys: Iterable[str]) -> PrivateLabels:
+        """The binary attributes of those of the keys that have a row (`keys.match_keys`), in the order of the keys.
+
+        Raises:
+            UserError: Two rows mean one key, or one row two.
         """
-        columns = (
-            self._holds("skin_color", 1),
-            self._holds("gender", 1),
-            self._holds("face", 2),
-            self._holds("face", 1, 2),
-            self._holds("nudity", 1 if lenient_nudity else 2),
-            self._holds("relationship", 1),
-            np.zeros(self.num_frames, dtype=np.float32),
+        place = {name: number for number, name in enumerate(self.names)}
+        row = {key: place[name] for key, name in match_keys(self.names, keys, source=self.path).items()}
+        binary = [column.values for column in self.columns if column.kind == "binary"]
+        values = np.array(binary, np.float32).reshape(len(binary), -1).T  # [N, A]
+        return PrivateLabels(
+            self.attributes,
+            {key: values[number] for key, number in row.items()},
+            {} if self.subjects is None else {key: self.subjects[number] for key, number in row.items()},
+            {} if self.splits is None else {key: self.splits[number] for key, number in row.items()},
         )
-        return np.stack(columns, axis=1)
-
-    def _holds(self, name: str, first: int, end: int | None = None) -> NDArray[np.float32]:  # [F]
-        """Whether one of the values from `first` until before `end` holds; NaN where the frame has no label."""
-        values = self.values[name]
-        return np.where(values.any(axis=1), values[:, first:end].any(axis=1), np.float32(np.nan)).astype(np.float32)
 
 
-def read_pahmdb51(folder: str | Path, *, num_frames: Mapping[str, int] | None = None) -> dict[str, FrameLabels]:
-    """PA-HMDB51's folder PrivacyAttributes, a JSON file an action -> {video name without .avi: labels}.
-
-    Ranges count frames from 0 and include their end. Value 0 in a list of values says nothing beside the others. Where
-    two ranges hold a frame the later one counts (it happens once; the data set's own viewer shows the earlier one).
+def summary(records: Iterable[Mapping[str, Any]], verb: str) -> str:
+    """One line on what was read as what, such as `binary: gender (3 unknown); class, not erased: action (5 classes)`.
 
     Args:
-        folder: Read whole; an empty one is an error.
-        num_frames: Frames of the videos as decoded, by the same names, to refuse ranges beyond them.
-
-    Raises:
-        UserError: A file, video, attribute, value or range that is none, and a video in two files.
+        records: `PrivateTable.records`.
+        verb: What the command does to binary columns, and to no other: 'attacked', 'erased'.
     """
-    folder = Path(folder)
-    paths = sorted(folder.glob("*.json"))
-    if not paths:
-        raise UserError(folder, "holds no annotation file <action>.json", "see the README for the layout of PA-HMDB51")
-    videos: dict[str, FrameLabels] = {}
-    source: dict[str, Path] = {}
-    for path in paths:
-        for file_name, entry in read_json(path).items():
-            key = without_extension(file_name)
-            if not key:
-                raise UserError(path, f"'{file_name}' names no video", "mend the file")
-            if key in videos:
-                raise UserError(path, f"'{key}' stands in {source[key].name} too", "keep one of the two")
-            length = None if num_frames is None else num_frames.get(key)
-            videos[key], source[key] = FrameLabels(path.stem, _frame_values(entry, path, key, length)), path
-    return videos
+    named: dict[str, list[str]] = {}
+    for record in records:
+        details = []
+        if count := record.get("classes"):
+            details.append(f"{count} class{'es' * (count > 1)}")
+        if unknown := record.get("unknown"):
+            details.append(f"{unknown} unknown")
+        shown = record["name"] + (f" ({', '.join(details)})" if details else "")
+        named.setdefault(record["kind"], []).append(shown)
+    return "; ".join(
+        f"{kind if kind in ('binary', NOT_READ) else f'{kind}, not {verb}'}: {', '.join(named[kind])}"
+        for kind in (*KINDS, NOT_READ)
+        if kind in named
+    )
 
 
-def clip_labels(
-    frames: NDArray[np.floating], num_clips: int, *, name: str, clip_length: int = 16
-) -> NDArray[np.float32]:  # [F, A] -> [K, A]
-    """An attribute is in a clip if it is in one of its frames; NaN where no frame of the clip has a label.
+def read_private_table(
+    path: str | Path, *, attributes: Sequence[str] | str | None = None, groups: str | Path | None = None
+) -> PrivateTable:
+    """The table at `path`, every attribute with its kind.
 
     Args:
-        frames: As `FrameLabels.binary` or `.as_vispr` give them.
-        num_clips: Rows that the feature store has for the video: clips that follow one another.
-        name: Of the video, for the error.
-        clip_length: Frames a clip; a video with fewer is one clip.
+        path: CSV file with a column `filename`.
+        attributes: Read these columns only, each a name or NAME:kind; a string is a comma list. None reads all but
+            `NO_ATTRIBUTES`.
+        groups: CSV file `filename,group`: who (or which cluster of videos) each is of, over the column `subject`.
 
     Raises:
-        UserError: The last clip reaches beyond the labelled frames.
+        UserError: A damaged table; a column that was asked for and isn't there, or isn't of the kind asked for, or that
+            fits no kind; a row without its subject, group or split; a subject in two splits.
     """
-    if num_clips > max(1, len(frames) // clip_length):
-        problem = f"has {num_clips} clips of {clip_length} frames, but its labels cover {len(frames)} frames"
-        raise UserError(name, problem, "extract the features again from the annotated video")
-    clips = np.full((num_clips, frames.shape[1]), np.nan, dtype=np.float32)
-    for clip in range(num_clips):
-        np.fmax.reduce(frames[clip * clip_length : (clip + 1) * clip_length], axis=0, out=clips[clip])
-    return clips
+    path, rows = Path(path), read_rows(path)
+    header = tuple(rows[0])
+    names = tuple(row["filename"] for row in rows)
+    if "" in header:
+        raise UserError(path, "has a column without a name", "name it or take it out (pandas: to_csv(index=False))")
+    known = tuple(name for name in header if name not in NO_ATTRIBUTES)
+    wanted = dict.fromkeys(known) if attributes is None else _wanted(attributes, header, path)
+    columns = []
+    for name, kind in wanted.items():
+        cells = [row[name].strip() for row in rows]
+        columns.append(_column(name, cells, kind or _kind(name, cells, path), names, path))
+    subjects = _subjects(rows, groups, path)
+    splits = None
+    if "split" in header:
+        splits = tuple(split_of(row["split"], row["filename"], path) for row in rows)
+        if subjects is not None:
+            check_splits(dict(zip(names, subjects, strict=True)), dict(zip(names, splits, strict=True)), path)
+    skipped = tuple(name for name in known if name not in wanted)
+    return PrivateTable(path, names, tuple(columns), subjects, splits, skipped)
 
 
-def _gender(value: str, path: object, key: str) -> str:
-    gender = {"f": "female", "m": "male"}.get(value.strip().lower(), value.strip().lower())
-    if gender not in GENDERS:
-        raise UserError(path, f"'{key}' has gender '{value}'", f"known: {', '.join(GENDERS)}")
-    return gender
+def _wanted(attributes: Sequence[str] | str, header: Sequence[str], path: Path) -> dict[str, Kind | None]:
+    """Column -> the kind asked for, or None."""
+    listed = attributes.split(",") if isinstance(attributes, str) else attributes
+    wanted: dict[str, Kind | None] = {}
+    for item in map(str.strip, listed):
+        name, colon, kind = item.rpartition(":")
+        if item in header or not colon:
+            name, kind = item, None
+        elif kind not in KINDS:
+            raise UserError("--attributes", f"'{item}' has the kind '{kind}'", f"known: {', '.join(KINDS)}")
+        if name not in header:
+            raise UserError(path, f"has no column '{name}'", nearest(name, header))
+        if name in wanted:
+            raise UserError("--attributes", f"duplicate column '{name}'", "name each column once")
+        wanted[name] = cast(Kind | None, kind)
+    return wanted
 
 
-def _frame_values(
-    entry: object, path: Path, key: str, num_frames: int | None
-) -> dict[str, NDArray[np.bool_]]:  # attribute -> [F, values]
-    """The five attributes of one video, written out frame by frame."""
-    ranges = {name: _ranges(entry, name, path, key) for name in PAHMDB51_VALUES}
-    last = {name: max(end for _, end, _ in found) for name, found in ranges.items()}
-    if len(set(last.values())) > 1:
-        ends = ", ".join(f"{name} {end}" for name, end in last.items())
-        raise UserError(path, f"'{key}' has ranges outside the video: attributes end at frames {ends}", "mend the ends")
-    length = last["face"] + 1
-    if num_frames is not None and length > num_frames:
-        raise UserError(path, f"'{key}' has a range to frame {length - 1}, but the video has {num_frames} frames")
-    values = {name: np.zeros((length, len(meanings)), dtype=bool) for name, meanings in PAHMDB51_VALUES.items()}
-    for name, found in ranges.items():
-        for start, end, held in found:
-            values[name][start : end + 1] = np.isin(np.arange(len(PAHMDB51_VALUES[name])), held)
-    return values
+def _kind(name: str, cells: Sequence[str], path: Path) -> Kind:
+    """What a column is, by its cells."""
+    known = [cell for cell in cells if not is_unknown(cell)]
+    if not known:
+        problem = f"column '{name}' holds nothing but unknown"
+        raise UserError(path, problem, "fill it in, take it out, or name the columns you want with --attributes")
+    distinct = set(known)
+    if None not in _binary(distinct).values():
+        return "binary"
+    numbers = [_number(cell) for cell in distinct]
+    if None not in numbers:
+        whole = all(float(number).is_integer() for number in numbers)
+        return "class" if whole and len(set(numbers)) <= MOST_CLASSES else "value"
+    if len({cell.lower() for cell in distinct}) < len(known):
+        return "class"
+    problem = f"column '{name}' fits no kind: {len(known)} cells such as '{known[0]}', all different"
+    remedy = f"take it out, say '{name}:class', or name the columns you want with --attributes"
+    raise UserError(path, problem, remedy)
 
 
-def _ranges(entry: object, name: str, path: Path, key: str) -> list[tuple[int, int, list[int]]]:
-    """The checked ranges (first frame, last frame, values) of one attribute."""
-    listed = entry.get(name) if isinstance(entry, dict) else None
-    if not isinstance(listed, list) or not listed:
-        raise UserError(path, f"'{key}' has no ranges of '{name}'", f"each video takes {', '.join(PAHMDB51_VALUES)}")
-    found = []
-    for item in listed:
-        if not isinstance(item, list) or len(item) != 3:
-            raise UserError(path, f"'{key}' has the {name} range {item}", "expected [first frame, last frame, value]")
-        start, end, value = item
-        if type(start) is not int or type(end) is not int or not 0 <= start <= end < MAX_FRAMES:
-            raise UserError(
-                path, f"'{key}' has the {name} range {item}", "frames count from 0 and the last is included"
-            )
-        held = value if isinstance(value, list) else [value]
-        known = range(len(PAHMDB51_VALUES[name]))
-        if not held or any(type(v) is not int or v not in known for v in held):
-            raise UserError(path, f"'{key}' has the unknown {name} value {value}", f"known: 0 to {known[-1]}")
-        found.append((start, end, [v for v in held if v] or [0]))
-    return found
+def _column(name: str, cells: Sequence[str], kind: Kind, names: Sequence[str], path: Path) -> PrivateColumn:
+    """The column read as of `kind`."""
+    held = {cell.lower(): cell for cell in reversed(cells) if not is_unknown(cell)}
+    number_of: Mapping[str, float | None]
+    classes: tuple[str, ...] = ()
+    if kind == "class":
+        number_of, classes = _classes(held)
+    else:
+        number_of = _binary(held) if kind == "binary" else {cell: _number(cell) for cell in held}
+    values = np.full(len(cells), np.nan)
+    for row, cell in enumerate(cells):
+        if not is_unknown(cell):
+            number = number_of[cell.lower()]
+            if number is None:
+                expected = {"binary": "0, 1, yes, no, or empty for unknown", "value": "a number"}[kind]
+                remedy = f"mend the cell, or leave the column out with --attributes, or say '{name}:class'"
+                raise UserError(path, f"'{names[row]}' has {name} = '{cell}', expected {expected}", remedy)
+            values[row] = number
+    if np.isnan(values).all():
+        raise UserError(path, f"column '{name}' holds nothing but unknown", "fill it in, or take it out")
+    return PrivateColumn(name, kind, values, classes)
+
+
+def _classes(cells: Mapping[str, str]) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Cell in lower case -> the place of its class, and the names of the classes; 1 and 1.0 are one."""
+    numbers = {lower: _number(lower) for lower in cells}
+    meaning: Mapping[str, Any] = {lower: lower for lower in cells} if None in numbers.values() else numbers
+    names = {meaning[lower]: cell for lower, cell in cells.items()}
+    places = {value: float(place) for place, value in enumerate(sorted(names))}
+    return {lower: places[meaning[lower]] for lower in cells}, tuple(names[value] for value in sorted(names))
+
+
+def _binary(cells: Iterable[str]) -> dict[str, float | None]:
+    """Cell -> 0 or 1; None where it is neither. -1 says no beside 1, and nothing beside 0 or alone."""
+    numbers = {cell: _number(cell) for cell in cells}
+    has_minus = set(numbers.values()) - {None} == {-1.0, 1.0}
+    allowed = {-1.0: 0.0, 1.0: 1.0} if has_minus else {0.0: 0.0, 1.0: 1.0}
+    return {
+        cell: BINARY.get(cell.lower()) if number is None else allowed.get(number) for cell, number in numbers.items()
+    }
+
+
+def _number(cell: str) -> float | None:
+    """A finite number in digits, or None."""
+    try:
+        number = float(cell)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and "_" not in cell else None  # float() takes 1_0
+
+
+def _subjects(rows: Sequence[Mapping[str, str]], groups: str | Path | None, path: Path) -> tuple[str, ...] | None:
+    """Who each row is of; None where nothing says."""
+    if groups is not None:
+        table = read_rows(groups, ("filename", "group"))
+        filled_in = filled(table, "group", groups, remedy="give each file its group")
+        group_of = {row["filename"]: group for row, group in zip(table, filled_in, strict=True)}
+        names = [row["filename"] for row in rows]
+        name_in_groups = match_keys(group_of, names, source=groups)
+        if absent := [name for name in names if name not in name_in_groups]:
+            raise UserError(groups, f"'{absent[0]}' has no group", f"{len(absent)} files of {path} lack one")
+        return tuple(group_of[name_in_groups[name]] for name in names)
+    for column in ("subject", "group"):
+        if column in rows[0]:
+            return tuple(filled(rows, column, path, remedy="fill them in, or take the column out"))
+    return None

@@ -1,7 +1,7 @@
-"""Who is trained on and who is tested on, told from file names: NTU RGB+D, its gender-biased subsets, Casia-B.
+"""Who is trained on and who is tested on, by file names: NTU RGB+D, its gender-biased subsets, Casia-B.
 
-What a reader would get wrong: only the training half of NTU-Bias is biased. Its test half holds as many videos of
-women as of men for every action, so that the accuracy of one group may be compared with that of the other.
+Note: only the training half of NTU-Bias is biased. Its test half holds as many videos of women as of men for every
+action, so that the accuracy of one group may be compared with that of the other.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -72,12 +72,6 @@ def ntu_split(names: Iterable[str]) -> Split:
     return Split(train, tuple(n for n, part in parts.items() if part.subject in NTU_TEST_SUBJECTS))
 
 
-def ntu_bias_split(variant: str, names: Iterable[str], genders: Mapping[str, str], **options: Any) -> Split:
-    """Both sides of NTU-Bias-F, NTU-Bias-M or their control; `options` as `ntu_bias_side` takes them."""
-    names = list(names)
-    return Split(*(ntu_bias_side(variant, names, genders, side, **options) for side in ("train", "test")))
-
-
 def ntu_bias_side(
     variant: str,
     names: Iterable[str],
@@ -99,7 +93,7 @@ def ntu_bias_side(
     Args:
         variant: A name in `NTU_BIAS`.
         names: Videos; those of the other side and of actions beyond 60 are left out.
-        genders: Subject -> 'male' or 'female' (`labels_private.read_ntu_genders`).
+        genders: Subject -> 'male' or 'female' (`subjects.read_ntu_genders`).
         side: 'train' or 'test'. One doesn't depend on the other, so a store that holds one is enough.
         minority_share: 0 < share < 0.5.
         inverted_action: Counted from 1, as in the file names.
@@ -162,7 +156,7 @@ def casia_name(name: str) -> CasiaName:
 
 @dataclass(frozen=True)
 class GaitSplit:
-    """Known walkers, and the walks to be told."""
+    """The walks of known subjects, and the walks to be recognised."""
 
     gallery: tuple[str, ...]
     probe: tuple[str, ...]
@@ -187,7 +181,7 @@ def _parts(names: Iterable[str], parse: Callable[[str], Part]) -> dict[str, Part
     parts: dict[str, Part] = {}
     for name in names:
         if name in parts:
-            raise UserError(name, "is named twice", "name each video once")
+            raise UserError(name, "duplicate key", "name each video once")
         parts[name] = parse(name)
     return parts
 

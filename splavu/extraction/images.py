@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from splavu.data.keys import IMAGE_EXTENSIONS
 from splavu.errors import UserError
 from splavu.runtime import extras
 
-IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png"})
 MAX_PIXELS = 2**27
 """Of an image: more than any camera's. A damaged header may claim a picture that fills the memory."""
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from splavu.data.datasets import DatasetSpec
 from splavu.data.encoders import Preprocessing
-from splavu.data.labels import read_attribute_pickle, read_vector_csv, without_extension
+from splavu.data.keys import file_key
+from splavu.data.labels import read_attribute_pickle, read_vector_csv
 from splavu.errors import UserError
 from splavu.extraction.clips import cut_clips, even_indices, key_generator
 from splavu.extraction.decoding import Pieces
@@ -132,7 +133,7 @@ def vp_files(labels: Path, spec: DatasetSpec, data: Path, split: str) -> dict[st
     spec.check_split(split)
     folder = data / spec.folder
     of_split = spec.read_labels(folder, split, ())
-    return {key: folder / "videos" / key for key in read_vector_csv(labels) if without_extension(key) in of_split}
+    return {key: folder / "videos" / key for key in read_vector_csv(labels) if file_key(key) in of_split}
 
 
 def listed_files(names: Iterable[str], folder: Path) -> dict[str, Path]:

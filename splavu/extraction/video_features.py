@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from splavu.data.encoders import EncoderSpec
+from splavu.data.keys import file_key
 from splavu.errors import UserError
 from splavu.extraction.clips import cut_clips
 from splavu.extraction.decoding import Job, Pieces
@@ -62,7 +63,7 @@ def video_features(
         UserError: The video is missing or damaged, doesn't say its frame rate, or an argument is out of range.
     """
     check_clips(stride, crops, encoder.spec.num_frames)
-    with obfuscated(open_video(path, backend), hide, Path(path).stem) as video:
+    with obfuscated(open_video(path, backend), hide, file_key(Path(path).name)) as video:
         job = Job(str(path), lambda: video_pieces(video, encoder.spec, stride=stride, crops=crops))
         (result,) = extract(
             [job],

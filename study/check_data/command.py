@@ -10,7 +10,7 @@ from pathlib import Path
 
 from splavu.data.datasets import Layout
 from splavu.data.encoders import EncoderSpec, encoder_spec
-from splavu.data.labels import without_extension
+from splavu.data.keys import file_key
 from splavu.data.verification import differences
 from splavu.errors import UserError, nearest
 from splavu.extraction.preprocessing import protocol_preprocessing
@@ -146,7 +146,7 @@ def _check_files(findings: Findings, part: Part, layout: Layout, files: Mapping[
     if not names:
         findings.found.append(f"{part.split}: {len(files)} files below {part.folder}")
         return False
-    absent = [name for name in names if name not in files and without_extension(name) not in files]
+    absent = [name for name in names if name not in files and file_key(name) not in files]
     findings.found.append(f"{part.split}: {len(names) - len(absent)} of {len(names)} files below {part.folder}")
     if absent:
         findings.absent.append(f"{len(absent)} files of {part.split} below {part.folder}: {_some(absent)}")

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from splavu.data.encoders import ENCODERS, EncoderSpec
-from splavu.data.labels import read_vector_csv, without_extension
-from splavu.extraction.images import IMAGE_EXTENSIONS
-from splavu.extraction.videos import VIDEO_EXTENSIONS
+from splavu.data.keys import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, file_key
+from splavu.data.labels import read_vector_csv
 from study.datasets.catalog import CatalogueRow, row_of
 from study.datasets.untrimmed import AnnotatedSpec, UntrimmedSpec
 
@@ -70,7 +69,7 @@ def split_parts(spec: CatalogueRow, places: Places) -> list[Part]:
         if origin is not spec and _is_told(origin, split, places):
             of_split = origin.read_labels(places.data / origin.folder, split, ())
             listed = read_vector_csv(places.data / spec.layout.label_files[0])
-            return [key for key in listed if without_extension(key) in of_split]
+            return [key for key in listed if file_key(key) in of_split]
         if spec.keep is not None:  # names are the labels
             return [] if not present else list(spec.read_labels(folder, split, spec.keys(places.data, split, present)))
         return list(spec.read_labels(folder, split, present))

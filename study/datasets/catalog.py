@@ -19,16 +19,11 @@ from numpy.typing import NDArray
 
 from splavu.data import labels as read
 from splavu.data.datasets import DatasetSpec, Layout
+from splavu.data.keys import match_keys
 from splavu.data.label_table import read_label_table
 from splavu.data.labels import VISPR_ATTRIBUTES
-from splavu.data.private_labels import (
-    PAHMDB51_VALUES,
-    Person,
-    PrivateLabels,
-    gender_labels,
-    read_ntu_genders,
-    read_smarthome,
-)
+from splavu.data.pahmdb51 import PAHMDB51_VALUES
+from splavu.data.private_labels import PrivateLabels
 from splavu.data.splits import (
     CASIA_B_REPETITIONS,
     NTU_BIAS,
@@ -38,12 +33,13 @@ from splavu.data.splits import (
     ntu_name,
     ntu_split,
 )
+from splavu.data.subjects import Subject, gender_labels, read_ntu_genders, read_smarthome
 from splavu.errors import UserError, nearest
 
 Label = TypeVar("Label")
 ReadLabels = Callable[[Path, str, Sequence[str]], Mapping[str, Any]]
 """(label folder, split, the store's keys) -> {key: label}."""
-ReadSubjects = Callable[[Path, Sequence[str]], Mapping[str, Person]]
+ReadSubjects = Callable[[Path, Sequence[str]], Mapping[str, Subject]]
 """(label folder, keys) -> {key: subject and perceived gender}."""
 
 
@@ -64,9 +60,9 @@ CASIA_B_TRAIN_SUBJECTS = 74
 """Casia-B's subjects 001 to 074 are its training half, by convention; recognising them is never trained here."""
 
 
-def _stored_as(known: Mapping[str, Label], keys: Sequence[str]) -> dict[str, Label]:
+def _stored_as(known: Mapping[str, Label], keys: Sequence[str], source: Path) -> dict[str, Label]:
     """Labels by file name without extension -> by the store's keys, which may carry one."""
-    key_of_name = {read.without_extension(key): key for key in keys}
+    key_of_name = {name: key for key, name in match_keys(known, keys, source=source).items()}
     return {key_of_name.get(name, name): label for name, label in known.items()}
 
 
@@ -75,22 +71,24 @@ def _ucf(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, int]:
 
 
 def _smarthome(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, int]:
-    videos = read_smarthome(folder / "tsh_labels.csv")
-    return _stored_as({name: video.label for name, video in videos.items() if video.split == split}, keys)
+    path = folder / "tsh_labels.csv"
+    videos = read_smarthome(path)
+    return _stored_as({name: video.label for name, video in videos.items() if video.split == split}, keys, path)
 
 
-def _smarthome_subjects(folder: Path, keys: Sequence[str]) -> Mapping[str, Person]:
-    people = {n: Person(v.subject, v.gender) for n, v in read_smarthome(folder / "tsh_labels.csv").items()}
-    return _those_of(_stored_as(people, keys), keys, folder / "tsh_labels.csv")
+def _smarthome_subjects(folder: Path, keys: Sequence[str]) -> Mapping[str, Subject]:
+    path = folder / "tsh_labels.csv"
+    subjects = {name: Subject(video.subject, video.gender) for name, video in read_smarthome(path).items()}
+    return _those_of(_stored_as(subjects, keys, path), keys, path)
 
 
-def _ntu_subjects(folder: Path, keys: Sequence[str]) -> Mapping[str, Person]:
+def _ntu_subjects(folder: Path, keys: Sequence[str]) -> Mapping[str, Subject]:
     path = folder / "ntu_subject_gender_labels.json"
     genders = read_ntu_genders(path)
     subjects = {key: ntu_name(key).subject for key in keys}
     if strangers := sorted(set(subjects.values()) - set(genders)):
         raise UserError(path, f"has no gender of {strangers[0]} ({len(strangers)} subjects have none)", "add it")
-    return {key: Person(subject, genders[subject]) for key, subject in subjects.items()}
+    return {key: Subject(subject, genders[subject]) for key, subject in subjects.items()}
 
 
 def _ntu_side(folder: Path, split: str, keys: Sequence[str]) -> Sequence[str]:
@@ -170,10 +168,8 @@ def _vp_rows(
 def _vp_hmdb_actions(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, int]:
     path = folder.parent / f"hmdb51/hmdb51_{split}_labels.csv"
     known = read.read_csv_labels(path)
-    names = {key: read.without_extension(key) for key in keys}
-    if absent := [key for key, name in names.items() if name not in known]:
-        raise UserError(path, f"has no label for '{absent[0]}' ({len(absent)} have none)", "label it")
-    return {key: known[name] for key, name in names.items()}
+    name_of = match_keys(known, keys, source=path)
+    return _those_of({key: known[name] for key, name in name_of.items()}, keys, path)
 
 
 def _vp_ucf_actions(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, int]:
@@ -195,7 +191,8 @@ def film_of(key: str) -> str:
 
 
 def _vispr(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, NDArray]:
-    return _stored_as(read.read_attribute_pickle(folder / f"{split}_labels.pkl"), keys)
+    path = folder / f"{split}_labels.pkl"
+    return _stored_as(read.read_attribute_pickle(path), keys, path)
 
 
 def _vispr_private(folder: Path, split: str, keys: Sequence[str]) -> PrivateLabels:
@@ -351,7 +348,7 @@ STORED = tuple({spec.store_stem: spec.name for spec in reversed(CATALOGUE.values
 """The rows that have feature stores of their own: of those that share some, the first."""
 
 WITH_SUBJECTS = tuple(name for name, row in CATALOGUE.items() if row.read_subjects is not None)
-"""The rows that say who is in a video, and this person's perceived gender."""
+"""The rows that say who is in a video, and the perceived gender of each subject."""
 
 FOLDER = "folder:"
 """`dataset = 'folder:gym'` is the folder gym/ below the data root: any videos, with a labels.csv."""

@@ -11,7 +11,8 @@ import numpy as np
 from splavu.attacks.rows import Rows
 from splavu.data.datasets import FeatureDataset, open_split
 from splavu.data.encoders import encoder_spec
-from splavu.data.private_labels import Person, PrivateLabels
+from splavu.data.private_labels import PrivateLabels
+from splavu.data.subjects import Subject
 from splavu.errors import UserError
 from splavu.stores import FeatureStore
 from study import config
@@ -40,7 +41,7 @@ def open_dataset(
     )
 
 
-def people(name: str, keys: Sequence[str], *, data_root: str | None = None) -> Mapping[str, Person]:
+def subjects(name: str, keys: Sequence[str], *, data_root: str | None = None) -> Mapping[str, Subject]:
     """Subject and perceived gender of each video of the row called `name`.
 
     Raises:
@@ -103,7 +104,7 @@ def privacy_rows(
     rows = Rows(
         np.concatenate(blocks),
         np.repeat(np.stack([private.values[key] for key in keys]), counts, axis=0),
-        np.repeat(np.array([private.people[key] for key in keys]), counts),
+        np.repeat(np.array([private.subjects[key] for key in keys]), counts),
         np.repeat(np.array(keys), counts),
     )
     return rows, private.attributes

@@ -15,7 +15,7 @@ from mgfn.errors import InputError
 from splavu.data.datasets import Layout
 from splavu.data.encoders import encoder_spec
 from splavu.data.labels import read_json
-from splavu.data.private_labels import read_pahmdb51
+from splavu.data.pahmdb51 import read_pahmdb51
 from splavu.errors import UserError, as_user_errors, nearest
 from study import config
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from dataset_layouts import LAYOUTS, MADE, write_csv, write_plain
 
-from splavu.data.private_labels import PAHMDB51_VALUES
+from splavu.data.pahmdb51 import PAHMDB51_VALUES
 from splavu.errors import UserError
 from splavu.stores import FolderWriter, StoreWriter
 from study.__main__ import main as study_command

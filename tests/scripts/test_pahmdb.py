@@ -21,7 +21,7 @@ from pahmdb.judgeable import judgeable
 from pahmdb.report import _staircase, draw_curve, report_section
 from splavu.anonymizers import build_anonymizer
 from splavu.attacks.rows import Rows
-from splavu.data.private_labels import PAHMDB51_VALUES
+from splavu.data.pahmdb51 import PAHMDB51_VALUES
 from splavu.errors import UserError
 from splavu.metrics import tradeoff
 from splavu.stores import StoreWriter

@@ -6,9 +6,10 @@ import csv
 
 import numpy as np
 import pytest
+from refusals import refused
 
-from splavu.audit.inputs import read_inputs, read_table
-from splavu.errors import UserError
+from splavu.audit.inputs import read_inputs
+from splavu.data.private_labels import read_private_table
 from splavu.stores import StoreWriter
 
 PEOPLE = 12
@@ -57,17 +58,18 @@ def labels(tmp_path):
 
 
 def test_columns_of_0_and_1_are_attributes_and_blanks_are_unknown(labels):
-    table = read_table(labels)
+    table = read_private_table(labels)
     assert table.attributes == ("gender", "glasses", "hat")  # label is the task's, frames are no 0 and 1
-    np.testing.assert_array_equal(table.values["p02_0"], [0, 0, 1])
-    np.testing.assert_array_equal(table.values["p02_1"], [0, 1, np.nan])
-    assert table.people["p02_1"] == "p02"
-    assert not table.split
+    known = table.of(["p02_0", "p02_1"])
+    np.testing.assert_array_equal(known.values["p02_0"], [0, 0, 1])
+    np.testing.assert_array_equal(known.values["p02_1"], [0, 1, np.nan])
+    assert known.subjects["p02_1"] == "p02"
+    assert not known.splits
 
 
 def test_people_are_dealt_apart_and_the_same_way_each_time(labels, tmp_path):
     store = write_store(tmp_path / "s.h5")
-    found = [read_inputs([store], read_table(labels), labels=labels) for _ in range(2)]
+    found = [read_inputs([store], read_private_table(labels)) for _ in range(2)]
     people = {name: set(part.clusters) for name, part in found[0].released.splits.items()}
     assert sum(map(len, people.values())) == len(set().union(*people.values())) == PEOPLE
     assert min(map(len, people.values())) >= 2
@@ -76,14 +78,14 @@ def test_people_are_dealt_apart_and_the_same_way_each_time(labels, tmp_path):
 
 
 def test_only_what_no_person_has_both_ways_is_personal(labels, tmp_path):
-    found = read_inputs([write_store(tmp_path / "s.h5")], read_table(labels), labels=labels)
+    found = read_inputs([write_store(tmp_path / "s.h5")], read_private_table(labels))
     assert found.personal.tolist() == [True, False, True]
 
 
 def test_a_column_split_is_kept_and_some_training_people_validate(tmp_path):
     split = {0: "train", 1: "train", 2: "test"}
     labels = write_table(tmp_path / "labels.csv", rows(split=lambda person, video: split[person // 4]))
-    found = read_inputs([write_store(tmp_path / "s.h5")], read_table(labels), labels=labels)
+    found = read_inputs([write_store(tmp_path / "s.h5")], read_private_table(labels))
     assert set(found.released.test.clusters) == {f"p{p:02d}" for p in range(8, 12)}
     assert len(set(found.released.validation.clusters)) == 2  # a fifth of eight
 
@@ -91,7 +93,7 @@ def test_a_column_split_is_kept_and_some_training_people_validate(tmp_path):
 def test_raw_rows_stand_beside_their_released_ones(labels, tmp_path):
     raw = write_store(tmp_path / "raw.h5", seed=1)
     released = write_store(tmp_path / "released.h5", seed=1, change=lambda key, features: 2 * features)
-    found = read_inputs([released], read_table(labels), labels=labels, raw=[raw])
+    found = read_inputs([released], read_private_table(labels), raw=[raw])
     for name, part in found.raw.splits.items():
         np.testing.assert_array_equal(2 * part.features, found.released.splits[name].features)
     assert [(file.role, file.name) for file in found.files] == [
@@ -106,34 +108,60 @@ def test_long_videos_are_thinned_evenly_and_alike(labels, tmp_path):
         return np.arange(len(features), dtype=np.float32)[:, None] + np.zeros(4, np.float32)
 
     stores = [write_store(tmp_path / f"{name}.h5", clips=10, change=counted) for name in ("raw", "released")]
-    found = read_inputs([stores[1]], read_table(labels), labels=labels, raw=[stores[0]], max_clips=5)
+    found = read_inputs([stores[1]], read_private_table(labels), raw=[stores[0]], max_clips=5)
     assert found.released.test.features[:5, 0].tolist() == found.raw.test.features[:5, 0].tolist() == [0, 2, 4, 6, 8]
     assert "24 videos have more than 5 clips" in found.warnings[0]
 
 
 def test_what_has_no_label_is_left_out_and_counted(tmp_path):
     labels = write_table(tmp_path / "labels.csv", rows()[:-2])
-    found = read_inputs([write_store(tmp_path / "s.h5")], read_table(labels), labels=labels)
+    found = read_inputs([write_store(tmp_path / "s.h5")], read_private_table(labels))
     assert "2 of 24 released keys have no label" in found.warnings[0]
     assert sum(len(part) for part in found.released.splits.values()) == 22 * 3
 
 
 def test_bad_stores_are_refused(labels, tmp_path):
-    table = read_table(labels)
+    table = read_private_table(labels)
     good = write_store(tmp_path / "good.h5")
     longer = write_store(tmp_path / "longer.h5", clips=4)
-    with pytest.raises(UserError, match="'p00_0' has 4 raw rows and 3 released ones"):
-        read_inputs([good], table, labels=labels, raw=[longer])
-    with pytest.raises(UserError, match=r"longer.h5: 'p00_0' is in another store of --released too"):
-        read_inputs([good, longer], table, labels=labels)
-    with pytest.raises(UserError, match="'p03_1' holds values that are not finite"):
-        read_inputs([write_folder(tmp_path / "folder", "p03_1")], table, labels=labels)
+    with refused("--raw"):
+        read_inputs([good], table, raw=[longer])
+    with refused("longer.h5"):
+        read_inputs([good, longer], table)
+    with refused("folder"):
+        read_inputs([write_folder(tmp_path / "folder", "p03_1")], table)
 
 
 def test_attributes_of_one_class_are_named(tmp_path):
     labels = write_table(tmp_path / "labels.csv", rows(beard=lambda person, video: 0))
-    found = read_inputs([write_store(tmp_path / "s.h5")], read_table(labels), labels=labels)
+    found = read_inputs([write_store(tmp_path / "s.h5")], read_private_table(labels))
     assert any("'beard' is not judged" in warning for warning in found.warnings)
-    only = read_table(labels, attributes=["beard"])
-    with pytest.raises(UserError, match="no attribute of both classes"):
-        read_inputs([tmp_path / "s.h5"], only, labels=labels)
+    only = read_private_table(labels, attributes=["beard"])
+    with refused("labels.csv"):
+        read_inputs([tmp_path / "s.h5"], only)
+
+
+def test_raw_and_released_keys_meet_though_one_has_an_extension(labels, tmp_path):
+    released = write_store(tmp_path / "released.h5")
+    raw = tmp_path / "raw.h5"
+    with StoreWriter(raw, attributes={"encoder": "demo"}) as store:
+        for row in rows():
+            store.add(row["filename"], np.zeros((3, 4), np.float32))
+    found = read_inputs([released], read_private_table(labels), raw=[raw])
+    assert set(found.raw.test.videos) == set(found.released.test.videos)
+
+
+def test_a_table_without_subjects_or_binary_columns_is_refused(labels, tmp_path):
+    store = write_store(tmp_path / "s.h5")
+    without = [{name: cell for name, cell in row.items() if name != "subject"} for row in rows()]
+    lacking = write_table(tmp_path / "lacking.csv", without)
+    with refused("lacking.csv"):
+        read_inputs([store], read_private_table(lacking))
+    with refused("labels.csv"):
+        read_inputs([store], read_private_table(labels, attributes="frames"))
+
+
+def test_what_each_column_was_read_as_is_kept(labels, tmp_path):
+    found = read_inputs([write_store(tmp_path / "s.h5")], read_private_table(labels))
+    kinds = {column["name"]: column["kind"] for column in found.columns}
+    assert kinds == {"gender": "binary", "glasses": "binary", "hat": "binary", "frames": "class"}

@@ -21,7 +21,8 @@ from mutations import ODD_TEXT, damaged_bytes, damaged_json
 from mgfn.data.ground_truth import GroundTruth
 from mgfn.data.lists import read_list
 from mgfn.errors import InputError as MgfnError
-from splavu.data import labels, private_labels, splits
+from splavu.data import labels, pahmdb51, private_labels, splits, subjects
+from splavu.data.datasets import read_side_table
 from splavu.errors import UserError
 from tridet.annotations import read_annotations
 from tridet.errors import InputError as TridetError
@@ -96,6 +97,13 @@ def are_vectors(length: int) -> Callable[[Mapping], None]:
     return check
 
 
+def are_vectors_or_unknown(found: Mapping) -> None:
+    are_keys(found)
+    for vector in found.values():
+        assert vector.dtype == np.float32
+        assert np.isin(vector[~np.isnan(vector)], (0, 1)).all()
+
+
 def test_labels(tmp_path):
     csv = "filename,label\nbrush_01.avi,3\nbrush_02.avi,4\nclap_01.avi,0\n"
     vectors = 'filename,label\na.avi,"[0. 1. 0. 1. 1.]"\nb.avi,[1. 1. 0. 0. 0.]\n'
@@ -107,8 +115,11 @@ def test_labels(tmp_path):
     ucf.write_text(split)
 
     def private_holds(found) -> None:
-        are_vectors(7)(found[0])
-        assert found[0].keys() == found[1].keys()
+        labelled = found.of(found.names)
+        assert list(labelled.values) == list(found.names)
+        are_vectors_or_unknown(labelled.values)
+        assert all(len(vector) == len(found.attributes) for vector in labelled.values.values())
+        assert all(np.isfinite(column.values).any() for column in found.columns)
 
     parsers = [
         ("a.csv", of_text(csv), lambda p: labels.read_csv_labels(p, num_classes=5), are_classes(5)),
@@ -121,7 +132,7 @@ def test_labels(tmp_path):
             are_classes(),
         ),
         ("vp.csv", of_text(vectors), labels.read_vector_csv, are_vectors(5)),
-        ("private.csv", of_text(private), labels.read_private_labels, private_holds),
+        ("private.csv", of_text(private), private_labels.read_private_table, private_holds),
     ]
     fuzz(parsers, tmp_path, UserError)
 
@@ -182,7 +193,7 @@ def test_private_labels(tmp_path):
     (tmp_path / "pa").mkdir()
 
     def genders_hold(found: Mapping) -> None:
-        assert set(found.values()) <= set(private_labels.GENDERS)
+        assert set(found.values()) <= set(subjects.GENDERS)
 
     def subjects_hold(found: Mapping) -> None:
         genders_hold(found)
@@ -211,15 +222,14 @@ def test_private_labels(tmp_path):
 
     lengths = {"clap_a": 20, "clap_b": 20}
     parsers = [
-        ("side.csv", of_text(side), lambda p: private_labels.read_side_table(p).values, are_vectors(7)),
-        ("ntu.json", of_json(genders), private_labels.read_ntu_genders, subjects_hold),
-        ("g.csv", of_text("filename,gender\na.avi,M\nb.avi,female\n"), private_labels.read_gender_csv, genders_hold),
-        ("tsh.csv", of_text(smarthome), private_labels.read_smarthome, smarthome_holds),
-        ("pa/clap.json", of_json(pahmdb), lambda p: private_labels.read_pahmdb51(p.parent), frames_hold),
+        ("side.csv", of_text(side), lambda p: read_side_table(p, ["a", "b"]).values, are_vectors_or_unknown),
+        ("ntu.json", of_json(genders), subjects.read_ntu_genders, subjects_hold),
+        ("tsh.csv", of_text(smarthome), subjects.read_smarthome, smarthome_holds),
+        ("pa/clap.json", of_json(pahmdb), lambda p: pahmdb51.read_pahmdb51(p.parent), frames_hold),
         (
             "pa/clap.json",
             of_json(pahmdb),
-            lambda p: private_labels.read_pahmdb51(p.parent, num_frames=lengths),
+            lambda p: pahmdb51.read_pahmdb51(p.parent, num_frames=lengths),
             frames_hold_within,
         ),
     ]
@@ -454,10 +464,10 @@ def test_numbers_too_large_to_compute_with(tmp_path, field):
 
 
 def test_a_range_that_would_fill_the_memory(tmp_path):
-    ranges = {name: [[0, 10**12, 1]] for name in private_labels.PAHMDB51_VALUES}
+    ranges = {name: [[0, 10**12, 1]] for name in pahmdb51.PAHMDB51_VALUES}
     (tmp_path / "clap.json").write_text(json.dumps({"a.avi": ranges}))
     with pytest.raises(UserError, match=r"range \[0, 1000000000000, 1\]"):
-        private_labels.read_pahmdb51(tmp_path)
+        pahmdb51.read_pahmdb51(tmp_path)
 
 
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):

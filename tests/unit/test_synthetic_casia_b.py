@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splavu.data.labels import read_private_labels, without_extension
+from splavu.data.keys import file_key
+from splavu.data.private_labels import read_private_table
 from splavu.data.splits import CASIA_B_REPETITIONS, casia_name, casia_split
 from splavu.synthetic.datasets import casia_b
 from splavu.synthetic.drawing.render import FPS, render, visible_attributes
@@ -59,16 +60,19 @@ def test_the_split_by_repetitions_finds_each_probe_s_subject_in_the_gallery(walk
 
 def test_the_side_table_names_every_video_with_its_subject_and_length(world: Path) -> None:
     folder = world / "casia_b"
-    attributes, subjects = read_private_labels(folder / "private_labels.csv")
-    assert sorted(attributes) == sorted(path.stem for path in (folder / "videos").iterdir())
-    assert all(casia_name(key).subject == subject for key, subject in subjects.items())
+    keys = sorted(path.stem for path in (folder / "videos").iterdir())
+    table = read_private_table(folder / "private_labels.csv")
+    assert len(table.names) == len(keys)
+    labels = table.of(keys)
+    assert list(labels.values) == keys
+    assert all(casia_name(key).subject == subject for key, subject in labels.subjects.items())
     with (folder / "private_labels.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["split"] for row in rows if int(row["subject"]) >= 75} == {"test"}
     for row in rows[::13]:
         with av.open(str(folder / "videos" / row["filename"])) as container:
             assert sum(1 for _ in container.decode(video=0)) == int(row["num_frames"])
-        name = casia_name(without_extension(row["filename"]))
+        name = casia_name(file_key(row["filename"]))
         assert (row["walk"], int(row["view"])) == (name.walk, name.view)
 
 

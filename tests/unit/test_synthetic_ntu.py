@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splavu.data.labels import read_private_labels, without_extension
-from splavu.data.private_labels import read_gender_csv, read_ntu_genders
-from splavu.data.splits import NTU_LEFT_OUT_SUBJECTS, NTU_TEST_SUBJECTS, ntu_bias_split, ntu_name, ntu_split
+from splavu.data.csv_table import read_rows
+from splavu.data.keys import file_key
+from splavu.data.private_labels import read_private_table
+from splavu.data.splits import NTU_LEFT_OUT_SUBJECTS, NTU_TEST_SUBJECTS, ntu_bias_side, ntu_name, ntu_split
+from splavu.data.subjects import read_ntu_genders
 from splavu.synthetic.datasets import ntu
 from splavu.synthetic.people import daily_actions
 from splavu.synthetic.people.motions import LEFT, MOTIONS, RIGHT, Gait, Motion, rest
@@ -54,18 +56,18 @@ def test_the_tables_name_every_video_and_agree_with_the_names(world: Path) -> No
         assert part.action == ntu.NUMBERS[row["action"]]
         assert row["split"] == ("train" if name in split.train else "test")
         assert genders[part.subject] == ("female" if row["gender"] == "1" else "male")
-    values, subjects = read_private_labels(world / "ntu/private_labels.csv")
-    assert len(values) == len(names)
-    assert set(subjects.values()) == set(genders)
-    in_test = read_gender_csv(world / "ntu/ntu_val_labels.csv")
-    assert in_test == {without_extension(name): genders[ntu_name(name).subject] for name in split.test}
+    labels = read_private_table(world / "ntu/private_labels.csv").of(map(file_key, names))
+    assert len(labels.values) == len(names)
+    assert set(labels.subjects.values()) == set(genders)
+    in_test = {row["filename"]: row["gender"] for row in read_rows(world / "ntu/ntu_val_labels.csv")}
+    assert in_test == {name: genders[ntu_name(name).subject] for name in split.test}
 
 
 def test_tiny_videos_decode_and_make_a_biased_subset(world: Path) -> None:
     names = videos_of(world)
     genders = read_ntu_genders(world / "ntu/ntu_subject_gender_labels.json")
-    split = ntu_bias_split("ntu_bias_f", names, genders)
-    for side in (split.train, split.test):
+    for side in ("train", "test"):
+        side = ntu_bias_side("ntu_bias_f", names, genders, side)
         assert {genders[ntu_name(name).subject] for name in side} == {"female", "male"}
     with av.open(str(world / "ntu/videos" / names[0])) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -92,8 +94,8 @@ def test_small_has_seven_women_and_men_in_training_and_ten_in_the_test(small: di
 
 def test_the_biased_subset_of_the_small_set_has_21_to_1(small: dict[str, list]) -> None:
     genders = {v.plan.subject.name: "female" if v.plan.subject.female else "male" for vs in small.values() for v in vs}
-    split = ntu_bias_split("ntu_bias_f", [v.name for vs in small.values() for v in vs], genders)
-    cells = Counter((ntu_name(name).action, genders[ntu_name(name).subject]) for name in split.train)
+    train = ntu_bias_side("ntu_bias_f", [v.name for vs in small.values() for v in vs], genders, "train")
+    cells = Counter((ntu_name(name).action, genders[ntu_name(name).subject]) for name in train)
     for action in ntu.NUMBERS.values():
         women, men = (21, 1) if action == 4 else (1, 21)
         assert (cells[action, "female"], cells[action, "male"]) == (women, men)

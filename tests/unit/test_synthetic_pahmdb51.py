@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splavu.data.private_labels import read_pahmdb51
+from splavu.data.pahmdb51 import read_pahmdb51
 from splavu.synthetic.datasets import pahmdb51
 from splavu.synthetic.drawing.render import ATTRIBUTES, FPS, Person, render
 from splavu.synthetic.layouts import film, video_name

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splavu.data.labels import read_private_labels, without_extension
-from splavu.data.private_labels import read_smarthome
+from splavu.data.keys import file_key
+from splavu.data.private_labels import read_private_table
+from splavu.data.subjects import read_smarthome
 from splavu.synthetic.datasets import smarthome
 from splavu.synthetic.people.daily_actions import DAILY
 from splavu.synthetic.world import plan_world, synthesize
@@ -41,13 +42,13 @@ def test_the_table_is_read_and_agrees_with_the_names(world: Path) -> None:
     assert set(videos) == there
     classes = json.loads((folder / "tsh_class_mapping.json").read_text())
     assert sorted(classes.values()) == [1, 2, 3]
-    values, subject_of = read_private_labels(folder / "private_labels.csv")
+    labels = read_private_table(folder / "private_labels.csv", attributes=["gender"]).of(videos)
     for name, video in videos.items():
         activity, subject = re.fullmatch(r"([\w.]+)_(p\d\d)_r\d\d_v\d\d_c\d\d", name).groups()
         assert classes[activity] == video.label + 1
-        assert subject == video.subject == subject_of[name]
+        assert subject == video.subject == labels.subjects[name]
         assert (video.split == "train") == (subject in TRAINING)
-        assert video.gender == ("female" if values[name][1] else "male")
+        assert video.gender == ("female" if labels.values[name][0] else "male")
     assert {(video.gender, video.split) for video in videos.values()} == {
         (gender, split) for gender in ("female", "male") for split in ("train", "test")
     }
@@ -68,7 +69,7 @@ def test_small_has_the_subjects_of_the_real_split_and_more_men_in_training(small
     assert Counter(people["test"].values()) == {True: 4, False: 3}
     assert not set(people["train"]) & set(people["test"])
     assert (len(small["train"]), len(small["test"])) == (297, 203)
-    names = [without_extension(video.name) for videos in small.values() for video in videos]
+    names = [file_key(video.name) for videos in small.values() for video in videos]
     assert len(set(names)) == len(names)
     for videos in small.values():
         assert {video.plan.action for video in videos} == set(smarthome.MOTION_OF.values())

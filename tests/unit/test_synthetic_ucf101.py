@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from splavu.data.labels import read_private_labels, read_ucf_labels
+from splavu.data.labels import read_ucf_labels
+from splavu.data.private_labels import read_private_table
 from splavu.synthetic.datasets import ucf101
 from splavu.synthetic.people.motions import ACTIONS
 from splavu.synthetic.world import plan_world, synthesize
@@ -47,8 +48,8 @@ def test_lines_have_the_form_of_the_published_ones(world: Path) -> None:
 
 
 def test_a_group_is_one_person(world: Path) -> None:
-    _, subject_of = read_private_labels(world / "ucf101/private_labels.csv")
-    assert all(f"_{subject}_" in name for name, subject in subject_of.items())
+    table = read_private_table(world / "ucf101/private_labels.csv")
+    assert all(f"_{subject}_" in name for name, subject in zip(table.names, table.subjects, strict=True))
     with (world / "ucf101/private_labels.csv").open() as file:
         for row in csv.DictReader(file):
             assert ucf101.class_name(row["action"]) in row["filename"]

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splavu.data.labels import VISPR_ATTRIBUTES, read_private_labels, read_vector_csv
+from splavu.data.labels import VISPR_ATTRIBUTES, read_vector_csv
+from splavu.data.private_labels import read_private_table
 from splavu.synthetic.world import synthesize
 
 pytest.importorskip("cv2")
@@ -39,9 +40,10 @@ def test_every_video_of_every_split_is_named_by_its_path(world: Path, name: str)
 
 @pytest.mark.parametrize("name", LABELLED)
 def test_labels_follow_from_the_private_labels_of_the_videos(world: Path, name: str) -> None:
-    seven, _ = read_private_labels(world / name / "private_labels.csv")
-    for path, five in read_vector_csv(world / "vp" / f"vp{name}_labels_num.csv").items():
-        assert five.tolist() == as_five(seven[Path(path).stem])
+    labels = read_vector_csv(world / "vp" / f"vp{name}_labels_num.csv")
+    seven = read_private_table(world / name / "private_labels.csv", attributes=VISPR_ATTRIBUTES).of(labels).values
+    for path, five in labels.items():
+        assert five.tolist() == as_five(seven[path])
 
 
 def test_label_text_is_that_of_a_printed_float_array(world: Path) -> None:

@@ -16,13 +16,13 @@ from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 
+from splavu.data.keys import VIDEO_EXTENSIONS
 from splavu.errors import UserError, nearest
 from splavu.extraction.videos.reader import VideoReader
 from splavu.runtime import extras
 
 __all__ = [
     "BACKENDS",
-    "VIDEO_EXTENSIONS",
     "VideoReader",
     "backend_version",
     "list_videos",
@@ -31,10 +31,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-VIDEO_EXTENSIONS = frozenset(
-    {".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts"}
-)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Daily gestures in the layout of NTU RGB+D, for its gender-biased subsets.
 
 Note: this set is not biased. Every subject does every action equally often, and the private attributes are independent
-of the action; `splits.ntu_bias_split` builds the biased subsets from these videos. Unlike in the other sets, brushing
+of the action; `splits.ntu_bias_side` builds the biased subsets from these videos. Unlike in the other sets, brushing
 hair resembles further actions (`daily_actions`): without such near doubles a head would hardly use gender, and the
 biased subsets would do next to no harm.
 """

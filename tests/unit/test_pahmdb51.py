@@ -8,46 +8,46 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
-from splavu.data import private_labels
+from splavu.data import pahmdb51
 from splavu.data.labels import VISPR_ATTRIBUTES
 from splavu.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def pahmdb51():
+def published():
     if not SHARED.is_dir():
         pytest.skip("needs ../shared (the annotations of PA-HMDB51), which is not here")
-    return private_labels.read_pahmdb51(SHARED / "annotations/pa_hmdb51/PrivacyAttributes")
+    return pahmdb51.read_pahmdb51(SHARED / "annotations/pa_hmdb51/PrivacyAttributes")
 
 
-def test_pahmdb51_has_the_published_videos_and_frames(pahmdb51):
-    assert len(pahmdb51) == 515
-    assert len({video.action for video in pahmdb51.values()}) == 51
-    lengths = [video.num_frames for video in pahmdb51.values()]
+def test_pahmdb51_has_the_published_videos_and_frames(published):
+    assert len(published) == 515
+    assert len({video.action for video in published.values()}) == 51
+    lengths = [video.num_frames for video in published.values()]
     assert (sum(lengths), min(lengths), max(lengths)) == (52_533, 18, 647)
 
 
-def test_pahmdb51_has_the_published_binary_counts(pahmdb51):
+def test_pahmdb51_has_the_published_binary_counts(published):
     """annotations/README.md: frames with all five labels, positive frames among them, positive videos."""
-    frames = [video.binary() for video in pahmdb51.values()]
+    frames = [video.binary() for video in published.values()]
     every = np.concatenate(frames)
     complete = ~np.isnan(every).any(axis=1)
     assert complete.sum() == 52_411
     assert every[complete].sum(axis=0).tolist() == [50_934, 39_323, 51_350, 31_313, 8_207]
     assert sum(np.nanmax(video, axis=0) for video in frames).tolist() == [498, 418, 506, 306, 88]
-    aligned = np.concatenate([video.as_vispr() for video in pahmdb51.values()])
+    aligned = np.concatenate([video.as_vispr() for video in published.values()])
     assert aligned[complete].sum(axis=0).tolist() == [50_934, 51_350, 19_288, 20_035, 8_072, 8_207, 0]
     assert aligned.shape[1] == len(VISPR_ATTRIBUTES)
 
 
-def test_every_range_of_pahmdb51_is_read_as_it_stands(pahmdb51, shared):
+def test_every_range_of_pahmdb51_is_read_as_it_stands(published, shared):
     """Frame by frame, in the plainest way; the one frame in two ranges shows the later."""
     num_ranges = num_lists = 0
     for path in sorted((shared / "annotations/pa_hmdb51/PrivacyAttributes").glob("*.json")):
         for name, entry in json.loads(path.read_text()).items():
-            video = pahmdb51[name.removesuffix(".avi")]
+            video = published[name.removesuffix(".avi")]
             assert video.action == path.stem
-            for attribute in private_labels.PAHMDB51_VALUES:
+            for attribute in pahmdb51.PAHMDB51_VALUES:
                 expected = [set() for _ in range(video.num_frames)]
                 for start, end, value in entry[attribute]:
                     num_ranges += 1
@@ -77,7 +77,7 @@ def write(folder, videos: dict, action: str = "wave") -> None:
 
 def test_frames_become_binary_and_vispr_vectors(tmp_path):
     write(tmp_path, {"a_(1)[x].avi": entry()})
-    video = private_labels.read_pahmdb51(tmp_path)["a_(1)[x]"]
+    video = pahmdb51.read_pahmdb51(tmp_path)["a_(1)[x]"]
     assert (video.action, video.num_frames, video.multi_hot.shape) == ("wave", 5, (5, 15))
     unknown = np.nan
     np.testing.assert_array_equal(
@@ -122,28 +122,28 @@ def without(attribute: str) -> dict:
 def test_bad_ranges_are_named_in_one_line(tmp_path, video, message):
     write(tmp_path, {"a.avi": video})
     with pytest.raises(UserError, match=message) as caught:
-        private_labels.read_pahmdb51(tmp_path)
+        pahmdb51.read_pahmdb51(tmp_path)
     assert "wave.json: " in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_ranges_beyond_the_decoded_video_are_refused(tmp_path):
     write(tmp_path, {"a.avi": entry()})
-    assert private_labels.read_pahmdb51(tmp_path, num_frames={"a": 5, "b": 1})["a"].num_frames == 5
+    assert pahmdb51.read_pahmdb51(tmp_path, num_frames={"a": 5, "b": 1})["a"].num_frames == 5
     with pytest.raises(UserError, match="'a' has a range to frame 4, but the video has 4 frames"):
-        private_labels.read_pahmdb51(tmp_path, num_frames={"a": 4})
+        pahmdb51.read_pahmdb51(tmp_path, num_frames={"a": 4})
 
 
 def test_repeated_videos_and_empty_folders_are_refused(tmp_path):
     with pytest.raises(UserError, match="holds no annotation file"):
-        private_labels.read_pahmdb51(tmp_path)
+        pahmdb51.read_pahmdb51(tmp_path)
     write(tmp_path, {"a.avi": entry()})
     write(tmp_path, {"a.avi": entry()}, action="walk")
-    with pytest.raises(UserError, match="wave.json: 'a' stands in walk.json too"):
-        private_labels.read_pahmdb51(tmp_path)
+    with pytest.raises(UserError, match="wave.json: duplicate key 'a', also in walk.json"):
+        pahmdb51.read_pahmdb51(tmp_path)
     (tmp_path / "walk.json").write_text('{"b.avi": {"face": [], "face": []}}')
-    with pytest.raises(UserError, match="'face' stands there twice"):
-        private_labels.read_pahmdb51(tmp_path)
+    with pytest.raises(UserError, match="duplicate key 'face'"):
+        pahmdb51.read_pahmdb51(tmp_path)
 
 
 def test_clips_take_what_their_frames_show():
@@ -151,84 +151,9 @@ def test_clips_take_what_their_frames_show():
     frames[16:, 0] = 0
     frames[20, 0] = 1
     frames[39, 1] = 1  # in the remainder, which no clip covers
-    clips = private_labels.clip_labels(frames, 2, name="a")
+    clips = pahmdb51.clip_labels(frames, 2, name="a")
     np.testing.assert_array_equal(clips, [[np.nan, np.nan], [1, np.nan]])
-    np.testing.assert_array_equal(private_labels.clip_labels(frames[:5], 1, name="a"), [[np.nan, np.nan]])
-    np.testing.assert_array_equal(private_labels.clip_labels(frames[19:22], 1, name="a"), [[1, np.nan]])
+    np.testing.assert_array_equal(pahmdb51.clip_labels(frames[:5], 1, name="a"), [[np.nan, np.nan]])
+    np.testing.assert_array_equal(pahmdb51.clip_labels(frames[19:22], 1, name="a"), [[1, np.nan]])
     with pytest.raises(UserError, match="a: has 3 clips of 16 frames, but its labels cover 40 frames"):
-        private_labels.clip_labels(frames, 3, name="a")
-
-
-def test_real_ntu_genders(shared):
-    genders = private_labels.read_ntu_genders(shared / "annotations/ntu_subject_gender_labels.json")
-    assert genders.keys() == {f"P{number:03d}" for number in range(1, 107)}
-    assert list(genders.values()).count("male") == 73
-    assert (genders["P001"], genders["P003"], genders["P106"]) == ("female", "male", "male")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('{"male": ["P001"]}', "has no list 'female'"),
-        ('{"male": ["P001"], "female": "P002"}', "has no list 'female'"),
-        ('{"male": ["P001"], "female": ["P002"], "femal": []}', "'femal' is no gender of this file; did you mean"),
-        ('{"male": ["P001"], "female": ["P1"]}', "'P1' is no subject"),
-        ('{"male": ["P001"], "female": [2]}', "2 is no subject"),
-        ('{"male": ["P001"], "female": ["P001"]}', "'P001' stands there twice"),
-        ('{"male": ["P001"], "male": ["P002"], "female": []}', "'male' stands there twice"),
-        ("[]", "holds a list"),
-    ],
-)
-def test_bad_ntu_genders_are_named(tmp_path, text, message):
-    path = tmp_path / "genders.json"
-    path.write_text(text)
-    with pytest.raises(UserError, match=message):
-        private_labels.read_ntu_genders(path)
-
-
-def test_gender_csv(tmp_path):
-    path = tmp_path / "ntu_val_labels.csv"
-    path.write_text("filename,gender\nS001C001P001R001A001_rgb.avi,female\nS001C001P003R001A001_rgb.avi,M\n")
-    expected = {"S001C001P001R001A001_rgb": "female", "S001C001P003R001A001_rgb": "male"}
-    assert private_labels.read_gender_csv(path) == expected
-    path.write_text("filename,gender\na.avi,2\n")
-    with pytest.raises(UserError, match="'a' has gender '2'; known: female, male"):
-        private_labels.read_gender_csv(path)
-    path.write_text("filename,sex\na.avi,male\n")
-    with pytest.raises(UserError, match="not 'gender'"):
-        private_labels.read_gender_csv(path)
-
-
-HEADER = "filename,subject,gender,split,label\n"
-
-
-def test_smarthome_rows(tmp_path):
-    path = tmp_path / "tsh_labels.csv"
-    path.write_text(f"{HEADER}Cook.Cut_p03_r01_v02_c03.mp4,3,male,train,1\nWalk_p02_r01_v02_c03.mp4,2,Female,test,31\n")
-    assert private_labels.read_smarthome(path) == {
-        "Cook.Cut_p03_r01_v02_c03": private_labels.SmarthomeVideo("3", "male", "train", 0),
-        "Walk_p02_r01_v02_c03": private_labels.SmarthomeVideo("2", "female", "test", 30),
-    }
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ("a.mp4,3,male,train,0\n", "this file counts from 1"),
-        ("a.mp4,3,male,train,32\n", "there are 31 classes counted from 1"),
-        ("a.mp4,3,male,training,1\n", "'a' is in split 'training'"),
-        ("a.mp4,3,x,train,1\n", "'a' has gender 'x'"),
-        ("a.mp4,3,male,train,1\na.mp4,3,male,train,1\n", "stands there twice"),
-        ("a.mp4,3,male,train,1\nb.mp4,3,male,test,1\n", "subject '3' has split train and test"),
-        ("a.mp4,3,male,train,1\nb.mp4,3,female,train,1\n", "subject '3' has gender male and female"),
-        ("a.mp4,3,male,train\n", "has not the header's 5 cells"),
-    ],
-)
-def test_bad_smarthome_rows_are_named(tmp_path, rows, message):
-    path = tmp_path / "tsh_labels.csv"
-    path.write_text(HEADER + rows)
-    with pytest.raises(UserError, match=message):
-        private_labels.read_smarthome(path)
-    path.write_text("filename,subject,split,label\na.mp4,3,train,1\n")
-    with pytest.raises(UserError, match="not 'gender'"):
-        private_labels.read_smarthome(path)
+        pahmdb51.clip_labels(frames, 3, name="a")
