@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         load_anonymizer,
         open_features,
         read_inputs,
-        read_table,
+        read_private_table,
     )
 
 __all__ = [
@@ -44,7 +44,7 @@ __all__ = [
     "load_anonymizer",
     "open_features",
     "read_inputs",
-    "read_table",
+    "read_private_table",
 ]
 
 

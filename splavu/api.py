@@ -8,8 +8,8 @@
     network = splavu.fit("pca", splavu.FitData(features), keep=64)  # a closed form, in seconds
     anonymizer = splavu.Anonymizer(network)
 
-    table = splavu.read_table("labels.csv")
-    inputs = splavu.read_inputs(["released.h5"], table, labels="labels.csv", raw=["raw.h5"])
+    table = splavu.read_private_table("labels.csv")
+    inputs = splavu.read_inputs(["released.h5"], table, raw=["raw.h5"])
     evidence = splavu.examine(inputs, splavu.AuditOptions())        # an audit
 
 Note: `import splavu` imports none of it; the first name that is used does, with torch and scikit-learn.
@@ -24,8 +24,9 @@ from splavu.anonymizers.base import Anonymizer as AnonymizerNetwork
 from splavu.anonymizers.closed_form.fit_data import FitData
 from splavu.anonymizers.closed_form.methods import METHODS
 from splavu.anonymizers.loading import load_anonymizer
-from splavu.audit.inputs import read_inputs, read_table
+from splavu.audit.inputs import read_inputs
 from splavu.audit.run import AuditOptions, examine
+from splavu.data.private_labels import read_private_table
 from splavu.errors import UserError, nearest
 from splavu.metrics import average_precision
 from splavu.release.anonymize import anonymize_store, anonymize_table
@@ -49,7 +50,7 @@ __all__ = [
     "load_anonymizer",
     "open_features",
     "read_inputs",
-    "read_table",
+    "read_private_table",
 ]
 
 
