@@ -5,11 +5,11 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 
 from splavu.anonymizers import AffineAnonymizer, Chain, GaussianNoise, Quantizer, build_anonymizer, one_by_one
 from splavu.anonymizers.loading import load_anonymizer
 from splavu.anonymizers.noise import standard_normal
-from splavu.errors import UserError
 from splavu.runtime import checkpoints
 
 WIDTH = 48
@@ -181,13 +181,13 @@ def test_a_chain_with_a_network_can_be_trained():
 
 
 def test_bad_options_are_named():
-    with pytest.raises(UserError, match="rank: 48 directions of 48"):
+    with refused("rank"):
         AffineAnonymizer(WIDTH, rank=WIDTH)
-    with pytest.raises(UserError, match="sd: -1 is no standard deviation"):
+    with refused("sd"):
         GaussianNoise(WIDTH, sd=-1)
-    with pytest.raises(UserError, match="units: 'metre'"):
+    with refused("units"):
         GaussianNoise(WIDTH, units="metre")
-    with pytest.raises(UserError, match="takes 7 numbers, not 48"):
+    with refused("stages"):
         Chain(WIDTH, stages=[build_anonymizer("identity", 7)])
-    with pytest.raises(UserError, match="attends over the batch"):
+    with refused("stages"):
         Chain(WIDTH, stages=[build_anonymizer("transformer", WIDTH, attends_over="batch")])

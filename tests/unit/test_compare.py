@@ -527,7 +527,7 @@ def test_without_matplotlib_nothing_is_begun_and_the_list_is_shown(file, here, m
 
 
 def test_no_command_at_a_time_is_refused():
-    with pytest.raises(UserError, match="at least 1"):
+    with refused("--jobs"):
         study_command(["compare", "--jobs", "0", "--dry-run", "--quiet"])
 
 

@@ -13,7 +13,6 @@ from feature_dl import HMDBFeaturesDataset
 from splavu.data import feature_cache
 from splavu.data.datasets import BatchLoader, EvenClips, FeatureDataset, RandomClip, matched, uniform
 from splavu.data.labels import VISPR_ATTRIBUTES
-from splavu.errors import UserError
 from splavu.stores import FeatureStore, StoreWriter
 from study.datasets.catalog import CATALOGUE
 from study.datasets.loading import dataset_spec, open_dataset, privacy_rows
@@ -69,7 +68,7 @@ def test_static_pairs_are_two_different_frames_of_one_video(store):
 
 
 def test_a_pair_needs_two_static_clips(store):
-    with pytest.raises(UserError, match="'v0' has one static clip"):
+    with refused("store.h5"):
         FeatureDataset(store, store.keys(), static=store)
 
 
@@ -119,9 +118,9 @@ def test_uniform_is_flat_and_independent_of_its_neighbours():
 
 def test_labels_and_features_must_name_the_same_videos():
     assert matched({"b": 1, "a": 2}, ["a", "b"], label_source="l", store_source="s") == ["b", "a"]
-    with pytest.raises(UserError, match=r"s: no features for 'c' \(1 of 2"):
+    with refused("s"):
         matched({"a": 0, "c": 1}, ["a"], label_source="l", store_source="s")
-    with pytest.raises(UserError, match=r"s: 'b' is not in l \(1 of 2"):
+    with refused("s"):
         matched({"a": 0}, ["a", "b"], label_source="l", store_source="s")
 
 
@@ -129,9 +128,9 @@ def test_catalogue_opens_only_what_is_asked_for(study):
     (study.data / "hmdb51/hmdb51_train_labels.csv").unlink()
     (study.features / "features_hmdb_train_demo_fb10.h5").unlink()
     assert open_dataset("hmdb51", "train", encoder="demo", with_labels=False).feature_dim == WIDTH
-    with pytest.raises(UserError, match="no such label file"):
+    with refused("hmdb51_train_labels.csv"):
         open_dataset("hmdb51", "train", encoder="demo")
-    with pytest.raises(UserError, match="no such feature store"):
+    with refused("features_hmdb_train_demo_fb10.h5"):
         open_dataset("hmdb51", "train", encoder="demo", with_labels=False, static_frames=10)
 
 
@@ -167,11 +166,11 @@ def test_every_public_class_can_be_imported_and_pickled(name, row):
 
 
 def test_unknown_names_are_answered_with_the_nearest():
-    with pytest.raises(UserError, match="did you mean 'hmdb51'"):
+    with refused("dataset"):
         dataset_spec("hmdb15")
     with refused("split"):
         CATALOGUE["hmdb51"].store_path("x", "dev", "demo")
-    with pytest.raises(UserError, match="did you mean 'videoMAE'"):
+    with refused("encoder 'videoMEA'"):
         CATALOGUE["hmdb51"].store_path("x", "train", "videoMEA")
 
 
@@ -191,5 +190,5 @@ def test_private_labels_of_some_videos_are_enough_and_of_none_are_not(study):
     path.write_text(header + "".join(line for line in lines if "subject19" in line or "subject20" in line))
     rows, _ = privacy_rows("hmdb51", "test", "temporal", encoder="demo")
     assert set(rows.clusters) == {"p19", "p20"}
-    with pytest.raises(UserError, match="none of its 72 videos is in the private labels of hmdb51"):
+    with refused("features_hmdb_train_demo.h5"):
         privacy_rows("hmdb51", "train", "temporal", encoder="demo")

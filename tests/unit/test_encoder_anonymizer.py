@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 
 from splavu.anonymizers import AffineAnonymizer, Chain, Continuation, EncoderAnonymizer, build_anonymizer
-from splavu.errors import UserError
 
 WIDTH, HEADS, WINDOW = 24, 4, 3
 
@@ -109,7 +109,7 @@ def test_a_step_depends_on_its_context_and_on_nothing_else():
     made(video)[0, 20].sum().backward()
     reached = video.grad[0].abs().sum(dim=1).nonzero()[:, 0]
     assert reached.tolist() == list(range(20 - made.context, 21))
-    with pytest.raises(UserError, match="'transformer': attends to the whole video"):
+    with refused("'transformer'"):
         Continuation(build_anonymizer("transformer", WIDTH))
 
 
@@ -151,12 +151,12 @@ def test_a_lone_feature_is_not_mapped_affinely():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_heads": 5}, "num_heads: 5 doesn't divide"),
-        ({"num_layers": 0}, "num_layers: 0 leaves no block"),
-        ({"window": -1}, "window: -1 steps back"),
-        ({"bottleneck": WIDTH}, "bottleneck: 24 of 24 numbers"),
+        ({"num_heads": 5}, "num_heads"),
+        ({"num_layers": 0}, "num_layers"),
+        ({"window": -1}, "window"),
+        ({"bottleneck": WIDTH}, "bottleneck"),
     ],
 )
 def test_bad_options_are_named(options, message):
-    with pytest.raises(UserError, match=message):
+    with refused(message):
         EncoderAnonymizer(WIDTH, **options)

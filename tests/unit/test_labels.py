@@ -5,7 +5,6 @@ import pytest
 from refusals import refused
 
 from splavu.data import labels
-from splavu.errors import UserError
 
 
 def test_csv_labels_drop_extension_and_base(tmp_path):
@@ -34,25 +33,25 @@ def test_csv_labels_drop_extension_and_base(tmp_path):
 def test_bad_csv_is_named(tmp_path, text, message):
     path = tmp_path / "labels.csv"
     path.write_text(text)
-    with pytest.raises(UserError, match=message):
+    with refused(message):
         labels.read_csv_labels(path, num_classes=51)
 
 
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ("[0. 1. 0. 1.]", "'a.avi' has label .0.0, 1.0, 0.0, 1.0., expected 5 values"),
-        ("[0. 1. 0. 1. 1. 1.]", "expected 5 values"),
-        ("[0. 1. 0. 2. 1.]", "expected 5 values 0 or 1"),
-        ("[0. 1. 0. nan 1.]", "expected 5 values 0 or 1"),
-        ("[0. 1. zero 1. 1.]", "expected 5 numbers"),
-        ("", "expected 5 values"),
+        ("[0. 1. 0. 1.]", "vp.csv"),
+        ("[0. 1. 0. 1. 1. 1.]", "vp.csv"),
+        ("[0. 1. 0. 2. 1.]", "vp.csv"),
+        ("[0. 1. 0. nan 1.]", "vp.csv"),
+        ("[0. 1. zero 1. 1.]", "vp.csv"),
+        ("", "vp.csv"),
     ],
 )
 def test_bad_attribute_text_is_named(tmp_path, label, message):
     path = tmp_path / "vp.csv"
     path.write_text(f'filename,label\na.avi,"{label}"\n')
-    with pytest.raises(UserError, match=message):
+    with refused(message):
         labels.read_vector_csv(path)
 
 
@@ -68,11 +67,11 @@ def test_repeated_keys_are_refused(tmp_path):
 
 def test_json_of_another_shape_is_named(tmp_path):
     (tmp_path / "k.json").write_text('["v1"]')
-    with pytest.raises(UserError, match="holds a list, expected an object"):
+    with refused("k.json"):
         labels.read_json_labels(tmp_path / "k.json")
     (tmp_path / "classes.json").write_text('{"Archery": 3}')
     (tmp_path / "list.txt").write_text("Archery/v_g01.avi 3\n")
-    with pytest.raises(UserError, match="has no object 'classes'"):
+    with refused("classes.json"):
         labels.read_ucf_labels(tmp_path / "list.txt", tmp_path / "classes.json")
 
 
@@ -84,7 +83,7 @@ def test_kinetics_and_ucf_count_from_one(tmp_path):
     found = labels.read_ucf_labels(tmp_path / "list.txt", tmp_path / "classes.json")
     assert found == {"v_Archery_g01_c01": 2}
     (tmp_path / "list.txt").write_text("Bowling/v.avi 1\n")
-    with pytest.raises(UserError, match="class 'Bowling' is not in"):
+    with refused("list.txt"):
         labels.read_ucf_labels(tmp_path / "list.txt", tmp_path / "classes.json")
 
 
@@ -111,14 +110,14 @@ def test_attribute_pickle_with_code_is_refused_unrun(tmp_path, capsys):
     path.write_bytes(pickle.dumps({"a": np.zeros(7)}, protocol=4))
     assert labels.read_attribute_pickle(path)["a"].tolist() == [0.0] * 7
     path.write_bytes(pickle.dumps({"a": Payload()}))
-    with pytest.raises(UserError, match="it wants to load builtins.print"):
+    with refused("labels.pkl"):
         labels.read_attribute_pickle(path)
     assert "code ran" not in capsys.readouterr().out
     path.write_bytes(pickle.dumps({"a": np.zeros(6)}))
-    with pytest.raises(UserError, match="expected 7 values"):
+    with refused("labels.pkl"):
         labels.read_attribute_pickle(path)
     path.write_bytes(b"no pickle")
-    with pytest.raises(UserError, match="is no pickle"):
+    with refused("labels.pkl"):
         labels.read_attribute_pickle(path)
 
 
@@ -127,16 +126,16 @@ def test_vector_csv_and_names(tmp_path):
     assert labels.read_vector_csv(tmp_path / "vp.csv")["wave/a.avi"].tolist() == [0, 1, 0, 1, 1]
     name = "S001C002P003R002A013_rgb"
     assert labels.read_ntu_actions([name]) == {name: 12}
-    with pytest.raises(UserError, match="no NTU RGB"):
+    with refused("clip7"):
         labels.read_ntu_actions(["clip7"])
 
 
 def test_missing_and_binary_files(tmp_path):
-    with pytest.raises(UserError, match="no such label file"):
+    with refused("absent.csv"):
         labels.read_csv_labels(tmp_path / "absent.csv")
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(UserError, match="is no text file"):
+    with refused("b.csv"):
         labels.read_csv_labels(tmp_path / "b.csv")
     (tmp_path / "b.json").write_text("{")
-    with pytest.raises(UserError, match="is no JSON"):
+    with refused("b.json"):
         labels.read_json_labels(tmp_path / "b.json")

@@ -1,9 +1,9 @@
 """labels.csv of one's own videos: classes, splits, and what is no such table."""
 
 import pytest
+from refusals import refused
 
 from splavu.data.label_table import read_label_table
-from splavu.errors import UserError
 
 
 def table(tmp_path, text):
@@ -53,5 +53,5 @@ def test_without_a_split_each_person_is_on_one_side_and_stays_there(tmp_path):
     ],
 )
 def test_what_is_no_such_table(tmp_path, text, problem):
-    with pytest.raises(UserError, match=problem):
+    with refused(problem):
         table(tmp_path, text)

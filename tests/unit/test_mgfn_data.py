@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from mgfn_world import FRAMES, WIDTH, write_world
+from refusals import refused
 
 from mgfn.data.batches import anonymized, balanced_batches, read_pooled, split_validation
 from mgfn.data.features import FeatureVideos, read_preprocessed
@@ -58,30 +59,30 @@ def test_a_column_of_labels_wins_over_the_name(tmp_path):
         (["x/whatever.npy"], "line 1: 'whatever' is neither"),
         (
             ["a/Abuse001_x264.npy", "b/Abuse001_x264.npy"],
-            "line 2: 'Abuse001_x264' is there already, from bad.list line 1",
+            "bad.list line 2",
         ),
-        (["a/Abuse001_x264.npy 1", "", "a/Abuse002_x264.npy"], "line 3: some lines have a column"),
+        (["a/Abuse001_x264.npy 1", "", "a/Abuse002_x264.npy"], "bad.list line 3"),
     ],
 )
 def test_bad_lists_are_refused(tmp_path, lines, message):
-    with pytest.raises(InputError, match=message):
+    with refused(message, InputError):
         read_list(listed(tmp_path / "bad.list", *lines), "UCF")
 
 
 def test_absent_or_binary_lists_and_unknown_sets_are_refused(tmp_path):
-    with pytest.raises(InputError, match="no such list"):
+    with refused("absent.list", InputError):
         read_list(tmp_path / "absent.list", "UCF")
     (tmp_path / "binary.list").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="can't be read"):
+    with refused("binary.list", InputError):
         read_list(tmp_path / "binary.list", "UCF")
-    with pytest.raises(InputError, match="did you mean 'UCF'"):
+    with refused("datasetname", InputError):
         read_list(listed(tmp_path / "a.list", "x"), "UCFC")
 
 
 @pytest.mark.parametrize(("names", "kind"), [(["Normal_Videos001_x264"], "abnormal"), (["Abuse001_x264"], "normal")])
 def test_a_list_of_one_kind_is_refused_for_training(tmp_path, names, kind):
     entries = read_list(listed(tmp_path / "one.list", *names), "UCF")
-    with pytest.raises(InputError, match=f"no {kind} video among 1"):
+    with refused("one.list", InputError):
         require_both_kinds(entries, tmp_path / "one.list")
 
 
@@ -140,28 +141,28 @@ def broken(folder, what):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("missing", r"test.list line 2: 'bad.npy' is not in .* \(1 of 2 files are missing\)"),
-        ("empty file", "bad.npy: is an empty file"),
-        ("no array", "bad.npy: is no NumPy array"),
-        ("objects", "bad.npy: is no NumPy array"),
-        ("no snippet", "bad.npy: holds no snippet"),
-        ("other width", "bad.npy: features are 11 wide, flat.npy 12"),
-        ("one row", r"bad.npy: shape \(12,\), expected"),
-        ("crops", "bad.npy: has 2 crops, flat.npy 1"),
-        ("whole numbers", "bad.npy: holds int"),
-        ("NaN", "bad.npy: snippet 3 holds NaN"),
-        ("infinity", "bad.npy: snippet 3 holds infinity"),
+        ("missing", "test.list line 2"),
+        ("empty file", "bad.npy"),
+        ("no array", "bad.npy"),
+        ("objects", "bad.npy"),
+        ("no snippet", "bad.npy"),
+        ("other width", "bad.npy"),
+        ("one row", "bad.npy"),
+        ("crops", "bad.npy"),
+        ("whole numbers", "bad.npy"),
+        ("NaN", "bad.npy"),
+        ("infinity", "bad.npy"),
     ],
 )
 def test_bad_feature_files_are_named(folder, what, message):
-    with pytest.raises(InputError, match=message):
+    with refused(message, InputError):
         FeatureVideos(entries_of("flat", broken(folder, what)), folder)[1]
 
 
 def test_a_stated_width_is_insisted_on(folder):
-    with pytest.raises(InputError, match="12 wide, --feature-size 768"):
+    with refused("flat.npy", InputError):
         FeatureVideos(entries_of("flat"), folder, feature_size=768)
-    with pytest.raises(InputError, match="no such folder"):
+    with refused("absent", InputError):
         FeatureVideos(entries_of("flat"), folder / "absent")
 
 
@@ -170,7 +171,7 @@ def test_preprocessed_files_pass_untouched(folder):
     np.save(folder / "ready.npy", item)
     videos = FeatureVideos(entries_of("ready"), folder)
     np.testing.assert_array_equal(read_preprocessed(videos, num_segments=8)[0], item)
-    with pytest.raises(InputError, match="leave out --preprocessed"):
+    with refused("ready.npy", InputError):
         read_preprocessed(videos, num_segments=32)
 
 
@@ -229,7 +230,7 @@ def test_validation_part_is_apart_stratified_and_drawn_by_its_seed():
     assert (split_validation(is_abnormal, share=0.2, seed=0)[1] == apart).all()
     assert (split_validation(is_abnormal, share=0.2, seed=1)[1] != apart).any()
     assert len(split_validation(is_abnormal, share=0.0, seed=0)[1]) == 0
-    with pytest.raises(InputError, match="leaves none to train on"):
+    with refused("--validation-share", InputError):
         split_validation(np.array([True, False, False]), share=0.2, seed=0)
 
 
@@ -264,12 +265,12 @@ def test_one_array_is_divided_in_list_order(tmp_path):
 
 @pytest.mark.parametrize(
     ("length", "message"),
-    [(95, "95 labelled frames.*predict 96; it ends within 'Abuse002"), (40, "within 'Normal"), (97, "after the last")],
+    [(95, "gt.npy"), (40, "gt.npy"), (97, "gt.npy")],
 )
 def test_one_array_of_another_length_is_refused_and_says_where(tmp_path, length, message):
     np.save(tmp_path / "gt.npy", spans(length, (10, 20)))
     for mismatch in ("error", "cut"):
-        with pytest.raises(InputError, match=message):
+        with refused(message, InputError):
             truth_of(tmp_path / "gt.npy", mismatch=mismatch)
 
 
@@ -288,7 +289,7 @@ def test_one_array_is_stretched_only_when_asked_for(tmp_path):
 
 def test_truth_in_the_order_of_another_list_is_refused(tmp_path):
     np.save(tmp_path / "gt.npy", spans(96, (40, 44)))  # the third video's event where the second one lies
-    with pytest.raises(InputError, match="'Normal_Videos_001_x264' is normal by test.list line 2 and has 4 abnormal"):
+    with refused("gt.npy", InputError):
         truth_of(tmp_path / "gt.npy")
 
 
@@ -301,24 +302,22 @@ def test_an_abnormal_video_without_an_event_is_told(tmp_path, caplog):
 @pytest.mark.parametrize("content", [np.full(96, 2), np.zeros((96, 1)), np.full(96, np.nan)])
 def test_labels_other_than_0_and_1_are_refused(tmp_path, content):
     np.save(tmp_path / "gt.npy", content)
-    with pytest.raises(InputError, match="expected one row of 0 and 1"):
+    with refused("gt.npy", InputError):
         truth_of(tmp_path / "gt.npy")
 
 
 def test_a_folder_of_arrays(tmp_path, caplog):
     np.save(tmp_path / f"{NAMES[0]}.npy", spans(32, (5, 9)))
-    with pytest.raises(InputError, match=r"no ground truth for 'Abuse002_x264' of test.list line 3"):
+    with refused("Abuse002_x264.npy", InputError):
         truth_of(tmp_path)
     np.save(tmp_path / f"{NAMES[2]}.npy", spans(53, (0, 9)))
-    with pytest.raises(
-        InputError, match=r"'Abuse002_x264' has 53 labelled frames, .* predict 48 \(1 of 3 videos differ"
-    ):
+    with refused("test_a_folder_of_arrays0", InputError):
         truth_of(tmp_path)
     assert "'Abuse002_x264' has 53 labelled frames, its snippets predict 48" in caplog.text
     assert [len(labels) for labels in labels_of(truth_of(tmp_path, mismatch="cut"))] == [32, 16, 48]
     assert [len(labels) for labels in labels_of(truth_of(tmp_path, mismatch="stretch"))] == [32, 16, 53]
     np.save(tmp_path / f"{NAMES[2]}.npy", spans(64, (0, 9)))  # a whole snippet more is no tail
-    with pytest.raises(InputError, match="64 labelled frames"):
+    with refused("test_a_folder_of_arrays0", InputError):
         truth_of(tmp_path, mismatch="cut")
 
 
@@ -344,20 +343,20 @@ def test_text_annotation_of_xd_violence(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("Abuse002_x264.mp4 Abuse 60 70 -1 -1", "event at frames 60..70, its snippets cover 48"),
-        ("Abuse002_x264.mp4 Abuse 10 90 -1 -1", "event at frames 10..90"),
-        ("Abuse002_x264.mp4 Abuse x y", "holds no pairs"),
-        ("Abuse003_x264.mp4 Abuse 1 2 -1 -1", "no line for 'Abuse002_x264'"),
+        ("Abuse002_x264.mp4 Abuse 60 70 -1 -1", "gt.txt"),
+        ("Abuse002_x264.mp4 Abuse 10 90 -1 -1", "gt.txt"),
+        ("Abuse002_x264.mp4 Abuse x y", "gt.txt"),
+        ("Abuse003_x264.mp4 Abuse 1 2 -1 -1", "gt.txt"),
     ],
 )
 def test_bad_annotations_are_refused(tmp_path, line, message):
-    with pytest.raises(InputError, match=message):
+    with refused(message, InputError):
         truth_of(listed(tmp_path / "gt.txt", "Abuse001_x264.mp4  Abuse  4  7  -1  -1", line))
 
 
 def test_absent_ground_truth_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no such ground truth"):
+    with refused("gt.npy", InputError):
         truth_of(tmp_path / "gt.npy")
     (tmp_path / "gt.npy").touch()
-    with pytest.raises(InputError, match="is no NumPy array"):
+    with refused("gt.npy", InputError):
         truth_of(tmp_path / "gt.npy")

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from refusals import refused
 
 from mgfn.errors import InputError
 from mgfn.frame_scores import ScoredVideo
@@ -52,5 +53,5 @@ def test_the_truth_is_shaded(tmp_path):
 
 
 def test_an_absent_folder_of_videos_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no such folder of videos"):
+    with refused("absent", InputError):
         draw_all([made("a", [0.5])], tmp_path, FRAMES, videos=tmp_path / "absent")

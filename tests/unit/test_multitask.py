@@ -5,7 +5,6 @@ from refusals import refused
 from torch import nn
 
 from multitask_train_fa import build
-from splavu.errors import UserError
 from splavu.runtime.run_folder import RunFolder
 from splavu.training.loop import fit
 from splavu.training.multitask import Batches
@@ -102,7 +101,7 @@ def test_sources_of_unequal_length_and_a_shared_one():
 def test_a_loss_that_is_not_finite_stops_before_a_checkpoint(study):
     p = params_of(learning_rate_fa=1e30, num_epochs=5)
     run = RunFolder(study.runs, p.run_id)
-    with pytest.raises(UserError, match=r"(loss term '\w+'|weight '.+' of \w+): isn't finite"):
+    with refused("loss term 'ar'"):
         fit(build(p), run, p)
     saved = run.path / "model_temp.pth"
     assert not saved.exists() or all(

@@ -8,12 +8,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 from sklearn.metrics import average_precision_score
 
 from splavu import metrics
 from splavu.attacks import paper_protocol, release_protocol
 from splavu.attacks.rows import AttackData, Rows, hold_out, shuffled_labels
-from splavu.errors import UserError
 from splavu.metrics.protocols import PROTOCOLS
 from splavu.training.heads import PrivacyHead
 
@@ -146,12 +146,12 @@ def test_shuffling_swaps_whole_people_and_leaves_the_test(data):
 
 
 def test_an_anonymizer_that_mixes_the_batch_is_refused(data):
-    with pytest.raises(UserError, match="another value in a batch than alone"):
+    with refused("anonymizer"):
         evaluate(data, mix)
 
 
 def test_an_anonymizer_that_breaks_down_is_no_privacy(data):
-    with pytest.raises(UserError, match="not finite for 270 of 540 features"):
+    with refused("anonymizer"):
         evaluate(data, lambda rows: np.where(rows[:, :1] > np.median(data.train.features[:, 0]), np.inf, rows))
 
 
@@ -164,7 +164,7 @@ def test_mixing_must_be_called_by_its_name(data):
 
 
 def test_people_may_not_be_in_two_splits(data):
-    with pytest.raises(UserError, match="train and test: share 60 subjects, such as 's1_0'"):
+    with refused("train and test"):
         AttackData(data.train, data.validation, data.train)
 
 
@@ -213,9 +213,9 @@ def test_thinned_training_rows_are_told(data):
 
 
 def test_unknown_names_are_told(data):
-    with pytest.raises(UserError, match="did you mean 'logistic'"):
+    with refused("attackers"):
         evaluate(data, None, attackers=("logistc",))
-    with pytest.raises(UserError, match="has 2 attributes, named are 1"):
+    with refused("temporal"):
         release_protocol.evaluate_by_release_protocol({"temporal": data}, None, attributes=("only",))
 
 
@@ -275,7 +275,7 @@ def test_the_published_head_passes_over_what_is_not_labelled(data):
 
 
 def test_the_published_head_stops_on_features_that_are_not_finite(data):
-    with pytest.raises(UserError, match="isn't finite in step 1 of epoch 1"):
+    with refused("loss term 'total'"):
         publish(data, lambda batch: batch * torch.inf)
 
 

@@ -10,7 +10,6 @@ from refusals import refused
 
 from splavu.anonymizers import Anonymizer, build_anonymizer
 from splavu.anonymizers.loading import weights_hash
-from splavu.errors import UserError
 from splavu.release import onnx as onnx_export
 from splavu.release.onnx import export_onnx
 from splavu.runtime import extras
@@ -54,14 +53,14 @@ class Odd(Anonymizer):
 
 
 def test_a_file_that_differs_is_not_written(tmp_path):
-    with pytest.raises(UserError, match="ONNX differs from PyTorch by 3.3e-01"):
+    with refused("aam.onnx"):
         export_onnx(Odd().eval(), tmp_path / "aam.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_refused(tmp_path, monkeypatch):
     mixing = build_anonymizer("transformer", D, attends_over="batch")
-    with pytest.raises(UserError, match="trained with batch_as_sequence"):
+    with refused("anonymizer"):
         export_onnx(mixing, tmp_path / "aam.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with refused("aam.onnx") as caught:

@@ -6,7 +6,6 @@ import pytest
 from refusals import refused
 
 from splavu import __main__
-from splavu.errors import UserError
 from splavu.reports.plotting import ALONE, BATCH, RAW
 from splavu.reports.run_report import write_report
 from splavu.reports.run_sections import Configuration, headline
@@ -171,7 +170,7 @@ def test_a_report_is_reproducible_and_shows_frames(runs, tmp_path):
 
 
 def test_a_folder_without_results(tmp_path):
-    with pytest.raises(UserError, match="holds no run with results"):
+    with refused("test_a_folder_without_results0"):
         write_report(tmp_path)
 
 

@@ -150,10 +150,10 @@ def test_surplus_subjects_of_one_gender_are_left_out():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"variant": "ntu_bias_g"}, "did you mean 'ntu_bias_"),
-        ({"minority_share": 0.5}, "expected between 0 and 0.5"),
-        ({"genders": {s: g for s, g in GENDERS.items() if s not in ("P007", "P010")}}, "P007: has no gender .2 subj"),
-        ({"genders": dict.fromkeys(GENDERS, "male")}, "no female subject among the train videos"),
+        ({"variant": "ntu_bias_g"}, "dataset"),
+        ({"minority_share": 0.5}, "minority_share"),
+        ({"genders": {s: g for s, g in GENDERS.items() if s not in ("P007", "P010")}}, "P007"),
+        ({"genders": dict.fromkeys(GENDERS, "male")}, "NTU RGB+D"),
     ],
 )
 def test_bad_bias_requests_are_named(change, message):

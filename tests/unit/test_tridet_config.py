@@ -112,7 +112,7 @@ def test_files_over_a_base_over_defaults_and_overrides_over_all(written):
 def test_both_spellings_of_the_boundary_kernel():
     assert from_dict({"model": {"boundary_kernel_size": 5}}).model.boudary_kernel_size == 5
     assert from_dict({"model": {"boudary_kernel_size": 5}}).model.boudary_kernel_size == 5
-    with pytest.raises(InputError, match="given twice, as 3 and 5"):
+    with refused("config: model.boudary_kernel_size", InputError):
         from_dict({"model": {"boudary_kernel_size": 3, "boundary_kernel_size": 5}})
 
 
@@ -207,17 +207,17 @@ def test_settings_with_effect_are_not(caplog):
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "\x00"])
 def test_files_that_are_no_configuration(written, text):
-    with pytest.raises(InputError, match=r"own\.yaml: "):
+    with refused("own.yaml", InputError):
         load(written(text))
 
 
 def test_files_that_are_not_there_or_their_own_base(written, tmp_path):
-    with pytest.raises(InputError, match="doesn't exist"):
+    with refused("absent.yaml", InputError):
         load(tmp_path / "absent.yaml")
-    with pytest.raises(InputError, match=r"absent\.yaml: doesn't exist"):
+    with refused("absent.yaml", InputError):
         load(written("base: absent.yaml\n"))
     written("base: own.yaml\n", "base.yaml")
-    with pytest.raises(InputError, match="its own base"):
+    with refused("own.yaml", InputError):
         load(written("base: base.yaml\n"))
 
 

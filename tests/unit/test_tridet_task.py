@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import WIDTH
+from refusals import refused
 from thumos_world import write_world
 from torch import nn
 
 from splavu.anonymizers import IdentityAnonymizer, TransformerAnonymizer, build_anonymizer
-from splavu.errors import UserError
 from splavu.stores import ATTRIBUTES_FILE
 from tridet import config as configuration
 from tridet.anonymize import anonymizing
@@ -214,7 +214,7 @@ def test_a_training_of_another_length_is_not_resumed(world):
     learner, other = learner_of(world), learner_of(world)
     learner.plan(num_epochs=4, steps_per_epoch=5)
     other.plan(num_epochs=8, steps_per_epoch=5)
-    with pytest.raises(UserError, match="num_epochs: .* planned for another length .*is 20, this run's 40"):
+    with refused("num_epochs"):
         other.load_state(learner.state())
 
 
@@ -267,10 +267,10 @@ def test_both_servings(tmp_path):
 
 
 def test_what_an_anonymizer_lacks_is_told_to_tridet(tmp_path):
-    with pytest.raises(InputError, match="no such checkpoint"):
+    with refused("none.pth", InputError):
         anonymizing(tmp_path / "none.pth", feature_dim=WIDTH)
     torch.save({"fa_model_state_dict": build_anonymizer("mlp", 64).state_dict()}, tmp_path / "narrow.pth")
-    with pytest.raises(InputError, match="narrow.pth: anonymizes features 64 wide, these are 192"):
+    with refused("narrow.pth", InputError):
         anonymizing(tmp_path / "narrow.pth", feature_dim=WIDTH)
 
 
@@ -289,15 +289,15 @@ def spoiled(world, what):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("key", "unknown key 'model.embed_dim'; did you mean 'embd_dim'"),
-        ("features", "has features of none of the 8 videos of validation"),
-        ("segment", "ends no later than it starts"),
-        ("width", "small.yaml: dataset.input_dim is 192, ft_arch gives 768"),
-        ("checkpoint", "none.pth.tar: no such checkpoint"),
+        ("key", "small.yaml"),
+        ("features", "features"),
+        ("segment", "thumos14.json: video_validation_0000001: annotation 0"),
+        ("width", "small.yaml"),
+        ("checkpoint", "none.pth.tar"),
     ],
 )
 def test_what_the_detector_refuses_is_told_as_the_study_tells_it(world, what, message):
-    with pytest.raises(UserError, match=message):
+    with refused(message):
         task_of(world, **spoiled(world, what))
 
 
@@ -306,12 +306,12 @@ def test_faults_that_show_later_are_told_so_too(world):
         path = world.features / f"video_{split}_0000003.npy"
         np.save(path, np.full_like(np.load(path), np.nan))
     task = task_of(world)
-    with pytest.raises(UserError, match="video_validation_0000003.npy: .* rows hold NaN"):
+    with refused("video_validation_0000003.npy"):
         list(task.source.steps(0, len(task.source)))
-    with pytest.raises(UserError, match="video_test_0000003.npy: .* rows hold NaN"):
+    with refused("video_test_0000003.npy"):
         task.evaluate(IdentityAnonymizer(WIDTH))
     batch = next(task_of(write_world(world.root / "sound")).source.steps(0, 1))
-    with pytest.raises(UserError, match="has labels 0 to 7, the model 2 classes"):
+    with refused("video_validation_0000007"):
         task.loss(IdentityAnonymizer(WIDTH), VideoBatch({**video, "labels": video["labels"] * 7} for video in batch))
-    with pytest.raises(UserError, match="doesn't exist"):
+    with refused("none.yaml"):
         load_detector(world.root / "none.yaml")

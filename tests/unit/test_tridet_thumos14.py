@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 
 from tridet.annotations import read_annotations
 from tridet.config import DatasetConfig
@@ -150,7 +151,7 @@ def test_training_drops_what_is_no_full_batch_and_evaluation_does_not(made):
 
 @pytest.mark.parametrize("batch_size", [0, 6])
 def test_a_batch_that_the_videos_cannot_fill(made, batch_size):
-    with pytest.raises(InputError, match=r"loader\.batch_size: .*use 1 to 5"):
+    with refused("loader.batch_size", InputError):
         Batches(training_set(made), batch_size)
 
 
@@ -168,9 +169,9 @@ def test_missing_features_are_counted_and_named_once(made, caplog):
 
 
 def test_no_features_at_all(made):
-    with pytest.raises(InputError, match=r"none of the 5 videos of validation; expected files such as i3d_a\.npz"):
+    with refused("test_no_features_at_all0", InputError):
         training_set(made, file_prefix="i3d_", file_ext=".npz")
-    with pytest.raises(InputError, match=r"dataset\.feat_folder: is not set"):
+    with refused("dataset.feat_folder", InputError):
         training_set(made, feat_folder=None)
 
 
@@ -195,7 +196,7 @@ def test_a_feature_file_of_another_kind_is_found_at_once(made, array, problem):
 def test_a_damaged_feature_file(made, content):
     path = made / "c.npy"
     path.write_bytes(path.read_bytes()[:-100] if content == "cut short" else content)
-    with pytest.raises(InputError, match=r"c\.npy: can't be read"):
+    with refused("c.npy", InputError):
         training_set(made)
 
 
@@ -240,11 +241,11 @@ def test_the_anonymizer_sees_each_whole_file_once(made):
 
 @pytest.mark.parametrize(
     ("anonymizer", "problem"),
-    [(lambda feats: feats[:-1], "anonymizer: turns"), (lambda feats: feats / 0, "anonymized a")],
+    [(lambda feats: feats[:-1], "anonymizer"), (lambda feats: feats / 0, "anonymized a")],
 )
 def test_an_anonymizer_that_breaks_features(made, anonymizer, problem):
     dataset = ThumosDataset(config(made), ["validation"], training=False, anonymizer=anonymizer)
-    with pytest.raises(InputError, match=problem):
+    with refused(problem, InputError):
         dataset[0]
 
 

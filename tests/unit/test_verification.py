@@ -11,6 +11,7 @@ import time
 import h5py
 import numpy as np
 import pytest
+from refusals import refused
 
 from splavu.__main__ import main
 from splavu.data import verification
@@ -127,7 +128,7 @@ def test_data_flipped_on_the_disk_is_found(store, features):
     store.write_bytes(content)
     assert "checksum" in faults(store)["folder/video4"]
     FeatureStore(store).verify()
-    with pytest.raises(UserError, match="'folder/video4' is not what was written"):
+    with refused("store.h5"):
         FeatureStore(store).verify(checksums=True)
 
 
@@ -202,15 +203,14 @@ def test_a_file_that_crashes_or_hangs_hdf5_is_a_damaged_store(store, monkeypatch
     "change", [{"encoder": "another"}, {"weights_sha256": "xyz"}, {"preprocessing": '{"short_side": 224}'}]
 )
 def test_a_store_takes_no_features_of_another_origin(store, folder, change):
-    name, value = next(iter(change.items()))
     before = store.read_bytes()
     with (
-        pytest.raises(UserError, match=f"was made with {name} = .*, this run has '{value}'"),
+        refused("store.h5"),
         StoreWriter(store, attributes=ATTRIBUTES | change),
     ):
         pass
     assert store.read_bytes() == before
-    with pytest.raises(UserError, match=f"was made with {name} = "):
+    with refused("long"):
         FolderWriter(folder, attributes=ATTRIBUTES | change)
 
 
@@ -227,6 +227,6 @@ def test_the_command_lists_faults_and_says_what_made_the_features(store, folder,
     told = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[1] for line in told if line.startswith("  fault")] == ["folder/video2", "folder/video3"]
     (tmp_path / "text").write_text("no store")
-    with pytest.raises(UserError, match="text: not a complete HDF5 file"):
+    with refused("text"):
         main(["verify", str(tmp_path / "text"), str(folder), "--quiet"])
     assert "no fault" in capsys.readouterr().out, "the others are looked at all the same"
