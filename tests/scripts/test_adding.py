@@ -156,7 +156,7 @@ PENN = """
 READ_LINES = '''
 def read_line_labels(path: str | Path) -> dict[str, int]:
     """Lines `class name` (Penn) -> {name: class}."""
-    lines = [line.split() for line in _read_text(path).splitlines()]
+    lines = [line.split() for line in read_text(path).splitlines()]
     return {name: class_index(label, path, name, base=0) for label, name in lines}
 
 
