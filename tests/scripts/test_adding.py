@@ -22,11 +22,8 @@ from splavu.anonymizers.loading import load_anonymizer
 from splavu.stores import open_features
 
 SPLITS = ("train", "val", "test")
-RECIPES = [
-    [cell.strip() for cell in line.strip("|").split("|")]
-    for line in (REPOSITORY / "CONTRIBUTING.md").read_text().splitlines()
-    if line.startswith("| ")
-]
+SECTION = (REPOSITORY / "CONTRIBUTING.md").read_text().split("## How to add")[1].split("\n## ")[0]
+RECIPES = [[cell.strip() for cell in row.split("|")] for row in re.findall(r"^\| (.*)\|$", SECTION, re.M)]
 TOUCHED = {thing: re.findall(r"`([\w/]+\.py)`", files) for thing, files, _ in RECIPES}
 """Thing -> existing files that CONTRIBUTING.md has one change, in its order."""
 FOLDERS = {thing: set(re.findall(r"`([\w/]+)/`", files)) for thing, files, _ in RECIPES}

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from closed_forms import FITTINGS
 from conftest import write_study
 from refusals import refused
 
@@ -36,21 +37,8 @@ def files(world):
     }
 
 
-OPTIONS = {
-    "eraser": "--static {static} --labels {labels} --rank 9",
-    "leace": "--private {private} --attributes gender,semi_nudity",
-    "orthogonal": "--private {private}",
-    "inlp": "--private {private} --rounds 1",
-    "pca": "--keep 20",
-    "random": "--keep 20 --seed 4",
-    "quantizer": "--labels {labels} --codes 12,3",
-    "noise": "--sd 0.5 --units whitened",
-}
-REMOVED = {"eraser": 9, "leace": 2, "orthogonal": 7, "inlp": 7, "pca": 172, "random": 172}
-
-
 def fit(method, files, out, options=None):
-    words = (OPTIONS[method] if options is None else options).format(**files).split()
+    words = (FITTINGS[method].options if options is None else options).format(**files).split()
     assert main(["fit", method, "--raw", str(files["raw"]), "--out", str(out), "--quiet", *words]) == 0
     return checkpoints.read(out)
 
@@ -61,7 +49,7 @@ def test_every_method_makes_what_anonymize_takes(method, files, tmp_path, capsys
     content = fit(method, files, out)
     assert "fitted to" in capsys.readouterr().out
     made = load_anonymizer(out)
-    assert made.architecture.get("rank") == REMOVED.get(method)
+    assert made.architecture.get("rank") == FITTINGS[method].rank
     released = tmp_path / "released.h5"
     assert main(["anonymize", "--aam", str(out), str(files["test"]), str(released), "--quiet"]) == 0
     raw, safe = open_features(files["test"]), open_features(released)
@@ -73,11 +61,14 @@ def test_every_method_makes_what_anonymize_takes(method, files, tmp_path, capsys
     by_role = {file["role"]: file for file in fitted["files"]}
     assert by_role["raw"]["sha256"] == file_hash(files["raw"])
     assert by_role["raw"]["attributes"]["encoder"] == "demo"
-    assert set(by_role) == {"raw", *(role for role in ("static", "labels", "private") if role in OPTIONS[method])}
+    assert set(by_role) == {
+        "raw",
+        *(role for role in ("static", "labels", "private") if role in FITTINGS[method].options),
+    }
 
 
 def test_what_is_fitted_is_what_the_function_gives_on_training_people(files, tmp_path):
-    fit("leace", files, tmp_path / "made.pth")
+    fit("leace", files, tmp_path / "made.pth", "--private {private} --attributes gender,semi_nudity")
     store = open_features(files["raw"])
     with files["private"].open() as file:
         rows = {row["filename"][:-4]: row for row in csv.DictReader(file)}
@@ -93,14 +84,16 @@ def test_only_train_rows_of_a_column_split_are_fitted_to(world, files, tmp_path)
     """All people's features given: those the table doesn't train on are left out."""
     everyone = [world.features / f"features_hmdb_{split}_demo.h5" for split in ("val", "test")]
     fit("leace", files, tmp_path / "alone.pth")
-    fit("leace", files, tmp_path / "all.pth", OPTIONS["leace"] + " --raw " + " ".join(map(str, everyone)))
+    fit("leace", files, tmp_path / "all.pth", FITTINGS["leace"].options + " --raw " + " ".join(map(str, everyone)))
     one, other = (load_anonymizer(tmp_path / name).state_dict() for name in ("alone.pth", "all.pth"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_after_an_eraser_the_quantizer_is_fitted_to_what_it_leaves(files, tmp_path):
     fit("eraser", files, tmp_path / "eraser.pth")
-    content = fit("quantizer", files, tmp_path / "both.pth", OPTIONS["quantizer"] + f" --after {tmp_path}/eraser.pth")
+    content = fit(
+        "quantizer", files, tmp_path / "both.pth", FITTINGS["quantizer"].options + f" --after {tmp_path}/eraser.pth"
+    )
     stages = content["fa_architecture"]["stages"]
     assert [stage["arch"] for stage in stages] == ["affine", "quantizer"]
     assert "after" in {file["role"] for file in content["fitted"]["files"]}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from closed_forms import FITTINGS
 from conftest import REPOSITORY
 from refusals import refused
 
@@ -22,17 +23,6 @@ from splavu.runtime import checkpoints
 from study.datasets import loading
 from study.datasets.loading import open_dataset
 from study.training.anonymizer_params import AnonymizerParams
-
-CHAINS = {
-    "eraser": ("--static {static} --labels {labels} --rank 9", "eraser(rank=9)", {}),
-    "leace": ("--private {private}", "leace", {}),
-    "orthogonal": ("--private {private}", "orthogonal", {}),
-    "inlp": ("--private {private} --rounds 1", "inlp(rounds=1)", {}),
-    "pca": ("--keep 20", "pca(keep=20)", {}),
-    "random": ("--keep 20 --seed 4", "random(keep=20)", {}),
-    "quantizer": ("--labels {labels} --codes 12,3 --seed 4", "quantizer(codes=(12, 3))", {}),
-    "noise": ("--sd 0.5 --units whitened", "noise(units=whitened)", {"noise_sd": 0.5}),
-}
 
 
 def params_of(chain, **changes):
@@ -56,7 +46,7 @@ def fitted_by_command(study, method, options, out):
 
 @pytest.mark.parametrize("method", [row.name for row in BUILT_IN])
 def test_by_command_and_by_parameter_file_a_closed_form_is_the_same_to_the_bit(study, method, tmp_path):
-    options, chain, changes = CHAINS[method]
+    options, chain, changes, _ = FITTINGS[method]
     command = fitted_by_command(study, method, options, tmp_path / "made.pth")
     result = train(params_of(chain, **changes))
     file = checkpoints.read(result["checkpoint"])
@@ -70,7 +60,7 @@ def test_by_command_and_by_parameter_file_a_closed_form_is_the_same_to_the_bit(s
 
 
 def test_closed_forms_follow_one_another_as_with_after(study, tmp_path):
-    fitted_by_command(study, "leace", CHAINS["leace"][0], tmp_path / "first.pth")
+    fitted_by_command(study, "leace", FITTINGS["leace"].options, tmp_path / "first.pth")
     fitted_by_command(study, "random", f"--keep 12 --seed 4 --after {tmp_path}/first.pth", tmp_path / "second.pth")
     after = f"--labels {{labels}} --bits 4 --seed 4 --after {tmp_path}/second.pth"
     command = fitted_by_command(study, "quantizer", after, tmp_path / "all.pth")
