@@ -246,7 +246,7 @@ TOY_ROW = """EncoderSpec(
 
 
 def extract_with_toy(root: Path, study: Study, *, path: Sequence[Path] = ()) -> str:
-    """Videos to features, checked, and an anonymizer fitted and applied to them."""
+    """Videos to features, checked; a head and an anonymizer on them."""
     pytest.importorskip("av")
     from test_your_data import write_video
 
@@ -254,12 +254,14 @@ def extract_with_toy(root: Path, study: Study, *, path: Sequence[Path] = ()) -> 
         write_video(study.data / f"gym/videos/{name}.mp4", seed=seed)
     (study.data / "gym/labels.csv").write_text("filename,label,split\none.mp4,squat,train\ntwo.mp4,jump,test\n")
     train, test = (study.features / f"features_folder_gym_{split}_ty.h5" for split in ("train", "test"))
+    head = ("anon=False", "val_split=None", "run_id=head")
     printed = run(
         root,
         study,
         "extract --dataset folder:gym --encoder toy --workers 0 --static 3 --static-augment never",
         "study check-data folder:gym --encoder toy",
         ["splavu", "verify", train, test],
+        with_settings("train_ft", "dataset=folder:gym", "ft_arch=toy", "num_epochs=2", *head),
         ["splavu", "fit", "pca", "--keep", 1, "--raw", train, "--out", study.root / "gym.pth"],
         ["splavu", "anonymize", "--aam", study.root / "gym.pth", test, study.root / "released.h5"],
         ["splavu", "verify", study.root / "released.h5"],
