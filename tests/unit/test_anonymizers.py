@@ -190,9 +190,9 @@ def test_architecture_is_found_again_from_bare_weights(arch):
 
 def test_bad_input_is_named():
     anonymizer = random_anonymizer()
-    with pytest.raises(ValueError, match=f"5 wide, this anonymizer takes {WIDTH}"):
+    with pytest.raises(ValueError, match=rf"\b5\b.*\b{WIDTH}\b"):
         anonymizer(torch.zeros(2, 5))
-    with pytest.raises(ValueError, match="mask belongs to sequences"):
+    with pytest.raises(ValueError, match="mask"):
         anonymizer(torch.zeros(2, WIDTH), torch.ones(2, dtype=torch.bool))
     with refused("fa_arch"):
         build_anonymizer("transfomer", WIDTH)

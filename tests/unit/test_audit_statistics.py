@@ -267,5 +267,5 @@ def test_single_class_blocks_need_no_probe():
     # 4 bits for the first half, then (4 + 1) / (4 + 2) for each of the rest.
     assert code.bits == pytest.approx(4 - 4 * np.log2(5 / 6))
     assert code.prior_bits == code.bits
-    with pytest.raises(ValueError, match="no label"):
+    with pytest.raises(ValueError, match="label"):
         inference.online_code_length(refuses, np.zeros((2, 1)), np.full(2, np.nan))

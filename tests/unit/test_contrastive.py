@@ -96,7 +96,7 @@ def test_shares_of_processes_add_up_to_the_whole_with_their_gradients(shares, bl
 def test_the_share_of_a_single_process_is_the_loss():
     views = double_views(5, 3)
     assert torch.equal(nt_xent_share(*views, *views, offset=0), nt_xent(*views))
-    with pytest.raises(ValueError, match="rows 1 to 6 aren't in a batch of 5"):
+    with pytest.raises(ValueError, match=r"\b1\b.*\b6\b.*\b5\b"):
         nt_xent_share(*(view.clone() for view in views), *views, offset=1)
 
 
@@ -148,9 +148,9 @@ def test_nt_xent_is_computed_in_float32_under_autocast():
 
 
 def test_nt_xent_refuses_views_that_do_not_pair_up():
-    with pytest.raises(ValueError, match="two views"):
+    with pytest.raises(ValueError, match=r"\(3, 8\).*\(4, 8\)"):
         nt_xent(torch.zeros(3, 8), torch.zeros(4, 8))
-    with pytest.raises(ValueError, match="at least one pair"):
+    with pytest.raises(ValueError, match="views"):
         nt_xent(torch.zeros(0, 8), torch.zeros(0, 8))
 
 

@@ -12,7 +12,6 @@ import torch
 from refusals import refused
 
 from splavu.data.encoders import ENCODERS, EncoderSpec, Preprocessing, encoder_spec
-from splavu.errors import UserError
 
 transformers = pytest.importorskip("transformers")
 
@@ -47,7 +46,7 @@ def test_file_tags_do_not_collide():
     [("videomae", "videoMAE"), ("videomae-LARGE", "videoMAE-large"), ("vjepa-larg", "vjepa-large")],
 )
 def test_unknown_name_offers_the_nearest(wrong, right):
-    with pytest.raises(UserError, match=f"did you mean '{right}'"):
+    with refused(f"encoder '{wrong}'", naming=f"'{right}'"):
         encoder_spec(wrong)
 
 

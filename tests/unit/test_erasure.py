@@ -245,5 +245,5 @@ def test_bad_options_are_named():
         closed_form.pca(features, keep=0)
     with refused("codes"):
         closed_form.discriminant_codes(features, labels[:, 0], [901])
-    with pytest.raises(ValueError, match="900 features and 899 rows"):
+    with pytest.raises(ValueError, match=r"\b900\b.*\b899\b"):
         closed_form.leace(features, labels[1:])

@@ -227,9 +227,8 @@ def test_a_faulty_feature_is_named_and_nothing_is_kept(tmp_path, value):
     written(tmp_path / "s.h5")
     with h5py.File(tmp_path / "s.h5", "a") as file:
         file["the bad one"] = value
-    with refused("s.h5") as caught:
+    with refused("s.h5", naming="the bad one"):
         cached_table(FeatureStore(tmp_path / "s.h5"))
-    assert "the bad one" in str(caught.value)
     assert cache_files(tmp_path) == []
 
 

@@ -14,7 +14,6 @@ from refusals import refused
 from torch import Tensor, nn
 
 from splavu.data.encoders import encoder_spec
-from splavu.errors import UserError
 from splavu.extraction.encoders import load_encoder
 from splavu.extraction.encoders.i3d import InceptionI3D, SameMaxPool, pool, same_padding
 from splavu.extraction.encoders.i3d_resnet import Bottleneck, I3DResNet50
@@ -126,21 +125,8 @@ def test_every_name_that_does_not_fit_is_told_in_one_line(networks, tmp_path, na
     del state[first], state[second]
     state |= {third: torch.ones(7), "layer9.0.weight": torch.ones(1), "head.bias": torch.ones(1)}
     torch.save(state, path)
-    with pytest.raises(UserError) as caught:
+    with refused(path, naming=("2", first, second, "layer9.0.weight", "head.bias", "1", third)):
         load_encoder(name, str(path))
-    for part in (
-        str(path),
-        "2 weights missing",
-        first,
-        second,
-        "2 weights unknown",
-        "layer9.0.weight",
-        "head.bias",
-        "1 weights of",
-        third,
-    ):
-        assert part in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_file_of_another_network_is_refused_with_counts(networks, tmp_path):
@@ -173,7 +159,7 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path, name, content, problem)
 
 @pytest.mark.parametrize(("name", "official"), [("i3d", "rgb_imagenet.pt"), ("largei3d", "TeD-SPAD")])
 def test_without_weights_the_file_to_get_is_named(tmp_path, name, official):
-    with pytest.raises(UserError, match=rf"encoder '{name}': has no default.*{official}.*--weights FILE"):
+    with refused(f"encoder '{name}'", naming=(official, "--weights FILE")):
         load_encoder(name)
     with refused("nowhere.pt"):
         load_encoder(name, str(tmp_path / "nowhere.pt"))
@@ -285,7 +271,7 @@ def test_pooling_of_negative_maps_sees_no_padding(kernel, stride):
 
 
 def test_pooling_that_cannot_be_padded_is_refused():
-    with pytest.raises(ValueError, match="even sizes"):
+    with pytest.raises(ValueError, match=r"\(2, 3, 3\)"):
         SameMaxPool((2, 3, 3), (1, 1, 1))
 
 
@@ -305,9 +291,9 @@ def test_sliding_windows_are_means_of_2_x_7_x_7():
 def test_sliding_windows_need_9_frames_and_193_pixels_and_the_global_mean_nothing(networks):
     network = networks["i3d"]
     assert network(torch.rand(1, 3, 9, 193, 193), pooling="sliding").shape == (1, 1024, 1, 1, 1)
-    with pytest.raises(ValueError, match="at least 9 frames and 193 x 193 pixels, or take the global"):
+    with pytest.raises(ValueError, match=r"\b9\b.*\b193 x 193\b"):
         network(torch.rand(1, 3, 8, 193, 193), pooling="sliding")
-    with pytest.raises(ValueError, match="did you mean 'sliding'"):
+    with pytest.raises(ValueError, match="'slidng'.*'sliding'"):
         network(torch.rand(1, 3, 1, 1, 1), pooling="slidng")
     assert network(torch.rand(1, 3, 1, 1, 1)).shape == (1, 1024)
 
@@ -328,7 +314,7 @@ def test_an_early_endpoint_runs_nothing_later(networks):
     maps = network.feature_maps(clips, ["Mixed_5c", "Conv3d_2c_3x3"])
     assert list(maps) == ["Conv3d_2c_3x3", "Mixed_5c"]
     assert torch.equal(maps["Conv3d_2c_3x3"], early)
-    with pytest.raises(ValueError, match="no endpoint 'Predictions'"):
+    with pytest.raises(ValueError, match="'Predictions'"):
         network.feature_map(clips, "Predictions")
 
 
@@ -356,7 +342,7 @@ def test_resnet_keeps_a_single_clip_and_says_what_is_too_small(networks):
     network = networks["largei3d"]
     assert network(torch.rand(1, 3, 7, 5, 5)).shape == (1, 2048)
     for shape in ((6, 5, 5), (7, 4, 5), (7, 5, 4)):
-        with pytest.raises(ValueError, match=r"at least 7 of 5 x 5"):
+        with pytest.raises(ValueError, match=r"\b7\b.*\b5 x 5\b"):
             network(torch.rand(1, 3, *shape))
 
 

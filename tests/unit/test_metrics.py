@@ -81,7 +81,7 @@ def test_video_scores_average_clips_that_stand_apart():
     videos = metrics.video_scores(clips, ["b", "a", "b"])
     assert list(videos) == ["b", "a"]
     np.testing.assert_allclose(videos["b"], [0.6, 0.4])
-    with pytest.raises(ValueError, match="3 rows of scores for 2 video names"):
+    with pytest.raises(ValueError, match=r"\b3\b.*\b2\b"):
         metrics.video_scores(clips, ["a", "b"])
 
 

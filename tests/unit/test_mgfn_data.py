@@ -53,19 +53,20 @@ def test_a_column_of_labels_wins_over_the_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lines", "message"),
+    ("lines", "culprit", "names"),
     [
-        ([], "holds no video"),
-        (["x/whatever.npy"], "line 1: 'whatever' is neither"),
+        ([], "bad.list", ()),
+        (["x/whatever.npy"], "bad.list line 1", "'whatever'"),
         (
             ["a/Abuse001_x264.npy", "b/Abuse001_x264.npy"],
             "bad.list line 2",
+            ("'Abuse001_x264'", "bad.list line 1"),
         ),
-        (["a/Abuse001_x264.npy 1", "", "a/Abuse002_x264.npy"], "bad.list line 3"),
+        (["a/Abuse001_x264.npy 1", "", "a/Abuse002_x264.npy"], "bad.list line 3", ()),
     ],
 )
-def test_bad_lists_are_refused(tmp_path, lines, message):
-    with refused(message, InputError):
+def test_bad_lists_are_refused(tmp_path, lines, culprit, names):
+    with refused(culprit, InputError, naming=names):
         read_list(listed(tmp_path / "bad.list", *lines), "UCF")
 
 
@@ -263,14 +264,11 @@ def test_one_array_is_divided_in_list_order(tmp_path):
     assert scored[2].scores.tolist() == [0.4] * 16 + [0.5] * 16 + [0.6] * 16
 
 
-@pytest.mark.parametrize(
-    ("length", "message"),
-    [(95, "gt.npy"), (40, "gt.npy"), (97, "gt.npy")],
-)
-def test_one_array_of_another_length_is_refused_and_says_where(tmp_path, length, message):
+@pytest.mark.parametrize(("length", "where"), [(95, "'Abuse002"), (40, "'Normal"), (97, "last")])
+def test_one_array_of_another_length_is_refused_and_says_where(tmp_path, length, where):
     np.save(tmp_path / "gt.npy", spans(length, (10, 20)))
     for mismatch in ("error", "cut"):
-        with refused(message, InputError):
+        with refused("gt.npy", InputError, naming=(str(length), "96", where)):
             truth_of(tmp_path / "gt.npy", mismatch=mismatch)
 
 
@@ -341,16 +339,16 @@ def test_text_annotation_of_xd_violence(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("line", "names"),
     [
-        ("Abuse002_x264.mp4 Abuse 60 70 -1 -1", "gt.txt"),
-        ("Abuse002_x264.mp4 Abuse 10 90 -1 -1", "gt.txt"),
-        ("Abuse002_x264.mp4 Abuse x y", "gt.txt"),
-        ("Abuse003_x264.mp4 Abuse 1 2 -1 -1", "gt.txt"),
+        ("Abuse002_x264.mp4 Abuse 60 70 -1 -1", ("60..70", "48")),
+        ("Abuse002_x264.mp4 Abuse 10 90 -1 -1", "10..90"),
+        ("Abuse002_x264.mp4 Abuse x y", ()),
+        ("Abuse003_x264.mp4 Abuse 1 2 -1 -1", "'Abuse002_x264'"),
     ],
 )
-def test_bad_annotations_are_refused(tmp_path, line, message):
-    with refused(message, InputError):
+def test_bad_annotations_are_refused(tmp_path, line, names):
+    with refused("gt.txt", InputError, naming=names):
         truth_of(listed(tmp_path / "gt.txt", "Abuse001_x264.mp4  Abuse  4  7  -1  -1", line))
 
 

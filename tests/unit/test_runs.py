@@ -87,7 +87,7 @@ def test_exit_codes(monkeypatch, capsys, outcome, code):
         cli.run(main)
     assert left.value.code == code
     if code == 2:
-        assert capsys.readouterr().err == "script.py: a.h5: is bad; mend it\n"
+        assert capsys.readouterr().err == "script.py: a.h5: is bad; mend it\n"  # the form of every refusal
 
 
 def test_nearest_offers_one_name_or_all():

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import pickle
-import re
 import signal
 import subprocess
 import sys
@@ -17,7 +16,6 @@ import numpy as np
 import pytest
 from refusals import refused
 
-from splavu.errors import UserError
 from splavu.stores import FeatureFolder, FeatureStore, FolderWriter, StoreWriter, open_features, write_npy
 from splavu.stores import writer as writing
 from splavu.stores.ordered_hdf5 import StoreInOrder
@@ -132,16 +130,14 @@ def test_width_is_checked_at_opening(store):
 def test_verify_names_the_faulty_key(store, value):
     with h5py.File(store, "a") as file:
         file["the bad one"] = value
-    with refused(store) as caught:
+    with refused(store, naming="the bad one"):
         FeatureStore(store, feature_dim=8).verify()
-    assert "the bad one" in str(caught.value)
     FeatureStore(store, feature_dim=8).verify(["plain", "folder/other"])
 
 
 def test_unknown_key_is_named(store):
-    with refused(store) as caught:
+    with refused(store, naming="nobody"):
         FeatureStore(store)["nobody"]
-    assert "nobody" in str(caught.value)
 
 
 def test_writer_gives_the_published_format(tmp_path, features):
@@ -258,20 +254,20 @@ def test_two_writers_of_one_store_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "problem"),
+    ("key", "value", "names"),
     [
-        ("a", np.ones((1, 4)), "stored already"),
-        ("a/b", np.ones((1, 4)), "both a feature and a folder"),
-        ("new", np.ones((1, 5)), "5 wide"),
-        ("new", np.ones((0, 4)), re.escape("(0, 4)")),
-        ("new", np.full((1, 4), np.inf), "not finite"),
-        ("x//y", np.ones((1, 4)), "cannot be a key"),
+        ("a", np.ones((1, 4)), "'a'"),
+        ("a/b", np.ones((1, 4)), "'a"),
+        ("new", np.ones((1, 5)), ("'new'", "5", "4")),
+        ("new", np.ones((0, 4)), ("'new'", "(0, 4)")),
+        ("new", np.full((1, 4), np.inf), "'new'"),
+        ("x//y", np.ones((1, 4)), "'x//y'"),
     ],
 )
-def test_writer_refuses_what_no_store_should_hold(tmp_path, key, value, problem):
+def test_writer_refuses_what_no_store_should_hold(tmp_path, key, value, names):
     with StoreWriter(tmp_path / "s.h5", attributes=ATTRIBUTES) as writer:
         writer.add("a", np.ones((1, 4)))
-        with pytest.raises(UserError, match=problem):
+        with refused("s.h5", naming=names):
             writer.add(key, value)
     assert FeatureStore(tmp_path / "s.h5").keys() == ["a"]
 
@@ -402,11 +398,10 @@ def test_a_folder_of_long_videos_is_filled_and_extended_under_the_same_attribute
 
 
 @pytest.mark.parametrize(
-    ("features", "problem"),
-    [(np.zeros((0, 4)), "out"), (np.zeros(4), "out"), (np.full((2, 4), np.nan), "out")],
+    "features", [np.zeros((0, 4)), np.zeros(4), np.full((2, 4), np.nan)], ids=["empty", "no rows", "not finite"]
 )
-def test_a_folder_takes_no_broken_features(tmp_path, features, problem):
-    with refused(problem):
+def test_a_folder_takes_no_broken_features(tmp_path, features):
+    with refused("out", naming="'a'"):
         FolderWriter(tmp_path / "out", attributes={}).add("a", features)
     assert not (tmp_path / "out").exists()
 

@@ -139,13 +139,9 @@ def test_all_that_differs_is_named_and_nothing_is_loaded():
     state = network(width=4, seed=1).state_dict()
     del state["norm.bias"]
     state["extra"] = torch.zeros(1)
-    with pytest.raises(InputError) as raised:
+    shapes = ("3", "conv.weight (4, 2, 3)", "(3, 2, 3)", "conv.bias (4,)")
+    with refused("the weights", InputError, naming=("1", "norm.bias", "extra", *shapes)):
         load_weights(model, state)
-    line = str(raised.value)
-    assert "1 weights missing (norm.bias)" in line
-    assert "1 weights unknown here (extra)" in line
-    assert "3 weights of another shape (conv.weight (4, 2, 3) instead of (3, 2, 3), conv.bias (4,)" in line
-    assert "use the configuration it was trained with" in line
     assert same(model.state_dict(), before)
 
 
@@ -180,24 +176,22 @@ def test_files_that_cannot_be_read(tmp_path, saved, capsys):
     torch.save({"weights": Harmful()}, tmp_path / "code2.pth")
     torch.save({"format_version": 99}, tmp_path / "newer.pth")
     for name in ("text", "empty", "cut", "code", "code2", "newer"):
-        with pytest.raises(InputError, match=rf"{name}\.pth: (can't|holds more|has format 99)") as raised:
+        with refused(tmp_path / f"{name}.pth", InputError, naming="99" if name == "newer" else ()):
             read(tmp_path / f"{name}.pth")
-        assert "\n" not in str(raised.value)
     assert "run" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("changed", "problem"),
+    ("changed", "names"),
     [
-        ({"opt": OptConfig(epochs=3, warmup_epochs=1, learning_rate=0.1, type="SGD")}, "epoch_001.pth.tar"),
-        ({"opt": OptConfig(epochs=4, warmup_epochs=1, learning_rate=0.1)}, "epoch_001.pth.tar"),
-        ({"opt": OptConfig(epochs=3, warmup_epochs=1, learning_rate=0.2)}, "epoch_001.pth.tar"),
+        ({"opt": OptConfig(epochs=3, warmup_epochs=1, learning_rate=0.1, type="SGD")}, "SGD"),
+        ({"opt": OptConfig(epochs=4, warmup_epochs=1, learning_rate=0.1)}, ("max_epochs", "16", "20")),
+        ({"opt": OptConfig(epochs=3, warmup_epochs=1, learning_rate=0.2)}, "base_lrs"),
     ],
 )
-def test_resuming_as_another_training(saved, changed, problem):
-    with refused(problem, InputError) as raised:
+def test_resuming_as_another_training(saved, changed, names):
+    with refused(saved[0], InputError, naming=names):
         resume(saved[0], training(config=dataclasses.replace(CONFIG, **changed)))
-    assert str(raised.value).startswith(str(saved[0]))
 
 
 def test_resuming_from_weights_alone(tmp_path):

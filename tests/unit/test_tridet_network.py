@@ -367,15 +367,15 @@ def test_merged_dictionary_and_config_build_the_same():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "names"),
     [
-        ({"feats": torch.zeros(13, 20)}, "video_50"),
-        ({"feats": torch.zeros(12, 0)}, "video_50"),
-        ({"feats": torch.zeros(12, STEPS + 1)}, "video_50"),
-        ({"labels": torch.tensor([0, 4, 1])}, "video_50"),
-        ({"labels": torch.tensor([0, -1, 1])}, "video_50"),
+        ({"feats": torch.zeros(13, 20)}, ("(13, 20)", "12")),
+        ({"feats": torch.zeros(12, 0)}, "(12, 0)"),
+        ({"feats": torch.zeros(12, STEPS + 1)}, ("97", "dataset.max_seq_len", "96")),
+        ({"labels": torch.tensor([0, 4, 1])}, ("0 to 4", "4")),
+        ({"labels": torch.tensor([0, -1, 1])}, ("-1 to 1", "4")),
     ],
 )
-def test_refused(change, message):
-    with refused(message, InputError):
+def test_refused(change, names):
+    with refused("video_50", InputError, naming=names):
         build(config()).train()([{**video(50), **change}])

@@ -37,21 +37,13 @@ def test_file_is_read_with_and_without_its_top_key(tmp_path, wrap):
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("{", "scores.json"),
-        ("[]", "scores.json"),
-        ('{"a": "high"}', "scores.json"),
-        ('{"a": [1, 2], "b": [1]}', "scores.json"),
-        ('{"a": [-0.5, 2]}', "scores.json"),
-    ],
+    "text", ["{", "[]", '{"a": "high"}', '{"a": [1, 2], "b": [1]}', '{"a": [-0.5, 2]}', '{"a": [0.5, 2], "b": []}']
 )
-def test_a_bad_file_is_named(tmp_path, text, problem):
+def test_a_bad_file_is_named(tmp_path, text):
     path = tmp_path / "scores.json"
     path.write_text(text)
-    with refused(problem, InputError) as error:
+    with refused(path, InputError):
         read_video_scores(path)
-    assert str(path) in str(error.value)
 
 
 def test_pickle_is_refused_unopened(tmp_path):

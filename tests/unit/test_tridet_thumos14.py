@@ -176,20 +176,18 @@ def test_no_features_at_all(made):
 
 
 @pytest.mark.parametrize(
-    ("array", "problem"),
+    ("array", "names"),
     [
-        (np.zeros((5, WIDTH + 1), np.float32), "is 5 wide, dataset.input_dim is 4; set dataset.input_dim to 5"),
-        (np.zeros((5, 3, WIDTH), np.float32), "shape (5, 3, 4)"),
-        (np.zeros((5, WIDTH), np.int64), "holds int64"),
-        (np.zeros((0, WIDTH), np.float32), "holds no features"),
+        (np.zeros((5, WIDTH + 1), np.float32), ("5", "4", "dataset.input_dim")),
+        (np.zeros((5, 3, WIDTH), np.float32), "(5, 3, 4)"),
+        (np.zeros((5, WIDTH), np.int64), "int64"),
+        (np.zeros((0, WIDTH), np.float32), ()),
     ],
 )
-def test_a_feature_file_of_another_kind_is_found_at_once(made, array, problem):
+def test_a_feature_file_of_another_kind_is_found_at_once(made, array, names):
     np.save(made / "c.npy", array)
-    with pytest.raises(InputError) as raised:
+    with refused(made / "c.npy", InputError, naming=names):
         training_set(made)
-    assert str(raised.value).startswith(str(made / "c.npy"))
-    assert problem in str(raised.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", "cut short"])
@@ -207,9 +205,8 @@ def test_a_feature_that_is_not_finite_names_its_file(made, value, num_workers):
     array[5, 1] = array[7, 2] = value
     np.save(made / "c.npy", array)
     batches = Batches(ThumosDataset(config(made), ["validation"], training=False, cache=False), 1, num_workers)
-    with pytest.raises(InputError) as raised:
+    with refused(made / "c.npy", InputError, naming=("2 of 120", "row 5")):
         list(batches.epoch())
-    assert str(raised.value) == f"{made / 'c.npy'}: 2 of 120 rows hold NaN or Inf, from row 5; extract it again"
 
 
 def test_features_are_read_once_when_cached(made):

@@ -16,7 +16,6 @@ from refusals import refused
 from splavu.__main__ import main
 from splavu.data import verification
 from splavu.data.verification import WHOLE, differences, verify_store
-from splavu.errors import UserError
 from splavu.stores import FeatureFolder, FeatureStore, FolderWriter, StoreWriter
 
 ATTRIBUTES = {"encoder": "someone's", "weights_sha256": "abc", "preprocessing": "{}"}
@@ -138,7 +137,7 @@ def test_a_cut_file_is_a_damaged_store_and_a_text_is_none(store, tmp_path):
     text = tmp_path / "notes.h5"
     text.write_text("no store")
     for path in (text, tmp_path / "nowhere.h5"):
-        with pytest.raises(UserError):
+        with refused(path):
             verify_store(path, quiet=True)
 
 

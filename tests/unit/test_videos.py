@@ -122,9 +122,9 @@ def test_dali_gives_nearly_the_same_pixels(tmp_path, codec):
         np.testing.assert_array_equal(video.get([69, 3]), frames[[69, 3]])
     for name, content in (("empty.webm", b""), ("text.webm", b"no video" * 99)):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match=name):
+        with refused(name):
             all_frames(tmp_path / name, "dali")
-    with pytest.raises(UserError, match="no such"):
+    with refused("absent.webm"):
         open_video(tmp_path / "absent.webm", "dali")
 
 
@@ -162,9 +162,8 @@ def test_damaged_files_are_named(tmp_path, name, damage):
     path = write_video(tmp_path / name, 120, **options)
     assert len(all_frames(path, "pyav")) == 120
     path.write_bytes(damage(path.read_bytes()))
-    with refused(name) as raised:
+    with refused(name):
         all_frames(path, "pyav")
-    assert "\n" not in str(raised.value)
 
 
 def test_truncated_webm_is_named(tmp_path):
@@ -211,7 +210,7 @@ def test_backend_choice_is_never_silent(monkeypatch, caplog):
     assert pick_backend() == "decord"
     assert "PyAV is not installed" in caplog.text
     for name, library in (("pyav", "av"), ("torchcodec", "torchcodec"), ("dali", "nvidia.dali")):
-        with pytest.raises(UserError, match=f"{library} is not installed; pip install"):
+        with refused(f"backend '{name}'", naming=(library, "pip install")):
             pick_backend(name)
 
 
@@ -226,8 +225,9 @@ def test_a_library_that_does_not_load_is_told_before_any_video(monkeypatch, name
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     monkeypatch.setattr(videos.importlib.util, "find_spec", lambda module: object())
-    with pytest.raises(UserError, match=r"does not load \(libavutil.so.59: cannot open shared object file\);"):
+    with refused(f"backend '{name}'", naming="libavutil.so.59: cannot open shared object file") as caught:
         pick_backend(name)
+    assert "and much more" not in str(caught.value)
 
 
 def test_listing_finds_videos_below_and_refuses_none(tmp_path):
@@ -351,7 +351,7 @@ def test_images_are_rgb_and_damage_is_named(tmp_path):
     assert image[..., 0].mean() > 200 > 50 > image[..., 2].mean()
     path.write_bytes(path.read_bytes()[:-100])
     for bad in (path, tmp_path / "absent.jpg"):
-        with pytest.raises(UserError, match=bad.name):
+        with refused(bad):
             read_image(bad)
 
 
@@ -383,7 +383,7 @@ def test_an_image_that_claims_to_be_huge_is_not_decoded(tmp_path, name, form):
     assert read_image(path).shape == (64, 96, 3)
     sides = (64, 96) if name.endswith("jpg") else (96, 64)
     path.write_bytes(path.read_bytes().replace(struct.pack(form, *sides), struct.pack(form, 20_000, 20_000)))
-    with pytest.raises(UserError, match="is 20000 x 20000 pixels by its header"):
+    with refused(path, naming="20000 x 20000"):
         read_image(path)
 
 
