@@ -19,21 +19,21 @@ import contextlib
 import functools
 import time
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from tqdm import tqdm
 
-from splavu.data.encoders import ENCODERS
 from splavu.errors import UserError, nearest
-from splavu.extraction.decoding import TIMEOUT, Job, decoders, warm_up
+from splavu.extraction.decoding import Job, decoders, warm_up
 from splavu.extraction.encoders import FrozenEncoder, load_encoder
 from splavu.extraction.extract import extract
-from splavu.extraction.obfuscation import OBFUSCATIONS, Obfuscation, default_features, obfuscation
+from splavu.extraction.obfuscation import Obfuscation, default_features, obfuscation
 from splavu.extraction.preprocessing import protocol_preprocessing
 from splavu.extraction.provenance import provenance
+from splavu.extraction.settings import ExtractionSettings
 from splavu.extraction.shards import Shard, device_name, find_shard, is_under_torchrun, ranks_here
 from splavu.extraction.sources import (
     CLIPS,
@@ -46,38 +46,27 @@ from splavu.extraction.sources import (
     vispr_files,
     vp_files,
 )
-from splavu.extraction.videos import BACKENDS, backend_version, pick_backend
+from splavu.extraction.videos import backend_version, pick_backend
 from splavu.runtime import cli, params
 from splavu.runtime.environment import pick_device
 from splavu.runtime.options import add_options, given_options, option
-from splavu.runtime.schema import Count, NonNegativeInt, OneOf, Positive, Schema, Seed
+from splavu.runtime.schema import Count, NonNegativeInt, Seed
 from splavu.stores import StoreWriter
 from study import config
 from study.datasets.catalog import FOLDER, STORED, CatalogueRow, row_of
 
 
 @dataclass(frozen=True)
-class ExtractionParams(Schema):
+class ExtractionParams(ExtractionSettings):
     """The parameters of `params_feature_ex.py`, most of them options of the command line too."""
 
-    encoder: str = option(MISSING, f"one of {', '.join(ENCODERS)}", metavar="NAME")
-    weights: str | None = option(None, "of the encoder, in place of its own", metavar="HUB_OR_PATH")
     fb_frame_pool: NonNegativeInt = option(
         0, "also N static clips of each video, in the same pass", flag="--static", metavar="N"
     )
     static_augment: Literal["train", "always", "never"] = option("train", "which splits' static clips are augmented")
     num_views: Count = 20
     protocol: Literal["released", "published"] = option("released", "preprocessing: 'published' is the paper's")
-    obfuscate: Annotated[str, OneOf(OBFUSCATIONS)] = option("none", "hide in the frames, before anything else")
-    person_boxes: str | None = option(None, "where people are, for blur and blacken", metavar="FILE.csv")
     seed: Seed = option(0, "of the augmentation")
-    backend: Annotated[str, OneOf(BACKENDS)] | None = option(None, "video reader (default: pyav)")
-    batch_size: Count = option(32, "clips that the encoder takes at once")
-    num_workers: NonNegativeInt | None = option(
-        None, "decoding processes; 0: threads of this process", flag="--workers", metavar="N"
-    )
-    timeout: Positive = option(TIMEOUT, "silence after which a decoder counts as hung", metavar="SECONDS")
-    precision: Literal["fp32", "bf16"] = option("fp32", "of the encoder's matrix products")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,21 +15,20 @@ import argparse
 import functools
 import time
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
 from tqdm import tqdm
 
-from splavu.data.encoders import ENCODERS
 from splavu.errors import UserError
-from splavu.extraction.decoding import TIMEOUT, Job, decoders, warm_up
+from splavu.extraction.decoding import Job, decoders, warm_up
 from splavu.extraction.encoders import FrozenEncoder, load_encoder
 from splavu.extraction.extract import extract
-from splavu.extraction.obfuscation import OBFUSCATIONS, Obfuscation, default_features, obfuscation
+from splavu.extraction.obfuscation import Obfuscation, default_features, obfuscation
 from splavu.extraction.preprocessing import CROPS
 from splavu.extraction.provenance import provenance
+from splavu.extraction.settings import ExtractionSettings
 from splavu.extraction.shards import (
     Shard,
     device_name,
@@ -41,33 +40,21 @@ from splavu.extraction.shards import (
 )
 from splavu.extraction.sources import folder_files, listed_files
 from splavu.extraction.video_features import NO_OVERLAP, check_clips, file_pieces, stacked
-from splavu.extraction.videos import BACKENDS, backend_version, pick_backend
+from splavu.extraction.videos import backend_version, pick_backend
 from splavu.runtime import cli, params
 from splavu.runtime.environment import pick_device
 from splavu.runtime.options import add_options, given_options, option
-from splavu.runtime.schema import Count, NonNegativeInt, OneOf, Positive, Schema
 from splavu.stores import FolderWriter
 from study import config
 from study.datasets.untrimmed import UNTRIMMED
 
 
 @dataclass(frozen=True)
-class LongVideoParams(Schema):
+class LongVideoParams(ExtractionSettings):
     """The parameters of `params_long_videos.py`, which are options of the command line too."""
 
-    encoder: str = option(MISSING, f"one of {', '.join(ENCODERS)}", metavar="NAME")
-    weights: str | None = option(None, "of the encoder, in place of its own", metavar="HUB_OR_PATH")
     stride: int = option(NO_OVERLAP, "frames from one clip to the next", metavar="FRAMES")
     crops: int = option(1, f"one of {', '.join(map(str, CROPS))}")
-    obfuscate: Annotated[str, OneOf(OBFUSCATIONS)] = option("none", "hide in the frames, before anything else")
-    person_boxes: str | None = option(None, "where people are, for blur and blacken", metavar="FILE.csv")
-    backend: Annotated[str, OneOf(BACKENDS)] | None = option(None, "video reader (default: pyav)")
-    batch_size: Count = option(32, "clips that the encoder takes at once")
-    num_workers: NonNegativeInt | None = option(
-        None, "decoding processes; 0: threads of this process", flag="--workers", metavar="N"
-    )
-    timeout: Positive = option(TIMEOUT, "silence after which a decoder counts as hung", metavar="SECONDS")
-    precision: Literal["fp32", "bf16"] = option("fp32", "of the encoder's matrix products")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

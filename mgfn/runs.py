@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +14,7 @@ import torch
 from mgfn.errors import InputError
 from mgfn.option import Options
 from splavu.errors import UserError
+from splavu.runtime import environment
 from splavu.runtime.files import replacing
 
 
@@ -27,25 +29,26 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     Raises:
         InputError: The target is refused: a device, a link that leads out of its folder.
     """
-    try:
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            write(file)
-    except UserError as error:
-        raise InputError(error.culprit, error.problem, error.remedy) from error
+    with _as_input_errors(), replacing(path) as temporary, temporary.open("wb") as file:
+        write(file)
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called `name`; 'auto' takes CUDA, then Apple's MPS, then the CPU."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """The device called `name`; 'auto' takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        InputError: No such device, or it is absent from this machine.
+    """
+    with _as_input_errors():
+        return environment.pick_device(name)
+
+
+@contextmanager
+def _as_input_errors() -> Iterator[None]:
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError("--device", f"'{name}' can't be used ({str(error).splitlines()[0]})", "try auto") from error
-    return device
+        yield
+    except UserError as error:
+        raise InputError(error.culprit, error.problem, error.remedy) from error
 
 
 def start(options: Options) -> None:

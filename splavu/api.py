@@ -1,4 +1,4 @@
-"""What `import splavu` offers: `splavu.NAME` for each name of `__all__`.
+"""What `import splavu` offers: `splavu.NAME` for each name of `splavu.__all__`.
 
     import splavu
     anonymizer = splavu.Anonymizer.from_pretrained("saved_models/RUN/model_temp.pth")
@@ -19,39 +19,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from splavu.anonymizers.apply import apply_to_array
+from splavu.anonymizers.apply import apply_to_array as apply_to_array
 from splavu.anonymizers.base import Anonymizer as AnonymizerNetwork
-from splavu.anonymizers.closed_form.fit_data import FitData
+from splavu.anonymizers.closed_form.fit_data import FitData as FitData
 from splavu.anonymizers.closed_form.methods import METHODS
-from splavu.anonymizers.loading import load_anonymizer
-from splavu.audit.inputs import read_inputs
-from splavu.audit.run import AuditOptions, examine
-from splavu.data.private_labels import read_private_table
-from splavu.errors import UserError, nearest
-from splavu.metrics import average_precision
-from splavu.release.anonymize import anonymize_store, anonymize_table
-from splavu.release.pretrained import Anonymizer
-from splavu.stores import FeatureReader, StoreWriter, open_features
-
-__all__ = [
-    "Anonymizer",
-    "AnonymizerNetwork",
-    "AuditOptions",
-    "FeatureReader",
-    "FitData",
-    "StoreWriter",
-    "UserError",
-    "anonymize_store",
-    "anonymize_table",
-    "apply_to_array",
-    "average_precision",
-    "examine",
-    "fit",
-    "load_anonymizer",
-    "open_features",
-    "read_inputs",
-    "read_private_table",
-]
+from splavu.anonymizers.loading import load_anonymizer as load_anonymizer
+from splavu.audit.inputs import read_inputs as read_inputs
+from splavu.audit.run import AuditOptions as AuditOptions
+from splavu.audit.run import examine as examine
+from splavu.data.private_labels import read_private_table as read_private_table
+from splavu.errors import UserError as UserError
+from splavu.errors import nearest
+from splavu.metrics import average_precision as average_precision
+from splavu.release.anonymize import anonymize_store as anonymize_store
+from splavu.release.anonymize import anonymize_table as anonymize_table
+from splavu.release.pretrained import Anonymizer as Anonymizer
+from splavu.stores import FeatureReader as FeatureReader
+from splavu.stores import StoreWriter as StoreWriter
+from splavu.stores import open_features as open_features
 
 
 def fit(method: str, data: FitData, *, seed: int | None = None, **options: Any) -> AnonymizerNetwork:

@@ -17,6 +17,8 @@ import torch
 import yaml
 from torch import Tensor
 
+from splavu.errors import UserError
+from splavu.runtime import environment
 from tridet.config import Config, load, parse_yaml
 from tridet.errors import InputError
 
@@ -95,17 +97,10 @@ def pick_device(name: str = "auto") -> torch.device:
     Raises:
         InputError: No such device, or it is absent from this machine.
     """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError("--device", f"'{name}' can't be used ({reason})", "try auto or cpu") from error
-    return device
+        return environment.pick_device(name)
+    except UserError as error:
+        raise InputError(error.culprit, error.problem, error.remedy) from error
 
 
 def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Labelled = tuple[np.ndarray, np.ndarray]  # features [N, D], labels [N, A]
+Scorer = Callable[[Any], np.ndarray]  # features [N, D], or N sets of clips -> [N, A]
 
 
 class BestPerAttribute:
@@ -17,18 +19,18 @@ class BestPerAttribute:
 
     def __init__(self, num_attributes: int) -> None:
         self.precision = np.full(num_attributes, -1.0)
-        self.scorer: list[Callable[[np.ndarray], np.ndarray] | None] = [None] * num_attributes
+        self.scorer: list[Scorer | None] = [None] * num_attributes
 
     def improved_by(self, precisions: np.ndarray) -> np.ndarray:  # [A] -> [A] of bool
         return np.nan_to_num(precisions, nan=-1.0) > self.precision
 
-    def offer(self, precisions: np.ndarray, scorer: Callable[[np.ndarray], np.ndarray]) -> None:
+    def offer(self, precisions: np.ndarray, scorer: Scorer) -> None:
         better = self.improved_by(precisions)
         self.precision = np.where(better, precisions, self.precision)
         self.scorer = [scorer if wins else kept for wins, kept in zip(better, self.scorer, strict=True)]
 
-    def scores(self, features: np.ndarray) -> np.ndarray:  # [N, D] -> [N, A]
-        """Scores of each attribute's winner, 0 for an attribute that validation could not judge."""
+    def scores(self, features: Any) -> np.ndarray:  # as the scorers take them, N rows -> [N, A]
+        """Scores of each attribute's winner, 0 for an attribute that validation could not evaluate."""
         result = np.zeros((len(features), len(self.scorer)), dtype=np.float32)
         answers = {id(scorer): scorer(features) for scorer in self.scorer if scorer is not None}
         for attribute, scorer in enumerate(self.scorer):

@@ -29,7 +29,7 @@ SCRIPTS = ("vp", "bias", "pahmdb", "gait", "feature_extraction")
 SCRIPT_MODULES = ("multitask_train_fa", "pretrain_fa", "train_ft", "privacy_eval")
 LEVEL = {name: level for level, name in enumerate(PACKAGES)}
 JOINTS = {
-    "tridet": {"config", "anonymize", "task", "learner", "train", "from_video", "checkpoints"},
+    "tridet": {"config", "cli", "anonymize", "task", "learner", "train", "from_video", "checkpoints"},
     "mgfn": {"command_line", "anonymize", "task", "train", "main", "runs"},
 }
 """Folders that a person may copy into another project, and the modules by which they join this one."""

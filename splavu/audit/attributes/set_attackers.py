@@ -9,20 +9,17 @@ Shapes: `N` clips, `D` feature width, `G` sets, `K` clips of the largest set, `A
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from splavu.attackers import SCALINGS, BestPerAttribute, Scaling
-from splavu.attackers.selection import known_labels, log_loss
+from splavu.attackers import Scaling
+from splavu.attackers.networks import RECIPES, NetworkAttacker
 from splavu.audit.identity.similarity import Metric, cosines
 from splavu.errors import UserError, nearest
-from splavu.metrics import average_precisions, mean_known
 
 BLOCK = 1024  # probe clips whose similarities are held at once
 
@@ -125,15 +122,13 @@ class ClipSets:
         return len(self.features)
 
 
-class AttentionPooling:
+class AttentionPooling(NetworkAttacker):
     """An attacker on sets that learns which clips to look at.
 
-    Learnt queries attend over a set's clips and an MLP answers; a linear answer to the mean of the clips is added,
-    which is all it takes where every clip tells alike. The contract of `attackers.Attacker`, with `ClipSets` in place
-    of features. Each query's attention starts out even, and each step sees a drawn part of every set, which makes many
-    sets of few. Each attribute keeps the recipe (scaling, learning rate, weight decay) and epoch of its best validation
-    average precision. Stochastic: `seed` draws first weights, dropout and order, and the generator of the caller is
-    left as it was.
+    Queries attend over a set's clips and an MLP answers; a linear answer to the mean of the clips is added, which is
+    enough where every clip reveals the same. The contract of `attackers.Attacker`, with `ClipSets` in place of
+    features. Each query's attention starts out even, and each step sees a drawn part of every set, which makes many
+    sets of few. Trained and chosen as `NetworkAttacker` says.
 
     Source: multi-head pooling by attention, Lee et al. 2019, "Set Transformer".
     """
@@ -143,7 +138,7 @@ class AttentionPooling:
         *,
         num_queries: int = 4,
         width: int = 128,
-        recipes: tuple[tuple[str, float, float], ...] = (("standardise", 1e-3, 1e-1), ("whiten", 1e-3, 1.0)),
+        recipes: tuple[tuple[str, float, float], ...] = RECIPES,
         dropout: float = 0.3,
         batch_size: int = 64,
         max_epochs: int = 60,
@@ -151,60 +146,24 @@ class AttentionPooling:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.num_queries, self.width, self.recipes, self.dropout = num_queries, width, recipes, dropout
-        self.batch_size, self.max_epochs, self.patience = batch_size, max_epochs, patience
-        self.seed, self.device = seed, device
+        super().__init__(
+            recipes=recipes, batch_size=batch_size, max_epochs=max_epochs, patience=patience, seed=seed, device=device
+        )
+        self.num_queries, self.width, self.dropout = num_queries, width, dropout
 
-    def fit(
-        self, sets: ClipSets, labels: np.ndarray, validation: tuple[ClipSets, np.ndarray]
-    ) -> AttentionPooling:  # [G, A]
-        """Learn from training sets, tune on validation sets, return self."""
-        self.best_ = BestPerAttribute(labels.shape[1])
-        known, target = known_labels(labels, self.device)
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            for name, learning_rate, weight_decay in self.recipes:
-                scaling = SCALINGS[name](sets.features[sets.mask], self.device)
-                inputs, mask = _scaled(sets, scaling)
-                network = _Pool(inputs.shape[2], self.width, self.num_queries, labels.shape[1], self.dropout)
-                network = network.to(inputs.device)
-                optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
-                self._train(network, optimizer, scaling, inputs, mask, target, known, validation)
-        return self
+    def build(self, feature_dim: int, num_attributes: int) -> nn.Module:
+        return _Pool(feature_dim, self.width, self.num_queries, num_attributes, self.dropout)
 
-    def _train(
-        self,
-        network: _Pool,
-        optimizer: torch.optim.Optimizer,
-        scaling: Scaling,
-        inputs: Tensor,
-        mask: Tensor,
-        target: Tensor,
-        known: Tensor,
-        validation: tuple[ClipSets, np.ndarray],
-    ) -> None:
-        held_out = _scaled(validation[0], scaling)
-        best, waited = -1.0, 0
-        for _ in range(self.max_epochs):
-            network.train()
-            for rows in torch.randperm(len(inputs)).to(inputs.device).split(self.batch_size):
-                optimizer.zero_grad(set_to_none=True)
-                logits = network(inputs[rows], _drawn_part(mask[rows]))
-                log_loss(logits, target[rows], known[rows]).backward()
-                optimizer.step()
-            network.eval()
-            with torch.no_grad():
-                precisions = average_precisions(validation[1], network(*held_out).cpu().numpy())
-            if self.best_.improved_by(precisions).any():
-                self.best_.offer(precisions, partial(_set_scores, scaling, copy.deepcopy(network)))
-            mean = float(np.nan_to_num(mean_known(precisions)))
-            best, waited = (mean, 0) if mean > best else (best, waited + 1)
-            if waited >= self.patience:
-                break
+    def clips(self, features: ClipSets) -> np.ndarray:  # -> [N, D]
+        return features.features[features.mask]
 
-    def scores(self, sets: ClipSets) -> np.ndarray:  # -> [G, A]
-        """Higher means more likely; comparable within an attribute only."""
-        return self.best_.scores(sets)
+    def inputs(self, scaling: Scaling, features: ClipSets) -> tuple[Tensor, Tensor]:  # -> [G, K, d], [G, K]
+        mask = torch.as_tensor(features.mask, device=scaling.mean.device)
+        return scaling(features.features) * mask[..., None], mask
+
+    def batch(self, inputs: tuple[Tensor, ...], rows: Tensor) -> tuple[Tensor, Tensor]:
+        clips, mask = inputs
+        return clips[rows], _drawn_part(mask[rows])
 
 
 class _Pool(nn.Module):
@@ -239,16 +198,6 @@ def _drawn_part(mask: Tensor) -> Tensor:  # [G, K] -> [G, K]
     order = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, 2.0)
     kept = order <= torch.rand(len(mask), 1, device=mask.device)
     return mask & (kept | (order == order.min(dim=1, keepdim=True).values))
-
-
-def _scaled(sets: ClipSets, scaling: Scaling) -> tuple[Tensor, Tensor]:  # -> [G, K, d], [G, K]
-    mask = torch.as_tensor(sets.mask, device=scaling.mean.device)
-    return scaling(sets.features) * mask[..., None], mask
-
-
-@torch.no_grad()
-def _set_scores(scaling: Scaling, network: nn.Module, sets: ClipSets) -> np.ndarray:  # -> [G, A]
-    return network.eval()(*_scaled(sets, scaling)).cpu().numpy()
 
 
 def _sorted(names: Sequence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # [N] -> [G], [N], [G]
