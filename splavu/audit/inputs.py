@@ -27,7 +27,7 @@ from splavu.stores import open_features
 logger = logging.getLogger(__name__)
 
 FOLDS = 5
-"""Without a column `split`, people are dealt into as many parts: three to learn from, one to tune on, one to judge."""
+"""Parts that subjects are dealt into without a column `split`: three to train on, one to tune on, one to test on."""
 VALIDATION_SHARE = 0.2
 """Of the training subjects, where the table has no split `val`."""
 
@@ -147,9 +147,9 @@ def read_inputs(
     for place, name in enumerate(table.attributes):
         missing = [split for split, both in zip(("train", "val", "test"), judged, strict=True) if not both[place]]
         if missing:
-            warnings.append(f"'{name}' is not judged: the people of {' and '.join(missing)} are of one class")
+            warnings.append(f"'{name}' is not judged: the subjects of {' and '.join(missing)} are of one class")
     if not np.logical_and.reduce(judged).any():
-        raise UserError(labels, "has no attribute of both classes among train, val and test people", "add people")
+        raise UserError(labels, "has no attribute of both classes among train, val and test subjects", "add subjects")
     for warning in warnings:
         logger.warning(warning)
     return AuditInputs(
