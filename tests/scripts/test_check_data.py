@@ -9,9 +9,9 @@ import shutil
 import numpy as np
 import pytest
 from dataset_layouts import LAYOUTS, MADE, write_csv, write_plain
+from refusals import refused
 
 from splavu.data.pahmdb51 import PAHMDB51_VALUES
-from splavu.errors import UserError
 from splavu.stores import FolderWriter, StoreWriter
 from study.__main__ import main as study_command
 from study.datasets.catalog import CATALOGUE, STORED
@@ -201,15 +201,15 @@ def test_a_folder_of_ones_own(tmp_path, look):
 
 
 @pytest.mark.parametrize(
-    ("args", "problem"),
+    ("args", "culprit", "names"),
     [
-        (["hmbd51"], "'hmbd51' is unknown; did you mean 'hmdb51'"),
-        (["hmdb51", "--encoder", "videomea"], "no such encoder"),
-        (["folder:../etc"], "names no folder"),
+        (["hmbd51"], "data set", ("'hmbd51'", "'hmdb51'")),
+        (["hmdb51", "--encoder", "videomea"], "encoder 'videomea'", "'videoMAE'"),
+        (["folder:../etc"], "dataset", ("'folder:../etc'", "'folder:NAME'")),
     ],
 )
-def test_bad_input_is_one_line(args, problem):
-    with pytest.raises(UserError, match=problem):
+def test_bad_input_is_one_line(args, culprit, names):
+    with refused(culprit, naming=names):
         study_command(["check-data", *args])
 
 

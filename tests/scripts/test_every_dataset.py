@@ -53,7 +53,7 @@ def test_a_head_and_attackers_on(name, root, capsys):
 
 def test_a_split_that_a_data_set_has_not_is_refused_with_a_way_out(root):
     write_ntu(root, CATALOGUE["ntu"])
-    with refused("val_split"):
+    with refused("val_split", naming=("'val'", "ntu", "train, test", "val_split = None")):
         train_ft.main(
             [
                 "--quiet",

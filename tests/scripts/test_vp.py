@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from refusals import refused
 from vp_world import write_world
 
 from vp import train_vp_fa, train_vp_fb, train_vp_ft
@@ -69,28 +70,26 @@ def test_the_labelled_adversary_learns_and_moves_the_anonymizer(study):
 
 
 def test_one_row_of_attributes_too_short_is_named(study, capsys):
-    from splavu.errors import UserError
 
     path = study / "data/vp/vphmdb51_labels_num.csv"
     lines = path.read_text().splitlines()
     lines[3] = lines[3].replace("[1. ", "[").replace("[0. ", "[")
     path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(UserError, match=r"vphmdb51_labels_num.csv: 'wave/film0_.*expected 5 values 0 or 1"):
+    with refused("vphmdb51_labels_num.csv", naming=("'wave/film0_", "5")):
         train_vp_fb.main(arguments("anon=False"))
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("override", "culprit", "names"),
     [
-        ("dataset=vp_hmbd", "did you mean 'vp_hmdb'"),
-        ("num_pa=7", "num_pa: is 7"),
-        ("saved_fa_model=nowhere.pth", "nowhere.pth: no such checkpoint"),
-        ("anon=False val_split=val", "features_vp_hmdb_val_demo.h5"),
-        ("num_epochs_ftt=3", "'num_epochs_ftt'"),
+        ("dataset=vp_hmbd", "dataset", ("'vp_hmbd'", "'vp_hmdb'")),
+        ("num_pa=7", "num_pa", "7"),
+        ("saved_fa_model=nowhere.pth", "nowhere.pth", ()),
+        ("anon=False val_split=val", "features_vp_hmdb_val_demo.h5", ()),
+        ("num_epochs_ftt=3", "params_demo_vp.py", "'num_epochs_ftt'"),
     ],
 )
-def test_bad_input_is_named(study, override, message):
-    from splavu.errors import UserError
+def test_bad_input_is_named(study, override, culprit, names):
 
-    with pytest.raises(UserError, match=message):
+    with refused(culprit, naming=names):
         train_vp_ft.main(arguments(*override.split()))

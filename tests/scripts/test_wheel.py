@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from refusals import assert_refuses
 
 from splavu.__main__ import COMMANDS, STUDY_COMMANDS
 
@@ -129,9 +130,7 @@ def test_study_commands_say_that_they_need_a_checkout(installed, folder):
     for command in STUDY_COMMANDS:
         done = run(installed / "splavu", command, cwd=folder)
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith(f"splavu: {command}: ")
-        assert done.stderr.count("\n") == 1
-        assert "SPLAVU_CHECKOUT" in done.stderr
+        assert_refuses(done, command, "SPLAVU_CHECKOUT")
 
 
 @pytest.mark.parametrize(

