@@ -69,4 +69,4 @@ def assert_culprit(found: str, culprit: object, line: str) -> None:
 def assert_names(said: str, naming: str | tuple[str, ...]) -> None:
     """`said` holds every name of `naming`."""
     absent = [name for name in ([naming] if isinstance(naming, str) else naming) if name not in said]
-    assert not absent, f"names none of {absent}: {said}"
+    assert not absent, f"doesn't name {absent}: {said}"

@@ -261,7 +261,7 @@ def test_bad_data_get_one_line_and_leave_nothing(study):
 def test_as_a_script_in_another_folder(study, capsys):
     with pytest.raises(SystemExit, match="0"):
         evaluate_bias.main(["--help"])
-    assert "evaluate_bias.py" in capsys.readouterr().out
+    assert "perceived" in capsys.readouterr().out
     done = study.script("bias/evaluate_bias.py", *arguments("datasets=('nut',)"))
     assert_refuses(done, "datasets", "'nut'")
 

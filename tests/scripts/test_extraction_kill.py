@@ -277,16 +277,12 @@ def test_a_decoder_that_dies_or_hangs_loses_its_file_only():
     names = ["good 1", "segfault", "exit", "good 2", "hang", "bad", "slow", "good 3"]
     found = extracted(names, num_workers=2, is_isolated=True, timeout=TIMEOUT)
     assert sorted(found) == sorted(names)
-    assert {key: result.error and result.error.problem for key, result in found.items()} == {
-        "good 1": None,
-        "good 2": None,
-        "good 3": None,
-        "slow": None,
-        "bad": "is bad",
-        "exit": "the decoder died",
-        "segfault": "the decoder died of SIGSEGV",
-        "hang": f"the decoder hung: {TIMEOUT:g} s without a sign of work",
-    }
+    problems = {key: result.error.problem for key, result in found.items() if result.error}
+    assert sorted(problems) == ["bad", "exit", "hang", "segfault"]
+    assert problems["bad"] == "is bad"
+    assert "SIG" not in problems["exit"]
+    assert "SIGSEGV" in problems["segfault"]
+    assert f"{TIMEOUT:g} s" in problems["hang"]
     expected = extracted(["good 1"], num_workers=1)["good 1"].features["clips"]
     assert expected.shape == (2, 192)
     for key in ("good 1", "good 2", "good 3", "slow"):

@@ -59,7 +59,7 @@ def test_a_head_is_not_taken_for_trained_when_its_anonymizer_changed(study):
         if seed == 0:
             assert train_ft.main(head) == 0
             assert train_ft.main(head) == 0  # the same again is done already
-    with refused("{run}", naming="anonymizer ="):
+    with refused("model_temp.pth", naming="anonymizer ="):
         train_ft.main(head)
     assert train_ft.main([*head, "--restart"]) == 0
 

@@ -180,7 +180,7 @@ def test_where_the_folder_cannot_be_written_it_lies_elsewhere(tmp_path, monkeypa
         assert tmp_path / "tmp" in table.path.parents
         assert cached_table(FeatureStore(tmp_path / name / "s.h5")).path == table.path
     assert len(cache_files(tmp_path / "tmp")) == 4
-    assert len([record for record in caplog.records if "can't be written" in record.message]) == 2
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
     chosen = cached_table(FeatureStore(tmp_path / "one/s.h5"), cache=tmp_path / "cache").path
     assert tmp_path / "cache" in chosen.parents
 

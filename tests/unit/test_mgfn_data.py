@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -294,7 +296,7 @@ def test_truth_in_the_order_of_another_list_is_refused(tmp_path):
 def test_an_abnormal_video_without_an_event_is_told(tmp_path, caplog):
     np.save(tmp_path / "gt.npy", spans(96, (0, 4)))
     truth_of(tmp_path / "gt.npy")
-    assert "1 abnormal videos have no abnormal frame, the first is Abuse002_x264" in caplog.text
+    assert re.search(r"\b1 abnormal video.*\bAbuse002_x264\b", caplog.text)
 
 
 @pytest.mark.parametrize("content", [np.full(96, 2), np.zeros((96, 1)), np.full(96, np.nan)])
@@ -311,7 +313,7 @@ def test_a_folder_of_arrays(tmp_path, caplog):
     np.save(tmp_path / f"{NAMES[2]}.npy", spans(53, (0, 9)))
     with refused("test_a_folder_of_arrays0", InputError):
         truth_of(tmp_path)
-    assert "'Abuse002_x264' has 53 labelled frames, its snippets predict 48" in caplog.text
+    assert re.search(r"'Abuse002_x264'.*\b53\b.*\b48\b", caplog.text)
     assert [len(labels) for labels in labels_of(truth_of(tmp_path, mismatch="cut"))] == [32, 16, 48]
     assert [len(labels) for labels in labels_of(truth_of(tmp_path, mismatch="stretch"))] == [32, 16, 53]
     np.save(tmp_path / f"{NAMES[2]}.npy", spans(64, (0, 9)))  # a whole snippet more is no tail

@@ -111,10 +111,16 @@ def test_what_is_no_mgfn_is_refused(damage):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"types": ("gb", "xb", "fb")}, {"depths": (1, 1)}, {"dims": (8, 10, 16)}, {"depths": (1, 0, 1)}]
+    ("changes", "culprit", "names"),
+    [
+        ({"types": ("gb", "xb", "fb")}, "types", "'xb'"),
+        ({"depths": (1, 1)}, "dims, depths, types", "(1, 1)"),
+        ({"dims": (8, 10, 16)}, "dims", "10"),
+        ({"depths": (1, 0, 1)}, "architecture", "(1, 0, 1)"),
+    ],
 )
-def test_architectures_that_do_not_fit_are_refused(changes):
-    with pytest.raises(InputError):
+def test_architectures_that_do_not_fit_are_refused(changes, culprit, names):
+    with refused(culprit, InputError, naming=names):
         small(**changes)
 
 
