@@ -5,4 +5,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./setup_env.sh
 ruff check .
 ruff format --check .
+pyright --project pyproject.toml
 exec python -m pytest --cov=splavu --cov-report=term:skip-covered --cov-fail-under=85 "$@"

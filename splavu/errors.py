@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """Bad input, told in one line. Entry points print it and exit with code 2 (`splavu.runtime.cli.run`).
+    """Bad input, reported in one line. Entry points print it and exit with code 2 (`splavu.runtime.cli.run`).
 
     Args:
         culprit: The file, key or parameter at fault.
@@ -35,11 +35,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 @contextmanager
 def as_user_errors(kind: type[Exception]) -> Iterator[None]:
-    """Errors of a package that stands alone (`kind`, with culprit, problem and remedy), told as `UserError`."""
+    """Raises errors of a package that stands alone (`kind`, with culprit, problem and remedy) as `UserError`."""
     try:
         yield
     except kind as error:
-        raise UserError(error.culprit, error.problem, error.remedy) from error
+        culprit, problem, remedy = (getattr(error, name) for name in ("culprit", "problem", "remedy"))
+        raise UserError(culprit, problem, remedy) from error
 
 
 @contextmanager

@@ -89,7 +89,8 @@ class FrozenAnonymizer(nn.Module):
 
     def __init__(self, anonymizer: Anonymizer, serving: Serving = "alone") -> None:
         super().__init__()
-        self.anonymizer, self.serving = anonymizer.requires_grad_(False).eval(), serving
+        self.anonymizer = anonymizer.requires_grad_(False).eval()
+        self.serving: Serving = serving
 
     def train(self, mode: bool = True) -> FrozenAnonymizer:
         super().train(False)  # it has no training mode

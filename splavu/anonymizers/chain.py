@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ class Chain(Anonymizer):
 
     def __init__(self, feature_dim: int, *, stages: Sequence[Anonymizer] = ()) -> None:
         super().__init__()
-        flat = [part for stage in stages for part in (stage.stages if isinstance(stage, Chain) else [stage])]
+        flat = [part for stage in stages for part in (stage.parts if isinstance(stage, Chain) else [stage])]
         for stage in flat:
             if stage.architecture["feature_dim"] != feature_dim:
                 width = stage.architecture["feature_dim"]
@@ -37,12 +38,17 @@ class Chain(Anonymizer):
             "stages": [stage.architecture for stage in flat],
         }
 
+    @property
+    def parts(self) -> list[Anonymizer]:
+        """The stages, in order."""
+        return cast("list[Anonymizer]", list(self.stages))
+
     def map_rows(self, rows: Tensor) -> Tensor:
-        for stage in self.stages:
+        for stage in self.parts:
             rows = stage.map_rows(rows)
         return rows
 
     def map_sequences(self, sequences: Tensor, valid: Tensor | None) -> Tensor:
-        for stage in self.stages:
+        for stage in self.parts:
             sequences = stage.map_sequences(sequences, valid)
         return sequences

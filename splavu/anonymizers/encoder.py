@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -103,13 +104,15 @@ class EncoderAnonymizer(Anonymizer):
             "hidden": hidden,
             "bottleneck": bottleneck,
         }
-        self.blocks = nn.ModuleList(WindowedBlock(feature_dim, num_heads, window, hidden) for _ in range(num_layers))
+        blocks = [WindowedBlock(feature_dim, num_heads, window, hidden) for _ in range(num_layers)]
+        self.blocks = nn.ModuleList(blocks)
         if identity:
-            for block in self.blocks:
+            for block in blocks:
                 for last in (block.out, block.fc2):
                     nn.init.zeros_(last.weight)
                     nn.init.zeros_(last.bias)
-        self.narrow = self.widen = None
+        self.narrow: nn.Linear | None = None
+        self.widen: nn.Linear | None = None
         if bottleneck is not None:
             self.narrow, self.widen = nn.Linear(feature_dim, bottleneck), nn.Linear(bottleneck, feature_dim)
             nn.init.orthogonal_(self.narrow.weight)
@@ -123,13 +126,15 @@ class EncoderAnonymizer(Anonymizer):
     @torch.no_grad()
     def start_bottleneck(self, mean: Tensor, encode: Tensor, decode: Tensor) -> None:  # [D], [d, D], [D, d]
         """Start the bottleneck at a projection, such as the principal components of the features."""
+        if self.narrow is None or self.widen is None:
+            raise ValueError("there is no bottleneck")
         self.narrow.weight.copy_(encode)
         self.narrow.bias.copy_(-encode @ mean)
         self.widen.weight.copy_(decode)
         self.widen.bias.copy_(mean)
 
     def map_rows(self, rows: Tensor) -> Tensor:
-        for block in self.blocks:
+        for block in cast("list[WindowedBlock]", self.blocks):
             rows = block.alone(rows)
         return self._squeeze(rows)
 
@@ -149,7 +154,7 @@ class EncoderAnonymizer(Anonymizer):
         return applied(self._squeeze, sequences)
 
     def _squeeze(self, rows: Tensor) -> Tensor:
-        return rows if self.narrow is None else self.widen(self.narrow(rows))
+        return rows if self.narrow is None or self.widen is None else self.widen(self.narrow(rows))
 
 
 class Continuation:
@@ -206,7 +211,8 @@ def attend_back(  # three of [B, T, heads, d], [heads, window + 1] -> [B, T, hea
     step = torch.arange(num_steps, device=queries.device)
     missing = step[:, None] < torch.arange(window + 1, device=queries.device)  # [T, window + 1]
     shares = scores.masked_fill(missing[:, None], -torch.inf).softmax(-1)  # [B, T, heads, window + 1]
-    return sum(share[..., None] * values[:, place] for share, place in zip(shares.unbind(-1), places, strict=True))
+    parts = (share[..., None] * values[:, place] for share, place in zip(shares.unbind(-1), places, strict=True))
+    return cast("Tensor", sum(parts))
 
 
 def _directly(function: Rowwise, sequences: Tensor) -> Tensor:

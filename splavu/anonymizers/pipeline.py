@@ -180,6 +180,7 @@ def build_pipeline(
     stages: list[Anonymizer] = []
     for part in parts:
         if part.name in TRAINED:
+            assert trained is not None, "a pipeline with a trained part is given one"
             stage = trained
             if isinstance(stage, EncoderAnonymizer) and stage.narrow is not None:
                 start = pca(data.features, keep=stage.architecture["bottleneck"])
@@ -265,6 +266,6 @@ def _part(node: ast.expr) -> Part:
     for keyword in node.keywords:
         if keyword.arg is None:
             raise ValueError(ast.dump(node))
-        bare = isinstance(keyword.value, ast.Name)
-        options[keyword.arg] = keyword.value.id if bare else ast.literal_eval(keyword.value)
+        value = keyword.value
+        options[keyword.arg] = value.id if isinstance(value, ast.Name) else ast.literal_eval(value)
     return Part(node.func.id, options)

@@ -6,6 +6,8 @@ Published parameters keep their names; those of queries and keys get gradients o
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -82,14 +84,15 @@ class TransformerAnonymizer(Anonymizer):
             "attends_over": attends_over,
         }
         self.attends_over = attends_over
-        self.self_attn_blocks = nn.ModuleList(SelfAttentionBlock(feature_dim, num_heads) for _ in range(num_layers))
+        blocks = [SelfAttentionBlock(feature_dim, num_heads) for _ in range(num_layers)]
+        self.self_attn_blocks = nn.ModuleList(blocks)
         if identity:
-            for block in self.self_attn_blocks:
+            for block in blocks:
                 nn.init.zeros_(block.self_attn.out_proj.weight)
                 nn.init.zeros_(block.self_attn.out_proj.bias)
 
     def map_rows(self, rows: Tensor) -> Tensor:
-        for block in self.self_attn_blocks:
+        for block in cast("list[SelfAttentionBlock]", self.self_attn_blocks):
             rows = block.attend_alone(rows)
         return rows
 
@@ -99,7 +102,7 @@ class TransformerAnonymizer(Anonymizer):
         With L blocks, forward takes 2 (2L - 1) D^3 + 2 B D^2 operations instead of 4 L B D^2, and backward keeps the
         proportion: the break-even is B = D, whatever L.
         """
-        (weight, bias), *others = (block.affine() for block in self.self_attn_blocks)
+        (weight, bias), *others = (block.affine() for block in cast("list[SelfAttentionBlock]", self.self_attn_blocks))
         for later, shift in others:
             # Apart from the identity, which a product of low precision would round.
             weight, bias = weight + later + later @ weight, bias + shift + later @ bias

@@ -58,9 +58,11 @@ class Attacker(Protocol):
 
     def fit(self, features: np.ndarray, labels: np.ndarray, validation: Labelled) -> Attacker:  # [N, D], [N, A]
         """Train on training subjects, tune on validation subjects, return self."""
+        ...
 
     def scores(self, features: np.ndarray) -> np.ndarray:  # [N, D] -> [N, A]
         """Higher means more likely; comparable within an attribute only."""
+        ...
 
 
 @dataclass(frozen=True)

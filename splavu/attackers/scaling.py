@@ -31,11 +31,11 @@ class Scaling:
 
 def standardise(features: np.ndarray, device: torch.device | str = "cpu") -> Scaling:  # [N, D]
     """Zero mean, unit variance for each coordinate; a constant coordinate becomes 0."""
-    features = _double(features, device)
-    spread = features.std(dim=0, correction=0)
+    rows = _double(features, device)
+    spread = rows.std(dim=0, correction=0)
     floor = spread.max() * torch.finfo(torch.float32).eps
     inverse = torch.where(spread > floor, 1 / spread.clamp_min(1e-300), 0.0)
-    return Scaling(features.mean(dim=0).float().to(device), inverse.float().to(device))
+    return Scaling(rows.mean(dim=0).float().to(device), inverse.float().to(device))
 
 
 def whiten(features: np.ndarray, device: torch.device | str = "cpu") -> Scaling:  # [N, D]
@@ -43,14 +43,14 @@ def whiten(features: np.ndarray, device: torch.device | str = "cpu") -> Scaling:
 
     Where all rows are the same there is none; one coordinate of 0 is kept, so that nothing learns from no input at all.
     """
-    features = _double(features, device)
-    mean = features.mean(dim=0)
-    triangle = torch.linalg.qr(features - mean, mode="r").R  # singular values of the data, without squaring them
+    rows = _double(features, device)
+    mean = rows.mean(dim=0)
+    triangle = torch.linalg.qr(rows - mean, mode="r").R  # singular values of the data, without squaring them
     _, singular, axes = torch.linalg.svd(triangle, full_matrices=False)
     kept = singular > singular.max() * torch.finfo(torch.float32).eps
     if not kept.any():
-        return Scaling(mean.float().to(device), torch.zeros(features.shape[1], 1, device=device))
-    matrix = axes[kept].T * (len(features) ** 0.5 / singular[kept])
+        return Scaling(mean.float().to(device), torch.zeros(rows.shape[1], 1, device=device))
+    matrix = axes[kept].T * (len(rows) ** 0.5 / singular[kept])
     return Scaling(mean.float().to(device), matrix.float().to(device))
 
 

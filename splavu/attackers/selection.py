@@ -42,8 +42,8 @@ class BestPerAttribute:
 
 def known_labels(labels: np.ndarray, device: torch.device | str) -> tuple[Tensor, Tensor]:  # [N, A] -> [N, A], [N, A]
     """Which labels are known, as weights of 1 and 0, and the labels with 0 for the unknown."""
-    labels = torch.as_tensor(labels, dtype=torch.float32, device=device)
-    return (~labels.isnan()).float(), labels.nan_to_num()
+    values = torch.as_tensor(labels, dtype=torch.float32, device=device)
+    return (~values.isnan()).float(), values.nan_to_num()
 
 
 def log_loss(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:  # [N, A] each -> []

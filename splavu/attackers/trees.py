@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class TreesAttacker:
                 max_iter=self.max_trees,
                 max_leaf_nodes=self.leaves,
                 l2_regularization=self.l2,
-                early_stopping=False,  # scikit-learn would hold out rows of the training subjects
+                early_stopping=False,  # pyright: ignore[reportArgumentType]  scikit-learn would hold out rows of the training subjects
                 random_state=self.seed,
             ).fit(features[known], target[known] > 0)
             for count, scores in enumerate(trees.staged_decision_function(validation[0]), start=1):
@@ -59,6 +60,6 @@ class TreesAttacker:
         return self.best_.scores(features)
 
 
-def _tree_scores(trees: object, count: int, features: np.ndarray) -> np.ndarray:  # [N, D] -> [N]
+def _tree_scores(trees: Any, count: int, features: np.ndarray) -> np.ndarray:  # [N, D] -> [N]
     stages = trees.staged_decision_function(features)
     return next(np.ravel(scores) for number, scores in enumerate(stages, start=1) if number == count)

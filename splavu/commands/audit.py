@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 from splavu.errors import UserError
 
@@ -17,7 +18,7 @@ NUM_SEEDS = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    stores = {"nargs": "+", "action": "extend", "metavar": "STORE"}
+    stores: dict[str, Any] = {"nargs": "+", "action": "extend", "metavar": "STORE"}
     parser.add_argument("--released", **stores, required=True, help="stores of released features; * is expanded")
     parser.add_argument(
         "--raw", **stores, default=[], help="the raw stores they were made from: needed for the leakage removed"

@@ -59,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options = parser.add_argument_group("options of methods")
     for name, declared in _options(forms).items():
         first = next(iter(declared.values()))
-        kind = {"action": argparse.BooleanOptionalAction} if first.is_flag else {"metavar": name.upper()}
+        kind: dict[str, Any] = (
+            {"action": argparse.BooleanOptionalAction} if first.is_flag else {"metavar": name.upper()}
+        )
         default = "" if first.default is None or first.is_flag else f" (default {first.default})"
         described = f"{', '.join(declared)}: {first.about.help}{default}".replace("%", "%%")
         options.add_argument(f"--{name.replace('_', '-')}", dest=f"option_{name}", default=None, help=described, **kind)
@@ -99,7 +101,7 @@ def fit(args: argparse.Namespace) -> str:
     first = None if args.after is None else load_anonymizer(args.after).eval()
     data, files = read_training(args)
     raw = data.features
-    if first is not None:
+    if first is not None and args.after is not None:
         files.append({"role": "after", "name": args.after.name, "sha256": weights_hash(first)})
         data = data.after(first)
     made = form.fitted(data, options, seed=args.seed).eval()

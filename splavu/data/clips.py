@@ -64,7 +64,7 @@ class ClipBatch:
     @property
     def names(self) -> tuple[str, ...]:
         """The videos by name."""
-        return tuple(self.keys[video] for video in self.videos)
+        return tuple(self.keys[int(video)] for video in self.videos)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -126,7 +126,7 @@ class FeatureDataset(Dataset):
         self.provenance = dict(store.attributes)
         self.clips = open_table(store, self.keys, cache=cache)
         self.static = None if static is None else open_table(static, self.keys, cache=cache)
-        if self.static is not None and (self.static.num_clips < 2).any():
+        if static is not None and self.static is not None and (self.static.num_clips < 2).any():
             video = self.keys[int(np.argmin(self.static.num_clips))]
             raise UserError(static.path, f"'{video}' has one static clip, a pair takes two", "extract 10 per video")
         self.labels = None if labels is None else _as_array([labels[key] for key in self.keys])

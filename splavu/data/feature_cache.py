@@ -179,6 +179,7 @@ def _cached(store: FeatureReader, cache: Path | None) -> CacheFile:
     for folder in folders:
         if (found := read_cache(folder / name)) is not None:
             return found
+    folder = folders[0]
     for folder in folders:
         if _is_writable(folder):
             break

@@ -147,7 +147,7 @@ def class_index(value: object, path: object, key: str, *, base: int, num_classes
     try:
         if isinstance(value, bool) or "_" in str(value):  # float() takes True and 1_0
             raise ValueError
-        index = int(number := float(value)) - base  # some files write the class as 3.0
+        index = int(number := float(str(value))) - base  # some files write the class as 3.0
         if index != number - base:
             raise ValueError
     except (TypeError, ValueError, OverflowError):

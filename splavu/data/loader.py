@@ -121,7 +121,7 @@ class Tables:
         """`draws` cut into batches of `sizes`, each a slice of a global batch of `totals`."""
         clips = self._place(draws.clips)
         videos = None if self._labels is None else self._place(draws.videos)
-        pairs = None if self._static is None else self._place(draws.static_pairs)
+        pairs = None if self._static is None or draws.static_pairs is None else self._place(draws.static_pairs)
         stop = 0
         for size, total in zip(sizes, totals, strict=True):
             part = slice(stop, stop := stop + size)

@@ -222,9 +222,9 @@ def _kind(name: str, cells: Sequence[str], path: Path) -> Kind:
     distinct = set(known)
     if None not in _binary(distinct).values():
         return "binary"
-    numbers = [_number(cell) for cell in distinct]
-    if None not in numbers:
-        whole = all(float(number).is_integer() for number in numbers)
+    numbers = [number for cell in distinct if (number := _number(cell)) is not None]
+    if len(numbers) == len(distinct):
+        whole = all(number.is_integer() for number in numbers)
         return "class" if whole and len(set(numbers)) <= MOST_CLASSES else "value"
     if len({cell.lower() for cell in distinct}) < len(known):
         return "class"
@@ -260,7 +260,7 @@ def _classes(cells: Mapping[str, str]) -> tuple[dict[str, float], tuple[str, ...
     """Cell in lower case -> the place of its class, and the names of the classes; 1 and 1.0 are one."""
     numbers = {lower: _number(lower) for lower in cells}
     meaning: Mapping[str, Any] = {lower: lower for lower in cells} if None in numbers.values() else numbers
-    names = {meaning[lower]: cell for lower, cell in cells.items()}
+    names: dict[Any, str] = {meaning[lower]: cell for lower, cell in cells.items()}
     places = {value: float(place) for place, value in enumerate(sorted(names))}
     return {lower: places[meaning[lower]] for lower in cells}, tuple(names[value] for value in sorted(names))
 

@@ -220,7 +220,8 @@ def _dealt(videos: Sequence[str], count: int, dealt: Counter[str], generator: np
     """`count` of the videos, each from the subject with the fewest so far; `dealt` keeps the score across actions."""
     left: dict[str, list[str]] = defaultdict(list)
     for index in generator.permutation(len(videos)):
-        left[ntu_name(videos[index]).subject].append(videos[index])
+        video = videos[int(index)]
+        left[ntu_name(video).subject].append(video)
     chosen = []
     for _ in range(count):
         subject = min((s for s in left if left[s]), key=lambda s: (dealt[s], s))

@@ -70,7 +70,9 @@ def verify_apart(
     """
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_verify_and_send, args=(sender, path, feature_dim, quiet), daemon=True)
+    process = context.Process(  # pyright: ignore[reportAttributeAccessIssue]
+        target=_verify_and_send, args=(sender, path, feature_dim, quiet), daemon=True
+    )
     process.start()
     sender.close()
     try:

@@ -9,13 +9,13 @@ Shapes: `N` rows, `G` groups in sort order, `C` classes, `R` resamples. Interval
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from splavu.errors import UserError
 from splavu.metrics import ranking, resampling
+from splavu.metrics.row_labels import RowLabels
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class GroupAccuracy:
         return accuracies[..., np.argmax(self.accuracy)] - accuracies[..., np.argmin(self.accuracy)]
 
 
-def group_accuracy(targets: np.ndarray, predictions: np.ndarray, groups: Sequence) -> GroupAccuracy:  # [N], [N], [N]
+def group_accuracy(targets: np.ndarray, predictions: np.ndarray, groups: RowLabels) -> GroupAccuracy:  # [N], [N], [N]
     """Accuracy by group, over the groups' rows.
 
     Raises:
@@ -63,14 +63,14 @@ def group_accuracy(targets: np.ndarray, predictions: np.ndarray, groups: Sequenc
     )
 
 
-def group_means(values: np.ndarray, groups: Sequence) -> dict:  # [N], [N] -> {group: mean}
+def group_means(values: np.ndarray, groups: RowLabels) -> dict:  # [N], [N] -> {group: mean}
     """Mean of each group's values, those that are NaN left out: rank-1 by view and walk, say."""
     names = np.unique(np.asarray(groups))
     return dict(zip(names.tolist(), ranking.prevalences(_by_group(values, groups)).tolist(), strict=True))
 
 
 def resampled_group_means(
-    values: np.ndarray, groups: Sequence, resamples: resampling.Resamples
+    values: np.ndarray, groups: RowLabels, resamples: resampling.Resamples
 ) -> np.ndarray:  # [N], [N] -> [R, G]
     """The same on each resample of the clusters; with hits as values, the groups' accuracies."""
     return resampling.resampled_prevalences(_by_group(values, groups), resamples)
@@ -93,7 +93,7 @@ class EqualisedOdds:
 
 
 def equalised_odds(
-    targets: np.ndarray, predictions: np.ndarray, groups: Sequence, *, num_classes: int
+    targets: np.ndarray, predictions: np.ndarray, groups: RowLabels, *, num_classes: int
 ) -> EqualisedOdds:  # [N], [N], [N]
     """The equalised-odds difference of each class: the larger of the groups' spans of true and false positive rate.
 
@@ -113,7 +113,12 @@ def equalised_odds(
 
 
 def resampled_equalised_odds(
-    targets: np.ndarray, predictions: np.ndarray, groups: Sequence, resamples: resampling.Resamples, *, num_classes: int
+    targets: np.ndarray,
+    predictions: np.ndarray,
+    groups: RowLabels,
+    resamples: resampling.Resamples,
+    *,
+    num_classes: int,
 ) -> np.ndarray:  # [N], [N], [N] -> [R]
     """The mean over classes on each resample of the clusters."""
     tallies = _Tallies.of(targets, predictions, _two_or_more(groups), resamples.cluster_of_row, num_classes)
@@ -123,8 +128,8 @@ def resampled_equalised_odds(
 def permuted_equalised_odds(
     targets: np.ndarray,
     predictions: np.ndarray,
-    groups: Sequence,
-    clusters: Sequence,
+    groups: RowLabels,
+    clusters: RowLabels,
     *,
     num_classes: int,
     num_permutations: int = 1000,
@@ -159,7 +164,14 @@ class _Tallies:
     hit: np.ndarray
 
     @classmethod
-    def of(cls, targets: np.ndarray, predictions: np.ndarray, groups: Sequence, clusters: Sequence, num_classes: int):
+    def of(
+        cls,
+        targets: np.ndarray,
+        predictions: np.ndarray,
+        groups: RowLabels,
+        clusters: RowLabels,
+        num_classes: int,
+    ):
         cells = [np.unique(np.asarray(labels), return_inverse=True)[1] for labels in (groups, clusters)]
         shape = (cells[0].max() + 1, cells[1].max() + 1, num_classes)
         targets, predictions = np.asarray(targets), np.asarray(predictions)
@@ -190,14 +202,14 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:  # any equal shap
     return np.divide(part, whole, out=np.full_like(whole, np.nan), where=whole > 0)
 
 
-def _by_group(values: np.ndarray, groups: Sequence) -> np.ndarray:  # [N], [N] -> [N, G]
+def _by_group(values: np.ndarray, groups: RowLabels) -> np.ndarray:  # [N], [N] -> [N, G]
     """Each group's values in a column of its own, NaN elsewhere."""
     names, group = np.unique(np.asarray(groups), return_inverse=True)
     values = np.asarray(values, dtype=np.float64)
     return np.where(group[:, None] == np.arange(len(names)), values[:, None], np.nan)
 
 
-def _two_or_more(groups: Sequence) -> np.ndarray:
+def _two_or_more(groups: RowLabels) -> np.ndarray:
     names = np.unique(np.asarray(groups))
     if len(names) < 2:
         raise UserError("groups", f"there is {len(names)} group, a comparison takes two", "check the group labels")

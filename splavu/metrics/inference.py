@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from splavu.metrics import ranking, resampling
+from splavu.metrics.row_labels import RowLabels
 
 FRACTIONS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
 """Where the blocks of an online code end (Voita and Titov 2020)."""
@@ -341,7 +342,7 @@ def online_code_length(
     fractions: Sequence[float] = FRACTIONS,
     *,
     num_classes: int | None = None,
-    clusters: Sequence | None = None,
+    clusters: RowLabels | None = None,
     seed: int = 0,
 ) -> CodeLength:  # [N, D], [N]
     """Length of the online (prequential) code: each block is described by a probe that learned the blocks before.

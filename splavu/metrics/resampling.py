@@ -9,12 +9,12 @@ Shapes: `N` rows, `A` attributes, `R` resamples, `G` clusters. Labels are 0 or 1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from splavu.metrics.ranking import ranked_rows, step_area
+from splavu.metrics.row_labels import RowLabels
 
 CHUNK = 2_000_000  # numbers of one [R, N] block; larger blocks fall out of the processor's cache and gain nothing
 
@@ -40,7 +40,7 @@ class Resamples:
             yield block, self.counts[block][:, self.cluster_of_row[rows]].astype(np.float64)
 
 
-def cluster_resamples(clusters: Sequence, *, num_resamples: int = 1000, seed: int = 0) -> Resamples:
+def cluster_resamples(clusters: RowLabels, *, num_resamples: int = 1000, seed: int = 0) -> Resamples:
     """Draw as many clusters as there are, with replacement, `num_resamples` times."""
     names, cluster_of_row = np.unique(np.asarray(clusters), return_inverse=True)
     size = len(names)
@@ -95,7 +95,11 @@ def percentile_interval(statistics: np.ndarray, *, level: float = 0.95) -> np.nd
 
 
 def permuted_rows(
-    clusters: Sequence, videos: Sequence | None = None, *, num_permutations: int, seed: int = 0
+    clusters: RowLabels,
+    videos: RowLabels | None = None,
+    *,
+    num_permutations: int,
+    seed: int = 0,
 ) -> np.ndarray:  # [N], [N] -> [R, N]
     """Random permutations of the clusters, as `permute_cluster_labels` gives them."""
     return permute_cluster_labels(
@@ -103,24 +107,24 @@ def permuted_rows(
     )
 
 
-def cluster_permutations(clusters: Sequence, *, num_permutations: int, seed: int = 0) -> np.ndarray:  # [N] -> [R, G]
+def cluster_permutations(clusters: RowLabels, *, num_permutations: int, seed: int = 0) -> np.ndarray:  # [N] -> [R, G]
     """For each cluster, in sort order, the one that lends its labels to it; every cluster lends once."""
     every = np.arange(len(np.unique(np.asarray(clusters))))
     return np.random.default_rng(seed).permuted(np.tile(every, (num_permutations, 1)), axis=1)
 
 
 def permute_cluster_labels(
-    clusters: Sequence, videos: Sequence | None, lenders: np.ndarray
+    clusters: RowLabels, videos: RowLabels | None, lenders: np.ndarray
 ) -> np.ndarray:  # [N], [N], [R, G] -> [R, N]
     """Row `result[r, i]` lends its label to row `i`: clusters swap labels whole, and so do the videos within them.
 
     A cluster that lends to a larger one starts again from its first video, a video from its first row; the order of a
     cluster's videos and of a video's rows is theirs in the arrays' sort order.
     """
-    clusters = np.unique(np.asarray(clusters), return_inverse=True)[1]
-    videos = np.arange(len(clusters)) if videos is None else np.unique(np.asarray(videos), return_inverse=True)[1]
-    order = np.lexsort((videos, clusters))
-    cluster, video = clusters[order], videos[order]
+    cluster = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    video = np.arange(len(cluster)) if videos is None else np.unique(np.asarray(videos), return_inverse=True)[1]
+    order = np.lexsort((video, cluster))
+    cluster, video = cluster[order], video[order]
     opens = np.ones(len(order), dtype=bool)
     opens[1:] = (cluster[1:] != cluster[:-1]) | (video[1:] != video[:-1])
     part = np.cumsum(opens) - 1  # a part is one video within one cluster

@@ -8,12 +8,12 @@ Shapes: `P` probes, `N` gallery features, `D` feature width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from splavu.metrics import ranking
+from splavu.metrics.row_labels import RowLabels
 
 BLOCK = 256  # probes whose similarities are held at once
 
@@ -34,10 +34,10 @@ def retrieve(
     probes: np.ndarray,
     gallery: np.ndarray,
     *,
-    probe_people: Sequence,
-    gallery_people: Sequence,
-    probe_views: Sequence | None = None,
-    gallery_views: Sequence | None = None,
+    probe_people: RowLabels,
+    gallery_people: RowLabels,
+    probe_views: RowLabels | None = None,
+    gallery_views: RowLabels | None = None,
 ) -> Retrieval:  # [P, D], [N, D]
     """Rank the gallery by cosine similarity for each probe.
 
@@ -51,7 +51,7 @@ def retrieve(
 
     A feature of zeros is as similar to one as to another. Cost: P x N x D products and P sorts of N.
     """
-    probe_people, gallery_people = np.asarray(probe_people), np.asarray(gallery_people)
+    probe_person, gallery_person = np.asarray(probe_people), np.asarray(gallery_people)
     views = None if probe_views is None else (np.asarray(probe_views), np.asarray(gallery_views))
     probes, gallery = _normalised(probes), _normalised(gallery)
     rank1, precision = np.full(len(probes), np.nan), np.full(len(probes), np.nan)
@@ -61,7 +61,7 @@ def retrieve(
         similarities = np.round(probes[start : start + BLOCK] @ gallery.T, 12)
         for p, similarity in enumerate(similarities, start):
             met = np.arange(len(gallery)) if views is None else np.flatnonzero(views[1] != views[0][p])
-            same, similarity = gallery_people[met] == probe_people[p], similarity[met]
+            same, similarity = gallery_person[met] == probe_person[p], similarity[met]
             if len(met):
                 nearest[p] = met[np.argmax(similarity)]
             if same.any():

@@ -126,6 +126,7 @@ def _exported(anonymizer: Anonymizer, width: int, opset: int, path: Path) -> Any
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             arch = anonymizer.architecture["arch"]
             raise UserError(path, f"'{arch}' can't be exported to opset {opset} ({reason})", "use PyTorch") from error
+    assert program is not None, "dynamo=True returns the program"
     return program.model_proto
 
 

@@ -138,7 +138,7 @@ class Anonymizer(TransformerMixin, BaseEstimator):
         Raises:
             ValueError: X isn't [N, D], or holds values that are not finite.
         """
-        features = check_array(X, dtype=np.float32, order="C")
+        features = check_array(X, dtype="float32", order="C")
         if features.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"X has {features.shape[1]} features, but this anonymizer takes the {self.n_features_in_} of the "

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,7 +137,7 @@ def _blocks(items: Iterable[np.ndarray]) -> Iterator[Block]:
 def _in_order(items, function, device):  # Iterable[T], T -> R -> Iterator[tuple[T, R]]
     """(item, function(item)) in the order of `items`, computed a thread a processor; one thread feeds a GPU."""
     num_workers = torch.get_num_threads() if torch.device(device).type == "cpu" else 1
-    pending: deque[tuple[object, Future]] = deque()
+    pending: deque[tuple[Any, Future]] = deque()
     with _one_thread(), ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             for item in items:

@@ -24,16 +24,16 @@ def plane(configurations: Sequence[Configuration], path: Path) -> Path:
     views = sorted({view for c in configurations for view in c.privacy if c.top1 is not None}) or ["temporal"]
     figure, axes = canvas(5.2 * len(views), 4.2, len(views), sharey=True)
     for axis, view in zip(axes, views, strict=True):
-        shown = [c for c in configurations if view in c.privacy and c.top1 is not None]
-        for place, configuration in enumerate(shown):
+        shown = [(c, c.top1) for c in configurations if view in c.privacy and c.top1 is not None]
+        for place, (configuration, top1) in enumerate(shown):
             found = configuration.privacy[view]
             x, below, above = _whiskers(found)
             axis.errorbar(
-                x, 100 * configuration.top1, xerr=[[below], [above]], fmt="os^Dv"[place % 5],
+                x, 100 * top1, xerr=[[below], [above]], fmt="os^Dv"[place % 5],
                 markersize=9, color=configuration.colour, capsize=3, label=configuration.label,
             )  # fmt: skip
         if shown:
-            axis.axvline(100 * shown[0].privacy[view]["chance"], color=CHANCE, linestyle="--", label="chance")
+            axis.axvline(100 * shown[0][0].privacy[view]["chance"], color=CHANCE, linestyle="--", label="chance")
         axis.set_title(f"{view} clips")
         axis.set_xlabel("cMAP of the strongest attackers, % (less leaks less)")
         axis.legend(fontsize=7.5, frameon=False, loc="best")

@@ -67,9 +67,9 @@ def summary_table(configurations: Iterable[Configuration], views: Sequence[str])
         if with_head:
             row.append(percent(configuration.head_cmap))
         if with_detection:
-            row.append(percent(configuration.detection and configuration.detection["average_map"]))
+            row.append(percent(configuration.detection["average_map"] if configuration.detection else None))
         if with_anomaly:
-            row.append(percent(configuration.anomaly and configuration.anomaly["roc_auc"]))
+            row.append(percent(configuration.anomaly["roc_auc"] if configuration.anomaly else None))
         for view in views:
             found = configuration.privacy.get(view)
             row.append("" if found is None else f"{percent(found['ap'])} {interval(found['interval'], 100, 1)}")

@@ -23,7 +23,7 @@ OUTPUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EAC
 """Error numbers of the system where nothing can be written."""
 REMEDY = "free space or choose another output folder, then run the same command to go on"
 
-EXIT_CODES = __doc__.split("\n\n", 1)[1].strip()
+EXIT_CODES = str(__doc__).split("\n\n", 1)[1].strip()
 
 
 class ArgumentParser(argparse.ArgumentParser):

@@ -195,7 +195,7 @@ def _conform(hint: Any, value: Any, name: str, *, finite: bool = True) -> Any:
     elif origin is dict and isinstance(value, Mapping):
         key, inner = arguments
         return {_conform(key, k, f"{name}[{k}]"): _conform(inner, item, f"{name}[{k}]") for k, item in value.items()}
-    elif dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+    elif isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return _built(hint, value, f"{name}." if name else "")
     elif hint is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):

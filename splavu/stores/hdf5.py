@@ -9,6 +9,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 
 from splavu.errors import UserError
 from splavu.stores.provenance import CHECKSUM_ATTRIBUTE, EXTRACT_AGAIN, checksum, plain, warn_without_attributes
@@ -44,16 +45,17 @@ class FeatureStore(FeatureReader):
         file = self._open()
         try:
             self.attributes = {str(plain(name)): plain(value) for name, value in file.attrs.items()}
-            self._first = next(_dataset_names(file, first_only=True), None)
+            first = next(_dataset_names(file, first_only=True), None)
         except HDF5_ERRORS as error:
             raise UserError(self.path, f"its table of contents is damaged ({error})", EXTRACT_AGAIN) from error
-        if self._first is None:
+        if first is None:
             raise UserError(self.path, "the store is empty", EXTRACT_AGAIN)
-        shape, _ = self._header(self._first, checked=True)
+        self._first = first
+        shape, _ = self._header(first, checked=True)
         if self._feature_dim is None and shape:
             self._feature_dim = shape[-1]
         if check_first:
-            self._check_shape(self._first, shape)
+            self._check_shape(first, shape)
         if not self.attributes:
             warn_without_attributes(str(self.path))
 
@@ -132,11 +134,11 @@ def _open_hdf5(path: Path) -> h5py.File:
 def _dataset_names(file: h5py.File, *, first_only: bool = False) -> Iterator[str]:
     names: list[str] = []
 
-    def collect(name: bytes, info: h5py.h5o.ObjInfo) -> bool | None:
-        if info.type == h5py.h5o.TYPE_DATASET:
+    def collect(name: bytes, info: h5o.ObjInfo) -> bool | None:
+        if info.type == h5o.TYPE_DATASET:
             names.append(name.decode(errors="surrogateescape"))
             return first_only or None  # True ends the visit
         return None
 
-    h5py.h5o.visit(file.id, collect, info=True)
+    h5o.visit(file.id, collect, info=True)
     yield from names

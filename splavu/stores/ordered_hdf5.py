@@ -23,12 +23,13 @@ from splavu.stores.scanning import Header
 
 PLACEHOLDER = b"splavu-checksum-of-item-%040d"
 """As long as a checksum in hexadecimal, 64 characters."""
+NOT_OPEN = -1  # no file descriptor
 
 
 class StoreInOrder(FeatureWriter):
     """A `FeatureWriter` of one HDF5 file; keys as `StoreWriter` takes them."""
 
-    _content: int | None = None
+    _content = NOT_OPEN
 
     def _open(self) -> None:
         self._unfinished = self._journal.path / "store.h5"
@@ -60,9 +61,9 @@ class StoreInOrder(FeatureWriter):
         self._unfinished.replace(self.path)
 
     def _close(self) -> None:
-        if self._content is not None:
+        if self._content != NOT_OPEN:
             os.close(self._content)
-            self._content = None
+            self._content = NOT_OPEN
 
 
 def _lay_out(path: Path, headers: Sequence[Header], attributes: Mapping[str, object]) -> np.ndarray:  # -> [2, items]

@@ -173,7 +173,8 @@ class FeatureTable:
     def _lengths(self, lists: pa.Array, row_of: Any) -> np.ndarray:
         import pyarrow.compute
 
-        lengths = pyarrow.compute.list_value_length(lists).fill_null(0).to_numpy()
+        counted = pyarrow.compute.list_value_length(lists)  # pyright: ignore[reportAttributeAccessIssue]
+        lengths = counted.fill_null(0).to_numpy()
         if (empty := np.flatnonzero(lengths == 0)).size:
             raise UserError(self.path, f"row {row_of(int(empty[0]))} of '{self.column}' is null or empty", "drop it")
         return lengths

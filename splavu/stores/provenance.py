@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def refuse_conflict(culprit: Path, found: Mapping[str, object], wanted: Mapping[
             )
 
 
-def read_json(path: Path) -> dict[str, object]:
+def read_json(path: Path) -> dict[str, Any]:
     """The content of a JSON file of a store or journal.
 
     Raises:
@@ -56,7 +57,7 @@ def read_json(path: Path) -> dict[str, object]:
         raise UserError(path, "cannot be read", f"delete {path.parent} and extract again") from error
 
 
-def plain(value: object) -> str | int | float:
+def plain(value: Any) -> str | int | float:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     return value.item() if isinstance(value, np.generic) else value

@@ -237,16 +237,17 @@ class StoreWriter(JournaledWriter):
                     features = _read_part(self._parts[key])[1]
                     yield key, features.shape, {CHECKSUM_ATTRIBUTE: np.bytes_(checksum(features))}
                 else:
+                    assert old is not None, "what is no part is stored"
                     copied.append((index, key))
                     yield key, old.header(key)[0], old.dataset_attributes(key)
 
         with replacing(self._unfilled) as temporary:
             places = lay_out(temporary, items(), attributes)
             with temporary.open("rb+") as file:
-                for index, key in copied:
-                    _write(file, old[key], places[index])
-        if old is not None:
-            old.close()
+                if old is not None:
+                    for index, key in copied:
+                        _write(file, old[key], places[index])
+                    old.close()
 
     def _fill(self) -> None:
         """Move the content of the parts into the new store, and that to its name."""
@@ -262,7 +263,7 @@ class StoreWriter(JournaledWriter):
         with h5py.File(self._unfilled, "r", locking=False) as file, self._unfilled.open("rb+") as content:
             for part in self._part_files():
                 key, features = _read_part(part)
-                dataset = file[key]
+                dataset = h5py.Dataset(file[key].id)
                 if dataset.shape != features.shape:
                     raise UserError(part, f"does not fit its place in {self._unfilled}", EXTRACT_AGAIN)
                 _write(content, features, dataset.id.get_offset())

@@ -194,6 +194,7 @@ def test_random_features_come_close_to_the_kernel_they_stand_for(data):
         assert np.corrcoef(scores[:, attribute], expected[:, attribute])[0, 1] > 0.97
 
 
+@pytest.mark.slow
 def test_only_an_attacker_that_bends_reads_a_crossed_attribute():
     """The label is whether two axes agree in sign: no line tells."""
 

@@ -76,6 +76,7 @@ def erased(features: np.ndarray) -> np.ndarray:
     return features * (np.arange(WIDTH) >= 2).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_a_rotation_protects_nothing(raw):
     found = audit(raw, lambda features: features @ rotation() + 5)
     assert found.valid
@@ -85,6 +86,7 @@ def test_a_rotation_protects_nothing(raw):
     assert ignorant.found.leakage.value < 0.7  # the attacker that a rotation does fool
 
 
+@pytest.mark.slow
 def test_a_scaling_that_stalls_a_badly_tuned_network_protects_nothing(raw):
     """The private axes shrink to a thousandth before everything is mixed: a network on raw inputs never sees them."""
     squeeze = np.where(np.arange(WIDTH) < 2, 1e-3, 1.0).astype(np.float32)
@@ -101,6 +103,7 @@ def test_a_scaling_that_stalls_a_badly_tuned_network_protects_nothing(raw):
     assert abs(found.headline.reduction.value) < 0.1
 
 
+@pytest.mark.slow
 def test_a_map_that_blanks_static_inputs_only_protects_nothing(raw):
     """Static clips have no motion, here axis 15. What is released are the others, and those are judged."""
 
@@ -113,6 +116,7 @@ def test_a_map_that_blanks_static_inputs_only_protects_nothing(raw):
     assert abs(audit(raw, release).headline.reduction.value) < 0.05
 
 
+@pytest.mark.slow
 def test_noise_that_averages_out_over_a_video_is_seen_through(raw):
     """Each clip gets noise of its own, many times the signal; the clips of a video sum to what they were."""
 
@@ -149,6 +153,7 @@ class Mixer(Anonymizer):
         return 1.01 * rows
 
 
+@pytest.mark.slow
 def test_mixing_in_the_batch_fails_two_gates_and_what_is_served_alone_is_attacked(raw, monkeypatch):
     monkeypatch.setattr("splavu.anonymizers.apply.one_by_one", lambda anonymizer, rows: anonymizer.alone(rows))
 
@@ -170,6 +175,7 @@ def test_mixing_in_the_batch_fails_two_gates_and_what_is_served_alone_is_attacke
     assert abs(found.headline.reduction.value) < 0.1
 
 
+@pytest.mark.slow
 def test_an_eraser_with_a_guarantee_is_at_chance(raw):
     found = audit(raw, erased, margin=0.1)
     assert found.valid
@@ -178,6 +184,7 @@ def test_an_eraser_with_a_guarantee_is_at_chance(raw):
     assert {one.verdict for one in found.raw["clip"].attributes} == {"leaks"}
 
 
+@pytest.mark.slow
 def test_erasing_one_attribute_leaves_the_other(raw):
     found = audit(raw, lambda features: features * (np.arange(WIDTH) != 1).astype(np.float32), margin=0.1)
     verdicts = {one.name: one.verdict for one in found.strongest["clip"].attributes}
@@ -201,6 +208,7 @@ def test_shuffled_labels_are_at_chance_and_the_audit_is_not_valid(raw):
     assert [gate.claim for gate in found.gates if gate.passed is False] == ["attackers succeed on raw features"]
 
 
+@pytest.mark.slow
 def test_a_release_of_nothing_but_zeros_breaks_no_attacker():
     few = AttackData(people(12, 1), people(8, 2), people(16, 3))
     every = {"families": tuple(ATTACKERS), "set_families": tuple(SET_ATTACKERS), "attributes_only": False}
@@ -210,6 +218,7 @@ def test_a_release_of_nothing_but_zeros_breaks_no_attacker():
     assert found.inversion["mlp"]["explained"].value < 0.05
 
 
+@pytest.mark.slow
 def test_a_release_of_another_width_is_attacked_all_the_same(raw):
     found = audit(raw, lambda features: features @ rotation()[:, :10])
     skipped = {rung.name: rung.skipped for rung in found.rungs if rung.found is None}
@@ -227,6 +236,7 @@ def test_without_raw_features_rungs_are_skipped_and_said_so(raw):
     assert np.isnan(found.headline.reduction.value)
 
 
+@pytest.mark.slow
 def test_the_evidence_is_json_and_repeats_itself(tmp_path):
     few = AttackData(people(20, 1), people(12, 2), people(20, 3))
     contents = []

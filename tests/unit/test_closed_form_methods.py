@@ -154,6 +154,7 @@ def plugged(tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_another_package_adds_a_closed_form_to_every_way_in(study, plugged, tmp_path):
     """A row is all: the command with its options, chains of parameter files, candidates and loading know it."""
     program = """
@@ -185,6 +186,7 @@ assert one.as_parameters.parameters().fa_arch == "firstdims(first=5)"
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["missing", "wrong"])
 def test_a_broken_entry_point_is_named_and_breaks_nothing_else(plugged, tmp_path, name):
     for words, code in (([name, "--raw", "x.h5", "--out", str(tmp_path / "x.pth")], 2), (["--help"], 0)):

@@ -171,6 +171,7 @@ def test_erasing_by_the_labels_of_the_judged_rows_shows_as_leakage_below_zero():
     assert leakage["fair"]["leakage_interval"][1] > 0
 
 
+@pytest.mark.slow
 def test_noise_is_attacked_no_better_than_chance():
     """Mean over 6 draws of cMAP - prevalence; one draw deviates by about 0.03, and few positives push it up."""
     gaps = []

@@ -271,6 +271,7 @@ def test_a_mapped_table_travels_by_its_path(tmp_path):
         pickle.loads(sent)
 
 
+@pytest.mark.slow
 @LINUX
 def test_memory_stays_bounded_however_large_the_store(tmp_path):
     """49 MB are cached, mapped and drawn in a process that holds a few of them."""

@@ -177,6 +177,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("tad",), ("ar", "tad")], ids="+".join)
 def test_resumed_equals_uninterrupted(everything, monkeypatch, names):
     """Stopped in the middle of an epoch, twice."""
@@ -204,6 +205,7 @@ def test_resumed_equals_uninterrupted(everything, monkeypatch, names):
     assert (again["epoch"], again["score"]) == (best["epoch"], best["score"])
 
 
+@pytest.mark.slow
 def test_a_co_trained_detector_learns_and_is_loaded_and_evaluated_again(everything):
     """TAD alone: the figure of its validation is that of tridet/eval.py on the same checkpoint."""
     study = everything

@@ -301,6 +301,7 @@ def test_what_stands_behind_a_network_is_fitted_to_what_it_has_learnt(study):
     assert (study.runs / "t/model_released.pth").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["conditional", "critic"])
 def test_clips_are_asked_to_tell_less_of_their_pictures(study, objective):
     def told(weight):

@@ -158,6 +158,7 @@ def test_a_failed_gate_is_told_at_the_top(runs):
     assert "**FAILED**: static clips" in text
 
 
+@pytest.mark.slow
 def test_a_report_is_reproducible_and_shows_frames(runs, tmp_path):
     pytest.importorskip("cv2", reason="rendering the world needs OpenCV")
     __main__.main(["synthesize", "--out", str(tmp_path / "world"), "--size", "tiny", "--workers", "1", "--quiet"])

@@ -269,6 +269,7 @@ def test_a_killed_reproduction_goes_on_where_it_stopped(folder):
     assert [starts(folder, job.name) for job in jobs] == [1, 2, 1]
 
 
+@pytest.mark.slow
 def test_a_row_runs_from_stores_to_a_table(study, monkeypatch, capsys):
     """One row of table 10 by the real scripts on the made-up study; a second time nothing is run."""
     table = TABLES["table10"]

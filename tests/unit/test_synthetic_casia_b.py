@@ -43,6 +43,7 @@ def changed(first: np.ndarray, second: np.ndarray) -> np.ndarray:  # -> [H, W] b
     return np.abs(first.astype(int) - second).max(axis=-1) > 20
 
 
+@pytest.mark.slow
 def test_names_are_casia_b_s_and_every_subject_walks_ten_times_before_every_camera(world: Path) -> None:
     parts = [casia_name(path.stem) for path in (world / "casia_b" / "videos").iterdir()]
     assert {part.subject for part in parts} == {"001", "002", "075", "076"}

@@ -137,6 +137,7 @@ def test_the_card_gives_command_figures_and_licence() -> None:
         assert word in card
 
 
+@pytest.mark.slow
 def test_an_interrupted_pre_training_ends_as_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

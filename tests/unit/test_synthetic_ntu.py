@@ -168,6 +168,7 @@ def test_scene_bias_ties_the_backdrop_to_the_action() -> None:
     assert kinds[0.0] > 6
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes_as_one(world: Path, tmp_path: Path) -> None:
     again = synthesize(tmp_path / "again", seed=SEED, size="tiny", sets=("ntu",), workers=2)
     assert videos_of(again) == videos_of(world)

@@ -97,6 +97,7 @@ def test_an_activity_is_a_motion_of_its_own() -> None:
     assert set(smarthome.LEANING) <= set(smarthome.MOTION_OF)
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes_as_one(world: Path, tmp_path: Path) -> None:
     again = synthesize(tmp_path / "again", seed=SEED, size="tiny", sets=("tsh",), workers=2)
     files = [path for path in (world / "tsh").rglob("*.*")]

@@ -42,6 +42,7 @@ def shown(video: thumos14.Untrimmed, frames: slice, *, seed: int = SEED, chunk: 
     return np.concatenate(list(chunks(shot, video.timeline.num_frames, chunk=chunk)))[frames]
 
 
+@pytest.mark.slow
 def test_the_file_has_the_fields_of_the_published_one(world: Path, shared: Path) -> None:
     ours = json.loads((world / "thumos14/thumos14.json").read_text())
     real = json.loads((shared / "annotations/thumos14.json").read_text())
@@ -71,6 +72,7 @@ def test_annotations_agree_with_the_videos(world: Path) -> None:
             assert 0 <= start < stop <= record["duration"] * FPS + 1e-3
 
 
+@pytest.mark.slow
 def test_the_picture_changes_where_a_segment_begins() -> None:
     """The same video without its action is the same picture up to the segment's first frame and after its last."""
     for video in plan_world(SEED, "tiny", sets=("thumos14",))["thumos14"]["test"]:
@@ -94,6 +96,7 @@ def test_pixels_follow_from_the_seed_alone_however_many_are_rendered_at_a_time(w
     assert np.abs(stored.astype(int) - first).mean() < 6, "what the codec loses"
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes_as_one(world: Path, tmp_path: Path) -> None:
     again = synthesize(tmp_path / "again", seed=SEED, size="tiny", sets=("thumos14",), workers=2)
     assert contents(again) == contents(world)
@@ -131,6 +134,7 @@ def test_small_videos_are_varied_and_every_class_is_tested() -> None:
     assert set(kinds) == {1, 2}
 
 
+@pytest.mark.slow
 def test_a_set_is_added_without_touching_those_that_are_there(world: Path, tmp_path: Path) -> None:
     root = synthesize(tmp_path / "root", seed=SEED, size="tiny", sets=("vispr",), workers=1)
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in (root / "vispr").rglob("*") if p.is_file()}

@@ -53,6 +53,7 @@ def shown(video: surveillance.Footage, frames: slice) -> np.ndarray:
     return np.concatenate(list(chunks(shot, video.num_frames)))[frames]
 
 
+@pytest.mark.slow
 def test_lists_follow_the_rules_of_the_published_ones(world: Path, shared: Path) -> None:
     train, test = names(world / "ucf-i3d.list"), names(world / "ucf-i3d-test.list")
     assert sorted(train + test) == sorted(path.stem for path in (world / "videos").glob("*.mp4"))
@@ -91,6 +92,7 @@ def test_truth_covers_every_frame_of_the_test_videos_in_list_order(world: Path) 
     assert start == len(truth)
 
 
+@pytest.mark.slow
 def test_the_same_video_without_its_anomaly_differs_exactly_while_it_lasts(videos) -> None:
     """A fall and a brawl show from the second or third frame on; a runner takes a third of a second to come in."""
     seen = set()
@@ -194,6 +196,7 @@ def test_private_labels_name_every_video(world: Path) -> None:
     assert all((row["label"] == "Normal") == name.startswith("Normal_") for name, row in rows.items())
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes_as_one(world: Path, tmp_path: Path) -> None:
     again = synthesize(tmp_path / "again", seed=SEED, size="tiny", sets=("ucf_crime",), workers=2) / "ucf_crime"
     assert {p.name: p.read_bytes() for p in again.rglob("*") if p.is_file()} == {

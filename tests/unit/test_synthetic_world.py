@@ -33,6 +33,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return synthesize(tmp_path_factory.mktemp("world"), seed=SEED, size="tiny", workers=1)
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes_as_one(world: Path, tmp_path: Path) -> None:
     assert contents(synthesize(tmp_path / "again", seed=SEED, size="tiny", workers=2)) == contents(world)
 

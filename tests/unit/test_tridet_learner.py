@@ -58,6 +58,7 @@ def test_normalisations_take_squares_that_half_precision_cannot_hold(config):
     torch.testing.assert_close(norm(halves), norm(halves.double()).float(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_compiled_network_computes_the_same_and_keeps_its_names(config):
     compiled = network_of(config)
     compiled.compile(backend="eager")

@@ -223,6 +223,7 @@ class Blank(IdentityAnonymizer):
         return torch.zeros_like(features)
 
 
+@pytest.mark.slow
 def test_validation_is_the_average_map_of_the_averaged_weights(trained):
     task = task_of(trained, saved_model=trained.run("raw"))
     raw = task.evaluate(IdentityAnonymizer(WIDTH))

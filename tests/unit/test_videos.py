@@ -185,6 +185,7 @@ def test_files_that_do_not_open_are_named_by_both(tmp_path, backend, name):
         open_video(tmp_path / "absent.mp4", backend)
 
 
+@pytest.mark.slow
 def test_real_videos_decode_alike_and_give_the_known_clips(shared):
     for name, num_clips in (("highjump", 45), ("tennis26", 21)):
         path = shared / "videos" / f"{name}.mp4"

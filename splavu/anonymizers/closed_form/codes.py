@@ -81,7 +81,8 @@ def discriminant_codes(
     decode = total @ encode.T @ np.linalg.pinv(encode @ total @ encode.T, hermitian=True)
     codebooks, rest = [], places
     for number, count in enumerate(codes):
-        fitted = KMeans(count, n_init=4, random_state=seed + number).fit(rest)
+        fitted = KMeans(count, n_init=4, random_state=seed + number)  # pyright: ignore[reportArgumentType]
+        fitted.fit(rest)
         codebooks.append(fitted.cluster_centers_)
         rest = rest - fitted.cluster_centers_[fitted.labels_]
     return Codes(mean, encode, decode, tuple(codebooks))
@@ -124,7 +125,7 @@ class QuantizerOptions(Schema):
 def _fit(data: FitData, options: QuantizerOptions, seed: int | None) -> Quantizer:
     from splavu.anonymizers.quantizer import Quantizer
 
-    codes = evenly_split_bits(options.bits) if options.codes is None else options.codes
+    codes = options.codes or evenly_split_bits(options.bits or 0)  # one of the two is given (`one_of`)
     classes = data.classes if options.space == "actions" else None
     made = discriminant_codes(data.features, classes, codes, dims=options.dims, seed=seed or 0)
     return Quantizer.of(made.mean, made.encode, made.decode, made.codebooks)

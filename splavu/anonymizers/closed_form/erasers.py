@@ -108,6 +108,7 @@ def _erased(features: NDArray, concept: NDArray, *, rank: int | None, share: flo
     directions, values, _ = np.linalg.svd(whiten @ _cross(features, concept), full_matrices=False)
     there = _found(values)
     if rank is None:
+        assert share is not None, "one of rank and share is given"
         held = np.cumsum(values[:there] ** 2) / (values[:there] ** 2).sum()
         rank = int(np.searchsorted(held, share - 1e-12) + 1)
     if not 1 <= rank <= min(there, len(mean) - 1):
@@ -171,7 +172,7 @@ class LeaceOptions(Schema):
 def _fit_eraser(data: FitData, options: EraserOptions, seed: int | None) -> AffineAnonymizer:
     made = static_eraser(
         data.features,
-        data.static,
+        data.needed("static"),
         classes=data.classes if options.spare_actions else None,
         rank=options.rank,
         share=options.share,
@@ -182,11 +183,11 @@ def _fit_eraser(data: FitData, options: EraserOptions, seed: int | None) -> Affi
 
 
 def _fit_leace(data: FitData, options: LeaceOptions, seed: int | None) -> AffineAnonymizer:
-    return affine(leace(data.features, data.private, ridge=options.ridge), "leace")
+    return affine(leace(data.features, data.needed("private"), ridge=options.ridge), "leace")
 
 
 def _fit_orthogonal(data: FitData, options: object, seed: int | None) -> AffineAnonymizer:
-    return affine(orthogonal(data.features, data.private), "orthogonal")
+    return affine(orthogonal(data.features, data.needed("private")), "orthogonal")
 
 
 ERASER = ClosedForm(

@@ -88,6 +88,16 @@ class FitData:
         static = None if self.static is None else apply_to_array(stage, self.static)
         return replace(self, features=apply_to_array(stage, self.features), static=static)
 
+    def needed(self, name: str, *, by: str = "the closed form") -> NDArray:
+        """The field `name`, which the closed form `by` can't do without.
+
+        Raises:
+            UserError: It is None.
+        """
+        if (value := getattr(self, name)) is None:
+            raise UserError(name, f"is missing, and {by} is fitted to it", "give the data")
+        return value
+
     def take(self, rows: NDArray) -> FitData:
         """Some of the rows, by number or by mask."""
         names = ("features", "static", "classes", "private", "videos")
@@ -100,7 +110,7 @@ class FitData:
         Raises:
             UserError: There is none.
         """
-        known = ~np.isnan(self.private).any(axis=1)
+        known = np.asarray(~np.isnan(self.needed("private")).any(axis=1))
         if known.all():
             return self
         if not known.any():

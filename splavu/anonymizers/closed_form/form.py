@@ -98,7 +98,7 @@ class ClosedForm:
     """What a seed is to it: nothing; of its draws; a key that must stay secret, at random unless it is given."""
     network: type[Anonymizer] | None = None
     """The class of its anonymizers, where it is none of `splavu.anonymizers.ANONYMIZERS`; `arch` is then the name."""
-    describe: Callable[[Anonymizer, FitData], str] | None = None
+    describe: Callable[[Any, FitData], str] | None = None
     """In one phrase what was fitted; None says its name."""
 
     def __post_init__(self) -> None:
@@ -165,8 +165,7 @@ class ClosedForm:
             UserError: The data lacks something, or isn't enough for the options.
         """
         for need in self.needs:
-            if getattr(data, need) is None:
-                raise UserError(need, f"is missing, and {self.name} is fitted to it", "give the data")
+            data.needed(need, by=self.name)
         if "private" in self.needs:
             data = data.with_known_private()
         return self.fit(data, options, seed)

@@ -60,7 +60,7 @@ class InlpOptions(Schema):
 
 
 def _fit(data: FitData, options: InlpOptions, seed: int | None) -> AffineAnonymizer:
-    return affine(inlp(data.features, data.private, rounds=options.rounds), "inlp")
+    return affine(inlp(data.features, data.needed("private"), rounds=options.rounds), "inlp")
 
 
 INLP = ClosedForm(

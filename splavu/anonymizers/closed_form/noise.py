@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from splavu.anonymizers.closed_form.covariance import Units, covariance_root, deviations
 from splavu.anonymizers.closed_form.fit_data import FitData
@@ -28,7 +28,7 @@ def _fit(data: FitData, options: NoiseOptions, seed: int | None) -> GaussianNois
     from splavu.anonymizers.noise import GaussianNoise
 
     root = (deviations if options.units == "dimension" else covariance_root)(data.features)
-    return GaussianNoise.of(root, sd=options.sd, seed=seed)
+    return GaussianNoise.of(root, sd=cast("float", options.sd), seed=seed)
 
 
 def _describe(made: GaussianNoise, data: FitData) -> str:

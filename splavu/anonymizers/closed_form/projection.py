@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,11 +79,11 @@ class KeepOptions(Schema):
 
 
 def _fit_pca(data: FitData, options: KeepOptions, seed: int | None) -> AffineAnonymizer:
-    return affine(pca(data.features, keep=options.keep), "pca")
+    return affine(pca(data.features, keep=cast("int", options.keep)), "pca")
 
 
 def _fit_random(data: FitData, options: KeepOptions, seed: int | None) -> AffineAnonymizer:
-    return affine(random_projection(data.features, keep=options.keep, seed=seed or 0), "random")
+    return affine(random_projection(data.features, keep=cast("int", options.keep), seed=seed or 0), "random")
 
 
 def affine(made: Projection, method: str) -> AffineAnonymizer:
