@@ -16,6 +16,18 @@ import torch
 from splavu.data.labels import VISPR_ATTRIBUTES
 from splavu.stores import StoreWriter
 
+QUICK_SCRIPTS = {"test_check_data.py", "test_commands.py", "test_readme.py"}
+"""Files of tests/scripts of under ten seconds. The others start many processes and are marked slow."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before `-m` chooses among them."""
+    for item in items:
+        if item.path.parent.name == "scripts" and item.path.name not in QUICK_SCRIPTS:
+            item.add_marker(pytest.mark.slow)
+
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
 WIDTH = 192  # of the demo encoder
