@@ -53,7 +53,7 @@ class PlainDataset(Dataset):
         return len(self.keys)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
-        if self.files is None:  # in each worker anew
+        if self.files is None:  # in each worker process
             self.files = tuple(h5py.File(path, "r") for path in self.paths)
         key = self.keys[index]
         clips, static = (file[key][()] for file in self.files)  # whole: faster than h5py's selections of a row

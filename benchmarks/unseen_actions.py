@@ -1,7 +1,7 @@
 """What is left of actions that an anonymizer was never shown: `python benchmarks/unseen_actions.py --data data/demo`.
 
-Closed forms are fitted to training people's clips of half of the actions, drawn anew for each seed. Then fresh linear
-heads tell the actions of the one half apart, and those of the other, on released clips of the same training people,
+Closed forms are fitted to training people's clips of half of the actions, drawn again for each seed. Then newly
+trained linear heads classify the actions of the one half, and those of the other, on released clips of the same training people,
 tested on the test people. A task is unseen in earnest here: the detectors' videos of the synthetic world show the same
 kinds of motion as its actions, and lose little even where nothing was fitted to them.
 """

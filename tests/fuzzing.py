@@ -1,8 +1,9 @@
 """Corrupted videos and images, fed to every reader in a process of its own: `python tests/fuzzing.py --count 500`.
 
 Small good files are made, and damaged by a seed. Each damaged file must be decoded or reported in one line; any other
-exception, a process that dies and one that is silent for too long are failures, listed by file and damage. What a
-reader would get wrong: "decoded" is no fault. A bit flipped within a picture gives another picture; nobody can tell.
+exception, a process that dies and one that is silent for too long are failures, listed by file and damage.
+
+Note: "decoded" is no fault. A bit flipped within a picture gives another picture, which no reader can detect.
 
     python tests/fuzzing.py --count 500 --readers pyav decord image --keep /tmp/fuzz
 """

@@ -27,7 +27,7 @@ from splavu.errors import UserError
 class GaussianNoise(Anonymizer):
     """`x + sd root g`, with g a standard normal vector that is a function of x's own bits and a key.
 
-    In training mode g is drawn afresh from torch's generator.
+    In training mode g is drawn from torch's generator at each call.
 
     Args:
         feature_dim: D.

@@ -1,7 +1,7 @@
 """A store anonymized: read and tested, computed, written, all at once and in constant memory.
 
-What a reader would get wrong: the released store is a function of the raw one as it is now. Raw features that are gone
-are gone from it when it is made again, and one that is older than its origin is made again as a whole.
+Note: the released store follows the raw one as it is now. Features removed from the raw store are removed when the
+command runs again, and a released store that is older than its raw store is written again as a whole.
 """
 
 from __future__ import annotations

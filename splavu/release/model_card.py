@@ -1,7 +1,6 @@
 """The model card of an anonymizer, with what an audit found: numbers of a file, never a promise.
 
-What a reader would get wrong: a card without an audit isn't a card that says nothing against the anonymizer. It says
-'not audited', at the top and to machines.
+Note: a card without an audit says 'not audited', at the top and in its machine-readable head.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """An anonymizer as ONNX, for programs without PyTorch: rows `[batch, D]` in, rows out, checked before it is kept.
 
-What a reader would get wrong: ONNX serves the same function, not the same bits. A runtime chooses its own order of
+Note: ONNX computes the same function, not the same bits. A runtime chooses its own order of
 summation, by the size of the batch too, so outputs agree with released stores to `TOLERANCE`, and no better.
 
 Needs onnx, onnxscript and onnxruntime.

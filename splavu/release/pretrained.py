@@ -5,8 +5,8 @@
     released = anonymizer.transform(features)        # [N, D] -> [N, D] float32, each row as if it came alone
     anonymizer.save_pretrained("my-anonymizer", audit="audit/evidence.json")
 
-What a reader would get wrong: `fit` learns nothing. It is there because scikit-learn calls it in a Pipeline; the
-anonymizer was trained before, on other people's features, or it could not be released.
+Note: `fit` trains nothing. It is there because scikit-learn calls it in a Pipeline; the anonymizer was trained before,
+on features of other subjects.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Features through an anonymizer as fast as one matrix product after the other, each as if it had come alone.
 
 Rows of many videos share a tile, since a video of ten clips would leave most of `SERVING_TILE` empty, and tiles are
-wider where that is shown to change no bit (`widest_tile`). What a reader would get wrong: processors are kept busy by
-tiles side by side, a thread each, not by threads within a small product, which spend their time waiting for others.
+wider where that is shown to change no bit (`widest_tile`). Several tiles are computed at once, one thread each: threads
+within one small product would spend their time waiting.
 """
 
 from __future__ import annotations

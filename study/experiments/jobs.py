@@ -1,8 +1,8 @@
 """What the scripts of this repository are called with, where one command calls many: a job is commands that end with a
 result in a run folder.
 
-What a reader would get wrong: a job is known by its commands to the letter. `job_runs` takes a run folder for finished
-only if it was made by the same ones, so a change here has everything run again.
+Note: a job is identified by the exact text of its commands. `runner` takes a run folder as finished only if it was made
+by the same commands, so a change here makes every job run again.
 """
 
 from __future__ import annotations

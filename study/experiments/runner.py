@@ -1,7 +1,7 @@
 """Runs jobs in processes of their own, several at a time, and keeps what is finished.
 
-What a reader would get wrong: who is killed doesn't kill the commands that it started. They end by themselves, and who
-starts the same again waits for them (`hold`); then the scripts go on from their checkpoints.
+Note: killing the runner does not kill its child processes. They end by themselves, and the same command started again
+waits for them (`hold`); then the scripts continue from their checkpoints.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def run_job(
 def hold(lock: BinaryIO) -> tuple[int, ...]:
     """Wait until no command that was started before is at work on the run; the file descriptors to hand to one's own.
 
-    A command holds the lock for as long as it lives, be whoever started it alive or not.
+    A command holds the lock for as long as it lives, also after its parent has ended.
     """
     try:
         import fcntl

@@ -35,7 +35,7 @@ def world(tmp_path):
 
 
 def table(folder, rows, **change):
-    """The rows with columns computed anew, as a file."""
+    """The rows with columns computed again, as a file."""
     rows = [row | {name: of(row) for name, of in change.items()} for row in rows]
     with (folder / "labels.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))

@@ -277,7 +277,7 @@ def test_a_second_run_measures_nothing_and_says_the_same(world, swept, here, mon
         )
         for seed in seeds
     }
-    monkeypatch.setattr(sweep_measuring.Bench, "measure", None)  # whoever measures calls it
+    monkeypatch.setattr(sweep_measuring.Bench, "measure", None)  # measuring calls it
     assert again(world) == 0
     first = {name: (here / name).read_bytes() for name in ("sweep.json", "sweep.md", "chosen.py")}
     assert kept(here) == before

@@ -129,7 +129,7 @@ def test_noise_that_averages_out_over_a_video_is_seen_through(raw):
         return dataclasses.replace(rows, features=(rows.features + noise).astype(np.float32))
 
     found = audit(raw, AttackData(**{name: noisy(rows) for name, rows in raw.splits.items()}))
-    assert found.headline.semi_informed.value > 0.6  # whoever has one clip finds privacy
+    assert found.headline.semi_informed.value > 0.6  # an attack on one clip finds privacy
     assert found.headline.unit in ("video", "person")
     assert abs(found.headline.reduction.value) < 0.1
 
@@ -171,7 +171,7 @@ def test_mixing_in_the_batch_fails_two_gates_and_what_is_served_alone_is_attacke
     assert shuffled_gate.passed
     assert batch_gate.passed is False
     assert store_gate.passed is False
-    assert found.headline.semi_informed.value > 0.6  # whoever believes the store finds privacy
+    assert found.headline.semi_informed.value > 0.6  # an attacker that trusts the store finds privacy
     assert abs(found.headline.reduction.value) < 0.1
 
 

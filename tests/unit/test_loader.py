@@ -1,4 +1,4 @@
-"""Batches: what a slow loop would draw, whoever asks for it, in whichever pieces."""
+"""Batches: what a slow loop would draw, in whichever pieces they are asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Subject protocols against their rules, counted anew from the names."""
+"""Subject protocols against their rules, counted again from the names."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def small() -> dict[str, list[surveillance.Footage]]:
 
 
 def names(path: Path) -> list[str]:
-    """What whoever reads the published lists takes for the videos' names."""
+    """The videos' names as a reader of the published lists takes them."""
     return [line.split("/")[-1][:-4] for line in path.read_text().splitlines()]
 
 
@@ -104,7 +104,7 @@ def test_the_same_video_without_its_anomaly_differs_exactly_while_it_lasts(video
             encounters=tuple(span for span in video.encounters if span.motion != "brawl"),
         )
         (start, stop), *_ = video.events
-        if video.anomaly == "Fleeing":  # taking the runner out would cast the next passer-by anew
+        if video.anomaly == "Fleeing":  # taking the runner out would cast the next passer-by again
             away = tuple(replace(c, start=10**6) if c.motion == "run" else c for c in video.crossings)
             calm = replace(video, crossings=away)
         begin, end = start - 3, min(stop + 3, video.num_frames)
