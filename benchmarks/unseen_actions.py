@@ -1,9 +1,9 @@
 """What is left of actions that an anonymizer was never shown: `python benchmarks/unseen_actions.py --data data/demo`.
 
-Closed forms are fitted to training people's clips of half of the actions, drawn again for each seed. Then newly
-trained linear heads classify the actions of the one half, and those of the other, on released clips of the same training people,
-tested on the test people. A task is unseen in earnest here: the detectors' videos of the synthetic world show the same
-kinds of motion as its actions, and lose little even where nothing was fitted to them.
+Closed forms are fitted to training people's clips of half of the actions, drawn again for each seed. Then newly trained
+linear heads classify the actions of the one half, and those of the other, on released clips of the same training
+people, tested on the test people. Here a task is really unseen: the detectors' videos of the synthetic world show the
+same kinds of motion as its actions, and lose little even where nothing was fitted to them.
 """
 
 from __future__ import annotations
