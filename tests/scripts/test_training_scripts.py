@@ -131,7 +131,7 @@ def damage(study, how):
         ("wrong width", "features_hmdb_train_demo.h5", ("100", "192")),
         ("NaN features", "features_hmdb_train_demo.h5", "'subject00_0'"),
         ("truncated HDF5", "features_hmdb_train_demo.h5", "HDF5"),
-        ("unknown dataset", "ar_dataset", "'hmdb51'"),
+        ("unknown dataset", "dataset", ("'hmdb15'", "'hmdb51'")),
         ("unknown architecture", "fa_arch", "'transformer'"),
         ("unknown parameter", "params_demo.py", "'num_epochs'"),
         ("checkpoint of another shape", "other.pth", ("feature_dim = 64", "192")),
