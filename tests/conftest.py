@@ -16,8 +16,8 @@ import torch
 from splavu.data.labels import VISPR_ATTRIBUTES
 from splavu.stores import StoreWriter
 
-QUICK_SCRIPTS = {"test_check_data.py", "test_commands.py", "test_readme.py"}
-"""Files of tests/scripts of under ten seconds. The others start many processes and are marked slow."""
+QUICK_SCRIPTS = {"test_readme.py"}
+"""What of tests/scripts is quick, but for its own marks. The other files start many processes and are marked slow."""
 
 
 @pytest.hookimpl(tryfirst=True)

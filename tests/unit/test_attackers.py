@@ -127,6 +127,7 @@ def test_constant_coordinates_are_harmless(data):
     assert scaled[:, :-1].std(dim=0, correction=0) == pytest.approx(np.ones(WIDTH), abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKERS)
 def test_the_seed_decides_and_the_callers_generator_is_left_alone(name, data):
     train, validation, test = data

@@ -108,6 +108,7 @@ def same(first, second):
     return first == second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "privacy"), [*((names, 0.0) for names in SUBSETS), (("tad",), 0.5), (tuple(PARTS), 0.5)]
 )
