@@ -33,7 +33,14 @@ class ArgumentParser(argparse.ArgumentParser):
         super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
 
     def error(self, message: str) -> NoReturn:
-        """Exit code 2, as for any bad input."""
+        """Exit code 2, as for any bad input, and the option at fault first in the line."""
+        for argparse_says, says in (
+            ("the following arguments are required", "missing"),
+            ("unrecognized arguments", "unknown"),
+        ):
+            if message.startswith(f"{argparse_says}: "):
+                message = f"{message.removeprefix(f'{argparse_says}: ')}: {says}"
+        message = message.removeprefix("argument ")
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 

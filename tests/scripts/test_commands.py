@@ -105,16 +105,16 @@ def test_a_closed_form_is_fitted_by_name():
 
 BAD_INPUT = [
     (["verify", "absent.h5"], "absent.h5"),
-    (["audit"], "--released"),
+    (["audit"], "--released, --labels"),
     (["audit", "--released", "absent.h5", "--labels", "absent.csv"], "--released"),
     (["audit-report", "absent.json"], "absent.json"),
-    (["anonymize", "--aam", "absent.pth", "absent.h5", "out.h5"], "absent"),
+    (["anonymize", "--aam", "absent.pth", "absent.h5", "out.h5"], "absent.pth"),
     (["export", "--aam", "absent.pth", "out.onnx"], "absent.pth"),
     (["report", "absent"], "absent"),
-    (["synthesize", "--out", "world", "--sets", "hmbd51"], "hmbd51"),
+    (["synthesize", "--out", "world", "--sets", "hmbd51"], "set 'hmbd51'"),
     (["fit", "pca", "--raw", "absent.h5", "--out", "out.pth", "--keep", "4"], "absent.h5"),
     (["sweep", "--params", "absent.py"], "absent.py"),
-    (["check-data", "hmbd51"], "hmbd51"),
+    (["check-data", "hmbd51"], "data set"),
     (["adit"], "adit"),
 ]
 
