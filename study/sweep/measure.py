@@ -28,7 +28,7 @@ from splavu.errors import UserError
 from splavu.runtime import params, run_folder
 from splavu.runtime.files import write_bytes
 from splavu.runtime.progress import progress_bar
-from splavu.runtime.schema import Count, NonNegative, RunName, Schema, Seeds
+from splavu.runtime.schema import Count, RunName, Schema, Seeds
 from splavu.tuning import operating_points
 from splavu.tuning.operating_points import Bench, Measurement, Point
 from study import config
@@ -69,8 +69,8 @@ class SweepParams(Schema):
     """Of trainings, of attackers, and of dealing training subjects to learn from and to tune on."""
     attackers: Attackers = ("logistic", "mlp", "kernel", "knn")
     """Families, fresh for each candidate and seed; the strongest of each attribute counts."""
-    most_lost: NonNegative = 2.0
-    """Points that the chosen one may lose of top-1, and of each probe."""
+    most_lost: float = 2.0
+    """Points that the chosen one may lose of top-1, and of each probe; below 0: has to gain."""
     num_resamples: Annotated[int, Ge(100)] = 1000
     """Fewer give no interval."""
     max_train_rows: Count = 20_000

@@ -315,7 +315,7 @@ def test_other_attackers_measure_anew(world, swept, here):
 def test_nobody_within_the_limit_leaves_no_file_behind(world, swept, here, capsys):
     assert again(world) == 0
     assert (here / "chosen.py").is_file()
-    assert again(world, "--set", "most_lost=0") == 1
+    assert again(world, "--set", "most_lost=-50") == 1
     assert not (here / "chosen.py").exists()
     assert result(here)["chosen"] is None
     assert "Chosen: none" in (here / "sweep.md").read_text()
