@@ -6,4 +6,5 @@ source ./setup_env.sh
 ruff check .
 ruff format --check .
 pyright --project pyproject.toml
-exec python -m pytest --cov=splavu --cov-report=term:skip-covered --cov-fail-under=85 "$@"
+# A worker per core; the tests of one file stay on one worker, which makes what they share once.
+exec python -m pytest -n auto --dist loadfile --cov=splavu --cov-report=term:skip-covered --cov-fail-under=85 "$@"
