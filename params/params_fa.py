@@ -15,7 +15,7 @@ val_split = "test"  # the paper chooses on test; a split of your own is more hon
 fa_arch = "transformer"  # or a chain such as "eraser+encoder+quantizer", see docs/method.md
 num_layers_fa = 3
 num_heads = 8
-batch_as_sequence = False  # True reproduces the reference, whose numbers don't hold for a feature served alone
+batch_as_sequence = False  # True reproduces the reference, whose numbers don't hold for one feature at a time
 
 # optimisation
 num_epochs = 100

@@ -16,7 +16,7 @@ AttendsOver = Literal["time", "batch"]
 
 SERVING_TILE = 64
 """Rows a matrix product sees at once in evaluation. BLAS picks its kernel, and with it the order of summation, by the
-number of rows; with always this many, a feature served alone and one served in a batch agree bit for bit."""
+number of rows; with always this many, a feature by itself and the same feature in a batch agree bit for bit."""
 
 
 class Anonymizer(nn.Module):

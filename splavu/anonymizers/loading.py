@@ -12,7 +12,7 @@ from splavu.runtime import checkpoints
 
 
 def load_anonymizer(path: str | Path, *, num_heads: int = 8) -> Anonymizer:
-    """The anonymizer of a checkpoint as it was trained: its architecture is recorded, or told by its weights.
+    """The anonymizer of a checkpoint as it was trained: its architecture is recorded, or inferred from its weights.
 
     Args:
         path: Checkpoint with `fa_model_state_dict`, or bare weights.

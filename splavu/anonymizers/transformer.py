@@ -54,7 +54,7 @@ class TransformerAnonymizer(Anonymizer):
         num_layers: Blocks; 3 in the paper.
         num_heads: Heads a block; 8 in the paper. Must divide D.
         attends_over: 'time': the steps of one sequence; a lone feature attends to itself. 'batch': the rows of `[B, D]`
-            are one sequence (the reference's behaviour; results don't hold for a feature served alone).
+            are one sequence (the reference's behaviour; results don't hold for one feature at a time).
         identity: Start as the exact identity (output projections at zero).
 
     Source: Fioresi et al. 2026, section 3; parameter names of the reference, `self_attn_blocks.{i}.self_attn.*`.

@@ -1,6 +1,6 @@
 """The one reader of CSV tables with a row per video: cells as text, and every damage named.
 
-Note: no row and no column may be in a table twice. Readers that keep the last of the two use labels that nobody chose.
+Note: no row and no column may be in a table twice. Readers that keep the last of the two use labels that no one chose.
 """
 
 from __future__ import annotations

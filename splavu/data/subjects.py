@@ -1,6 +1,6 @@
 """Who is in a video: subjects and their gender in NTU RGB+D and in Toyota Smarthome.
 
-Note: "gender" is what annotators perceived; nobody in these files was asked.
+Note: "gender" is what annotators perceived; no one in these files was asked.
 """
 
 from __future__ import annotations

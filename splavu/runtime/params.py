@@ -104,7 +104,7 @@ def parse_yaml(text: str) -> Any:
         yaml.YAMLError: It is no YAML.
         ValueError: A number or a date in it is impossible.
     """
-    return yaml.load(text, Loader=_YamlLoader)
+    return yaml.load(text, Loader=_YamlLoader)  # as safe_load: the loader is a SafeLoader
 
 
 class _YamlLoader(yaml.SafeLoader):

@@ -199,10 +199,10 @@ def _expanded(entry: Mapping[str, Any], base: str | Path) -> list[Candidate]:
     found = []
     for values in itertools.product(*axes.values()):
         chosen = dict(zip(axes, values, strict=True))
-        told = {key: value for key, value in chosen.items() if given_name is None or key in varied}
-        head = given_name or method or told.pop("fa_arch", "candidate")
-        told.pop("fa_arch", None)
-        name = "-".join([_plain(head), *(f"{SHORT.get(key, key)}{value}" for key, value in told.items())])
+        options = {key: value for key, value in chosen.items() if given_name is None or key in varied}
+        head = given_name or method or options.pop("fa_arch", "candidate")
+        options.pop("fa_arch", None)
+        name = "-".join([_plain(head), *(f"{SHORT.get(key, key)}{value}" for key, value in options.items())])
         try:
             candidate = Candidate(name, chosen, base, method, seeds, head)
         except UserError as error:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from refusals import refused
 
-pytest.importorskip("transformers")
+pytest.importorskip("transformers", reason="needs the extra 'encoders'")
 
 from splavu.data.encoders import EncoderSpec
 from splavu.extraction.encoders import videomae_v2

@@ -247,7 +247,7 @@ TOY_ROW = """EncoderSpec(
 
 def extract_with_toy(root: Path, study: Study, *, path: Sequence[Path] = ()) -> str:
     """Videos to features, checked; a head and an anonymizer on them."""
-    pytest.importorskip("av")
+    pytest.importorskip("av", reason="needs the extra 'video'")
     from test_your_data import write_video
 
     for seed, name in enumerate(("one", "two")):

@@ -165,7 +165,7 @@ def test_a_clip_gets_the_same_bits_alone_and_in_any_batch(case):
 
 
 def test_checkpoint_and_model_card_state_the_budget(case, tmp_path):
-    pytest.importorskip("safetensors")
+    pytest.importorskip("safetensors", reason="needs the extra 'hub'")
     content = checkpoints.read(case.checkpoint)
     assert budget_of(content["fa_architecture"]) == pytest.approx(case.bits, abs=ROUNDING)
     sentence = f"At most {case.bits:.2f} bits of a clip are released"

@@ -131,7 +131,7 @@ def test_the_published_protocol_says_that_it_flatters(study, capsys):
 
 
 def test_one_checkpoint_in_its_batch_and_alone(study, capsys):
-    """An anonymizer that attends over the batch: strangers' attributes blur what a feature served alone shows."""
+    """An anonymizer that attends over the batch: other subjects' attributes blur what one feature at a time shows."""
     anonymizer = build_anonymizer("transformer", WIDTH, num_layers=1, num_heads=1, attends_over="batch")
     attention = anonymizer.self_attn_blocks[0].self_attn
     with torch.no_grad():  # uniform attention, and x + 20 * mean(values): all rows of a batch move by the same vector

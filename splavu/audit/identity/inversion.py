@@ -146,7 +146,7 @@ class Inversion:
     explained: Estimate
     """Share of the raw variance, all dimensions together; below 0 the mean would have been the better guess."""
     explained_between: Estimate
-    """The same for the means of subjects: what tells them apart."""
+    """The same for the means of subjects: what distinguishes them."""
     per_dimension: np.ndarray
     """[E] R2 of each dimension, NaN where it is constant."""
     ranks: np.ndarray
