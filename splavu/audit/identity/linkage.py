@@ -1,4 +1,4 @@
-"""Linkability: can two released features be told to be of one person, without anybody's name?
+"""Linkability: can two released features be linked to one person, without any names?
 
 Each probe meets a gallery. Pairs of one person are mated, all others non-mated; a linker scores pairs, and what counts
 is how far its two score distributions lie apart (D_sys, equal error rate) and how often the gallery's nearest is the
