@@ -223,7 +223,7 @@ def remade(here: Path, study: Study) -> str:
     p = params.load(here / "chosen.py", AnonymizerParams)
     assert p.data_root == str(study.data)
     with threadpool_limits(1):  # as the sweep's jobs: more threads round otherwise
-        found = train(dataclasses.replace(p, run_id=f"again{p.seed}"), NOT_DISTRIBUTED)
+        found = train(dataclasses.replace(p, run_id=f"again-{here.name}{p.seed}"), NOT_DISTRIBUTED)
     return weights_hash(load_anonymizer(found["checkpoint"]))
 
 
