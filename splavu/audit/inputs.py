@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from splavu.attacks.crossfit import deal, parts
 from splavu.attacks.rows import AttackData, Rows, hold_out
+from splavu.audit.questions import Question, Questions, personal, questions_of
 from splavu.data.keys import match_keys
 from splavu.data.private_labels import PrivateLabels, PrivateTable
 from splavu.errors import UserError
@@ -50,26 +51,33 @@ class AuditInputs:
     """All that is attacked, in three groups of subjects; `raw` has the same rows as `released`, or is None."""
 
     attributes: tuple[str, ...]
+    """[A] of every kind that can be judged; empty where the table says who is who and no more."""
     released: AttackData
+    """Labels are answers to `questions`."""
     raw: AttackData | None
     files: tuple[InputFile, ...]
     warnings: tuple[str, ...]
     columns: tuple[Mapping[str, Any], ...] = ()
     """What each column of the table was read as (`PrivateTable.records`)."""
+    asked: tuple[Question, ...] = ()
+    """Empty: every attribute is binary."""
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Key -> [A]: 0 and 1, the place of the class, or the number. Empty: every attribute is binary."""
 
     @property
-    def personal(self) -> np.ndarray:  # [A] of bool
-        """The attributes that no person has both ways: the only ones that a set of all a person's videos may tell."""
-        labels, clusters = (
-            np.concatenate([getattr(rows, name) for rows in self.released.splits.values()])
-            for name in ("labels", "clusters")
+    def questions(self) -> Questions:
+        """[Q] what attackers are asked, a column of the labels each."""
+        return Questions(self.asked) if self.asked else Questions.binary(self.attributes)
+
+    @property
+    def personal(self) -> np.ndarray:  # [Q] of bool
+        """The questions that a set of all a person's videos may be asked (`questions.personal`)."""
+        every = list(self.released.splits.values())
+        labels, clusters, videos = (
+            np.concatenate([getattr(rows, name) for rows in every]) for name in ("labels", "clusters", "videos")
         )
-        _, person = np.unique(clusters, return_inverse=True)
-        constant = []
-        for column in labels.T:
-            yes, no = (np.bincount(person, column == value) > 0 for value in (1, 0))
-            constant.append(not (yes & no).any())
-        return np.array(constant)
+        values = np.stack([self.values[video] for video in videos.tolist()]) if self.values else labels
+        return personal(self.questions, dict(zip(self.attributes, values.T, strict=True)), clusters)
 
 
 def read_inputs(
@@ -91,12 +99,13 @@ def read_inputs(
         max_clips: Of a longer video, as many evenly spaced clips are taken, and a warning says so.
         seed: Of the dealing of subjects, where the table has no split.
 
+    A table without a column of attributes is audited for identity alone.
+
     Raises:
-        UserError: No subjects or no binary column in the table, no store, no key with a label, a key that two rows
-            could mean, keys or rows that raw and released don't share, values that are not finite, a group without
-            subjects.
+        UserError: No subjects in the table, no store, no key with a label, a key that two rows could mean, keys or rows
+            that raw and released don't share, values that are not finite, a group without subjects, attributes none of
+            which can be judged.
     """
-    table.require_binary("audit")
     table.require_subjects()
     labels = table.path
     paths = {"released": expanded(released, "--released"), "raw": expanded(raw, "--raw") if raw else []}
@@ -115,8 +124,8 @@ def read_inputs(
     files += [
         InputFile(role, Path(p).name, file_hash(p), {}) for role, p in {"labels": labels, **(others or {})}.items()
     ]
-    known = table.of(features["released"])
-    keys = list(known.values)
+    row_of = table.rows_of(features["released"])
+    keys = list(row_of)
     if not keys:
         example = next(iter(features["released"]), "nothing")
         raise UserError(labels, f"has a label for none of the released keys, such as '{example}'", "check the names")
@@ -141,19 +150,24 @@ def read_inputs(
     if long:
         warnings.append(f"{len(long)} videos have more than {max_clips} clips; as many evenly spaced ones were taken")
 
-    groups = _groups(keys, known, seed, labels)
+    every = questions_of(table.columns, *_of(keys, row_of, table))
+    groups = _groups(keys, _labels(table, row_of, every), seed, labels)
+    questions, notes = _judged(table, row_of, groups)
+    warnings += notes
+    known = _labels(table, row_of, questions)
     data = {role: _attack_data(features[role], groups, known) for role in ("released", "raw") if features[role]}
-    judged = [_both_classes(data["released"].splits[name]) for name in ("train", "validation", "test")]
-    for place, name in enumerate(table.attributes):
-        missing = [split for split, both in zip(("train", "val", "test"), judged, strict=True) if not both[place]]
-        if missing:
-            warnings.append(f"'{name}' is not judged: the subjects of {' and '.join(missing)} are of one class")
-    if not np.logical_and.reduce(judged).any():
-        raise UserError(labels, "has no attribute of both classes among train, val and test subjects", "add subjects")
     for warning in warnings:
         logger.warning(warning)
+    values = [column.values for name in questions.attributes for column in table.columns if column.name == name]
     return AuditInputs(
-        table.attributes, data["released"], data.get("raw"), tuple(files), tuple(warnings), tuple(table.records)
+        questions.attributes,
+        data["released"],
+        data.get("raw"),
+        tuple(files),
+        tuple(warnings),
+        tuple(table.records),
+        questions.asked,
+        {key: np.array([column[row] for column in values]) for key, row in row_of.items()},
     )
 
 
@@ -197,8 +211,55 @@ def _groups(keys: Sequence[str], known: PrivateLabels, seed: int, culprit: str |
     return {name: rows.videos.tolist() for name, rows in found.items()}
 
 
-def _both_classes(rows: Rows) -> np.ndarray:  # -> [A] of bool
-    return (rows.labels == 0).any(axis=0) & (rows.labels == 1).any(axis=0)
+def _of(keys: Iterable[str], row_of: Mapping[str, int], table: PrivateTable) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the table, and their subjects."""
+    rows = np.array([row_of[key] for key in keys], dtype=np.intp)
+    return rows, np.array(table.subjects)[rows]
+
+
+def _labels(table: PrivateTable, row_of: Mapping[str, int], questions: Questions) -> PrivateLabels:
+    """Every key's answers, subject and split."""
+    rows = np.array(list(row_of.values()), dtype=np.intp)
+    answers = questions.answers({column.name: column.values[rows] for column in table.columns}, len(rows))
+    return PrivateLabels(
+        questions.names,
+        dict(zip(row_of, answers, strict=True)),
+        {key: str(subject) for key, subject in zip(row_of, np.array(table.subjects)[rows], strict=True)},
+        {} if table.splits is None else {key: table.splits[row] for key, row in row_of.items()},
+    )
+
+
+def _judged(
+    table: PrivateTable, row_of: Mapping[str, int], groups: Mapping[str, list[str]]
+) -> tuple[Questions, list[str]]:
+    """What can be asked, by the classes and quartiles of the training subjects, and a warning of what can't.
+
+    Binary attributes of one class are asked all the same: they may be judged on raw features, and are named otherwise.
+
+    Raises:
+        UserError: There are attributes, and none can be judged.
+    """
+    questions = questions_of(table.columns, *_of(groups["train"], row_of, table))
+    answer_of = _labels(table, row_of, questions).values
+    both = {}
+    for name, keys in groups.items():
+        answers = np.stack([answer_of[key] for key in keys])
+        both[name] = (answers == 0).any(axis=0) & (answers == 1).any(axis=0)
+    judged, warnings = np.logical_and.reduce(list(both.values())), []
+    for column in table.columns:
+        of = questions.of(column.name)
+        missing = [name for name, known in both.items() if not known[of].any()]
+        if not judged[of].any():
+            problem = f"the subjects of {' and '.join(missing or groups)} are of one class"
+            warnings.append(f"'{column.name}' is not judged: {problem}")
+        elif column.kind == "class" and (left_out := len(column.classes) - int(judged[of].sum())):
+            warnings.append(f"'{column.name}': {left_out} of {len(column.classes)} classes have too few subjects")
+    if table.columns and not judged.any():
+        raise UserError(
+            table.path, "has no attribute of both classes among train, val and test subjects", "add subjects"
+        )
+    kept = [q for q, question in enumerate(questions.asked) if judged[q] or question.kind == "binary"]
+    return questions.take(np.array(kept, dtype=np.intp)), warnings
 
 
 def _attack_data(

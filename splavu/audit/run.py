@@ -129,10 +129,10 @@ def examine(
         if not options.attributes_only:
             kinds = {"released": inputs.released} | ({} if raw is None else {"raw": raw})
             curve = learning_curve(inputs.released, options.curve_families, campaign)
-            lengths = code_lengths(kinds, inputs.attributes, campaign)
+            lengths = code_lengths(kinds, inputs.questions.names, campaign)
 
     evaluator = Evaluator(
-        attributes=inputs.attributes,
+        attributes=inputs.questions.names,
         prior=metrics.prevalences(inputs.released.train.labels),
         num_resamples=options.num_resamples,
         num_swaps=options.num_swaps,
@@ -195,7 +195,7 @@ def _results(attacked: ThreatModelAttacks, evaluator: Evaluator) -> Iterator[Thr
 
 def _attributes(inputs: AuditInputs) -> Iterator[dict[str, Any]]:
     shares = {name: metrics.prevalences(rows.labels) for name, rows in inputs.released.splits.items()}
-    for a, (name, personal) in enumerate(zip(inputs.attributes, inputs.personal, strict=True)):
+    for a, (name, personal) in enumerate(zip(inputs.questions.names, inputs.personal, strict=True)):
         prevalence = {split: float(share[a]) for split, share in shares.items()}
         yield {"name": name, "personal": bool(personal), "prevalence": prevalence}
 

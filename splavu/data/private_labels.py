@@ -14,7 +14,7 @@ A column that fits no kind is refused by name: what is left out in silence would
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -30,8 +30,10 @@ Kind = Literal["binary", "class", "value"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 NO_ATTRIBUTES = ("filename", "subject", "group", "split", "label")
 """Columns that say who and where; a task's label is no private attribute though it may be of two classes."""
+IF_ASKED = ("action", "num_frames")
+"""Columns of the task and of the file: private attributes only where `--attributes` names them."""
 NOT_READ = "not read"
-"""In place of a kind: a column of attributes that `--attributes` doesn't name."""
+"""In place of a kind: a column that `--attributes` doesn't name, or one of `IF_ASKED`."""
 BINARY = {"no": 0, "yes": 1, "n": 0, "y": 1, "false": 0, "true": 1, "f": 0, "t": 1}
 """Spelling in lower case -> 0 or 1, besides the numbers 0 and 1; -1 is 0 where the only other number is 1."""
 MOST_CLASSES = 10
@@ -118,14 +120,18 @@ class PrivateTable:
         if self.subjects is None:
             raise UserError(self.path, "has no column 'subject'", "add it, or give --groups: a split is by subject")
 
-    def of(self, keys: Iterable[str]) -> PrivateLabels:
-        """The binary attributes of those of the keys that have a row (`keys.match_keys`), in the order of the keys.
+    def rows_of(self, keys: Iterable[str]) -> dict[str, int]:
+        """Key -> row, of those of the keys that have one (`keys.match_keys`), in the order of the keys.
 
         Raises:
             UserError: Two rows mean one key, or one row two.
         """
         place = {name: number for number, name in enumerate(self.names)}
-        row = {key: place[name] for key, name in match_keys(self.names, keys, source=self.path).items()}
+        return {key: place[name] for key, name in match_keys(self.names, keys, source=self.path).items()}
+
+    def of(self, keys: Iterable[str]) -> PrivateLabels:
+        """The binary attributes of the keys that `rows_of` finds; raises what it does."""
+        row = self.rows_of(keys)
         binary = [column.values for column in self.columns if column.kind == "binary"]
         values = np.array(binary, np.float32).reshape(len(binary), -1).T  # [N, A]
         return PrivateLabels(
@@ -136,12 +142,13 @@ class PrivateTable:
         )
 
 
-def summary(records: Iterable[Mapping[str, Any]], verb: str) -> str:
+def summary(records: Iterable[Mapping[str, Any]], verb: str, *, taken: Collection[str] = ("binary",)) -> str:
     """One line on what was read as what, such as `binary: gender (3 unknown); class, not erased: action (5 classes)`.
 
     Args:
         records: `PrivateTable.records`.
-        verb: What the command does to binary columns, and to no other: 'attacked', 'erased'.
+        verb: What the command does to columns of the kinds `taken`, and to no other: 'attacked', 'erased'.
+        taken: Kinds.
     """
     named: dict[str, list[str]] = {}
     for record in records:
@@ -153,7 +160,7 @@ def summary(records: Iterable[Mapping[str, Any]], verb: str) -> str:
         shown = record["name"] + (f" ({', '.join(details)})" if details else "")
         named.setdefault(record["kind"], []).append(shown)
     return "; ".join(
-        f"{kind if kind in ('binary', NOT_READ) else f'{kind}, not {verb}'}: {', '.join(named[kind])}"
+        f"{kind if kind in (*taken, NOT_READ) else f'{kind}, not {verb}'}: {', '.join(named[kind])}"
         for kind in (*KINDS, NOT_READ)
         if kind in named
     )
@@ -167,7 +174,7 @@ def read_private_table(
     Args:
         path: CSV file with a column `filename`.
         attributes: Read these columns only, each a name or NAME:kind; a string is a comma list. None reads all but
-            `NO_ATTRIBUTES`.
+            `NO_ATTRIBUTES` and `IF_ASKED`.
         groups: CSV file `filename,group`: who (or which cluster of videos) each is of, over the column `subject`.
 
     Raises:
@@ -180,7 +187,8 @@ def read_private_table(
     if "" in header:
         raise UserError(path, "has a column without a name", "name it or take it out (pandas: to_csv(index=False))")
     known = tuple(name for name in header if name not in NO_ATTRIBUTES)
-    wanted = dict.fromkeys(known) if attributes is None else _wanted(attributes, header, path)
+    unasked: dict[str, Kind | None] = dict.fromkeys(name for name in known if name not in IF_ASKED)
+    wanted = unasked if attributes is None else _wanted(attributes, header, path)
     columns = []
     for name, kind in wanted.items():
         cells = [row[name].strip() for row in rows]

@@ -147,7 +147,7 @@ def num_fits(
 
 def _can_be_judged(inputs: AuditInputs, unit: AuditUnit) -> bool:
     """Whether some attribute that sets of this unit may have divides the validation sets and the test sets."""
-    kept = inputs.personal if unit == "person" else np.ones(len(inputs.attributes), dtype=bool)
+    kept = inputs.personal if unit == "person" else np.ones(len(inputs.questions.asked), dtype=bool)
     for rows in (inputs.released.validation, inputs.released.test):
         labels = set_labels(rows.labels, set_names(rows, unit))
         kept = kept & (labels == 0).any(axis=0) & (labels == 1).any(axis=0)

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from splavu.audit.report.charts import Band, Dot, LineSeries, curve_chart, dot_chart
 from splavu.audit.report.formats import number, unit_name
+from splavu.data.private_labels import NOT_READ
 from splavu.data.private_labels import summary as columns_summary
 
 Evidence = Mapping[str, Any]
@@ -159,8 +160,8 @@ def missing(evidence: Evidence) -> list[str]:
         lines.append(f"left out: {', '.join(absent)}")
     if (evidence.get("command") or {}).get("quick"):
         lines.append(QUICK)
-    if not_attacked := [column for column in evidence.get("columns") or () if column["kind"] != "binary"]:
-        lines.append(f"columns of the table: {columns_summary(not_attacked, 'attacked')}")
+    if unread := [column for column in evidence.get("columns") or () if column["kind"] == NOT_READ]:
+        lines.append(f"columns of the table: {columns_summary(unread, 'attacked')}")
     return lines + [f"warning: {warning}" for warning in evidence.get("warnings") or ()]
 
 

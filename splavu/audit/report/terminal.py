@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from splavu.attacks.rows import rounded
 from splavu.audit.evidence import Evidence, Rate, UnitResult
+from splavu.data.private_labels import KINDS
 from splavu.data.private_labels import summary as columns_summary
 from splavu.metrics.estimates import Estimate
 
@@ -52,7 +53,7 @@ def summary(evidence: Evidence) -> str:
         state = {True: "passed", False: "FAILED", None: "not run"}[gate.passed]
         lines.append(f"{state:<8} {gate.claim} ({gate.detail})")
     if evidence.columns:
-        lines.append(f"columns of the table: {columns_summary(evidence.columns, 'attacked')}")
+        lines.append(f"columns of the table: {columns_summary(evidence.columns, 'attacked', taken=KINDS)}")
     lines += [f"warning: {warning}" for warning in evidence.warnings]
     if not evidence.valid:
         lines.append("NOT VALID: a gate failed, do not rely on these numbers")
