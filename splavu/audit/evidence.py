@@ -26,6 +26,9 @@
     inversion       'ridge', 'mlp' -> explained, explained_between_people, median_rank, top1, num_rows
     membership      signal, 'strongest signal', 'logistic' -> auc, person_auc, tpr_at_1_percent; `assumes` says what
                     must hold for it to mean anything; or `skipped`
+    names           what released names reveal of who is who: grouping (the part of the name that groups videos by
+                    subject; null: none does), its precision and recall over pairs of test videos; `without`, unit ->
+                    the leakage under the strongest attackers that read no names
     valid           no gate failed
     warnings, seconds
 
@@ -184,6 +187,7 @@ class Evidence:
     warnings: tuple[str, ...]
     seconds: float
     columns: tuple[Mapping[str, Any], ...] = ()
+    names: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def valid(self) -> bool:

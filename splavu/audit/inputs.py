@@ -47,6 +47,19 @@ class InputFile:
 
 
 @dataclass(frozen=True)
+class ReleasedKey:
+    """What a store shows of a key beside its features."""
+
+    name: str
+    """As it is released."""
+    num_clips: int
+    place: float
+    """In its store: 0 for the first key, 1 for the last one."""
+    attributes: tuple[str, ...] = ()
+    """'name=value' of its store, and the store's file name."""
+
+
+@dataclass(frozen=True)
 class AuditInputs:
     """All that is attacked, in three groups of subjects; `raw` has the same rows as `released`, or is None."""
 
@@ -63,6 +76,8 @@ class AuditInputs:
     """Empty: every attribute is binary."""
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Key -> [A]: 0 and 1, the place of the class, or the number. Empty: every attribute is binary."""
+    keys: Mapping[str, ReleasedKey] = field(default_factory=dict)
+    """Video of `released` -> its key as the attacker sees it; empty where features came without a store."""
 
     @property
     def questions(self) -> Questions:
@@ -109,18 +124,22 @@ def read_inputs(
     table.require_subjects()
     labels = table.path
     paths = {"released": expanded(released, "--released"), "raw": expanded(raw, "--raw") if raw else []}
-    features, files = {}, []
+    features, files, shown = {}, [], {}
     for role, stores in paths.items():
         features[role] = {}
         for path in stores:
             store = open_features(path)
             files.append(InputFile(role, path.name, file_hash(path), dict(store.attributes)))
-            for key in store:
+            of_store = (path.name, *(f"{name}={value}" for name, value in store.attributes.items()))
+            for place, key in enumerate(store):
                 if key in features[role]:
                     raise UserError(path, f"duplicate key '{key}', also in another store of --{role}", "give it once")
                 features[role][key] = _rows_of(store[key])
                 if not np.isfinite(features[role][key]).all():  # attackers that fail on NaN would pass for privacy
                     raise UserError(path, f"'{key}' holds values that are not finite", "release it again")
+                if role == "released":
+                    num_clips = len(features[role][key])
+                    shown[key] = ReleasedKey(key, num_clips, place / max(1, len(store) - 1), of_store)
     files += [
         InputFile(role, Path(p).name, file_hash(p), {}) for role, p in {"labels": labels, **(others or {})}.items()
     ]
@@ -168,6 +187,7 @@ def read_inputs(
         tuple(table.records),
         questions.asked,
         {key: np.array([column[row] for column in values]) for key, row in row_of.items()},
+        {key: shown[key] for key in keys},
     )
 
 

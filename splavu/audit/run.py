@@ -118,13 +118,14 @@ def examine(
             with_anonymizer=serve is not None,
             with_served=served is not None,
             set_attackers=options.set_families,
+            with_names=bool(inputs.keys),
         )
         attacked = run_threat_models(
             inputs, campaign, inverters=inverters, served=served, serve=serve, set_attackers=options.set_families
         )
-        reference = inputs.released if raw is None else raw
+        gated = inputs.released if raw is None else raw
         shuffling = dataclasses.replace(campaign, attackers=options.gate_families, seeds=options.gate_seeds)
-        shuffled = shuffling.run([shuffled_labels(reference, seed=seed) for seed in options.gate_seeds])
+        shuffled = shuffling.run([shuffled_labels(gated, seed=seed) for seed in options.gate_seeds])
         curve, lengths = [], {}
         if not options.attributes_only:
             kinds = {"released": inputs.released} | ({} if raw is None else {"raw": raw})
@@ -139,7 +140,8 @@ def examine(
         margin=options.margin,
     )
     released = {unit: attacked.released(unit) for unit in attacked.units}
-    strongest = {unit: evaluator.evaluate(attack, attacked.raw.get(unit)) for unit, attack in released.items()}
+    reference = {unit: attacked.reference(None, unit) for unit in attacked.raw}
+    strongest = {unit: evaluator.evaluate(attack, reference.get(unit)) for unit, attack in released.items()}
     results = tuple(_results(attacked, evaluator))
     semi_informed = next(one.found for one in results if one.name == "semi-informed")
     return Evidence(
@@ -153,7 +155,7 @@ def examine(
         rungs=results,
         raw={unit: evaluator.evaluate(attack, attack) for unit, attack in attacked.raw.items()},
         strongest=strongest,
-        headline=headline(attacked.raw, released, strongest, semi_informed, evaluator),
+        headline=headline(reference, released, strongest, semi_informed, evaluator),
         gates=(
             gates.attackers_gate(
                 "attackers succeed on raw features", attacked.raw.get("clip"), True, options.num_resamples
@@ -167,6 +169,7 @@ def examine(
         **_beyond_attributes(inputs, options, inverters, serve),
         warnings=inputs.warnings,
         columns=inputs.columns,
+        names=_names(attacked, evaluator),
         seconds=time.perf_counter() - started,
     )
 
@@ -184,12 +187,23 @@ def _beyond_attributes(
     }
 
 
+def _names(attacked: ThreatModelAttacks, evaluator: Evaluator) -> dict[str, Any]:
+    """What names tell, and beside it how much leaks to attackers that do not read them."""
+    if attacked.names is None:
+        return {}
+    without = {
+        unit: evaluator.evaluate(attacked.released(unit, with_names=False), attacked.raw.get(unit)).leakage
+        for unit in attacked.units
+    }
+    return {**attacked.names.record(), "without": without}
+
+
 def _results(attacked: ThreatModelAttacks, evaluator: Evaluator) -> Iterator[ThreatModelResult]:
     for one in attacked.attacks:
         if one.attack is None:
             yield ThreatModelResult(one.name, KNOWS[one.name], one.unit, one.skipped, {}, None)
         else:
-            found = evaluator.evaluate(one.attack, attacked.raw.get(one.unit))
+            found = evaluator.evaluate(one.attack, attacked.reference(one.name, one.unit))
             yield ThreatModelResult(one.name, KNOWS[one.name], one.unit, "", attacker_table(one.attack), found)
 
 

@@ -6,10 +6,8 @@ learn nothing that could be pooled; attackers trained on the pooled features do.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,9 +15,9 @@ import torch
 from splavu import metrics
 from splavu.attackers import AttackerSpec
 from splavu.attacks.campaign import Attack, Campaign, Exposure, Scored, joined
-from splavu.attacks.rows import AttackData, Rows
+from splavu.attacks.rows import AttackData
 from splavu.audit.attributes.set_attackers import AttentionPooling, ClipSets
-from splavu.audit.attributes.units import AuditUnit, set_attack, set_data, set_names
+from splavu.audit.attributes.units import AuditUnit, known_only, set_attack, set_data, set_names
 
 SET_ATTACKERS: Mapping[str, AttackerSpec] = {"attention": AttackerSpec(AttentionPooling, stochastic=True)}
 """Families that take sets of clips (`sets.ClipSets`) in place of features."""
@@ -46,8 +44,8 @@ def attack_sets(
     """
     sets = set_data(data, unit)
     if kept is not None:
-        sets = AttackData(**{name: _only(rows, kept) for name, rows in sets.splits.items()})
-        clip = dataclasses.replace(_only(clip, kept), tuned=_only(clip.tuned, kept))
+        sets = AttackData(**{name: known_only(rows, kept) for name, rows in sets.splits.items()})
+        clip = known_only(clip, kept)
     shown = Exposure(sets.validation, sets.test)
     found = {
         "mean of scores": set_attack(clip, unit, "mean"),
@@ -57,9 +55,6 @@ def attack_sets(
     if attackers:
         found["learnt pooling"] = _learnt_pooling(data, sets, unit, campaign, attackers)
     return joined(found)
-
-
-_Labelled = TypeVar("_Labelled", Rows, Attack, Scored)
 
 
 @dataclass(frozen=True)
@@ -105,8 +100,3 @@ def _learnt_pooling(
         np.array([[metrics.average_precisions(validation.labels, s) for s in of_seed] for of_seed in tuned]),
         Scored(validation.labels, validation.clusters, validation.videos, tuned),
     )
-
-
-def _only(labelled: _Labelled, kept: np.ndarray) -> _Labelled:
-    """The same with the labels of the other attributes unknown."""
-    return dataclasses.replace(labelled, labels=np.where(kept, labelled.labels, np.float32(np.nan)))

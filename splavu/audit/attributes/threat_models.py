@@ -7,6 +7,8 @@
     informed        has other subjects' features raw and released: inverts the release, linearly or by a network, and
                     attacks the reconstruction as if it were raw; or trains on both side by side
     set-level       sees all clips of a video, or of a person, at once
+    names           reads the released names, counts and order of clips too, alone and beside features
+                    (`splavu.audit.attributes.names`)
 
 Note: a threat model that knows more is not always stronger, because it may overfit more. So all are run, and for each
 attribute the attack with the best validation AP counts. An audit with the first two only would find privacy in any
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -27,11 +29,14 @@ import numpy as np
 from splavu.anonymizers.apply import ArrayMap
 from splavu.attacks.campaign import Attack, Campaign, Exposure, joined
 from splavu.attacks.rows import AttackData, Rows
+from splavu.audit.attributes.names import Names, names_alone, names_attack, num_names_fits
 from splavu.audit.attributes.set_attacks import attack_sets
-from splavu.audit.attributes.units import UNITS, AuditUnit, set_data, set_labels, set_names
+from splavu.audit.attributes.units import UNITS, AuditUnit, known_only, set_attack, set_data, set_labels, set_names
 from splavu.audit.inputs import AuditInputs
 
-ThreatModelName = Literal["ignorant", "lazy-informed", "semi-informed", "informed", "served alone", "set-level"]
+ThreatModelName = Literal[
+    "ignorant", "lazy-informed", "semi-informed", "informed", "served alone", "set-level", "names"
+]
 KNOWS: Mapping[ThreatModelName, str] = {
     "ignorant": "raw features of other people",
     "lazy-informed": "the anonymizer, but not that clips were anonymized: trained on video means",
@@ -39,6 +44,7 @@ KNOWS: Mapping[ThreatModelName, str] = {
     "informed": "raw and released features of other subjects, row by row",
     "served alone": "the anonymizer's output for each feature alone, where the store holds another",
     "set-level": "all clips of a video or person, beside what the threat models above know",
+    "names": "the released names, counts and order of clips, beside the features",
 }
 SETS: tuple[AuditUnit, ...] = ("video", "person")
 
@@ -62,6 +68,9 @@ class ThreatModelAttacks:
     raw: Mapping[AuditUnit, Attack]
     """Raw features by unit, each attacked in every way that doesn't take a release; empty without raw features."""
     attacks: tuple[ThreatModelAttack, ...]
+    raw_with_names: Mapping[AuditUnit, Attack] = field(default_factory=dict)
+    """The same under the released names, beside what was found without them: what attacks with names compare with."""
+    names: Names | None = None
 
     @property
     def units(self) -> tuple[AuditUnit, ...]:
@@ -69,9 +78,20 @@ class ThreatModelAttacks:
         attacked = {one.unit for one in self.attacks if one.attack is not None}
         return tuple(unit for unit in UNITS if unit in attacked)
 
-    def released(self, unit: AuditUnit) -> Attack:
+    def released(self, unit: AuditUnit, *, with_names: bool = True) -> Attack:
         """All attacks on released units as one, its attackers named 'threat model/attacker'."""
-        return joined({one.name: one.attack for one in self.attacks if one.unit == unit and one.attack is not None})
+        return joined(
+            {
+                one.name: one.attack
+                for one in self.attacks
+                if one.unit == unit and one.attack is not None and (with_names or one.name != "names")
+            }
+        )
+
+    def reference(self, name: ThreatModelName | None, unit: AuditUnit) -> Attack | None:
+        """The attack on raw features that a threat model's success is measured by; None as name: that of all."""
+        with_names = name in (None, "names") and unit in self.raw_with_names
+        return (self.raw_with_names if with_names else self.raw).get(unit)
 
 
 def run_threat_models(
@@ -132,17 +152,42 @@ def run_threat_models(
         )
         if inputs.raw is not None:
             raw[unit] = attack_sets(inputs.raw, raw["clip"], unit, campaign, **options)
-    return ThreatModelAttacks(raw, tuple(attacks))
+    if not inputs.keys:
+        return ThreatModelAttacks(raw, tuple(attacks))
+    names = Names.of(inputs.keys, inputs.released)
+    alone = names_alone(names, inputs.released, campaign)
+    attack = names_attack(names, alone, inputs.released, every, campaign)
+    of_raw = None if inputs.raw is None else names_attack(names, alone, inputs.raw, raw["clip"], campaign)
+    units = tuple(dict.fromkeys(one.unit for one in attacks if one.attack is not None))
+    attacks += [ThreatModelAttack("names", unit, _on_units(inputs, attack, unit)) for unit in units]
+    raw_with_names = {}
+    if of_raw is not None:
+        for unit in units:
+            raw_with_names[unit] = joined({"features": raw[unit], "names": _on_units(inputs, of_raw, unit)})
+    return ThreatModelAttacks(raw, tuple(attacks), raw_with_names, names)
 
 
 def num_fits(
-    campaign: Campaign, *, with_raw: bool, with_anonymizer: bool, with_served: bool, set_attackers: tuple[str, ...]
+    campaign: Campaign,
+    *,
+    with_raw: bool,
+    with_anonymizer: bool,
+    with_served: bool,
+    set_attackers: tuple[str, ...],
+    with_names: bool = False,
 ) -> int:
     """How often `run_threat_models` moves the campaign's progress."""
     of_clips = 1 + with_served + (2 + with_anonymizer if with_raw else 0)
     of_sets = len(SETS) * (1 + with_raw)
     families = (of_clips + of_sets) * len(campaign.attackers) + of_sets * len(set_attackers)
-    return families * len(campaign.seeds)
+    return families * len(campaign.seeds) + with_names * num_names_fits(campaign, with_raw=with_raw)
+
+
+def _on_units(inputs: AuditInputs, attack: Attack, unit: AuditUnit) -> Attack:
+    """An attack on clips by the mean of its scores over the clips of a unit."""
+    if unit == "clip":
+        return attack
+    return set_attack(known_only(attack, inputs.personal) if unit == "person" else attack, unit)
 
 
 def _can_be_judged(inputs: AuditInputs, unit: AuditUnit) -> bool:

@@ -7,7 +7,7 @@ have and others don't is unknown (NaN) there; there is no majority vote.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from splavu.attacks.rows import AttackData, Rows
 AuditUnit = Literal["clip", "video", "person"]
 UNITS: tuple[AuditUnit, ...] = ("clip", "video", "person")
 Pooling = Literal["mean", "max"]
+_Labelled = TypeVar("_Labelled", Rows, Attack, Scored)
 
 
 def set_rows(rows: Rows, unit: AuditUnit) -> Rows:
@@ -69,6 +70,14 @@ def pooled(values: np.ndarray, names: np.ndarray, pooling: Pooling = "mean") -> 
     total = np.add.reduceat(np.where(known, values, 0.0)[order].astype(np.float64), starts, axis=0)
     count = np.add.reduceat(known[order].astype(np.float64), starts, axis=0)
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def known_only(labelled: _Labelled, kept: np.ndarray) -> _Labelled:  # [A] of bool
+    """The same with the labels of the other attributes unknown."""
+    only = replace(labelled, labels=np.where(kept, labelled.labels, np.float32(np.nan)))
+    if isinstance(only, Attack) and only.tuned is not None:
+        return replace(only, tuned=known_only(only.tuned, kept))
+    return only
 
 
 def set_names(rows: Rows | Scored, unit: AuditUnit) -> np.ndarray:  # -> [N]
