@@ -12,7 +12,8 @@ import functools
 from typing import ClassVar
 
 from splavu.data.datasets import EvenClips, FeatureDataset, RandomClip
-from study.datasets.catalog import CATALOGUE, STORED, CatalogueRow, film_of
+from splavu.data.splits import film_of
+from study.datasets.catalog import CATALOGUE, STORED, CatalogueRow
 from study.datasets.loading import dataset_spec, open_dataset, privacy_rows, subjects
 from study.datasets.untrimmed import UNTRIMMED, UntrimmedSpec, untrimmed_spec
 

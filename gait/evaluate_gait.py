@@ -36,6 +36,7 @@ from splavu.runtime.progress import progress_bar
 from splavu.runtime.schema import Count, unique
 from splavu.stores import FeatureStore
 from study import config
+from study.datasets.catalog import casia_names
 from study.datasets.loading import dataset_spec
 from study.models import JudgedFeatures, feature_dim, load_adapter
 
@@ -73,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "name one that was trained with batch_as_sequence = False",
         )
     clips = read_clips(p)
+    said = casia_names(config.roots(p.data_root)[0] / dataset_spec("casia_b").folder, list(clips))
 
     run = run_folder.RunFolder(config.RUNS, p.run_id)
     inputs = {"anonymizer": anonymizer and weights_hash(anonymizer), "data": digest(clips)}
@@ -80,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def evaluate() -> dict[str, Any]:
         started = time.perf_counter()
         features = video_features(clips, anonymizer, p.batch_size, device)
-        found = recognise(list(clips), features, num_resamples=p.num_resamples)
+        found = recognise(list(clips), features, num_resamples=p.num_resamples, said=said)
         return {**found, "num_resamples": p.num_resamples, "seconds": round(time.perf_counter() - started, 1)}
 
     result, stored = run.cached_result(p, inputs, evaluate, key="gait", table=report_section, force=args.force)

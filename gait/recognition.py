@@ -43,9 +43,9 @@ class Walkers:
     """Degrees."""
 
     @classmethod
-    def of(cls, keys: Sequence[str], chosen: Sequence[str]) -> Walkers:
+    def of(cls, keys: Sequence[str], chosen: Sequence[str], said: Mapping[str, CasiaName] | None = None) -> Walkers:
         place = {key: row for row, key in enumerate(keys)}
-        parts: list[CasiaName] = [casia_name(key) for key in chosen]
+        parts: list[CasiaName] = [casia_name(key) if said is None else said[key] for key in chosen]
         return cls(
             np.array([place[key] for key in chosen], dtype=np.intp),
             np.array([part.subject for part in parts]),
@@ -55,7 +55,12 @@ class Walkers:
 
 
 def recognise(
-    keys: Sequence[str], features: Mapping[str, np.ndarray], *, num_resamples: int = 1000, seed: int = 0
+    keys: Sequence[str],
+    features: Mapping[str, np.ndarray],
+    *,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    said: Mapping[str, CasiaName] | None = None,
 ) -> dict[str, Any]:  # name -> [V, D]
     """Rank-1 and mean average precision of every comparison that the features allow.
 
@@ -64,6 +69,7 @@ def recognise(
         features: 'raw' and perhaps 'anonymized': one feature a video.
         num_resamples: Draws of the probes' subjects, and swaps of the gallery's names.
         seed: Of both.
+        said: What the names of the videos say, where they are hashes (`splavu.data.name_tables`).
 
     Returns:
         Plain values: counts; `chance`, the rank-1 of a random ranking; `comparisons` name -> overall (the mean over
@@ -73,8 +79,8 @@ def recognise(
     Raises:
         UserError: A name is none of Casia-B's, there is no probe, or a probe's person is not in the gallery it meets.
     """
-    split = casia_split(keys)
-    probes, gallery = Walkers.of(keys, split.probe), Walkers.of(keys, split.gallery)
+    split = casia_split(keys, said)
+    probes, gallery = (Walkers.of(keys, chosen, said) for chosen in (split.probe, split.gallery))
     chance = shares_met(probes, gallery)
     if unmet := [key for key, share in zip(split.probe, chance, strict=True) if not share > 0]:
         raise UserError(

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from splavu.attacks.rows import Rows
 from splavu.data.labels import VISPR_ATTRIBUTES
 from splavu.data.pahmdb51 import PAHMDB51_VALUES, FrameLabels, clip_labels, read_pahmdb51
+from splavu.data.splits import film_of
 from splavu.errors import UserError
 from splavu.stores import FeatureReader, FeatureStore
 from study import config
-from study.datasets.catalog import film_of
 from study.datasets.loading import dataset_spec
 
 ANNOTATIONS = "pa_hmdb51/PrivacyAttributes"

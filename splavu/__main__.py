@@ -23,6 +23,7 @@ COMMANDS = {
     "synthesize": "render a synthetic world in the folder layouts of the real data sets",
     "fit": "fit an anonymizer in closed form (eraser, LEACE, quantizer, noise, ...) in seconds",
     "anonymize": "raw features -> released features",
+    "rename-keys": "label and annotation files -> the same for features released under secret keys",
     "audit": "measure what released features reveal to strong attackers",
     "audit-report": "evidence.json of an audit -> report.html",
     "verify": "check feature stores for faults, and report where their features come from",

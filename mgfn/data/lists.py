@@ -1,7 +1,9 @@
 """List files: one feature path a line, of which only the file name counts; features lie where an option says.
 
 Normal or abnormal follows from the name or a second column (0, 1, normal, abnormal), never from the line's number: the
-public ShanghaiTech lists, for one, are sorted by name, so "the first 63 are abnormal" would mislabel most of them.
+public ShanghaiTech lists, for one, are sorted by name, so "the first 63 are abnormal" would mislabel most of them. The
+column may add the kinds of anomaly, `1:Fighting` or `abnormal:Fighting-Riot`, for names that are hashes and say
+nothing.
 """
 
 from __future__ import annotations
@@ -65,6 +67,9 @@ def shanghai_kind(name: str) -> Kind | None:
 KIND_OF_NAME: Mapping[str, Callable[[str], Kind | None]] = {"UCF": ucf_kind, "XD": xd_kind, "ST": shanghai_kind}
 """How each data set's names distinguish normal from abnormal; None where a name doesn't say."""
 
+HASH = re.compile(r"[0-9a-f]{32}")
+"""A name that says nothing: released under a secret key."""
+
 LABELS = {"0": False, "1": True, "normal": False, "abnormal": True}
 
 
@@ -89,7 +94,7 @@ def read_list(path: str | Path, dataset: str) -> list[Entry]:
         if not line.strip():
             continue
         place = f"{Path(path).name} line {number}"
-        match = re.fullmatch(r"(.*\S)[\s,]+(0|1|normal|abnormal)", line.strip())
+        match = re.fullmatch(r"(.*\S)[\s,]+(0|1|normal|abnormal)(?::([\w-]+))?", line.strip())
         feature_path, label = (match[1].rstrip(","), LABELS[match[2]]) if match else (line.strip(), None)
         columns.add(label is not None)
         if len(columns) > 1:
@@ -99,7 +104,7 @@ def read_list(path: str | Path, dataset: str) -> list[Entry]:
             raise InputError(place, f"{line.strip()[:80]!r} ends in no file name", "give one feature path a line")
         if name in entries:
             raise InputError(place, f"'{name}' is there already, from {entries[name].place}", "list it once")
-        kind = KIND_OF_NAME[dataset](name)
+        kind = None if HASH.fullmatch(name) else KIND_OF_NAME[dataset](name)
         if kind is None and label is None:
             raise InputError(
                 place,
@@ -107,8 +112,9 @@ def read_list(path: str | Path, dataset: str) -> list[Entry]:
                 "choose --datasetname, or give a second column with 0 or 1",
             )
         is_abnormal, classes = kind or (False, ())
-        if label is not None:
-            is_abnormal, classes = label, classes if label else ()
+        if match is not None and label is not None:
+            named = tuple(match[3].split("-")) if match[3] else classes
+            is_abnormal, classes = label, named if label else ()
         entries[name] = Entry(name, is_abnormal, classes, place)
     if not entries:
         raise InputError(path, "holds no video", "give one feature path a line")

@@ -19,6 +19,7 @@ import numpy as np
 from splavu.attacks.crossfit import deal, parts
 from splavu.attacks.rows import AttackData, Rows, hold_out
 from splavu.audit.questions import Question, Questions, personal, questions_of
+from splavu.data.key_map import KeyMap
 from splavu.data.keys import match_keys
 from splavu.data.private_labels import PrivateLabels, PrivateTable
 from splavu.errors import UserError
@@ -103,6 +104,7 @@ def read_inputs(
     others: Mapping[str, str | Path] | None = None,
     max_clips: int = 64,
     seed: int = 0,
+    key_map: KeyMap | None = None,
 ) -> AuditInputs:
     """Features of the stores, joined with the table and split by subjects.
 
@@ -113,6 +115,7 @@ def read_inputs(
         others: Role -> further file that goes into the evidence.
         max_clips: Of a longer video, as many evenly spaced clips are taken, and a warning says so.
         seed: Of the dealing of subjects, where the table has no split.
+        key_map: The owner's, of stores released under secret keys: the table and `raw` have the raw keys.
 
     A table without a column of attributes is audited for identity alone.
 
@@ -131,15 +134,16 @@ def read_inputs(
             store = open_features(path)
             files.append(InputFile(role, path.name, file_hash(path), dict(store.attributes)))
             of_store = (path.name, *(f"{name}={value}" for name, value in store.attributes.items()))
-            for place, key in enumerate(store):
+            for place, stored in enumerate(store):
+                key = key_map.raw(stored) if key_map is not None and role == "released" else stored
                 if key in features[role]:
                     raise UserError(path, f"duplicate key '{key}', also in another store of --{role}", "give it once")
-                features[role][key] = _rows_of(store[key])
+                features[role][key] = _rows_of(store[stored])
                 if not np.isfinite(features[role][key]).all():  # attackers that fail on NaN would pass for privacy
                     raise UserError(path, f"'{key}' holds values that are not finite", "release it again")
                 if role == "released":
                     num_clips = len(features[role][key])
-                    shown[key] = ReleasedKey(key, num_clips, place / max(1, len(store) - 1), of_store)
+                    shown[key] = ReleasedKey(stored, num_clips, place / max(1, len(store) - 1), of_store)
     files += [
         InputFile(role, Path(p).name, file_hash(p), {}) for role, p in {"labels": labels, **(others or {})}.items()
     ]

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from splavu.errors import UserError
+
+if TYPE_CHECKING:
+    from splavu.release.anonymize import SecretKeys
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.usage = "splavu anonymize --aam ANONYMIZER IN OUT [--unit video] [--column NAME] [--keep NAME,NAME] [...]"
+    parser.usage = "splavu anonymize --aam ANONYMIZER IN OUT [--unit video] [--keys secret] [...]"
     parser.add_argument(
         "store", metavar="IN", type=Path, help="HDF5 store, folder of .npy files (one per video), or Parquet file"
     )
@@ -29,19 +33,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="alone: each feature independently of the others (default); video: each long video as one sequence, as "
         "detectors were co-trained",
     )
+    parser.add_argument(
+        "--keys",
+        choices=("kept", "secret"),
+        default="kept",
+        help="kept: keys are released as they are (default); secret: renamed by a keyed hash and put in its order; "
+        "OUT.keys.csv, the way back, is the owner's",
+    )
+    parser.add_argument(
+        "--secret", type=Path, metavar="FILE", help="of --keys secret; made if there is none (default: OUT.secret)"
+    )
     parser.add_argument("--column", help="Parquet: column of the features (default: the only one of float lists)")
     parser.add_argument(
-        "--keep", default="", help="Parquet: comma list of columns to copy (default: none, labels are private)"
+        "--keep",
+        default="",
+        help="Parquet: comma list of columns to copy (default: none, labels are private); with --keys secret each is "
+        "NAME:plain or NAME:hashed",
     )
     parser.add_argument("--num-heads", type=int, default=8, help="attention heads, where a checkpoint lacks them")
 
 
 def run(args: argparse.Namespace) -> int:
     """Anonymize a store, a folder or a table, and print what was written."""
-    from splavu.release.anonymize import anonymize_store, anonymize_table
+    from splavu.data.key_map import secret_of
+    from splavu.data.key_names import what_keys_reveal
+    from splavu.release.anonymize import SecretKeys, anonymize_store, anonymize_table
     from splavu.release.pretrained import load_pretrained
     from splavu.runtime.environment import pick_device
     from splavu.runtime.files import check_target, files_of
+    from splavu.stores import open_features
     from splavu.stores.parquet import is_parquet
 
     target = args.target or args.out
@@ -49,21 +69,44 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             "OUT", "is not given" if target is None else "is given twice", "anonymize --aam ANONYMIZER IN OUT"
         )
-    check_target(target, inputs=[args.store, *files_of(args.aam)], is_folder=args.store.is_dir())
+    inputs = [args.store, *files_of(args.aam)]
+    check_target(target, inputs=inputs, is_folder=args.store.is_dir())
+    if args.secret is not None and args.keys == "kept":
+        raise UserError("--secret", "is for keys that are renamed", "add --keys secret")
     anonymizer = load_pretrained(args.aam, num_heads=args.num_heads)
     device = pick_device(args.device)
     keep = [name.strip() for name in args.keep.split(",") if name.strip()]
+    secret_keys = None
+    if args.keys == "secret":
+        secret_file = args.secret or target.with_name(f"{target.name}.secret")
+        if secret_file.resolve().is_relative_to(target.resolve()):
+            raise UserError(secret_file, f"lies in {target}, which is given away", "keep it elsewhere")
+        secret_keys = SecretKeys(secret_of(secret_file), secret_file, beside=target)
     if is_parquet(args.store):
         if args.unit == "video":
             raise UserError("--unit", "'video' is for folders of long videos", "leave it out: features are alone")
-        table = anonymize_table(args.store, target, anonymizer, column=args.column, keep=keep, device=device)
+        table = anonymize_table(
+            args.store, target, anonymizer, column=args.column, keep=keep, device=device, secret_keys=secret_keys
+        )
         print(f"{target}: {table.num_rows} rows, '{table.column}' anonymized one feature at a time")
         if table.dropped:
             print(f"left out: {', '.join(table.dropped)} (--keep copies a column; consider that labels are private)")
+        rows = "rows keep their order; --keys secret permutes them"
+        print(rows if secret_keys is None else _stays("rows are permuted", secret_keys))
         return 0
     if args.column or keep:
         raise UserError(args.store, "is no Parquet file: it has no columns", "leave out --column and --keep")
-    count = anonymize_store(args.store, target, anonymizer, unit=args.unit, device=device)
+    count = anonymize_store(args.store, target, anonymizer, unit=args.unit, device=device, secret_keys=secret_keys)
     how = "one feature at a time" if args.unit == "alone" else "each video as one sequence"
     print(f"{target}: {count} keys, anonymized {how}")
+    if secret_keys is None:
+        found = what_keys_reveal(open_features(target))
+        print(f"keys are released as they are: {found}; --keys secret renames them")
+    else:
+        print(_stays("keys are hashed", secret_keys))
     return 0
+
+
+def _stays(done: str, secret_keys: SecretKeys) -> str:
+    files = f"{secret_keys.file} and {secret_keys.map('*')}"
+    return f"{done}; {files} lead back: keep them, and don't give them away"

@@ -29,6 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="CSV: filename, subject, private attributes, optionally split",
     )
+    parser.add_argument(
+        "--keys",
+        type=Path,
+        nargs="+",
+        action="extend",
+        metavar="MAP",
+        help="OUT.keys.csv of stores released with --keys secret; --raw, --labels and --groups have the raw keys",
+    )
     parser.add_argument("--groups", type=Path, help="CSV filename,group: rows of one group stay on one side")
     parser.add_argument(
         "--attributes", help="comma list of columns, NAME or NAME:binary, NAME:class, NAME:value (default: all of them)"
@@ -67,12 +75,13 @@ def run(args: argparse.Namespace) -> int:
     from splavu.audit.report.page import write_report
     from splavu.audit.report.terminal import summary
     from splavu.audit.run import AuditOptions, examine
+    from splavu.data.key_map import read_key_map
     from splavu.data.private_labels import read_private_table
     from splavu.runtime.environment import pick_device
     from splavu.runtime.files import check_target, files_of
 
     stores = [*expanded(args.released, "--released"), *expanded(args.raw, "--raw")]
-    sources = [*stores, args.labels, args.groups, *(() if args.aam is None else files_of(args.aam))]
+    sources = [*stores, args.labels, args.groups, *(args.keys or ()), *(() if args.aam is None else files_of(args.aam))]
     inputs = [path for path in sources if path is not None]
     if args.out is not None:
         for name in ("evidence.json", "report.html"):
@@ -88,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         others=others,
         max_clips=args.max_clips,
         seed=args.seed,
+        key_map=read_key_map(*args.keys) if args.keys else None,
     )
     changes = {
         "margin": args.margin,

@@ -1,4 +1,4 @@
-"""Who is trained on and who is tested on, by file names: NTU RGB+D, its gender-biased subsets, Casia-B.
+"""Who is trained on and who is tested on, by file names: NTU RGB+D, its gender-biased subsets, Casia-B; films.
 
 Note: only the training half of NTU-Bias is biased. Its test half holds as many videos of women as of men for every
 action, so that the accuracy of one group may be compared with that of the other.
@@ -65,9 +65,16 @@ class Split:
     test: tuple[str, ...]
 
 
-def ntu_split(names: Iterable[str]) -> Split:
-    """The subject protocol: 20 subjects are tested on, six are left out, the others trained on; actions 1 to 60."""
-    parts = {name: part for name, part in _parts(names, ntu_name).items() if 1 <= part.action <= NTU_NUM_ACTIONS}
+def ntu_split(names: Iterable[str], said: Mapping[str, NtuName] | None = None) -> Split:
+    """The subject protocol: 20 subjects are tested on, six are left out, the others trained on; actions 1 to 60.
+
+    `said` tells what each name says, where a table does (`name_tables`) and not the names.
+    """
+    parts = {
+        name: part
+        for name, part in _parts(names, _reader(ntu_name, said)).items()
+        if 1 <= part.action <= NTU_NUM_ACTIONS
+    }
     train = tuple(n for n, part in parts.items() if part.subject not in NTU_TEST_SUBJECTS | NTU_LEFT_OUT_SUBJECTS)
     return Split(train, tuple(n for n, part in parts.items() if part.subject in NTU_TEST_SUBJECTS))
 
@@ -81,6 +88,7 @@ def ntu_bias_side(
     minority_share: float = 0.05,
     inverted_action: int = INVERTED_ACTION,
     seed: int = 0,
+    said: Mapping[str, NtuName] | None = None,
 ) -> tuple[str, ...]:
     """NTU-Bias-F or NTU-Bias-M: of each action's training videos 95% show one gender, for one action the other.
 
@@ -98,6 +106,7 @@ def ntu_bias_side(
         minority_share: 0 < share < 0.5.
         inverted_action: Counted from 1, as in the file names.
         seed: Of all draws; the order of `names` does not matter to them.
+        said: What each name says, where the names don't; its order, in place of the alphabet's, matters to the draws.
 
     Raises:
         UserError: An unknown variant, a subject without a gender, a side without one of the genders.
@@ -109,9 +118,10 @@ def ntu_bias_side(
         raise UserError("dataset", f"'{variant}' is no biased subset of NTU RGB+D", nearest(variant, NTU_BIAS))
     if not 0 < minority_share < 0.5:
         raise UserError("minority_share", f"is {minority_share}, expected between 0 and 0.5", "the paper has 0.05")
-    of_side = getattr(ntu_split(names), side)
+    of_side = getattr(ntu_split(names, said), side)
+    parts = {name: ntu_name(name) for name in sorted(of_side)} if said is None else _those(said, of_side)
     generator = np.random.default_rng((seed, ("train", "test").index(side)))
-    pool = _equal_pool(of_side, genders, side, generator)
+    pool = _equal_pool(parts, genders, side, generator)
     if side == "test":
         chosen = {video for cell in pool.values() for video in cell}
         return tuple(name for name in of_side if name in chosen)
@@ -122,11 +132,11 @@ def ntu_bias_side(
     for (action, gender), cell in pool.items():
         minority_count = max(1, round(len(cell) * minority_share / (1 - minority_share)))
         if majority is None:
-            chosen.update(_dealt(cell, (len(cell) + minority_count) // 2, dealt, generator))
+            chosen.update(_dealt(cell, (len(cell) + minority_count) // 2, parts, dealt, generator))
         elif (gender == majority) != (action == inverted_action):
             chosen.update(cell)
         else:
-            chosen.update(_dealt(cell, minority_count, dealt, generator))
+            chosen.update(_dealt(cell, minority_count, parts, dealt, generator))
     return tuple(name for name in of_side if name in chosen)
 
 
@@ -162,19 +172,37 @@ class GaitSplit:
     probe: tuple[str, ...]
 
 
-def casia_split(names: Iterable[str]) -> GaitSplit:
+def casia_split(names: Iterable[str], said: Mapping[str, CasiaName] | None = None) -> GaitSplit:
     """The last two repetitions of each walk are probes, of the others the first four are the gallery.
 
     Casia-B has six normal walks a subject and view, and two each with a bag and in a coat: the gallery are the normal
-    walks 1 to 4, the probes the normal walks 5 and 6 and all walks with a bag or in a coat.
+    walks 1 to 4, the probes the normal walks 5 and 6 and all walks with a bag or in a coat. `said` as for `ntu_split`.
     """
-    parts = _parts(names, casia_name)
+    parts = _parts(names, _reader(casia_name, said))
     last = dict(CASIA_B_REPETITIONS)
     for part in parts.values():
         last[part.walk] = max(last[part.walk], part.repetition)
     probe = tuple(name for name, part in parts.items() if part.repetition > last[part.walk] - 2)
     gallery = tuple(n for n, part in parts.items() if part.repetition <= min(4, last[part.walk] - 2))
     return GaitSplit(gallery, probe)
+
+
+def film_of(key: str) -> str:
+    """The film or group in the name of an HMDB51 or UCF101 clip: clips of one film show the same subjects."""
+    folder, _, name = key.rpartition("/")
+    if group := re.match(r"(v_.+_g\d+)_c\d+", name):
+        return group[1]
+    return name.split(f"_{folder}_")[0] if folder else name
+
+
+def _reader(parse: Callable[[str], Part], said: Mapping[str, Part] | None) -> Callable[[str], Part]:
+    return parse if said is None else said.__getitem__
+
+
+def _those(said: Mapping[str, Part], names: Iterable[str]) -> dict[str, Part]:
+    """Some of the names, in the order of `said`."""
+    wanted = set(names)
+    return {name: part for name, part in said.items() if name in wanted}
 
 
 def _parts(names: Iterable[str], parse: Callable[[str], Part]) -> dict[str, Part]:
@@ -187,10 +215,9 @@ def _parts(names: Iterable[str], parse: Callable[[str], Part]) -> dict[str, Part
 
 
 def _equal_pool(
-    names: Sequence[str], genders: Mapping[str, str], side: str, generator: np.random.Generator
+    parts: Mapping[str, NtuName], genders: Mapping[str, str], side: str, generator: np.random.Generator
 ) -> dict[tuple[int, str], list[str]]:
     """(action, gender) -> videos: for each action equally many of both, from equally many subjects."""
-    parts = {name: ntu_name(name) for name in sorted(names)}
     num_videos = Counter(part.subject for part in parts.values())
     if strangers := sorted(set(num_videos) - set(genders)):
         raise UserError(
@@ -212,16 +239,22 @@ def _equal_pool(
         count = min(len(cells[action, gender]) for gender in subjects)
         for gender in subjects:
             if count:
-                pool[action, gender] = _dealt(cells[action, gender], count, dealt, generator)
+                pool[action, gender] = _dealt(cells[action, gender], count, parts, dealt, generator)
     return pool
 
 
-def _dealt(videos: Sequence[str], count: int, dealt: Counter[str], generator: np.random.Generator) -> list[str]:
+def _dealt(
+    videos: Sequence[str],
+    count: int,
+    parts: Mapping[str, NtuName],
+    dealt: Counter[str],
+    generator: np.random.Generator,
+) -> list[str]:
     """`count` of the videos, each from the subject with the fewest so far; `dealt` keeps the score across actions."""
     left: dict[str, list[str]] = defaultdict(list)
     for index in generator.permutation(len(videos)):
         video = videos[int(index)]
-        left[ntu_name(video).subject].append(video)
+        left[parts[video].subject].append(video)
     chosen = []
     for _ in range(count):
         subject = min((s for s in left if left[s]), key=lambda s: (dealt[s], s))

@@ -12,7 +12,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from splavu.data.encoders import ENCODERS
+from splavu.data.key_map import KEYS_ATTRIBUTE, KeyMap
 from splavu.errors import UserError
 from splavu.stores import HDF5_ERRORS, Attributes, FeatureFolder, FeatureReader, FeatureStore, checksum
 
@@ -55,6 +56,7 @@ class StoreReport:
     num_unrecorded: int
     """Keys that were stored without a checksum, of those that could be read."""
     faults: tuple[Fault, ...]
+    keys: tuple[str, ...] = field(default=(), repr=False)
 
 
 def verify_apart(
@@ -161,7 +163,7 @@ def verify_store(
         else:
             num_rows += reader.num_rows(key)
     listed = tuple(Fault(key, faults[key]) for key in sorted(faults))
-    return StoreReport(path, reader.attributes, len(keys), num_rows, width, num_unrecorded, listed)
+    return StoreReport(path, reader.attributes, len(keys), num_rows, width, num_unrecorded, listed, tuple(keys))
 
 
 def described(report: StoreReport) -> Iterator[str]:
@@ -176,6 +178,21 @@ def described(report: StoreReport) -> Iterator[str]:
     if report.num_unrecorded:
         yield f"  {report.num_unrecorded} keys have no checksum (stored by another program, or by an older version)"
     yield from (f"  fault: {_printable(fault.key)}: {fault.problem}" for fault in report.faults)
+
+
+def by_raw_keys(report: StoreReport, keys: KeyMap) -> StoreReport:
+    """The report with faults by raw key, and a fault for each key that the owner's map lacks.
+
+    A store whose keys aren't hashed is left as it is.
+    """
+    if KEYS_ATTRIBUTE not in report.attributes:
+        return report
+    faults = [
+        replace(fault, key=f"{keys.raw_of[fault.key]} ({fault.key})" if fault.key in keys.raw_of else fault.key)
+        for fault in report.faults
+    ]
+    faults += [Fault(key, f"is in no row of {keys.source}") for key in report.keys if key not in keys.raw_of]
+    return replace(report, faults=tuple(faults))
 
 
 def differences(one: Attributes, other: Attributes) -> list[str]:

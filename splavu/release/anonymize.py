@@ -2,15 +2,19 @@
 
 Note: the released store follows the raw one as it is now. Features removed from the raw store are removed when the
 command runs again, and a released store that is older than its raw store is written again as a whole.
+
+Note: with secret keys, keys and rows come in the order of a keyed hash, which tells nothing; the clips of a video keep
+their order. Attributes that extraction doesn't write are left out, since they may name anything.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +26,18 @@ from torch import Tensor
 from splavu._version import __version__
 from splavu.anonymizers import Anonymizer
 from splavu.anonymizers.loading import weights_hash
+from splavu.data.key_map import (
+    KEY_DIGITS,
+    KEYS_ATTRIBUTE,
+    SECRET_ATTRIBUTE,
+    KeyMap,
+    fingerprint,
+    hashed_keys,
+    hashed_order,
+    keep_secret,
+    write_key_map,
+    write_owned,
+)
 from splavu.errors import UserError
 from splavu.release.serving import serve_each, serve_rows
 from splavu.runtime.files import PathLike, check_target
@@ -32,11 +48,34 @@ from splavu.stores.ordered_folder import FolderInOrder
 from splavu.stores.ordered_hdf5 import StoreInOrder
 from splavu.stores.ordered_parquet import TableInOrder
 from splavu.stores.parquet import FeatureTable, TablePart
+from splavu.stores.provenance import OUR_ATTRIBUTES
 from splavu.stores.scanning import Scan
 
 Unit = Literal["alone", "video"]
 
 _OTHER_WIDTH = "give the anonymizer of the encoder that made these features"
+
+
+@dataclass(frozen=True)
+class SecretKeys:
+    """Release under hashed keys (`splavu.data.key_map`), and keep the way back: its files stay with the owner."""
+
+    secret: bytes
+    """`key_map.SECRET_BYTES` bytes."""
+    file: Path
+    """Where the secret is kept; written if it isn't there."""
+    beside: Path
+    """The maps are written beside this file or folder, under its name and more."""
+
+    def map(self, of: str = "keys") -> Path:
+        """The file of a map: of the keys, the rows, or `keys` of a column."""
+        return self.beside.with_name(f"{self.beside.name}.{of}.csv")
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What a released store says of its keys."""
+        rule = f"HMAC-SHA256, the first {KEY_DIGITS} hexadecimal digits"
+        return {KEYS_ATTRIBUTE: rule, SECRET_ATTRIBUTE: fingerprint(self.secret)}
 
 
 def anonymize_store(
@@ -47,6 +86,7 @@ def anonymize_store(
     unit: Unit = "alone",
     device: torch.device | str = "cpu",
     inputs: Iterable[PathLike] = (),
+    secret_keys: SecretKeys | None = None,
 ) -> int:
     """Write `target` with every feature of `source` anonymized; returns the number of keys.
 
@@ -60,6 +100,7 @@ def anonymize_store(
         unit: 'alone': each feature as if it came alone; 'video' (folders only): each crop of a video is one sequence.
         device: Where it computes.
         inputs: What else the running command reads; none of it is replaced.
+        secret_keys: Release under hashed keys, in their order, and write the map; None releases keys as they are.
 
     Raises:
         UserError: The anonymizer attends over the batch, so that a feature has no anonymized value of its own, or
@@ -73,18 +114,28 @@ def anonymize_store(
     refuse_mixing(anonymizer)
     check_target(target, inputs=[source, *inputs], is_folder=source.is_dir())
     store = open_features(source, feature_dim=anonymizer.architecture["feature_dim"])
-    scan = Scan(store)
+    if secret_keys is None:
+        scan, keys = Scan(store), None
+        headers = scan.headers
+    else:
+        check_target(secret_keys.map(), inputs=[source, *inputs])
+        keys = hashed_keys(store.keys(), secret_keys.secret, crops=source.is_dir())
+        scan = Scan(store, order=sorted(keys.released_of, key=keys.released_of.__getitem__))
+        headers = [(keys.released_of[key], shape) for key, shape in scan.headers]
     refuse_unchanged(anonymizer)
     anonymizer = anonymizer.to(device).eval()
-    attributes = provenance(store.attributes, anonymizer, source=source)
+    attributes = provenance(store.attributes, anonymizer, source=source, secret_keys=secret_keys)
     if unit == "video":
         attributes["anonymized"] = "each video as one sequence"
     origin, changed = state_of_files(_files(store))
     writer_class: type[FeatureWriter] = FolderInOrder if source.is_dir() else StoreInOrder
     with (
-        writer_class(target, headers=scan.headers, attributes=attributes, origin=origin, changed=changed) as writer,
-        progress_bar(total=len(scan.headers), initial=writer.position, desc=target.name, unit="key") as progress,
+        writer_class(target, headers=headers, attributes=attributes, origin=origin, changed=changed) as writer,
+        progress_bar(total=len(headers), initial=writer.position, desc=target.name, unit="key") as progress,
     ):
+        if secret_keys is not None and keys is not None:
+            keep_secret(secret_keys.file, secret_keys.secret, inputs=[source, *inputs])
+            write_key_map(secret_keys.map(), keys, inputs=[source, *inputs])
         raw = scan.features(writer.position)
         if unit == "video":
             served = serve_each(raw, partial(_as_sequence, anonymizer), device=device)
@@ -95,7 +146,7 @@ def anonymize_store(
             progress.update()
         if state_of_files(_files(store))[0] != origin:
             raise UserError(source, "was changed while it was read", "run the same command again")
-    return len(scan.headers)
+    return len(headers)
 
 
 def anonymize_table(
@@ -107,19 +158,21 @@ def anonymize_table(
     keep: Sequence[str] = (),
     device: torch.device | str = "cpu",
     inputs: Iterable[PathLike] = (),
+    secret_keys: SecretKeys | None = None,
 ) -> FeatureTable:
     """Write `target` with the features' column of a Parquet file anonymized, each feature as if it came alone.
 
-    As `anonymize_store`; rows keep their order. Other columns stay behind unless they are named.
+    As `anonymize_store`; rows keep their order, but for secret keys. Other columns stay behind unless they are named.
 
     Args:
         source: A Parquet file.
         target: The one to be written.
         anonymizer: The trained anonymizer.
         column: The features' column; None takes the only one that holds lists of floats.
-        keep: Plain columns to carry along.
+        keep: Plain columns to carry along; with secret keys each says how, NAME:plain or NAME:hashed.
         device: Where it computes.
         inputs: What else the running command reads; none of it is replaced.
+        secret_keys: Permute the rows by a keyed hash, and write the map of the rows and of each hashed column.
 
     Returns:
         The raw table, which tells its column and those it left behind.
@@ -130,17 +183,31 @@ def anonymize_table(
     source, target = Path(source), Path(target)
     refuse_mixing(anonymizer)
     check_target(target, inputs=[source, *inputs])
+    hashed: list[str] = []
+    if secret_keys is not None:
+        keep, hashed = _kept_and_hashed(keep)
     table = FeatureTable(source, column=column, keep=keep)
     width = anonymizer.architecture["feature_dim"]
     refuse_unchanged(anonymizer)
     anonymizer = anonymizer.to(device).eval()
-    attributes = provenance(table.attributes, anonymizer, source=source)
+    attributes = provenance(table.attributes, anonymizer, source=source, secret_keys=secret_keys)
+    order, maps = None, {}
+    if secret_keys is not None:
+        order = hashed_order(table.num_rows, secret_keys.secret)
+        maps = {name: hashed_keys(table.texts(name), secret_keys.secret) for name in hashed}
     state, changed = state_of_files([source])
-    origin = " ".join([state, table.column, *table.keep])
+    origin = " ".join([state, table.column, *table.keep, *hashed])
+    written = {"attributes": attributes, "origin": origin, "changed": changed}
     with (
-        TableInOrder(target, source=table, attributes=attributes, origin=origin, changed=changed) as writer,
+        TableInOrder(target, source=table, order=order, texts=hashed, **written) as writer,
         progress_bar(total=table.num_parts, initial=writer.position, desc=target.name, unit="part") as progress,
     ):
+        if secret_keys is not None and order is not None:
+            keep_secret(secret_keys.file, secret_keys.secret, inputs=[source, *inputs])
+            for name, keys in maps.items():
+                write_key_map(secret_keys.map(f"{_file_name(name)}.keys"), keys, inputs=[source, *inputs])
+            rows = "".join(f"{raw},{released}\n" for released, raw in enumerate(order))
+            write_owned(secret_keys.map("rows"), f"raw,released\n{rows}".encode(), inputs=[source, *inputs])
         raw: deque[TablePart] = deque()
 
         def features() -> Iterator[np.ndarray]:
@@ -148,7 +215,7 @@ def anonymize_table(
                 if part.features.shape[1] != width:
                     found = f"'{table.column}' is {part.features.shape[1]} wide, {width} expected"
                     raise UserError(source, found, _OTHER_WIDTH)
-                raw.append(replace(part, features=None))
+                raw.append(replace(part, features=None, kept=_with_hashed(part.kept, maps)))
                 yield part.features
 
         for served in serve_rows(features(), anonymizer, device=device):
@@ -179,12 +246,17 @@ def refuse_mixing(anonymizer: Anonymizer) -> None:
         )
 
 
-def provenance(attributes: dict[str, Any], anonymizer: Anonymizer, *, source: Path) -> dict[str, Any]:
-    """Attributes of what `anonymizer` makes of features with these `attributes`."""
+def provenance(
+    attributes: dict[str, Any], anonymizer: Anonymizer, *, source: Path, secret_keys: SecretKeys | None = None
+) -> dict[str, Any]:
+    """Attributes of what `anonymizer` makes of features with these `attributes`: with secret keys, of ours alone."""
     if "anonymizer_sha256" in attributes:
         raise UserError(source, "is a released store: its features are anonymized already", "give the raw features")
+    kept = dict(attributes)
+    if secret_keys is not None:
+        kept = {name: value for name, value in kept.items() if name in OUR_ATTRIBUTES} | secret_keys.attributes
     return {
-        **attributes,
+        **kept,
         "anonymizer": json.dumps(anonymizer.architecture, sort_keys=True),
         "anonymizer_sha256": weights_hash(anonymizer),
         "splavu_version": __version__,
@@ -199,6 +271,33 @@ def state_of_files(paths: Sequence[Path]) -> tuple[str, float]:
         digest.update(f"{path.name}\0{state.st_size}\0{state.st_mtime_ns}\0".encode(errors="surrogateescape"))
         last = max(last, state.st_mtime)
     return digest.hexdigest(), last
+
+
+def _kept_and_hashed(keep: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of the columns to keep, and of those to be hashed among them.
+
+    Raises:
+        UserError: One doesn't say whether it is hashed: a text or a number may name a video or a subject.
+    """
+    pairs = [item.rpartition(":") for item in keep]
+    for item, (name, _, how) in zip(keep, pairs, strict=True):
+        if not name or how not in ("plain", "hashed"):
+            remedy = f"write '{item}:hashed' if it names videos or subjects, '{item}:plain' if it may be read"
+            raise UserError("--keep", f"'{item}' doesn't say how it is kept with secret keys", remedy)
+    return [name for name, *_ in pairs], [name for name, _, how in pairs if how == "hashed"]
+
+
+def _with_hashed(kept: Mapping[str, Any], maps: Mapping[str, KeyMap]) -> dict[str, Any]:
+    """The kept columns of a part, those of `maps` hashed; unknown stays unknown."""
+    hashed = {
+        name: [None if value is None else keys.released_of[str(value)] for value in kept[name].to_pylist()]
+        for name, keys in maps.items()
+    }
+    return {**kept, **hashed}
+
+
+def _file_name(column: str) -> str:
+    return re.sub(r"[^\w-]", "_", column)
 
 
 def _files(store: FeatureReader) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,9 @@ class TableInOrder(OrderedWriter[TablePart]):
     Lists stay lists of the same kind, of float32; pages get checksums.
 
     Args:
-        source: The table whose parts are written.
+        source: The table whose parts are written, in its order.
+        order: [rows] the rows of the source in the order of the finished table; None keeps theirs.
+        texts: Kept columns that come as texts, whatever they are in the source.
     """
 
     def __init__(
@@ -38,12 +40,14 @@ class TableInOrder(OrderedWriter[TablePart]):
         path: str | os.PathLike[str],
         *,
         source: FeatureTable,
+        order: np.ndarray | None = None,
+        texts: Collection[str] = (),
         attributes: Mapping[str, str | int | float],
         origin: str,
         changed: float,
     ) -> None:
         super().__init__(path, num_items=source.num_parts, attributes=attributes, origin=origin, changed=changed)
-        self._source = source
+        self._source, self._order, self._texts = source, order, texts
         self._arrow, self._parquet = import_pyarrow(path)
         names = [name for name in source.schema.names if name == source.column or name in source.keep]
         self._fields = [self._arrow.field(name, self._kind(name)) for name in names]
@@ -74,14 +78,34 @@ class TableInOrder(OrderedWriter[TablePart]):
         options = {"use_dictionary": others, "write_statistics": others, "write_page_checksum": True}
         whole = self._journal.path / "table.parquet"
         with replacing(whole) as temporary, self._parquet.ParquetWriter(temporary, self._schema(), **options) as table:
-            for first in range(0, self.num_items, PARTS_A_GROUP):
-                some = range(first, min(first + PARTS_A_GROUP, self.num_items))
-                rows = self._arrow.concat_tables([self._read(index) for index in some])
+            for rows in self._groups() if self._order is None else self._groups_in_order(self._order):
                 for chunk in rows.column(column).chunks:
                     content.update(_values(chunk))
                 table.write_table(rows, row_group_size=rows.num_rows)
             table.add_key_value_metadata({CONTENT_KEY: content.hexdigest()})
         whole.replace(self.path)
+
+    def _groups(self) -> Iterator[pa.Table]:
+        """The row groups of the finished table."""
+        for first in range(0, self.num_items, PARTS_A_GROUP):
+            some = range(first, min(first + PARTS_A_GROUP, self.num_items))
+            yield self._arrow.concat_tables([self._read(index) for index in some])
+
+    def _groups_in_order(self, order: np.ndarray) -> Iterator[pa.Table]:  # [rows]
+        """The row groups where rows are permuted: each takes its rows out of all parts."""
+        parts = [self._read(index) for index in range(self.num_items)]  # mapped, not read
+        starts = np.cumsum([0, *(part.num_rows for part in parts)])
+        size = -(-len(order) * PARTS_A_GROUP // self.num_items)
+        for first in range(0, len(order), size):
+            wanted = order[first : first + size]
+            sorting = np.argsort(wanted)
+            edges = np.searchsorted(wanted[sorting], starts)
+            some = [
+                part.take(wanted[sorting[low:high]] - start)
+                for part, start, low, high in zip(parts, starts, edges[:-1], edges[1:], strict=False)
+                if high > low
+            ]
+            yield self._arrow.concat_tables(some).combine_chunks().take(np.argsort(sorting))
 
     def _place(self, index: int) -> Path:
         return self._journal.path / f"part-{index:06d}.arrow"
@@ -94,7 +118,7 @@ class TableInOrder(OrderedWriter[TablePart]):
         return self._arrow.schema(self._fields, {METADATA_KEY: json.dumps(self.attributes, sort_keys=True)})
 
     def _kind(self, name: str) -> pa.DataType:
-        kind = self._source.schema.field(name).type
+        kind = self._arrow.string() if name in self._texts else self._source.schema.field(name).type
         return _of_floats(kind, self._arrow) if name == self._source.column else kind
 
     def _lists(self, item: TablePart) -> pa.Array:

@@ -130,6 +130,18 @@ class FeatureTable:
             start = max(0, start - num_parts)
             first_row += self._rows_of_groups[group]
 
+    def texts(self, name: str) -> list[str]:
+        """The different values of a column that isn't the features', as texts.
+
+        Raises:
+            UserError: A page is damaged.
+        """
+        try:
+            found = self._file.read(columns=[name]).column(0).unique()
+        except (self._arrow.ArrowException, OSError) as error:
+            raise UserError(self.path, f"column '{name}' can't be read ({_line(error)})", "copy it again") from error
+        return [str(value) for value in found.to_pylist() if value is not None]
+
     def _rows_of_group(self, group: int) -> Iterator[pa.Table]:
         """The row group in tables of `_rows_a_part` rows, the last one shorter."""
         gathered: list[pa.RecordBatch] = []

@@ -22,6 +22,22 @@ ATTRIBUTES_FILE = "attributes.json"
 """The file that holds them in a folder of features or a journal."""
 INFORMATIVE_ATTRIBUTES = frozenset({"splavu_version"})
 """Attributes in which a run may differ from the store that it extends."""
+OUR_ATTRIBUTES = frozenset(
+    {
+        "encoder",
+        "weights_sha256",
+        "weights_hub",
+        "weights_revision",
+        "preprocessing",
+        "decoder",
+        "precision",
+        "arithmetic",
+        "clip_rule",
+        "obfuscation",
+        "splavu_version",
+    }
+)
+"""Attributes that extraction writes: none names a video, a file of one, or a subject."""
 CHECKSUM_ATTRIBUTE = "sha256"
 """Attribute of each HDF5 dataset that this program writes: `checksum` of its features."""
 

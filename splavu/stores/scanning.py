@@ -1,14 +1,15 @@
 """A store read once from beginning to end, with each feature checked.
 
-Note: this isn't for training. Features come in the order of their keys. The bytes of an HDF5 store are read without
-HDF5, whose handles would take longer than the bytes: places, shapes and checksums are listed first.
+Note: this isn't for training. Features come in the order of their keys, or in one that is asked for. The bytes of an
+HDF5 store are read without HDF5, whose handles would take longer than the bytes: places, shapes and checksums are
+listed first.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import h5py
 import numpy as np
@@ -24,10 +25,11 @@ Header = tuple[str, tuple[int, ...]]
 
 
 class Scan:
-    """All features of a store, in the order of their keys.
+    """All features of a store.
 
     Args:
         store: An open store of the expected width.
+        order: All of its keys, in the order to read them in; None takes them sorted.
 
     Attributes:
         headers: Key and shape of each.
@@ -36,13 +38,14 @@ class Scan:
         UserError: A key isn't float32, is empty, or has another width.
     """
 
-    def __init__(self, store: FeatureReader) -> None:
+    def __init__(self, store: FeatureReader, *, order: Sequence[str] | None = None) -> None:
         self.store = store
+        keys = store.keys() if order is None else order
         self._places: dict[str, tuple[int, bytes | None]] = {}  # key -> (place in the file, checksum)
         if isinstance(store, FeatureStore):
-            self.headers = [(key, self._list(dataset, key)) for key, dataset in _datasets(store)]
+            self.headers = [(key, self._list(dataset, key)) for key, dataset in _datasets(store, keys)]
         else:
-            self.headers = [(key, store.check_header(key, *store.header(key))) for key in store]
+            self.headers = [(key, store.check_header(key, *store.header(key))) for key in keys]
 
     def features(self, start: int = 0) -> Iterator[np.ndarray]:
         """The arrays of `headers[start:]`, as stored.
@@ -89,9 +92,9 @@ class Scan:
         return features
 
 
-def _datasets(store: FeatureStore) -> Iterator[tuple[str, h5py.h5d.DatasetID]]:
+def _datasets(store: FeatureStore, keys: Sequence[str]) -> Iterator[tuple[str, h5py.h5d.DatasetID]]:
     with h5py.File(store.path, "r", locking=False) as file:
-        for key in store:
+        for key in keys:
             try:
                 yield key, h5py.h5d.open(file.id, key.encode(errors="surrogateescape"))
             except HDF5_ERRORS as error:

@@ -22,15 +22,16 @@ from splavu.data.datasets import DatasetSpec, Layout
 from splavu.data.keys import match_keys
 from splavu.data.label_table import read_label_table
 from splavu.data.labels import VISPR_ATTRIBUTES
+from splavu.data.name_tables import NAME_RULES, VpName, table_name
 from splavu.data.pahmdb51 import PAHMDB51_VALUES
 from splavu.data.private_labels import PrivateLabels
 from splavu.data.splits import (
     CASIA_B_REPETITIONS,
     NTU_BIAS,
     NTU_NUM_ACTIONS,
-    casia_name,
+    CasiaName,
+    NtuName,
     ntu_bias_side,
-    ntu_name,
     ntu_split,
 )
 from splavu.data.subjects import Subject, gender_labels, read_ntu_genders, read_smarthome
@@ -85,30 +86,48 @@ def _smarthome_subjects(folder: Path, keys: Sequence[str]) -> Mapping[str, Subje
 def _ntu_subjects(folder: Path, keys: Sequence[str]) -> Mapping[str, Subject]:
     path = folder / "ntu_subject_gender_labels.json"
     genders = read_ntu_genders(path)
-    subjects = {key: ntu_name(key).subject for key in keys}
+    subjects = {key: said.subject for key, said in ntu_names(folder, keys).items()}
     if strangers := sorted(set(subjects.values()) - set(genders)):
         raise UserError(path, f"has no gender of {strangers[0]} ({len(strangers)} subjects have none)", "add it")
     return {key: Subject(subject, genders[subject]) for key, subject in subjects.items()}
 
 
 def _ntu_side(folder: Path, split: str, keys: Sequence[str]) -> Sequence[str]:
-    return getattr(ntu_split(keys), split)
+    names = ntu_names(folder, keys)
+    return getattr(ntu_split(names, names), split)
 
 
 def _ntu_bias_side(variant: str) -> Callable[[Path, str, Sequence[str]], Sequence[str]]:
     def side(folder: Path, split: str, keys: Sequence[str]) -> Sequence[str]:
         genders = read_ntu_genders(folder / "ntu_subject_gender_labels.json")
-        return ntu_bias_side(variant, keys, genders, split)
+        names = ntu_names(folder, keys)
+        return ntu_bias_side(variant, names, genders, split, said=names)
 
     return side
 
 
 def _casia_side(folder: Path, split: str, keys: Sequence[str]) -> Sequence[str]:
-    return [k for k in keys if (int(casia_name(k).subject) <= CASIA_B_TRAIN_SUBJECTS) == (split == "train")]
+    names = casia_names(folder, keys)
+    return [key for key, said in names.items() if (int(said.subject) <= CASIA_B_TRAIN_SUBJECTS) == (split == "train")]
 
 
 def _casia_walks(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, int]:
-    return {key: list(CASIA_B_REPETITIONS).index(casia_name(key).walk) for key in keys}
+    return {key: list(CASIA_B_REPETITIONS).index(said.walk) for key, said in casia_names(folder, keys).items()}
+
+
+def ntu_names(folder: Path, keys: Sequence[str]) -> dict[str, NtuName]:
+    """What the names of NTU's videos say, or the table of names in its folder."""
+    return NAME_RULES["ntu"].read(keys, folder / table_name("ntu"))
+
+
+def casia_names(folder: Path, keys: Sequence[str]) -> dict[str, CasiaName]:
+    """What the names of Casia-B's videos say, or the table of names in its folder."""
+    return NAME_RULES["casia_b"].read(keys, folder / table_name("casia_b"))
+
+
+def vp_names(name: str, folder: Path, keys: Sequence[str]) -> dict[str, VpName]:
+    """What the keys of a VP set say, or the table of names in the folder of both."""
+    return NAME_RULES[name].read(keys, folder / table_name(name))
 
 
 BARE_NAME = "file name without extension"
@@ -131,7 +150,7 @@ def _vp_rows(
         return _those_of(read.read_vector_csv(folder / file_name), keys, folder / file_name)
 
     def private(folder: Path, split: str, keys: Sequence[str]) -> PrivateLabels:
-        films = {key: film_of(key) for key in keys}
+        films = {key: said.film for key, said in vp_names(name, folder, keys).items()}
         return PrivateLabels(tuple(PAHMDB51_VALUES), vectors(folder, split, keys), films)
 
     layout = Layout(
@@ -173,21 +192,16 @@ def _vp_hmdb_actions(folder: Path, split: str, keys: Sequence[str]) -> Mapping[s
 
 
 def _vp_ucf_actions(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, int]:
-    return dict(zip(keys, read.read_ucf_classes(folder.parent / "ucf101/action_classes.json", keys), strict=True))
+    names = vp_names("vp_ucf", folder, keys)
+    actions = [said.action for said in names.values()]
+    classes = read.read_ucf_classes(folder.parent / "ucf101/action_classes.json", actions)
+    return dict(zip(names, classes, strict=True))
 
 
 def _those_of(known: Mapping[str, Label], keys: Sequence[str], path: Path) -> dict[str, Label]:
     if absent := [key for key in keys if key not in known]:
         raise UserError(path, f"has no label for '{absent[0]}' ({len(absent)} have none)", "label it")
     return {key: known[key] for key in keys}
-
-
-def film_of(key: str) -> str:
-    """The film or group in the name of an HMDB51 or UCF101 clip: clips of one film show the same subjects."""
-    folder, _, name = key.rpartition("/")
-    if group := re.match(r"(v_.+_g\d+)_c\d+", name):
-        return group[1]
-    return name.split(f"_{folder}_")[0] if folder else name
 
 
 def _vispr(folder: Path, split: str, keys: Sequence[str]) -> Mapping[str, NDArray]:
@@ -208,7 +222,7 @@ def _ntu_row(
         "features_ntu",
         "ntu",
         NTU_NUM_ACTIONS,
-        lambda folder, split, keys: read.read_ntu_actions(keys),
+        lambda folder, split, keys: {key: said.action - 1 for key, said in ntu_names(folder, keys).items()},
         keep=keep,
         read_private=lambda folder, split, keys: gender_labels(_ntu_subjects(folder, keys)),
         read_subjects=_ntu_subjects,
