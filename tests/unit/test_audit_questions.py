@@ -14,7 +14,7 @@ def column(name, kind, values, classes=()):
 
 
 def asked(*columns, subjects):
-    return questions_of(columns, np.arange(len(subjects)), np.array(subjects)).names
+    return questions_of(columns, np.arange(len(subjects)), np.array(list(subjects))).names
 
 
 def test_a_binary_column_is_one_question_and_a_class_column_one_for_each_class():
@@ -42,7 +42,7 @@ def test_no_more_than_the_most_frequent_classes_are_asked():
 
 def test_quartiles_are_those_of_subjects_not_of_rows():
     """Subject a has nine rows of the least value: by rows it would be the median."""
-    subjects = list("aaaaaaaaa") + list("bcdefgh")
+    subjects = "aaaaaaaaa" + "bcdefgh"
     values = [1] * 9 + [2, 3, 4, 5, 6, 7, 8]
     assert asked(column("age", "value", values), subjects=subjects) == ("age > 2", "age > 4", "age > 6")
 
