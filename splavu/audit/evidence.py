@@ -74,6 +74,17 @@ class Rate:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What the answers to an attribute's questions say of its class or value (`splavu.audit.answers`)."""
+
+    name: str
+    """spearman, top1 or balanced accuracy."""
+    estimate: Estimate
+    p: float
+    """Share of permutations of the test subjects' values that give as much."""
+
+
+@dataclass(frozen=True)
 class AttributeResult:
     """The strongest attacker's success on one attribute."""
 
