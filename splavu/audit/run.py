@@ -166,7 +166,7 @@ def examine(
         ),
         learning_curve=tuple(curve),
         code_length=lengths,
-        **_beyond_attributes(inputs, options, inverters, serve),
+        **_beyond_attributes(inputs, options, inverters, serve, anonymizer),
         warnings=inputs.warnings,
         columns=inputs.columns,
         names=_names(attacked, evaluator),
@@ -175,7 +175,11 @@ def examine(
 
 
 def _beyond_attributes(
-    inputs: AuditInputs, options: AuditOptions, inverters: Mapping[str, Inverter], serve: ArrayMap | None
+    inputs: AuditInputs,
+    options: AuditOptions,
+    inverters: Mapping[str, Inverter],
+    serve: ArrayMap | None,
+    anonymizer: Anonymizer | None,
 ) -> dict[str, dict[str, Any]]:
     """The three parts of the evidence that ask for no attribute."""
     if options.attributes_only:
@@ -183,7 +187,9 @@ def _beyond_attributes(
     return {
         "linkage": linked_people(inputs, serve=serve, num_resamples=options.num_resamples),
         "inversion": inverted(inputs, inverters, num_resamples=options.num_resamples),
-        "membership": members(inputs, num_resamples=options.num_resamples, seed=options.seeds[0]),
+        "membership": members(
+            inputs, anonymizer=anonymizer, num_resamples=options.num_resamples, seed=options.seeds[0]
+        ),
     }
 
 

@@ -7,7 +7,8 @@ import pytest
 from refusals import refused
 from sklearn.metrics import roc_auc_score
 
-from splavu.audit.identity.membership import change_signals, membership
+from splavu.anonymizers import AffineAnonymizer, Chain, Quantizer
+from splavu.audit.identity.membership import change_signals, code_signals, membership
 
 
 def draw(seed: int, shift: float, *, num_people: int = 40, clips: int = 10, person: float = 0.0):
@@ -100,3 +101,42 @@ def test_bad_signals_are_told():
         membership(members, others, member_people, member_people)
     with refused("others"):
         membership(members, others, member_people, other_people * 0)
+
+
+def quantizer(codebooks: list[np.ndarray]) -> Quantizer:
+    """In the space of the features themselves."""
+    width = codebooks[0].shape[1]
+    return Quantizer.of(np.zeros(width), np.eye(width), np.eye(width), codebooks)
+
+
+def test_code_signals_are_those_of_a_loop():
+    rng = np.random.default_rng(2)
+    books, raw = [rng.normal(size=(9, 4)), rng.normal(size=(5, 4)) * 0.3], rng.normal(size=(6, 4)).astype(np.float32)
+    doubling = AffineAnonymizer.of(np.zeros(4), np.eye(4), 2 * np.eye(4), method="doubling")
+    found = code_signals(Chain(4, stages=[doubling, quantizer(books)]), raw)
+    for row, feature in enumerate(raw.astype(np.float64)):
+        left = 2 * feature
+        for number, book in enumerate(books, start=1):
+            distances = sorted(np.linalg.norm(left - centroid) for centroid in book)
+            expected = distances[0], distances[0] / np.linalg.norm(left), distances[1] - distances[0]
+            names = f"distance to code {number}", f"relative distance to code {number}", f"margin of code {number}"
+            assert [found[name][row] for name in names] == pytest.approx(expected, rel=1e-4)
+            left = left - min(book, key=lambda centroid: np.linalg.norm(left - centroid))
+    assert code_signals(doubling, raw) == {}
+
+
+def test_centroids_of_one_clip_show_who_was_fitted_and_centroids_of_others_do_not():
+    """A planted overfit: each centroid is the clip of one member. Then the same number of centroids from strangers."""
+    rng = np.random.default_rng(4)
+    people = np.repeat(np.arange(60), 8)
+    features = rng.normal(size=(60, 6)).repeat(8, axis=0) + rng.normal(size=(480, 6)) * 0.5
+    members, others, strangers = (np.isin(people % 3, side) for side in (0, 1, 2))
+    found = {}
+    for name, fitted in (("members", members), ("strangers", strangers)):
+        signals = code_signals(quantizer([features[fitted]]), features)
+        split = [{key: values[rows] for key, values in signals.items()} for rows in (members, others)]
+        found[name] = membership(*split, people[members], people[others], num_resamples=100)
+    assert found["members"].logistic.auc.value > 0.9
+    assert found["members"].strongest.auc.value > 0.9
+    assert found["members"].strongest.name == "strongest signal"
+    assert found["strangers"].logistic.auc.low < 0.5 < found["strangers"].logistic.auc.high

@@ -1,7 +1,8 @@
 """Membership: does a released feature show whether its person was among those that the anonymizer was trained on?
 
 An anonymizer that fits its training subjects better moves their features differently from others', and anyone who holds
-raw features and the anonymizer can measure by how much.
+raw features and the anonymizer can measure by how much. A quantizer shows it most: where few clips share a centroid, it
+lies where those clips are (`code_signals`).
 
 Note: training and held-out subjects may differ for other reasons, such as the camera or the task. An attack that
 succeeds as well on the signals of an anonymizer trained on neither has found the split, not membership: run that
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from splavu import metrics
+from splavu.anonymizers import Anonymizer
 from splavu.errors import UserError
 from splavu.metrics.estimates import Estimate, estimated
 from splavu.metrics.inference import aucs, resampled_aucs, resampled_tprs, tpr_at_fpr
@@ -41,6 +43,47 @@ def change_signals(raw: np.ndarray, released: np.ndarray) -> dict[str, np.ndarra
         distance = np.linalg.norm(raw - released, axis=1)
         cosine = (raw * released).sum(axis=1) / before / after
         signals = {"distance": distance, "relative distance": distance / before, "cosine": cosine, **signals}
+    return signals
+
+
+def code_signals(anonymizer: Anonymizer, raw: np.ndarray) -> dict[str, np.ndarray]:  # [N, D]
+    """How far each feature lies from the centroids that stand for it: name -> [N]; empty without a quantizer.
+
+    Of each codebook, the distance |r - c| of what the codebooks before it left over to the chosen centroid, the same by
+    |r|, and how much farther the second nearest centroid is. Distances are those in which the quantizer chooses.
+
+    Args:
+        anonymizer: What stands before its quantizer is applied first.
+        raw: Features as they go in.
+    """
+    import torch  # membership itself needs none
+
+    from splavu.anonymizers.apply import apply_to_array
+    from splavu.anonymizers.quantizer import Quantizer
+
+    stages = list(getattr(anonymizer, "stages", [anonymizer]))
+    quantizer = next((stage for stage in stages if isinstance(stage, Quantizer)), None)
+    if quantizer is None:
+        return {}
+    device, places = quantizer.mean.device, np.asarray(raw, dtype=np.float32)
+    for stage in stages[: stages.index(quantizer)]:
+        places = apply_to_array(stage, places, device=device)
+    chosen = quantizer.codes(torch.from_numpy(places).to(device)).cpu().numpy()  # [N, number of codebooks]
+    mean, encode = (part.detach().cpu().double().numpy() for part in (quantizer.mean, quantizer.encode))
+    left = (places.astype(np.float64) - mean) @ encode.T  # [N, d]
+    tiny = np.finfo(np.float32).tiny
+    signals = {}
+    for number, (book, code) in enumerate(zip(quantizer.codebooks, chosen.T, strict=True), start=1):
+        centroids = book.detach().cpu().double().numpy()  # [K, d]
+        length = np.maximum(np.linalg.norm(left, axis=1), tiny)
+        squared = np.square(left).sum(axis=1)[:, None] - 2 * left @ centroids.T + np.square(centroids).sum(axis=1)
+        np.put_along_axis(squared, code[:, None], np.inf, axis=1)
+        left = left - centroids[code]
+        distance = np.linalg.norm(left, axis=1)
+        signals[f"distance to code {number}"] = distance
+        signals[f"relative distance to code {number}"] = distance / length
+        if len(centroids) > 1:
+            signals[f"margin of code {number}"] = np.sqrt(np.maximum(squared.min(axis=1), 0)) - distance
     return signals
 
 

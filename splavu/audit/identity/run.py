@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from splavu.anonymizers import Anonymizer
 from splavu.anonymizers.apply import ArrayMap
 from splavu.attacks.rows import AttackData
 from splavu.audit.attributes.set_attackers import maximum_similarity
 from splavu.audit.attributes.units import set_data
 from splavu.audit.identity.inversion import INVERTERS, Inverter, inversion
 from splavu.audit.identity.linkage import Linkability, linkability, linked
-from splavu.audit.identity.membership import change_signals, membership
+from splavu.audit.identity.membership import change_signals, code_signals, membership
 from splavu.audit.identity.similarity import Metric, strongest_cross_metric, strongest_metric
 from splavu.audit.inputs import AuditInputs
 from splavu.errors import UserError
@@ -80,15 +81,21 @@ def linked_people(inputs: AuditInputs, *, serve: ArrayMap | None = None, num_res
     return found
 
 
-def members(inputs: AuditInputs, *, num_resamples: int, seed: int = 0) -> dict[str, Any]:
-    """Whether training subjects can be distinguished from test subjects by how far the release moved their features.
+def members(
+    inputs: AuditInputs, *, anonymizer: Anonymizer | None = None, num_resamples: int, seed: int = 0
+) -> dict[str, Any]:
+    """Whether training subjects can be distinguished from test subjects by how far the release moved their features,
+    and by how near they lie to the centroids of a quantizer.
 
     This assumes that the anonymizer was trained on the training subjects of the table, and the evidence says so.
     """
     if inputs.raw is None:
         return {"skipped": "takes raw features (--raw)"}
     train, test = (
-        change_signals(inputs.raw.splits[name].features, inputs.released.splits[name].features)
+        {
+            **change_signals(inputs.raw.splits[name].features, inputs.released.splits[name].features),
+            **({} if anonymizer is None else code_signals(anonymizer, inputs.raw.splits[name].features)),
+        }
         for name in ("train", "test")
     )
     people = inputs.released.train.clusters, inputs.released.test.clusters
