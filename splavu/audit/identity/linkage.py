@@ -1,8 +1,8 @@
 """Linkability: can two released features be linked to one person, without any names?
 
 Each probe meets a gallery. Pairs of one person are mated, all others non-mated; a linker scores pairs, and what counts
-is how far its two score distributions lie apart (D_sys, equal error rate) and how often the gallery's nearest is the
-right person (rank-1, rank-5, mAP).
+is how far its two score distributions lie apart (D_sys, equal error rate), how many pairs are found at few false ones,
+and how often the gallery's nearest is the right person (rank-1, rank-5, mAP).
 
 Note: D_sys of few scores lies above 0 for features without identity too. Read `d_sys_corrected`, which compares with
 permuted subjects. And use a strong metric (`similarity.strongest_metric`): that plain cosine does not link a store says
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,9 +24,15 @@ from splavu.audit.identity.pair_scores import Exclude, Pairs, Scale, Tallies
 from splavu.audit.identity.similarity import Metric, cosines, unlearnt_metric
 from splavu.errors import UserError
 from splavu.metrics.estimates import Estimate, estimated
-from splavu.metrics.inference import equal_error_rate, equal_error_rates
+from splavu.metrics.inference import FALSE_ALARMS, equal_error_rate, equal_error_rates, tpr_at_fpr
 
 RANKS = ("rank1", "rank5", "mean_ap")
+FPRS = (0.01, 0.001)
+MOST_RATED = 4_000_000
+"""Pairs that true positives at few false ones are counted on; of more, the probes are thinned."""
+TAIL = 5
+"""Times the false-positive rate: the share of non-mated pairs, the most similar ones, among which its threshold may lie
+in a resample."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,9 @@ class Linkability:
     """Mean average precision of the gallery ranked for each probe."""
     eer: Estimate
     """Equal error rate over all pairs; chance is 0.5, and 0 links everything."""
+    tpr: Mapping[float, Estimate | None]
+    """False-positive rate of `FPRS` -> share of the mated pairs that are found at it; None where non-mated pairs are
+    too few to tell (`inference.tpr_at_fpr`)."""
     d_sys: Estimate
     """0 unlinkable, 1 fully linkable; chance is its mean over exchanged subjects, see `d_sys_null`."""
     d_sys_corrected: Estimate
@@ -113,6 +122,7 @@ def linked(
     num_resamples: int = 300,
     num_permutations: int = 1000,
     level: float = 0.95,
+    repeats: int = 1,
     seed: int = 0,
 ) -> Linkability:  # [P, N], [N], [P]
     """The same from similarities, as of sets (`sets.maximum_similarity`); pairs without a finite one don't meet.
@@ -122,6 +132,9 @@ def linked(
     of D_sys are moved to have the sample's as their mean, for drawing adds to its bias.
 
     Chance of rank-k and mAP is what a drawn order of the same gallery gives. Cost: P x N numbers a resample.
+
+    Args:
+        repeats: How many draws of the same subjects the pairs come from; non-mated pairs count once.
     """
     similarity = np.asarray(similarity, dtype=np.float64)
     pairs = Pairs.of(gallery_ids, probe_ids, exclude).only(np.isfinite(similarity))
@@ -154,6 +167,7 @@ def linked(
     return Linkability(
         **ranks,
         eer=estimated(eer, draws["eer"], chance=0.5, level=level),
+        tpr={fpr: _rate(similarity, pairs, fpr, repeats, num_resamples, level, seed) for fpr in FPRS},
         d_sys=estimated(value, draws["d_sys"], chance=chance, level=level),
         d_sys_corrected=estimated((value - chance) / room, draws["d_sys_corrected"], chance=0.0, level=level),
         d_sys_null=null,
@@ -179,6 +193,44 @@ def d_sys(mated: np.ndarray, non_mated: np.ndarray) -> float:
     """
     scale = Scale.of(mated, non_mated)
     return float(scale.d_sys(*(np.bincount(scale.steps(s), minlength=scale.num_steps) for s in (mated, non_mated))))
+
+
+def _rate(
+    similarity: np.ndarray, pairs: Pairs, fpr: float, repeats: int, num_resamples: int, level: float, seed: int
+) -> Estimate | None:  # [P, N]
+    """True positives at `fpr` false ones; in a resample, pairs weigh as in `linked`."""
+    if similarity.size > MOST_RATED:
+        count = max(1, MOST_RATED // similarity.shape[1])
+        probes = np.random.default_rng(seed).permutation(len(similarity))[:count]
+        similarity = similarity[probes]
+        pairs = replace(
+            pairs, probe_person=pairs.probe_person[probes], met=pairs.met[probes], mated=pairs.mated[probes]
+        )
+    probe, gallery = np.nonzero(pairs.met)
+    scores, is_mated = similarity[probe, gallery], pairs.mated[probe, gallery]
+    num_non_mated = int(np.sum(~is_mated)) // repeats
+    if fpr * num_non_mated < FALSE_ALARMS or not is_mated.any():
+        return None
+    value = tpr_at_fpr(is_mated, scores, fpr)
+    people = pairs.probe_person[probe], pairs.gallery_person[gallery]
+    counts = metrics.cluster_resamples(np.arange(pairs.num_people), num_resamples=num_resamples, seed=seed).counts
+    counts = counts.astype(np.float64)
+    of_people = np.zeros((pairs.num_people, pairs.num_people))
+    np.add.at(of_people, (people[0][~is_mated], people[1][~is_mated]), 1)
+    allowed = fpr * np.einsum("rp,pg,rg->r", counts, of_people, counts, optimize=True) + 1e-9
+    lowest = np.quantile(scores[~is_mated], max(0.0, 1 - TAIL * fpr))
+    kept = np.flatnonzero(is_mated | (scores >= lowest))
+    kept = kept[np.argsort(-scores[kept], kind="stable")]
+    ends = np.append(scores[kept][1:] != scores[kept][:-1], True) & (scores[kept] >= lowest)
+    first, second, mated = people[0][kept], people[1][kept], is_mated[kept]
+    draws = np.full(num_resamples, np.nan)
+    for number, count in enumerate(counts):
+        hits = np.where(mated, count[first], 0.0)
+        alarms = np.cumsum(np.where(mated, 0.0, count[first] * count[second]))
+        reached = np.cumsum(hits)[ends & (alarms <= allowed[number])]
+        if total := hits.sum():
+            draws[number] = reached[-1] / total if len(reached) else 0.0
+    return estimated(value, draws, chance=fpr, level=level)
 
 
 def _share_as_high(null: np.ndarray, value: float) -> float:  # [S]

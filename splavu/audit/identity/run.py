@@ -19,11 +19,15 @@ from splavu.audit.attributes.units import set_data
 from splavu.audit.identity.inversion import INVERTERS, Inverter, inversion
 from splavu.audit.identity.linkage import Linkability, linkability, linked
 from splavu.audit.identity.membership import change_signals, code_signals, membership
+from splavu.audit.identity.set_linkage import SIZES, linked_sets
 from splavu.audit.identity.similarity import Metric, strongest_cross_metric, strongest_metric
 from splavu.audit.inputs import AuditInputs
 from splavu.errors import UserError
 from splavu.metrics.estimates import Estimate
 from splavu.metrics.retrieval import retrieve
+
+TPRS = {"tpr_at_1_percent": 0.01, "tpr_at_1_permille": 0.001}
+"""Key of the evidence -> false-positive rate."""
 
 
 def learn_inverters(inputs: AuditInputs, *, seed: int = 0) -> dict[str, Inverter]:
@@ -78,6 +82,14 @@ def linked_people(inputs: AuditInputs, *, serve: ArrayMap | None = None, num_res
             found[name] = {"skipped": str(error)}
     if "skipped" not in found["released to released"]:
         found["released to released, best pair of clips"] = _linked_by_best_pair(inputs.released, num_resamples)
+    for name, data in (("raw", inputs.raw), ("released", inputs.released)):
+        for size in SIZES if data is not None else ():
+            words = f"{name} to {name}, {size or 'all'} clip{'s' if size != 1 else ''} against as many"
+            try:
+                one, num_subjects = linked_sets(data, size, num_resamples=min(num_resamples, 300))
+                found[words] = {**_scores(one), "subjects": num_subjects}
+            except UserError as error:  # too few subjects have as many clips
+                found[words] = {"skipped": str(error)}
     return found
 
 
@@ -190,6 +202,7 @@ def _scores(one: Linkability) -> dict[str, Any]:
         "rank5": one.rank5,
         "mean_ap": one.mean_ap,
         "eer": one.eer,
+        **{name: one.tpr[fpr] for name, fpr in TPRS.items()},
         "d_sys": one.d_sys,
         "d_sys_corrected": one.d_sys_corrected,
         "p": one.p,

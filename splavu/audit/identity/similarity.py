@@ -85,8 +85,6 @@ def strongest_metric(
 ) -> Metric:  # [N, D], [N]
     """Learn metrics from some people and keep the one that links others best, by the area under the ROC of pairs.
 
-    Plain, standardised and whitened cosine are tried too.
-
     Args:
         features: Of people who are not linked later.
         people: Person of each.
@@ -97,8 +95,18 @@ def strongest_metric(
     Raises:
         UserError: Everybody who is trained on has one feature; no two validation features are of one person, or all.
     """
+    own = np.arange(len(validation[0])) if exclude is None else exclude
+    return _strongest(candidate_metrics(features, people), validation[0], validation[0], validation[1], own)
+
+
+def candidate_metrics(features: np.ndarray, people: Sequence) -> list[Metric]:  # [N, D], [N]
+    """The metrics that `strongest_metric` chooses from: plain, standardised and whitened cosine, and learnt ones.
+
+    Raises:
+        UserError: Everybody who is trained on has one feature.
+    """
     spreads = [_Spread.of(features, people, scaling) for scaling in SCALINGS]
-    candidates = [
+    return [
         Metric(_as_double, _as_double, "cosine"),
         *(_same(spread.scale, f"{spread.scaling}d cosine") for spread in spreads),
         *(
@@ -108,8 +116,6 @@ def strongest_metric(
             for weighting in get_args(Weighting)
         ),
     ]
-    own = np.arange(len(validation[0])) if exclude is None else exclude
-    return _strongest(candidates, validation[0], validation[0], validation[1], own)
 
 
 def strongest_cross_metric(

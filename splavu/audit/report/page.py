@@ -31,6 +31,8 @@ LINKED = {
     "rank5": ("rank-5", 100, 1),
     "mean_ap": ("mean AP", 100, 1),
     "eer": ("EER", 1, 3),
+    "tpr_at_1_percent": ("TPR at 1 % FPR", 100, 1),
+    "tpr_at_1_permille": ("TPR at 0.1 % FPR", 100, 1),
     "d_sys": ("D_sys", 1, 3),
     "d_sys_corrected": ("D_sys corrected", 1, 3),
     "same_video_rank1": ("same video", 100, 1),

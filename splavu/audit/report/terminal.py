@@ -69,6 +69,7 @@ def _beyond_attributes(evidence: Evidence) -> list[str]:
             lines.append(
                 f"subjects linked, {pairing}: rank-1 {_with_interval(one['rank1'], 100, 1)} (chance "
                 f"{rounded(_known(one['rank1'].chance), 100, 1)}), EER {rounded(_known(one['eer'].value), 100, 1)}, "
+                f"TPR@1% {_share(one['tpr_at_1_percent'])}, "
                 f"D_sys {rounded(_known(one['d_sys_corrected'].value), 1, 2)}"
             )
     for inverter, one in evidence.inversion.items():
@@ -94,6 +95,10 @@ def _with_interval(estimate: Estimate, factor: float, digits: int) -> str:
 
 def _rate(rate: Rate) -> str:
     return "n.e." if rate.value is None else f"{100 * rate.value:.1f}"
+
+
+def _share(estimate: Estimate | None) -> str:
+    return "n.e." if estimate is None else rounded(_known(estimate.value), 100, 1)
 
 
 def _known(value: float) -> float | None:
