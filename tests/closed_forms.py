@@ -26,6 +26,6 @@ FITTINGS = {
     "inlp": Fitting("--private {private} --rounds 1", "inlp(rounds=1)", rank=7),
     "pca": Fitting("--keep 20", "pca(keep=20)", rank=172),
     "random": Fitting("--keep 20 --seed 4", "random(keep=20)", rank=172),
-    "quantizer": Fitting("--labels {labels} --codes 12,3 --seed 4", "quantizer(codes=(12, 3))"),
+    "quantizer": Fitting("--labels {labels} --subjects {private} --codes 12,3 --seed 4", "quantizer(codes=(12, 3))"),
     "noise": Fitting("--sd 0.5 --units whitened", "noise(units=whitened)", {"noise_sd": 0.5}),
 }

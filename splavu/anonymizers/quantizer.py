@@ -10,8 +10,9 @@ pieced together from them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +47,7 @@ class Quantizer(LowRank):
         feature_dim: D.
         codes: Centroids K of each codebook; the budget is the sum of log2 K bits a clip.
         subspace_dim: d, in which distances are measured.
+        support: Whom the centroids stand for, a record of `closed_form.support.Support`; None where nobody counted.
 
     Parameters: `codebooks`, each [K, d].
 
@@ -53,7 +55,14 @@ class Quantizer(LowRank):
     residual codebooks as in Zeghidour et al. 2021 ("SoundStream").
     """
 
-    def __init__(self, feature_dim: int, *, codes: Sequence[int], subspace_dim: int) -> None:
+    def __init__(
+        self,
+        feature_dim: int,
+        *,
+        codes: Sequence[int],
+        subspace_dim: int,
+        support: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         if not codes or min(codes) < 1:
             raise UserError("codes", f"{list(codes)} leave nothing to choose from", "give numbers of centroids")
@@ -65,6 +74,8 @@ class Quantizer(LowRank):
             "codes": list(codes),
             "subspace_dim": subspace_dim,
         }
+        if support is not None:
+            self.architecture["support"] = dict(support)
         self.add_factors(feature_dim, subspace_dim)
         self.codebooks = nn.ParameterList(torch.zeros(count, subspace_dim) for count in codes)
 

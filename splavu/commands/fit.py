@@ -5,8 +5,9 @@ and parameter files as saved_fa_model. Parameter files make the same: fa_arch = 
 
 --after CKPT fits to what that anonymizer releases and writes the chain of both: first erase, then quantize.
 
-Note: fit to training subjects only. Subjects who are tested on belong in no --raw; a column `split` in --labels or
---private is obeyed, its train rows alone are used. No method is private by its name: audit it.
+Note: fit to training subjects only. Subjects who are tested on, or whose features are to be released, belong in no
+--raw; a column `split` in --labels or --private is obeyed, its train rows alone are used. No method is private by its
+name: audit it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import ast
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,13 @@ from splavu.anonymizers.guarantees import guarantees
 from splavu.data.csv_table import read_rows, split_of
 from splavu.data.keys import match_keys
 from splavu.data.private_labels import read_private_table
+from splavu.data.subjects import read_subjects
 from splavu.errors import UserError, nearest
 from splavu.runtime.files import check_target, file_hash
 
 logger = logging.getLogger(__name__)
 
-FLAG_OF = {"static": "static", "classes": "labels", "private": "private"}
+FLAG_OF = {"static": "static", "classes": "labels", "private": "private", "subjects": "subjects"}
 """Field of `FitData` -> the flag that names its file."""
 
 
@@ -53,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--private", type=Path, help="CSV: filename, private attributes, optionally split")
     parser.add_argument(
         "--attributes", help="comma list of its columns, NAME or NAME:binary, NAME:class, NAME:value (default: all)"
+    )
+    parser.add_argument(
+        "--subjects",
+        type=Path,
+        metavar="CSV",
+        help="CSV filename,subject: who is in each video (default: the column of --private; without one, videos count)",
     )
     parser.add_argument("--after", type=Path, metavar="CKPT", help="anonymizer to come first")
     parser.add_argument("--seed", type=int, help="of draws (default 0); of noise, a secret (default: at random)")
@@ -75,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def fit(args: argparse.Namespace) -> str:
-    """Read, fit and write; what was made, in two lines.
+    """Read, fit and write; what was made, in two lines, and what it guarantees.
 
     Raises:
         UserError: An option is missing or out of range, a file is damaged, or two don't match; nothing is written then.
@@ -96,7 +104,11 @@ def fit(args: argparse.Namespace) -> str:
     for need in form.needs:
         if not getattr(args, FLAG_OF[need]):
             raise UserError(f"--{FLAG_OF[need]}", f"is missing, and {form.name} is fitted to it", "name the file")
-    inputs = [path for path in (*args.raw, *args.static, args.labels, args.private, args.after) if path is not None]
+    inputs = [
+        path
+        for path in (*args.raw, *args.static, args.labels, args.private, args.subjects, args.after)
+        if path is not None
+    ]
     check_target(args.out, inputs=inputs)
     first = None if args.after is None else load_anonymizer(args.after).eval()
     data, files = read_training(args)
@@ -123,7 +135,8 @@ def fit(args: argparse.Namespace) -> str:
     )
     changed = np.square(apply_to_array(whole, raw) - raw).sum() / np.square(raw - raw.mean(axis=0)).sum()
     described = f"{form.described(made, data)}; fitted to {len(raw)} clips of {data.num_videos} videos"
-    return f"{args.out}: {described}\nit changes features by {100 * changed:.1f} % of their variance"
+    lines = [f"{args.out}: {described}", f"it changes features by {100 * changed:.1f} % of their variance"]
+    return "\n".join([*lines, *guarantees(whole.architecture)])
 
 
 def read_training(args: argparse.Namespace) -> tuple[FitData, list[dict[str, Any]]]:
@@ -136,7 +149,10 @@ def read_training(args: argparse.Namespace) -> tuple[FitData, list[dict[str, Any
     features = _stores(args.raw, "raw", files)
     static = _stores(args.static, "static", files) if args.static else None
     classes = _classes(args.labels, features, files) if args.labels else None
-    private = _private(args, features, files) if args.private else None
+    private, subjects = _private(args, features, files) if args.private else (None, None)
+    if args.subjects:
+        files.append({"role": "subjects", "name": args.subjects.name, "sha256": file_hash(args.subjects)})
+        subjects = read_subjects(args.subjects, features)
     keys = [key for key in features if all(table is None or key in table for table in (classes, private))]
     if not keys:
         raise UserError(args.labels or args.private, "names no training video of --raw", "check names and split")
@@ -157,6 +173,7 @@ def read_training(args: argparse.Namespace) -> tuple[FitData, list[dict[str, Any
         None if classes is None else np.array([classes[key] for key in owners]),
         None if private is None else np.stack([private[key] for key in owners]),
         np.array(owners),
+        subjects=_subject_of_rows(subjects, keys, owners),
     )
     if private is not None:
         data = data.with_known_private()
@@ -199,10 +216,21 @@ def _classes(path: Path, keys: Iterable[str], files: list[dict[str, Any]]) -> di
     return found
 
 
+def _subject_of_rows(
+    subjects: Mapping[str, str] | None, keys: Sequence[str], owners: Sequence[str]
+) -> NDArray | None:  # -> [N]
+    """Who is in each row's video, "" for unknown; None where nothing says."""
+    if subjects is None:
+        return None
+    if unknown := [key for key in keys if key not in subjects]:
+        logger.warning("%d of %d videos have no subject, and support no centroid", len(unknown), len(keys))
+    return np.array([subjects.get(key, "") for key in owners])
+
+
 def _private(
     args: argparse.Namespace, keys: Iterable[str], files: list[dict[str, Any]]
-) -> dict[str, NDArray[np.float32]]:
-    """The private attributes [A] of those of the keys that are trained on; NaN for unknown."""
+) -> tuple[dict[str, NDArray[np.float32]], Mapping[str, str] | None]:
+    """Private attributes [A] (NaN for unknown) of those of the keys that are trained on; their subjects, if it says."""
     table = read_private_table(args.private, attributes=args.attributes)
     table.require_binary(f"fit {args.method}")
     hashed = file_hash(args.private)
@@ -210,7 +238,8 @@ def _private(
     logger.info(table.summary("erased"))
     _require_training(args.private, table.splits or ("train",))
     labels = table.of(keys)
-    return {key: row for key, row in labels.values.items() if labels.splits.get(key, "train") == "train"}
+    trained = {key: row for key, row in labels.values.items() if labels.splits.get(key, "train") == "train"}
+    return trained, labels.subjects or None
 
 
 def _require_training(path: Path, splits: Iterable[str]) -> None:

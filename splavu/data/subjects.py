@@ -1,4 +1,4 @@
-"""Who is in a video: subjects and their gender in NTU RGB+D and in Toyota Smarthome.
+"""Who is in a video: a table of one's own; subjects and their gender in NTU RGB+D and in Toyota Smarthome.
 
 Note: "gender" is what annotators perceived; no one in these files was asked.
 """
@@ -6,13 +6,14 @@ Note: "gender" is what annotators perceived; no one in these files was asked.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from splavu.data.csv_table import by_key, filled, read_rows
+from splavu.data.keys import match_keys
 from splavu.data.labels import class_index, read_json
 from splavu.data.private_labels import PrivateLabels
 from splavu.errors import UserError, nearest
@@ -27,6 +28,18 @@ class Subject:
     name: str
     gender: str
     """As annotators perceived it: 'female' or 'male'."""
+
+
+def read_subjects(path: str | Path, keys: Iterable[str]) -> dict[str, str]:  # key -> subject
+    """The subject of those of the keys that have a row in a table `filename,subject`; other columns are not read.
+
+    Raises:
+        UserError: Besides damaged rows, a row without a subject, and rows and keys that match in two ways.
+    """
+    rows = read_rows(path, ("filename", "subject"))
+    names = filled(rows, "subject", path, remedy="fill them in, or take the rows out")
+    subject_of = dict(zip((row["filename"] for row in rows), names, strict=True))
+    return {key: subject_of[name] for key, name in match_keys(subject_of, keys, source=path).items()}
 
 
 def gender_labels(subjects: Mapping[str, Subject]) -> PrivateLabels:  # key -> subject

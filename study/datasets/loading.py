@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from splavu.attacks.rows import Rows
+from splavu.data.csv_table import read_rows
 from splavu.data.datasets import FeatureDataset, open_split
 from splavu.data.encoders import encoder_spec
 from splavu.data.private_labels import PrivateLabels
-from splavu.data.subjects import Subject
+from splavu.data.subjects import Subject, read_subjects
 from splavu.errors import UserError
 from splavu.stores import FeatureStore
 from study import config
@@ -51,6 +52,20 @@ def subjects(name: str, keys: Sequence[str], *, data_root: str | None = None) ->
     if spec.read_subjects is None:
         raise UserError("dataset", f"'{name}' has no labels of gender", f"known: {', '.join(WITH_SUBJECTS)}")
     return spec.read_subjects(config.roots(data_root)[0] / spec.folder, keys)
+
+
+def known_subjects(name: str, keys: Sequence[str], *, data_root: str | None = None) -> Mapping[str, str] | None:
+    """Who is in those of the videos of which the data set says it; None where it says so of none.
+
+    Raises:
+        UserError: A file that says it is damaged.
+    """
+    spec = dataset_spec(name, data_root=data_root)
+    if spec.read_subjects is not None:
+        return {key: subject.name for key, subject in subjects(name, keys, data_root=data_root).items()}
+    path = config.roots(data_root)[0] / spec.folder / "private_labels.csv"
+    known = path.is_file() and "subject" in read_rows(path)[0]
+    return read_subjects(path, keys) if known else None
 
 
 def private_labels(name: str, split: str, keys: Sequence[str], *, data_root: str | None = None) -> PrivateLabels:

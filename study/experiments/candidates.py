@@ -158,6 +158,7 @@ class Candidate(Schema):
             "static": spec.store_path(features, "train", p.ft_arch, static_frames=p.fb_frame_pool),
             "labels": data / spec.folder / f"{p.ar_dataset}_train_labels.csv",
             "private": data / spec.folder / "private_labels.csv",
+            "subjects": data / spec.folder / "private_labels.csv",
         }
         options = {"raw": spec.store_path(features, "train", p.ft_arch), "out": out}
         options |= {flag: files[flag] for flag in (FLAG_OF[need] for need in METHODS[self.method].data)}

@@ -31,7 +31,7 @@ from splavu.training.multitask import MultitaskTrainer, steps_per_epoch
 from splavu.training.objectives import RelativeConsistency, Term, TermInputs, latent_consistency
 from splavu.training.tasks import ActionRecognition, AdversarialAttributes, Task
 from study import config
-from study.datasets.loading import dataset_spec, open_dataset, private_labels
+from study.datasets.loading import dataset_spec, known_subjects, open_dataset, private_labels
 from study.datasets.untrimmed import untrimmed_spec
 from study.models import feature_dim, load_fa, load_fb, load_ft
 from study.training.anonymizer_params import AnonymizerParams
@@ -105,11 +105,14 @@ def _parts(p: AnonymizerParams, names: Sequence[str]) -> tuple[pipeline.Part, ..
 
 
 def _fit_data(p: AnonymizerParams, dataset: FeatureDataset) -> FitData:
-    """The training split, with the private labels if a closed form that is yet to be fitted reads them."""
+    """The training split, with subjects and private labels if a closed form that is yet to be fitted reads them."""
+    subjects = None
+    if "subjects" in p.fit_needs:
+        subjects = known_subjects(p.ar_dataset, dataset.keys, data_root=p.data_root)
     if "private" not in p.fit_needs:
-        return FitData.of(dataset)
+        return FitData.of(dataset, subjects=subjects)
     labels = private_labels(p.ar_dataset, "train", dataset.keys, data_root=p.data_root)
-    return FitData.of(dataset, private=labels.values, attributes=labels.attributes)
+    return FitData.of(dataset, private=labels.values, attributes=labels.attributes, subjects=subjects)
 
 
 def notes_of(p: AnonymizerParams, anonymizer: Anonymizer, data: FitData | None) -> dict[str, Any]:
@@ -290,7 +293,7 @@ def fit_behind(
     origin = {"params": params.as_dict(p), "trained_sha256": weights_hash(trained)}
     content = checkpoints.read(path) if path.is_file() else {}
     if not _agree(content, origin):  # a second fit would give its noise another key
-        data = FitData.of(trainer.clips.dataset)
+        data = _fit_data(p, trainer.clips.dataset)
         behind = pipeline.build_pipeline(_parts(p, p.behind), data.after(trained), seed=p.seed)
         whole = Chain(feature_dim(p), stages=[trained, behind]).eval()
         content = {

@@ -67,7 +67,9 @@ class AnonymizerParams(EngineParams):
     erase_rank: Count | None = None
     """Of the eraser: directions removed."""
     bits: Annotated[int, Interval(ge=1, le=4096)] | None = None
-    """Of the quantizer: budget of a clip."""
+    """Of the quantizer: budget of a clip at most."""
+    min_subjects: Count | None = None
+    """Of the quantizer: training subjects (videos, where nobody knows them) that support each centroid; None is 5."""
     code_space: CodeSpace | None = None
     """Of the quantizer: where distances are measured. 'actions' (None): where they differ, the fewest bits for them and
     little for anything else; 'features': in the directions of largest variance, which leaves unseen tasks alive."""

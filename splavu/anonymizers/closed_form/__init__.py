@@ -10,22 +10,24 @@ Letters: `N` clips, `D` feature width, `Q` columns of a concept, `A` private att
 removed, `d` dimensions of a subspace, `K` centroids.
 """
 
-from splavu.anonymizers.closed_form.codes import Codes, discriminant_codes
+from splavu.anonymizers.closed_form.codes import Subspace, code_subspace, kmeans_codebooks, supported_codebooks
 from splavu.anonymizers.closed_form.covariance import covariance_root, deviations
 from splavu.anonymizers.closed_form.erasers import leace, orthogonal, static_eraser
 from splavu.anonymizers.closed_form.inlp import inlp
 from splavu.anonymizers.closed_form.projection import Projection, pca, random_projection
 
 __all__ = [
-    "Codes",
     "Projection",
+    "Subspace",
+    "code_subspace",
     "covariance_root",
     "deviations",
-    "discriminant_codes",
     "inlp",
+    "kmeans_codebooks",
     "leace",
     "orthogonal",
     "pca",
     "random_projection",
     "static_eraser",
+    "supported_codebooks",
 ]

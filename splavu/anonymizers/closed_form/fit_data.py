@@ -33,6 +33,7 @@ class FitData:
     videos: NDArray | None = None  # [N], the name or number of the row's video
     attributes: tuple[str, ...] = ()
     """Names of the A private attributes."""
+    subjects: NDArray | None = None  # [N], who is in the row's clip; "" for unknown
 
     @classmethod
     def of(
@@ -41,6 +42,7 @@ class FitData:
         *,
         private: Mapping[str, NDArray[np.float32]] | None = None,
         attributes: Sequence[str] = (),
+        subjects: Mapping[str, str] | None = None,
         limit: int = MOST_CLIPS,
     ) -> FitData:
         """The clips of a data set.
@@ -49,6 +51,7 @@ class FitData:
             dataset: With labels and static clips as far as closed forms ask for them.
             private: Key -> [A]; videos that it doesn't name are unknown.
             attributes: Names of its A values.
+            subjects: Key -> who is in it; in videos that it doesn't name nobody is known. None: nobody ever is.
             limit: At most so many clips.
         """
         owners = np.repeat(np.arange(len(dataset)), dataset.clips.num_clips)  # [clips]
@@ -69,12 +72,28 @@ class FitData:
             unknown = np.full(len(attributes), np.nan, np.float32)
             known = np.stack([private.get(key, unknown) for key in dataset.keys])[owners].astype(np.float32)
         classes = None if dataset.labels is None or dataset.labels.ndim > 1 else dataset.labels[owners]
-        return cls(np.asarray(dataset.clips.rows[rows]), static, classes, known, owners, tuple(attributes))
+        who = None if subjects is None else np.array([subjects.get(key, "") for key in dataset.keys])[owners]
+        return cls(np.asarray(dataset.clips.rows[rows]), static, classes, known, owners, tuple(attributes), who)
 
     @property
     def num_videos(self) -> int:
         """Different videos."""
         return 0 if self.videos is None else len(np.unique(self.videos))
+
+    @property
+    def unit(self) -> str:
+        """What `owners` are: 'subject' where they are known, else 'video', else 'clip'."""
+        return "subject" if self.subjects is not None else "video" if self.videos is not None else "clip"
+
+    @property
+    def owners(self) -> NDArray[np.int64]:  # [N]
+        """A number for whom each row is of, by `unit`; -1 for unknown subjects."""
+        if self.subjects is not None:
+            numbers = np.unique(self.subjects, return_inverse=True)[1].astype(np.int64)
+            return np.where(self.subjects == "", -1, numbers)
+        if self.videos is not None:
+            return np.unique(self.videos, return_inverse=True)[1].astype(np.int64)
+        return np.arange(len(self.features))
 
     @property
     def variance(self) -> float:
@@ -100,7 +119,7 @@ class FitData:
 
     def take(self, rows: NDArray) -> FitData:
         """Some of the rows, by number or by mask."""
-        names = ("features", "static", "classes", "private", "videos")
+        names = ("features", "static", "classes", "private", "videos", "subjects")
         columns = {name: getattr(self, name) for name in names}
         return replace(self, **{name: value[rows] for name, value in columns.items() if value is not None})
 

@@ -26,7 +26,7 @@ from splavu.runtime.schema import Schema, build, type_hints
 if TYPE_CHECKING:  # torch is imported when something is fitted
     from splavu.anonymizers.base import Anonymizer
 
-Need = Literal["static", "classes", "private"]
+Need = Literal["static", "classes", "private", "subjects"]
 Place = Literal["erase", "quantize", "noise"]
 
 
