@@ -3,8 +3,9 @@
 Everything that is compared is judged on the same draws of subjects: average precision, chance and leakage of raw and of
 anonymized features.
 
-Note: the strongest attacker of an attribute is the one with the best validation average precision, chosen for raw and
-for anonymized features separately. The best on the test subjects would be a biased choice.
+Note: the strongest attacker of an attribute is an ensemble, chosen on validation subjects for raw and for anonymized
+features separately (`splavu.attacks.ensemble`); beside it stands the single attacker with the best validation average
+precision. The best on the test subjects would be a biased choice.
 
 Shapes: S seeds, M attackers, n judged rows (features or videos), v rows that the choice is made on, A attributes, R
 resamples.
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +25,7 @@ from tqdm import tqdm
 
 from splavu import metrics
 from splavu.attackers import ATTACKERS
+from splavu.attacks.ensemble import ensemble_weights, standardised
 from splavu.attacks.rows import AttackData, Rows
 
 Level = Literal["row", "video"]
@@ -33,13 +36,17 @@ class Scored:
     """Scores of all attackers on the people that the choice between them is made on."""
 
     labels: np.ndarray
-    """[v, A]"""
+    """[v, A]; [S, v, A] where seeds choose on different labels."""
     clusters: np.ndarray
     """[v]"""
     videos: np.ndarray
     """[v]"""
     scores: np.ndarray
     """[S, M, v, A]"""
+
+    @property
+    def labels_of_seed(self) -> np.ndarray:  # [S, v, A]
+        return np.broadcast_to(self.labels, (len(self.scores), *self.labels.shape[-2:]))
 
 
 @dataclass(frozen=True)
@@ -65,18 +72,63 @@ class Attack:
     scores: np.ndarray
     """[S, M, n, A] on the test."""
     validation: np.ndarray
-    """[S, M, A] average precision, what the choice is made on."""
+    """[S, M, A] average precision on validation units."""
     tuned: Scored | None = None
-    """What `validation` was computed from; None where seeds chose on different labels, or folds were pooled."""
+    """What the choice is made on; None where folds were pooled, of a single attacker then."""
+    chosen: np.ndarray | None = None
+    """[M, A] shares of the attackers, where they are given; else `weights` chooses them."""
+
+    @cached_property
+    def weights(self) -> np.ndarray:  # [M, A]
+        """Share of each attacker in the ensemble that counts as the strongest, chosen on validation subjects."""
+        if self.chosen is not None:
+            return self.chosen
+        if self.tuned is None:
+            return np.ones((1, self.labels.shape[1]))
+        labels, scores = self.tuned.labels_of_seed, standardised(self.tuned.scores, self.tuned.scores)
+        columns = range(self.labels.shape[1])
+        return np.stack([ensemble_weights(labels[..., a], self.tuned.clusters, scores[..., a]) for a in columns], 1)
 
     @property
-    def strongest(self) -> np.ndarray:  # [A]
+    def best(self) -> np.ndarray:  # [A]
         """Index of the attacker with the best validation average precision; the first where none could be judged."""
         return np.argmax(np.nan_to_num(metrics.mean_known(np.moveaxis(self.validation, 0, -1)), nan=-1.0), axis=0)
 
     @property
+    def single(self) -> Attack:
+        """The same attack, of which the best attacker alone counts."""
+        return replace(self, chosen=np.eye(len(self.attackers))[self.best].T)
+
+    def members(self, attribute: int) -> dict[str, float]:
+        """Attackers of an attribute's ensemble and their shares, the largest first."""
+        shares = self.weights[:, attribute]
+        return {self.attackers[m]: float(shares[m]) for m in np.argsort(-shares, kind="stable") if shares[m] > 0}
+
+    def label(self, attribute: int) -> str:
+        """What counts as the strongest attacker of an attribute, for a table."""
+        members = list(self.members(attribute))
+        return members[0] if len(members) == 1 else f"mean of {len(members)}, most of it {members[0]}"
+
+    @cached_property
     def chosen_scores(self) -> np.ndarray:  # [S, n, A]
-        return np.stack([self.scores[:, m, :, a] for a, m in enumerate(self.strongest)], axis=-1)
+        return self._combined(self.scores)
+
+    @cached_property
+    def chosen_tuned(self) -> np.ndarray:  # [S, v, A]
+        """The same on validation units, for thresholds and calibration."""
+        return self._combined(self.tuned.scores)
+
+    def _combined(self, scores: np.ndarray) -> np.ndarray:  # [S, M, n, A] -> [S, n, A]
+        """One attacker's own scores, or the weighted mean of standardised ones."""
+        columns = []
+        for a, shares in enumerate(self.weights.T):
+            members = np.flatnonzero(shares)
+            taken = scores[..., a][:, members]  # [S, members, n]
+            if len(members) > 1:
+                tuned = self.tuned.scores[..., a][:, members]
+                taken = shares[members, None] * standardised(taken[..., None], tuned[..., None])[..., 0]
+            columns.append(taken.sum(axis=1))
+        return np.stack(columns, axis=-1)
 
     @property
     def precision(self) -> np.ndarray:  # [A]
@@ -92,13 +144,14 @@ class Attack:
         """The same attack on some of the attributes."""
         tuned = self.tuned
         if tuned is not None:
-            tuned = replace(tuned, labels=tuned.labels[:, attributes], scores=tuned.scores[..., attributes])
+            tuned = replace(tuned, labels=tuned.labels[..., attributes], scores=tuned.scores[..., attributes])
         return replace(
             self,
             labels=self.labels[:, attributes],
             scores=self.scores[..., attributes],
             validation=self.validation[..., attributes],
             tuned=tuned,
+            chosen=self.weights[:, attributes],
         )
 
     def table(self) -> dict[str, Any]:
@@ -180,6 +233,8 @@ class Campaign:
             for of_seed, rows in zip(scores, chosen_on, strict=True)
         ]
         units = [judged_units(rows, self.level) for rows in chosen_on]
+        labels = np.stack([labels for labels, _, _ in units])
+        same = all(rows is chosen_on[0] for rows in chosen_on)
         precision = [
             [metrics.average_precisions(labels, one) for one in of_seed]
             for (labels, _, _), of_seed in zip(units, tuned, strict=True)
@@ -189,7 +244,7 @@ class Campaign:
             *judged_units(test, self.level),
             np.array([[_of_units(pair[1], test, self.level) for pair in of_seed] for of_seed in scores]),
             np.array(precision),
-            Scored(*units[0], np.array(tuned)) if all(rows is chosen_on[0] for rows in chosen_on) else None,
+            Scored(labels[0] if same else labels, *units[0][1:], np.array(tuned)),
         )
 
 
@@ -230,6 +285,7 @@ def joined(attacks: Mapping[str, Attack]) -> Attack:
         scores=np.concatenate([attack.scores for attack in attacks.values()], axis=1),
         validation=np.concatenate([attack.validation for attack in attacks.values()], axis=1),
         tuned=tuned,
+        chosen=None,
     )
 
 
@@ -266,6 +322,7 @@ def judged(attacks: Mapping[str, Attack], attributes: Sequence[str], num_resampl
     share = np.where(np.isnan(raw.precision), np.nan, metrics.prevalences(raw.labels))
     resamples, seed_weights = draws(raw, num_resamples)
     drawn = {name: attack.resampled(resamples, seed_weights) for name, attack in attacks.items()}  # [R, A]
+    single = {name: attack.single.precision for name, attack in attacks.items()}
     drawn_share = np.where(np.isnan(drawn["raw"]), np.nan, metrics.resampled_prevalences(raw.labels, resamples))
 
     def entry(pick: Callable[[np.ndarray], np.ndarray], attribute: int | None) -> dict[str, Any]:
@@ -274,9 +331,12 @@ def judged(attacks: Mapping[str, Attack], attributes: Sequence[str], num_resampl
             result[name] = {
                 "ap": float(pick(attack.precision)),
                 "interval": metrics.percentile_interval(pick(drawn[name])).tolist(),
+                "single_ap": float(pick(single[name])),
             }
             if attribute is not None:
-                result[name]["attacker"] = attack.attackers[attack.strongest[attribute]]
+                result[name]["attacker"] = attack.label(attribute)
+                result[name]["members"] = attack.members(attribute)
+                result[name]["single"] = attack.attackers[attack.best[attribute]]
         released = "anonymized" if "anonymized" in attacks else "raw"
         point = metrics.normalised_leakage(result[released]["ap"], result["raw"]["ap"], result["chance"])
         leaks = metrics.normalised_leakage(pick(drawn[released]), pick(drawn["raw"]), pick(drawn_share))

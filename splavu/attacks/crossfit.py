@@ -67,8 +67,8 @@ def crossfit(rows: Rows, campaign: Campaign, *, num_folds: int = 5, seed: int = 
     for held_out in range(num_folds):
         attack = campaign.run([parts(rows, fold_of_row, held_out)] * num_seeds)
         ranks[:, fold == held_out] = _ranks(attack.chosen_scores)
-        validation[held_out] = np.stack([attack.validation[:, m, a] for a, m in enumerate(attack.strongest)], axis=-1)
-        strongest.append(tuple(attack.attackers[m] for m in attack.strongest))
+        validation[held_out] = np.stack([attack.validation[:, m, a] for a, m in enumerate(attack.best)], axis=-1)
+        strongest.append(tuple(attack.label(a) for a in range(labels.shape[1])))
     of_seed = metrics.mean_known(np.moveaxis(validation, 0, -1))  # [S, A]
     pooled = Attack((POOLED,), labels, clusters, videos, ranks[:, None], of_seed[:, None])
     return CrossFitted(pooled, fold, tuple(strongest))

@@ -8,6 +8,7 @@ Shapes: S seeds, M attackers, n judged units, A attributes, R resamples.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,10 @@ class Evaluator:
     margin: float
     """How far from 0.5 an AUC may lie and count as chance."""
 
+    def judged(self, attack: Attack) -> np.ndarray:  # -> [A] of bool
+        """The attributes of which the test has both classes, and validation a label."""
+        return ~np.isnan(attack.precision) & ~np.isnan(attack.tuned.labels).all(axis=0)
+
     def evaluate(self, attack: Attack, raw: Attack | None = None) -> UnitResult:
         """Judge the strongest attacker of each attribute.
 
@@ -44,12 +49,18 @@ class Evaluator:
             attack: On released units, or on raw ones.
             raw: On the same units' raw features, for the leakage.
         """
-        kept = np.flatnonzero(~np.isnan(attack.precision) & ~np.isnan(attack.tuned.labels).all(axis=0))
-        attack, raw = attack.of(kept), None if raw is None else raw.of(kept)
-        own = AttackScore.of(attack, self)
-        whole = None if raw is None else AttackScore.of(raw, self)
+        return self.evaluate_scored(
+            attack, AttackScore.of(attack, self), None if raw is None else AttackScore.of(raw, self)
+        )
+
+    def evaluate_scored(self, attack: Attack, own: AttackScore, whole: AttackScore | None) -> UnitResult:
+        """The same, of an attack and of raw features whose scores are known."""
+        kept = np.flatnonzero(self.judged(attack))
+        attack, own, whole = attack.of(kept), own.only(kept), None if whole is None else whole.only(kept)
+        single = attack.single
         resamples, seed_weights = draws(attack, self.num_resamples)
         score_of_seed = attack.chosen_scores
+        single_drawn = _drawn_precisions(single, resamples, seed_weights)
 
         def over_seeds(function: Callable[..., np.ndarray], *per_seed: Sequence) -> np.ndarray:  # -> [R, A]
             return _weighted(seed_weights, [function(*arguments) for arguments in zip(*per_seed, strict=True)])
@@ -59,8 +70,8 @@ class Evaluator:
         auc_draws = _drawn(
             score_of_seed, seed_weights, lambda column, s: inference.resampled_aucs(labels[:, [column]], s, resamples)
         )
-        tuned = _chosen(attack, attack.tuned.scores)
-        thresholds = [inference.best_thresholds(attack.tuned.labels, scores) for scores in tuned]
+        tuned = list(zip(attack.tuned.labels_of_seed, attack.chosen_tuned, strict=True))
+        thresholds = [inference.best_thresholds(known, scores) for known, scores in tuned]
         accuracy = np.mean(
             [inference.balanced_accuracies(labels, s, t) for s, t in zip(score_of_seed, thresholds, strict=True)],
             axis=0,
@@ -68,7 +79,7 @@ class Evaluator:
         accuracy_draws = over_seeds(
             lambda s, t: inference.resampled_balanced_accuracies(labels, s, t, resamples), score_of_seed, thresholds
         )
-        calibrated = [inference.platt_scaling(attack.tuned.labels, scores) for scores in tuned]
+        calibrated = [inference.platt_scaling(known, scores) for known, scores in tuned]
         usable = [
             inference.usable_bits(labels, scale(scores), self.prior[kept])
             for scale, scores in zip(calibrated, score_of_seed, strict=True)
@@ -84,7 +95,10 @@ class Evaluator:
             found.append(
                 AttributeResult(
                     name=self.attributes[attribute],
-                    attacker=attack.attackers[attack.strongest[a]],
+                    attacker=attack.label(a),
+                    members=attack.members(a),
+                    single=attack.attackers[attack.best[a]],
+                    single_ap=estimated(single.precision[a], single_drawn[:, a], chance=own.chance[a]),
                     prevalence=float(own.share[a]),
                     positives=int(np.sum(labels[:, a] > 0)),
                     ap=estimated(own.precision[a], own.drawn[:, a], chance=own.chance[a]),
@@ -97,7 +111,7 @@ class Evaluator:
                     p=float(own.p[a]),
                     p_holm=float(adjusted[a]),
                     equivalence=equivalence,
-                    verdict=_verdict(adjusted[a], equivalence.equivalent),
+                    verdict=decision(adjusted[a], equivalence.equivalent),
                 )
             )
         mean_draws = metrics.mean_known(auc_draws)
@@ -111,10 +125,20 @@ class Evaluator:
             cmap=estimated(
                 metrics.mean_known(own.precision), metrics.mean_known(own.drawn), chance=metrics.mean_known(own.chance)
             ),
+            single_cmap=estimated(
+                metrics.mean_known(single.precision),
+                metrics.mean_known(single_drawn),
+                chance=metrics.mean_known(own.chance),
+            ),
+            gain=estimated(
+                metrics.mean_known(own.precision - single.precision),
+                metrics.mean_known(own.drawn - single_drawn),
+                chance=0.0,
+            ),
             mean_auc=estimated(metrics.mean_known(auc), mean_draws, chance=0.5),
             leakage=estimated(mean_leakage, mean_leakage_draws, chance=0.0),
             equivalence=equivalence,
-            verdict=_verdict(own.mean_p, equivalence.equivalent),
+            verdict=decision(own.mean_p, equivalence.equivalent),
         )
 
 
@@ -138,18 +162,15 @@ class AttackScore:
 
     @classmethod
     def of(cls, attack: Attack, evaluator: Evaluator) -> AttackScore:
-        precision = attack.precision
-        share = np.where(np.isnan(precision), np.nan, metrics.prevalences(attack.labels))
-        resamples, seed_weights = draws(attack, evaluator.num_resamples)
-        drawn = _drawn(
-            attack.chosen_scores,
-            seed_weights,
-            lambda column, s: metrics.resampled_average_precisions(attack.labels[:, [column]], s, resamples),
-        )
-        null = _swapped(attack, evaluator.num_swaps)
-        chance = np.where(np.isnan(share), np.nan, metrics.mean_known(null.T))
-        drawn_share = np.where(np.isnan(drawn), np.nan, metrics.resampled_prevalences(attack.labels, resamples))
+        """On all attributes; NaN for those that can't be judged."""
+        precision = np.where(evaluator.judged(attack), attack.precision, np.nan)
         known = ~np.isnan(precision)
+        share = np.where(known, metrics.prevalences(attack.labels), np.nan)
+        resamples, seed_weights = draws(attack, evaluator.num_resamples)
+        drawn = np.where(known, _drawn_precisions(attack, resamples, seed_weights), np.nan)
+        null = _swapped(attack, evaluator.num_swaps)
+        chance = np.where(known, metrics.mean_known(null.T), np.nan)
+        drawn_share = np.where(np.isnan(drawn), np.nan, metrics.resampled_prevalences(attack.labels, resamples))
         mean_p = np.nan
         if known.any():
             mean_null = metrics.mean_known(null[:, known])
@@ -163,6 +184,11 @@ class AttackScore:
             p=np.where(known, (1 + np.sum(null >= precision, axis=0)) / (1 + len(null)), np.nan),
             mean_p=float(mean_p),
         )
+
+    def only(self, kept: np.ndarray) -> AttackScore:  # [a] of indices
+        """Of some of the attributes; `mean_p` stays that of all."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return AttackScore(**{name: v if name == "mean_p" else v[..., kept] for name, v in fields.items()})
 
     def share_of(self, raw: AttackScore | None, *, mean: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Excess over chance as a share of `raw`'s, and on each draw: [A] and [R, A], or of the mean: [] and [R]."""
@@ -193,15 +219,21 @@ def attacker_table(attack: Attack) -> Mapping[str, Mapping[str, list[float]]]:
     }
 
 
-def _verdict(p: float, equivalent: bool) -> str:
+def decision(p: float, equivalent: bool) -> str:
+    """A p-value and whether the statistic is chance up to the margin, in a word."""
     leaks = bool(p <= ALPHA)
     return {(True, False): "leaks", (True, True): "faint", (False, True): "at chance"}.get(
         (leaks, equivalent), "undecided"
     )
 
 
-def _chosen(attack: Attack, scores: np.ndarray) -> np.ndarray:  # [S, M, v, A] -> [S, v, A]
-    return np.stack([scores[:, m, :, a] for a, m in enumerate(attack.strongest)], axis=-1)
+def _drawn_precisions(attack: Attack, resamples: metrics.Resamples, seed_weights: np.ndarray) -> np.ndarray:
+    """Average precision of what counts as the strongest on the draws: [R, S] -> [R, A]."""
+    return _drawn(
+        attack.chosen_scores,
+        seed_weights,
+        lambda column, s: metrics.resampled_average_precisions(attack.labels[:, [column]], s, resamples),
+    )
 
 
 def _drawn(

@@ -2,7 +2,7 @@
 
 `evidence.json` is `Evidence` with its dataclasses as objects, tuples as lists, and null for what is undefined. Keys:
 
-    schema          'splavu-audit/1'
+    schema          'splavu-audit/2'
     versions        splavu, Python, torch, NumPy, device (runtime.versions)
     command         what was given, and every option of `run.AuditOptions`
     files           [role, name, sha256, attributes] of each store, table and checkpoint
@@ -58,9 +58,10 @@ from splavu.attacks.rows import json_values
 from splavu.errors import UserError
 from splavu.metrics.estimates import Estimate
 from splavu.metrics.inference import Equivalence
+from splavu.release.model_card import AUDIT_SCHEMA
 from splavu.runtime.files import PathLike, write_text
 
-SCHEMA = "splavu-audit/1"
+SCHEMA = AUDIT_SCHEMA
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,12 @@ class AttributeResult:
 
     name: str
     attacker: str
-    """Threat model, way and family; chosen on validation subjects."""
+    """The ensemble in words."""
+    members: Mapping[str, float]
+    """Threat model, way and family -> share of the ensemble, the largest first; chosen on validation subjects."""
+    single: str
+    """The one attacker that is best on validation subjects."""
+    single_ap: Estimate
     prevalence: float
     positives: int
     ap: Estimate
@@ -128,6 +134,10 @@ class UnitResult:
     """Attributes of which the test has one class only; by person, those that a person has both ways too."""
     cmap: Estimate
     """Mean AP over the attributes that could be judged."""
+    single_cmap: Estimate
+    """The same by the one attacker that is best on validation subjects, attribute by attribute."""
+    gain: Estimate
+    """`cmap` less `single_cmap`, on the same draws."""
     mean_auc: Estimate
     leakage: Estimate
     """Of the mean excess."""
@@ -150,20 +160,46 @@ class ThreatModelResult:
 
 
 @dataclass(frozen=True)
+class LeastProtected:
+    """The attribute of which the largest share is left, over all units that it is judged at."""
+
+    name: str
+    unit: str
+    leakage: Estimate
+    """Interval simultaneous over all attributes and units where raw features reveal the attribute."""
+    num_compared: int
+    """Pairs of attribute and unit."""
+
+
+@dataclass(frozen=True)
 class Headline:
-    """The one number."""
+    """The one number: how much of the leakage above chance is removed at the unit at which least is removed."""
 
     sentence: str
     unit: str | None
-    """Which unit the number is for: clip, video or person, the one that leaks most on validation subjects."""
+    """clip, video or person: where least is removed; without raw features, where most is found."""
+    attributes: tuple[str, ...]
+    """Those that all units share: the only ones that units can be compared by."""
+    num_attributes: int
+    """Of the table, that were attacked."""
     reduction: Estimate
-    """Leakage above chance removed, under the strongest attackers: 1 - leakage; NaN without raw features."""
+    """1 - leakage of the mean over `attributes`, under the strongest attackers; NaN without raw features. Its interval
+    reaches from the least lower end of `by_unit` to the least upper end, and holds wherever those do."""
     raw_excess: float
     released_excess: float
     semi_informed: Estimate
     """The same under newly trained attackers that see one clip: the figure in most publications."""
     by_unit: Mapping[str, Estimate]
+    """Reduction over the same `attributes`, 95 % intervals that hold for all units at once."""
+    own_attributes: Mapping[str, Estimate]
+    """Reduction over all attributes that a unit has: not to be compared between units."""
+    least_protected: LeastProtected | None
+    """None without raw features, or where they reveal nothing."""
+    draws: Mapping[str, str]
+    """'unit' or 'unit/attribute' -> leakage on each draw of subjects and seeds, in thousandths ('-' where undefined),
+    so that audits of the same subjects can be put together."""
     verdict: str
+    """leaks (of some attribute and unit, p adjusted for all of them), at chance (all are), faint, undecided."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """An audit from features to evidence.
 
-Note: nothing here is chosen by a test score. Families, ways of attack and the unit of the headline are chosen on
-validation subjects; the test subjects are used once, by everything at once.
+Note: no attacker is chosen by a test score. Families and ways of attack are chosen on validation subjects; the test
+subjects are used once, by everything at once. What is named because it is the largest on test subjects (the unit of the
+headline, the attribute that is protected least) has an interval that holds for all that it was chosen from.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ from splavu.audit import gates
 from splavu.audit.attributes.learning_curves import code_lengths, learning_curve
 from splavu.audit.attributes.set_attacks import SET_ATTACKERS
 from splavu.audit.attributes.threat_models import KNOWS, ThreatModelAttacks, num_fits, run_threat_models
-from splavu.audit.evaluator import Evaluator, attacker_table
+from splavu.audit.evaluator import AttackScore, Evaluator, attacker_table
 from splavu.audit.evidence import SCHEMA, Evidence, ThreatModelResult
 from splavu.audit.headline import headline
 from splavu.audit.identity.inversion import Inverter
 from splavu.audit.identity.run import inverted, learn_inverters, linked_people, members
 from splavu.audit.inputs import AuditInputs
 from splavu.errors import UserError
+from splavu.metrics.estimates import estimated
 from splavu.runtime import environment
 from splavu.runtime.progress import progress_bar
 
@@ -140,10 +142,18 @@ def examine(
         margin=options.margin,
     )
     released = {unit: attacked.released(unit) for unit in attacked.units}
+    on_raw = {unit: AttackScore.of(attack, evaluator) for unit, attack in attacked.raw.items()}
     reference = {unit: attacked.reference(None, unit) for unit in attacked.raw}
-    strongest = {unit: evaluator.evaluate(attack, reference.get(unit)) for unit, attack in released.items()}
-    results = tuple(_results(attacked, evaluator))
-    semi_informed = next(one.found for one in results if one.name == "semi-informed")
+    on_reference = {
+        unit: on_raw[unit] if attack is attacked.raw[unit] else AttackScore.of(attack, evaluator)
+        for unit, attack in reference.items()
+    }
+    on_released = {unit: AttackScore.of(attack, evaluator) for unit, attack in released.items()}
+    strongest = {
+        unit: evaluator.evaluate_scored(attack, on_released[unit], on_reference.get(unit))
+        for unit, attack in released.items()
+    }
+    semi_informed = next(one.attack for one in attacked.attacks if one.name == "semi-informed")
     return Evidence(
         schema=SCHEMA,
         versions=environment.versions(),
@@ -152,10 +162,19 @@ def examine(
         attributes=tuple(_attributes(inputs)),
         people={name: _counts(rows) for name, rows in inputs.released.splits.items()},
         families=_described({**ATTACKERS, **SET_ATTACKERS}, (*options.families, *options.set_families)),
-        rungs=results,
-        raw={unit: evaluator.evaluate(attack, attack) for unit, attack in attacked.raw.items()},
+        rungs=tuple(_results(attacked, evaluator, on_raw, on_reference)),
+        raw={
+            unit: evaluator.evaluate_scored(attack, on_raw[unit], on_raw[unit]) for unit, attack in attacked.raw.items()
+        },
         strongest=strongest,
-        headline=headline(reference, released, strongest, semi_informed, evaluator),
+        headline=headline(
+            {unit: score for unit, score in on_reference.items() if unit in on_released},
+            on_released,
+            (AttackScore.of(semi_informed, evaluator), on_raw.get("clip")),
+            strongest,
+            inputs.questions.names,
+            inputs.personal,
+        ),
         gates=(
             gates.attackers_gate(
                 "attackers succeed on raw features", attacked.raw.get("clip"), True, options.num_resamples
@@ -169,7 +188,7 @@ def examine(
         **_beyond_attributes(inputs, options, inverters, serve, anonymizer),
         warnings=inputs.warnings,
         columns=inputs.columns,
-        names=_names(attacked, evaluator),
+        names=_names(attacked, evaluator, on_raw),
         seconds=time.perf_counter() - started,
     )
 
@@ -193,23 +212,30 @@ def _beyond_attributes(
     }
 
 
-def _names(attacked: ThreatModelAttacks, evaluator: Evaluator) -> dict[str, Any]:
+def _names(attacked: ThreatModelAttacks, evaluator: Evaluator, on_raw: Mapping[str, AttackScore]) -> dict[str, Any]:
     """What names tell, and beside it how much leaks to attackers that do not read them."""
     if attacked.names is None:
         return {}
-    without = {
-        unit: evaluator.evaluate(attacked.released(unit, with_names=False), attacked.raw.get(unit)).leakage
-        for unit in attacked.units
-    }
+    without = {}
+    for unit in attacked.units:
+        score = AttackScore.of(attacked.released(unit, with_names=False), evaluator)
+        value, drawn = score.share_of(on_raw.get(unit), mean=True)
+        without[unit] = estimated(value, drawn, chance=0.0)
     return {**attacked.names.record(), "without": without}
 
 
-def _results(attacked: ThreatModelAttacks, evaluator: Evaluator) -> Iterator[ThreatModelResult]:
+def _results(
+    attacked: ThreatModelAttacks,
+    evaluator: Evaluator,
+    on_raw: Mapping[str, AttackScore],
+    on_reference: Mapping[str, AttackScore],
+) -> Iterator[ThreatModelResult]:
     for one in attacked.attacks:
         if one.attack is None:
             yield ThreatModelResult(one.name, KNOWS[one.name], one.unit, one.skipped, {}, None)
         else:
-            found = evaluator.evaluate(one.attack, attacked.reference(one.name, one.unit))
+            raw = (on_reference if attacked.reads_names(one.name) else on_raw).get(one.unit)
+            found = evaluator.evaluate_scored(one.attack, AttackScore.of(one.attack, evaluator), raw)
             yield ThreatModelResult(one.name, KNOWS[one.name], one.unit, "", attacker_table(one.attack), found)
 
 

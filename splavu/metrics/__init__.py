@@ -22,6 +22,7 @@ from splavu.metrics.resampling import (
     permuted_rows,
     resampled_average_precisions,
     resampled_prevalences,
+    simultaneous_intervals,
 )
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "prevalences",
     "resampled_average_precisions",
     "resampled_prevalences",
+    "simultaneous_intervals",
     "top1",
     "video_scores",
 ]

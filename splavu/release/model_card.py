@@ -16,6 +16,9 @@ from splavu._version import __version__
 from splavu.anonymizers.guarantees import guarantees
 from splavu.errors import UserError
 
+AUDIT_SCHEMA = "splavu-audit/2"
+"""Of `evidence.json`; audits of the first version chose one winner among attackers and another headline."""
+
 
 @dataclass(frozen=True)
 class Audit:
@@ -33,17 +36,20 @@ class Audit:
 
 
 def read_audit(path: str | os.PathLike[str], *, weights: str | None = None) -> Audit:
-    """The headline and its attributes out of an `evidence.json` (`splavu-audit/1`).
+    """The headline and its attributes out of an `evidence.json`.
 
     Args:
         path: The file.
         weights: SHA-256 of the anonymizer's weights; evidence on a store that others released is refused.
 
     Raises:
-        UserError: It can't be read, is no evidence, or is about another anonymizer.
+        UserError: It can't be read, is no evidence, of another version, or is about another anonymizer.
     """
     try:
         evidence = json.loads(Path(path).read_text(encoding="utf-8"))
+        if evidence["schema"] != AUDIT_SCHEMA:
+            found = f"is evidence of another version ({evidence['schema']}, expected {AUDIT_SCHEMA})"
+            raise UserError(path, found, "audit again")
         headline = evidence["headline"]
         unit = headline.get("unit")
         found = evidence["strongest"].get(unit or "clip") or {"attributes": ()}

@@ -88,7 +88,7 @@ def test_joined_attacks_choose_among_all(data):
     }
     both = joined(own)
     assert len(both.attackers) == 2 * len(NAMES)
-    chosen = [both.attackers[m].split("/")[0] for m in both.strongest]
+    chosen = [both.attackers[m].split("/")[0] for m in both.best]
     assert chosen == ["second", "first"]
     np.testing.assert_array_equal(both.scores[:, : len(NAMES)], own["first"].scores)
     np.testing.assert_array_equal(both.tuned.scores[:, len(NAMES) :], own["second"].tuned.scores)

@@ -246,7 +246,7 @@ def test_the_evidence_is_json_and_repeats_itself(tmp_path):
         content.pop("seconds")
         contents.append(content)
     assert contents[0] == contents[1]
-    assert contents[0]["schema"] == "splavu-audit/1"
+    assert contents[0]["schema"] == "splavu-audit/2"
     assert contents[0]["inversion"]["ridge"]["explained"]["value"] > 0.99
     assert contents[0]["linkage"]["raw to released"]["same_video_rank1"]["value"] > 0.9
     assert contents[0]["linkage"]["released to released"]["rank1"]["value"] > 0.2

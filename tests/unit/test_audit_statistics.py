@@ -269,3 +269,43 @@ def test_single_class_blocks_need_no_probe():
     assert code.prior_bits == code.bits
     with pytest.raises(ValueError, match="label"):
         inference.online_code_length(refuses, np.zeros((2, 1)), np.full(2, np.nan))
+
+
+def test_simultaneous_intervals_hold_together(generator):
+    draws = generator.normal(size=(2000, 6)) * np.arange(1, 7) + 10
+    low, high = metrics.simultaneous_intervals(draws)
+    inside = ((draws >= low) & (draws <= high)).all(axis=1).mean()
+    assert 0.95 <= inside < 0.955
+    # of independent ones each is at 0.95 ** (1 / 6), 2.63 deviations, against 1.96 for one alone
+    np.testing.assert_allclose((high - low) / np.arange(1, 7) / 2, 2.63, atol=0.25)
+
+
+def test_simultaneous_intervals_of_one_statistic_are_its_own(generator):
+    draws = generator.normal(size=(1000, 1))
+    alone = metrics.percentile_interval(draws)
+    np.testing.assert_allclose(metrics.simultaneous_intervals(draws), alone, atol=0.05)
+    same = metrics.simultaneous_intervals(np.repeat(draws, 4, axis=1))
+    np.testing.assert_array_equal(same, np.repeat(metrics.simultaneous_intervals(draws), 4, axis=1))
+    np.testing.assert_array_equal(metrics.simultaneous_intervals(np.ones((100, 2))), 1)
+
+
+def test_simultaneous_intervals_without_values(generator):
+    draws = generator.normal(size=(1000, 3))
+    draws[:30, 0] = np.nan  # 3 %: left out of the others' draws
+    draws[:60, 2] = np.nan  # 6 %: undefined
+    ends = metrics.simultaneous_intervals(draws)
+    assert np.isnan(ends).tolist() == [[False, False, True]] * 2
+    np.testing.assert_array_equal(ends[:, :2], metrics.simultaneous_intervals(draws[30:, :2]))
+    assert np.isnan(metrics.simultaneous_intervals(draws[:, 2:])).all()
+
+
+@pytest.mark.slow
+def test_the_interval_of_the_least_holds(generator):
+    """Means of three measures on the same 30 clusters: the true least lies in [least low, least high]."""
+    truth, held = np.array([0.30, 0.35, 0.60]), 0
+    for _ in range(400):
+        data = truth + generator.multivariate_normal(np.zeros(3), 0.6 * np.eye(3) + 0.4, size=30) * 0.3
+        counts = generator.multinomial(30, np.full(30, 1 / 30), size=400)
+        low, high = metrics.simultaneous_intervals(counts @ data / 30)
+        held += low.min() <= truth.min() <= high.min()
+    assert held / 400 > 0.92

@@ -230,7 +230,7 @@ def evidence(reduction, clip, unit, released, cross, told, *, gate=True) -> dict
     """Raw features link 50 % of videos with chance 10 %."""
     attributes = [{"name": name, "bits": estimate(value)} for name, value in told.items()]
     return {
-        "schema": "splavu-audit/1",
+        "schema": "splavu-audit/2",
         "headline": {"unit": unit, "reduction": estimate(*reduction), "by_unit": {"clip": estimate(*clip)}},
         "linkage": {
             "raw to raw": {"rank1": estimate(0.5, chance=0.1)},

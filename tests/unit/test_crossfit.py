@@ -186,7 +186,7 @@ def test_noise_is_attacked_no_better_than_chance():
 
 def test_the_strongest_of_each_fold_is_the_one_that_validation_chose(reader):
     """The reader is blind once the axes are swapped; a learner isn't."""
-    rows = films()
+    rows = films(240)
     swapped = dataclasses.replace(rows, features=rows.features[:, ::-1].copy())
     found = crossfit(swapped, campaign(reader, "logistic"), num_folds=FOLDS)
     assert found.strongest == (("logistic", "logistic"),) * FOLDS

@@ -109,8 +109,10 @@ def test_the_attacker_is_chosen_on_validation_people(erased):
     for place, name in enumerate(ATTRIBUTES):
         best = max(table, key=lambda attacker: table[attacker]["validation"][place])
         entry = erased["views"]["temporal"]["attributes"][name]["raw"]
-        assert entry["attacker"] == best
-        assert entry["ap"] == pytest.approx(table[best]["test_diagnostic"][place])
+        assert entry["single"] == best
+        assert entry["single_ap"] == pytest.approx(table[best]["test_diagnostic"][place])
+        assert set(entry["members"]) <= set(table)
+        assert sum(entry["members"].values()) == pytest.approx(1)
 
 
 def test_features_that_tell_nothing_fail_the_first_gate():

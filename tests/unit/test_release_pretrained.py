@@ -48,7 +48,7 @@ def evidence(path, *, weights="", valid=True, verdict="leaks"):
 
     attribute = {"name": "gender", "ap": estimate(0.81234), "auc": estimate(0.8), "leakage": estimate(0.9)}
     content = {
-        "schema": "splavu-audit/1",
+        "schema": "splavu-audit/2",
         "headline": {"sentence": "The strongest attacker keeps 90 % of what it finds in raw features.", "unit": "clip"},
         "strongest": {"clip": {"attributes": [{**attribute, "verdict": verdict}]}},
         "files": [{"role": "released", "attributes": {"anonymizer_sha256": weights} if weights else {}}],

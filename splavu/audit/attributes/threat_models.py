@@ -90,8 +90,13 @@ class ThreatModelAttacks:
 
     def reference(self, name: ThreatModelName | None, unit: AuditUnit) -> Attack | None:
         """The attack on raw features that a threat model's success is measured by; None as name: that of all."""
-        with_names = name in (None, "names") and unit in self.raw_with_names
+        with_names = self.reads_names(name) and unit in self.raw_with_names
         return (self.raw_with_names if with_names else self.raw).get(unit)
+
+    @staticmethod
+    def reads_names(name: ThreatModelName | None) -> bool:
+        """Whether a threat model reads names; all of them together do."""
+        return name in (None, "names")
 
 
 def run_threat_models(

@@ -49,6 +49,7 @@ def set_attack(attack: Attack, unit: AuditUnit, pooling: Pooling = "mean") -> At
         scores=test.scores,
         validation=np.array(precision),
         tuned=tuned,
+        chosen=None,
     )
 
 

@@ -21,7 +21,7 @@ Evidence = Mapping[str, Any]
 THREAT_MODEL_CAPTION = (
     "Points of average precision above chance, mean over attributes; 0 is an attacker who knows nothing. Lines: 95 % "
     "intervals over test subjects. Hollow: raw features. Filled: released. Knowing more does not always help; the last "
-    "line of each part takes for every attribute the attacker that is best on validation subjects."
+    "line of each part takes for every attribute the mean of the attackers that are best on validation subjects."
 )
 THREAT_MODEL_NAMES = {"served alone": "one feature at a time"}
 """Name in the evidence -> on the page, where they differ."""
@@ -237,7 +237,7 @@ def _every_attacker(result: Mapping[str, Any], names: Sequence[str]) -> dict[str
             note = f"± {number(spread, 100, 1)}, " if spread and spread >= LEAST_SPREAD else ""
             note += f"val. {number(of['validation'][place], 100, 1)}"
             above = None if value is None or chance is None else 100 * (value - chance)
-            best = evaluated[name]["attacker"] == attacker
+            best = attacker in evaluated[name]["members"]
             cells.append(_heat(above, FULL_HEAT, best=best, text=number(value, 100, 1), note=note))
         rows.append((attacker, cells))
     return {"name": f"{result['name']}, {result['unit']}", "columns": [name for _, name in kept], "rows": rows}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from splavu.attacks.rows import rounded
 from splavu.audit.evidence import Evidence, Rate, UnitResult
+from splavu.audit.headline import percent
 from splavu.data.private_labels import KINDS
 from splavu.data.private_labels import summary as columns_summary
 from splavu.metrics.estimates import Estimate
 
 
 def summary(evidence: Evidence) -> str:
-    """Threat models, attributes of the unit that leaks most, gates, headline."""
+    """Threat models, attributes of the headline's unit, gates, reductions by unit, headline."""
     lines = ["attacker               unit    cMAP [95 %]           chance  leakage [95 %]        verdict"]
     for unit, found in evidence.raw.items():
         lines.append(_line(f"(raw features, {unit})", unit, found))
@@ -21,17 +22,21 @@ def summary(evidence: Evidence) -> str:
             lines.append(_line(one.name, one.unit, one.found))
     for unit, found in evidence.strongest.items():
         lines.append(_line("strongest of all", unit, found))
+        single = _with_interval(found.single_cmap, 100, 1)
+        gain = _with_interval(found.gain, 100, 1)
+        lines.append(f"{'  best single one':<22} {unit:<7} {single:<21} {'':>6}  the ensemble gains {gain}")
 
     unit = evidence.headline.unit or "clip"
     found = evidence.strongest[unit]
     lines += ["", f"strongest attackers by {unit}: {found.num_units} test units of {found.num_people} test subjects"]
-    header = ("AP [95 %]", "chance", "AUC", "bal.acc", "TPR@1%", "TPR@.1%", "bits", "leakage", "p(Holm)")
+    header = ("AP [95 %]", "chance", "single", "AUC", "bal.acc", "TPR@1%", "TPR@.1%", "bits", "leakage", "p(Holm)")
     lines.append(
         f"{'attribute':<22} {header[0]:<19} " + " ".join(f"{name:>7}" for name in header[1:]) + "  verdict, by"
     )
     for one in found.attributes:
         cells = [
             rounded(_known(one.ap.chance), 100, 1),
+            rounded(_known(one.single_ap.value), 100, 1),
             rounded(_known(one.auc.value), 1, 3),
             rounded(_known(one.balanced_accuracy.value), 100, 1),
             *(_rate(rate) for rate in one.tpr),
@@ -44,6 +49,7 @@ def summary(evidence: Evidence) -> str:
             + " ".join(f"{cell:>7}" for cell in cells)
             + f"  {one.verdict}, {one.attacker}"
         )
+    lines.append("single: AP of the one attacker that is best on validation subjects; all else is of ensembles")
     lines.append(
         f"'at chance': AUC within 0.5 +- {found.equivalence.margin:g} by two one-sided tests; n.e.: not estimable"
     )
@@ -57,8 +63,25 @@ def summary(evidence: Evidence) -> str:
     lines += [f"warning: {warning}" for warning in evidence.warnings]
     if not evidence.valid:
         lines.append("NOT VALID: a gate failed, do not rely on these numbers")
+    lines += _reductions(evidence)
     lines.append(f"HEADLINE: {evidence.headline.sentence} ({evidence.seconds:.0f} s)")
     return "\n".join(lines)
+
+
+def _reductions(evidence: Evidence) -> list[str]:
+    """What is removed by unit, over shared attributes and over all that a unit has."""
+    found = evidence.headline
+    if not found.by_unit:
+        return []
+    shared = ", ".join(f"{unit} {percent(one)}" for unit, one in found.by_unit.items())
+    own = ", ".join(
+        f"{unit} {percent(one)} of {len(evidence.strongest[unit].attributes)}"
+        for unit, one in found.own_attributes.items()
+    )
+    return [
+        f"removed, over {', '.join(found.attributes)} (intervals hold for all units at once): {shared}",
+        f"removed, over all attributes of a unit (units have different ones): {own}",
+    ]
 
 
 def _beyond_attributes(evidence: Evidence) -> list[str]:
