@@ -20,7 +20,7 @@ from splavu.audit import run
 from splavu.audit.run import AuditOptions
 from splavu.data.labels import VISPR_ATTRIBUTES
 
-RUNGS = {"ignorant", "lazy-informed", "semi-informed", "informed", "set-level"}
+RUNGS = {"ignorant", "lazy-informed", "semi-informed", "informed", "names", "set-level"}
 
 
 @pytest.fixture(scope="module")

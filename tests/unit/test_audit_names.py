@@ -104,10 +104,10 @@ def test_hashed_names_tell_nothing(hashed):
 
 @pytest.mark.slow
 def test_raw_features_are_compared_under_the_same_names(told):
-    """Here the release is the raw features: nothing is removed, with names or without."""
-    assert {unit: round(one.leakage.value, 6) for unit, one in told.strongest.items()} == dict.fromkeys(
-        told.strongest, 1
-    )
+    """Here the release is the raw features: nothing is removed, with names or without. Ensembles on released features
+    have more to choose from (the informed attackers), so they differ a little."""
+    leakage = {unit: one.leakage.value for unit, one in told.strongest.items()}
+    assert leakage == pytest.approx(dict.fromkeys(leakage, 1), abs=0.05)
     assert told.names["without"]["clip"].value == pytest.approx(1, abs=0.02)
 
 
