@@ -156,8 +156,8 @@ def write_key_map(path: PathLike, keys: KeyMap, *, inputs: Iterable[PathLike] = 
     Any raw key can be in it: with commas, quotes, line ends, and bytes that are no UTF-8.
     """
     text = io.StringIO(newline="")
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(HEADER)
+    text.write(",".join(HEADER) + "\n")
+    rows = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a lone carriage return isn't quoted otherwise
     rows.writerows(sorted(keys.released_of.items(), key=lambda pair: pair[1]))
     if Path(path).exists():
         read_key_map(path)  # what else has that name is not replaced

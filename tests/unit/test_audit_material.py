@@ -9,8 +9,9 @@ import pytest
 from refusals import refused
 
 from splavu.audit.inputs import read_inputs
+from splavu.data.key_map import hashed_keys
 from splavu.data.private_labels import read_private_table
-from splavu.stores import StoreWriter
+from splavu.stores import StoreWriter, open_features
 
 PEOPLE = 12
 
@@ -165,3 +166,22 @@ def test_what_each_column_was_read_as_is_kept(labels, tmp_path):
     found = read_inputs([write_store(tmp_path / "s.h5")], read_private_table(labels))
     kinds = {column["name"]: column["kind"] for column in found.columns}
     assert kinds == {"gender": "binary", "glasses": "binary", "hat": "binary", "frames": "class"}
+
+
+def test_a_release_under_secret_keys_is_read_by_the_owners_map(tmp_path, labels):
+    raw = write_store(tmp_path / "raw.h5")
+    features = dict(open_features(raw))
+    keys = hashed_keys(list(features), bytes(32))
+    with StoreWriter(tmp_path / "released.h5", attributes={"encoder": "demo"}) as store:
+        for key, rows_of_key in features.items():
+            store.add(keys.released_of[key], 2 * rows_of_key)
+    table, released = read_private_table(labels), [tmp_path / "released.h5"]
+    found = read_inputs(released, table, raw=[raw], key_map=keys)
+    for name, rows_of_split in found.released.splits.items():
+        assert set(rows_of_split.videos) <= set(features)
+        np.testing.assert_array_equal(rows_of_split.features, 2 * found.raw.splits[name].features)
+    assert {video: key.name for video, key in found.keys.items()} == keys.released_of
+    with refused(labels):  # no map: no released key has a label
+        read_inputs(released, table)
+    with refused("the map of keys"):
+        read_inputs([raw], table, key_map=keys)

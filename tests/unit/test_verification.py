@@ -15,6 +15,7 @@ from refusals import assert_names, refused
 
 from splavu.__main__ import main
 from splavu.data import verification
+from splavu.data.key_map import KEYS_ATTRIBUTE, hashed_keys, write_key_map
 from splavu.data.verification import WHOLE, differences, verify_store
 from splavu.stores import FeatureFolder, FeatureStore, FolderWriter, StoreWriter
 
@@ -229,3 +230,31 @@ def test_the_command_lists_faults_and_says_what_made_the_features(store, folder,
     with refused("text"):
         main(["verify", str(tmp_path / "text"), str(folder), "--quiet"])
     assert "no fault" in capsys.readouterr().out, "the others are looked at all the same"
+
+
+def test_the_owners_map_names_faults_by_raw_keys_and_finds_keys_that_are_not_its_own(tmp_path, features, capsys):
+    keys = hashed_keys([*features, "lost"], bytes(32))
+    path, attributes = tmp_path / "released.h5", {**ATTRIBUTES, KEYS_ATTRIBUTE: "hashed"}
+    with StoreWriter(path, attributes=attributes) as writer:
+        for key, value in features.items():
+            writer.add(keys.released_of[key], value)
+    write_key_map(tmp_path / "all.csv", keys)
+    write_key_map(tmp_path / "own.csv", hashed_keys(list(features), bytes(32)))
+    command = ["verify", str(path), "--quiet", "--keys"]
+    assert main([*command, str(tmp_path / "own.csv")]) == 0
+    assert main([*command, str(tmp_path / "all.csv")]) == 1
+    assert "'lost'" in capsys.readouterr().out
+    first = next(iter(features))
+    spoil(path, keys.released_of[first])
+    write_key_map(tmp_path / "one.csv", hashed_keys([first], bytes(32)))
+    assert main([*command, str(tmp_path / "one.csv")]) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if "fault: " in line]
+    assert len(lines) == len(features)  # one is spoiled, the others are in no row of that map
+    assert sum(f"{first} ({keys.released_of[first]})" in line for line in lines) == 1
+    assert main(["verify", str(path), "--quiet"]) == 1
+
+
+def spoil(path, key):
+    """Change a number of a key."""
+    with h5py.File(path, "r+") as file:
+        file[key][0, 0] += 1
