@@ -14,6 +14,7 @@ import functools
 import hashlib
 import hmac
 import io
+import operator
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -158,7 +159,7 @@ def write_key_map(path: PathLike, keys: KeyMap, *, inputs: Iterable[PathLike] = 
     text = io.StringIO(newline="")
     text.write(",".join(HEADER) + "\n")
     rows = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a lone carriage return isn't quoted otherwise
-    rows.writerows(sorted(keys.released_of.items(), key=lambda pair: pair[1]))
+    rows.writerows(sorted(keys.released_of.items(), key=operator.itemgetter(1)))
     if Path(path).exists():
         read_key_map(path)  # what else has that name is not replaced
     write_owned(path, text.getvalue().encode(errors="surrogateescape"), inputs=inputs)
