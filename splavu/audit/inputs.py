@@ -18,6 +18,7 @@ import numpy as np
 
 from splavu.attacks.crossfit import deal, parts
 from splavu.attacks.rows import AttackData, Rows, hold_out
+from splavu.audit.identity.clips_apart import CAVEAT, one_video_each
 from splavu.audit.questions import Question, Questions, personal, questions_of
 from splavu.data.key_map import KeyMap
 from splavu.data.keys import match_keys
@@ -179,6 +180,8 @@ def read_inputs(
     warnings += notes
     known = _labels(table, row_of, questions)
     data = {role: _attack_data(features[role], groups, known) for role in ("released", "raw") if features[role]}
+    if one_video_each(data["released"]):
+        warnings.append(CAVEAT)
     for warning in warnings:
         logger.warning(warning)
     values = [column.values for name in questions.attributes for column in table.columns if column.name == name]

@@ -1,11 +1,13 @@
 """What a release reveals beyond attributes: who is in it, the raw features, and who the anonymizer was trained on.
 
 Note: subjects are linked by features of whole videos, and a video is never compared with itself: every release would
-link perfectly. How often a released video is matched to its own raw one is reported separately (`same_video`).
+link perfectly. How often a released video is matched to its own raw one is reported separately (`same_video`). Where
+subjects have one video each, clips stand in for videos (`clips_apart`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +18,7 @@ from splavu.anonymizers.apply import ArrayMap
 from splavu.attacks.rows import AttackData
 from splavu.audit.attributes.set_attackers import maximum_similarity
 from splavu.audit.attributes.units import set_data
+from splavu.audit.identity.clips_apart import clips_apart, one_video_each
 from splavu.audit.identity.inversion import INVERTERS, Inverter, inversion
 from splavu.audit.identity.linkage import Linkability, linkability, linked
 from splavu.audit.identity.membership import change_signals, code_signals, membership
@@ -67,6 +70,9 @@ def linked_people(inputs: AuditInputs, *, serve: ArrayMap | None = None, num_res
     Args:
         serve: The anonymizer, to link what is released with a second release of it: video means, served.
     """
+    if one_video_each(inputs.released):
+        raw_clips = None if inputs.raw is None else clips_apart(inputs.raw)
+        inputs = dataclasses.replace(inputs, released=clips_apart(inputs.released), raw=raw_clips)
     released = set_data(inputs.released, "video")
     kinds: dict[str, tuple[AttackData, AttackData]] = {"released to released": (released, released)}
     if inputs.raw is not None:
