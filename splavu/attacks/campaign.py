@@ -99,12 +99,12 @@ class Attack:
         """The same attack, of which the best attacker alone counts."""
         return replace(self, chosen=np.eye(len(self.attackers))[self.best].T)
 
-    def members(self, attribute: int) -> dict[str, float]:
-        """Attackers of an attribute's ensemble and their shares, the largest first."""
-        shares = self.weights[:, attribute]
+    def members(self, attribute: int | np.ndarray) -> dict[str, float]:
+        """Attackers of an attribute's ensemble and their shares, the largest first; over several columns their mean."""
+        shares = self.weights[:, np.atleast_1d(attribute)].mean(axis=1)
         return {self.attackers[m]: float(shares[m]) for m in np.argsort(-shares, kind="stable") if shares[m] > 0}
 
-    def label(self, attribute: int) -> str:
+    def label(self, attribute: int | np.ndarray) -> str:
         """What counts as the strongest attacker of an attribute, for a table."""
         members = list(self.members(attribute))
         return members[0] if len(members) == 1 else f"mean of {len(members)}, most of it {members[0]}"

@@ -1,9 +1,12 @@
 """Judges an attack: how much its strongest attackers read, how sure that is, and whether it is chance.
 
+An attribute of several questions (a class, a value) has the mean over its questions, in every statistic and on every
+draw: what follows treats attributes of all kinds alike.
+
 Note: everything that is compared is evaluated on the same draws of test subjects and seeds. Raw and released figures of
 one unit move together, so the interval of their ratio is much narrower than theirs.
 
-Shapes: S seeds, M attackers, n judged units, A attributes, R resamples.
+Shapes: S seeds, M attackers, n judged units, Q questions, A attributes, R resamples.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import numpy as np
 
 from splavu import metrics
 from splavu.attacks.campaign import Attack, draws
+from splavu.audit.answers import Truth, answered
 from splavu.audit.evidence import AttributeResult, Rate, UnitResult
+from splavu.audit.questions import Questions
 from splavu.metrics import inference
 from splavu.metrics.estimates import estimated
 
@@ -30,16 +35,19 @@ SWAP_CELLS = 4_000_000
 class Evaluator:
     """How all attacks of an audit are judged."""
 
-    attributes: tuple[str, ...]
+    questions: Questions
+    """What the columns of an attack's labels ask, of which attributes."""
     prior: np.ndarray
-    """[A] share of positives among training subjects: what someone without features would bet."""
+    """[Q] share of positives among training subjects: what someone without features would bet."""
     num_resamples: int
     num_swaps: int
     margin: float
     """How far from 0.5 an AUC may lie and count as chance."""
+    truth: Truth | None = None
+    """To say which class and how large a value; None where all attributes are binary."""
 
-    def judged(self, attack: Attack) -> np.ndarray:  # -> [A] of bool
-        """The attributes of which the test has both classes, and validation a label."""
+    def judged(self, attack: Attack) -> np.ndarray:  # -> [Q] of bool
+        """The questions to which the test has both answers, and validation a label."""
         return ~np.isnan(attack.precision) & ~np.isnan(attack.tuned.labels).all(axis=0)
 
     def evaluate(self, attack: Attack, raw: Attack | None = None) -> UnitResult:
@@ -53,60 +61,84 @@ class Evaluator:
             attack, AttackScore.of(attack, self), None if raw is None else AttackScore.of(raw, self)
         )
 
-    def evaluate_scored(self, attack: Attack, own: AttackScore, whole: AttackScore | None) -> UnitResult:
-        """The same, of an attack and of raw features whose scores are known."""
-        kept = np.flatnonzero(self.judged(attack))
-        attack, own, whole = attack.of(kept), own.only(kept), None if whole is None else whole.only(kept)
+    def evaluate_scored(
+        self, attack: Attack, own: AttackScore, whole: AttackScore | None, *, beside: bool = False
+    ) -> UnitResult:
+        """The same, of an attack and of raw features whose scores are known.
+
+        Args:
+            beside: Say which class and how large a value, too.
+        """
+        judged = np.flatnonzero(self.judged(attack))
+        questions = self.questions.take(judged)
+        names, of = self.questions.attributes, questions.mean
+        kept = np.flatnonzero(np.isin(names, questions.attributes))
+        attack, own, whole = attack.of(judged), own.only(kept), None if whole is None else whole.only(kept)
         single = attack.single
         resamples, seed_weights = draws(attack, self.num_resamples)
         score_of_seed = attack.chosen_scores
-        single_drawn = _drawn_precisions(single, resamples, seed_weights)
+        single_precision = of(single.precision)
+        single_drawn = of(_drawn_precisions(single, resamples, seed_weights))
 
-        def over_seeds(function: Callable[..., np.ndarray], *per_seed: Sequence) -> np.ndarray:  # -> [R, A]
+        def over_seeds(function: Callable[..., np.ndarray], *per_seed: Sequence) -> np.ndarray:  # -> [R, Q]
             return _weighted(seed_weights, [function(*arguments) for arguments in zip(*per_seed, strict=True)])
 
         labels = attack.labels
-        auc = np.mean([inference.aucs(labels, scores) for scores in score_of_seed], axis=0)
-        auc_draws = _drawn(
-            score_of_seed, seed_weights, lambda column, s: inference.resampled_aucs(labels[:, [column]], s, resamples)
+        auc = of(np.mean([inference.aucs(labels, scores) for scores in score_of_seed], axis=0))
+        auc_draws = of(
+            _drawn(
+                score_of_seed,
+                seed_weights,
+                lambda column, s: inference.resampled_aucs(labels[:, [column]], s, resamples),
+            )
         )
         tuned = list(zip(attack.tuned.labels_of_seed, attack.chosen_tuned, strict=True))
         thresholds = [inference.best_thresholds(known, scores) for known, scores in tuned]
-        accuracy = np.mean(
-            [inference.balanced_accuracies(labels, s, t) for s, t in zip(score_of_seed, thresholds, strict=True)],
-            axis=0,
-        )
-        accuracy_draws = over_seeds(
-            lambda s, t: inference.resampled_balanced_accuracies(labels, s, t, resamples), score_of_seed, thresholds
+        accuracies = [
+            inference.balanced_accuracies(labels, s, t) for s, t in zip(score_of_seed, thresholds, strict=True)
+        ]
+        accuracy = of(np.mean(accuracies, axis=0))
+        accuracy_draws = of(
+            over_seeds(
+                lambda s, t: inference.resampled_balanced_accuracies(labels, s, t, resamples), score_of_seed, thresholds
+            )
         )
         calibrated = [inference.platt_scaling(known, scores) for known, scores in tuned]
         usable = [
-            inference.usable_bits(labels, scale(scores), self.prior[kept])
+            inference.usable_bits(labels, scale(scores), self.prior[judged])
             for scale, scores in zip(calibrated, score_of_seed, strict=True)
         ]
-        bits_draws = over_seeds(lambda u: metrics.resampled_prevalences(u.per_row, resamples), usable)
-        bits = np.mean([u.raw for u in usable], axis=0)
+        bits_draws = of(over_seeds(lambda u: metrics.resampled_prevalences(u.per_row, resamples), usable))
+        bits, bits_available = of(np.mean([u.raw for u in usable], axis=0)), of(usable[0].prior_bits)
+        positives = np.sum(labels > 0, axis=0)
+        answers = answered(attack, questions, self.truth, self.num_swaps, resamples, seed_weights) if beside else {}
 
         adjusted = inference.holm(own.p)
         leakage, leakage_draws = own.share_of(whole)
         found = []
-        for a, attribute in enumerate(kept):
+        for a, name in enumerate(questions.attributes):
+            asked = questions.of(name)
             equivalence = inference.equivalence(auc_draws[:, a], chance=0.5, margin=self.margin)
             found.append(
                 AttributeResult(
-                    name=self.attributes[attribute],
-                    attacker=attack.label(a),
-                    members=attack.members(a),
-                    single=attack.attackers[attack.best[a]],
-                    single_ap=estimated(single.precision[a], single_drawn[:, a], chance=own.chance[a]),
+                    name=name,
+                    kind=questions.kinds[name],
+                    questions=tuple(questions.names[q] for q in asked),
+                    beside=answers.get(name, ()),
+                    attacker=attack.label(asked),
+                    members=attack.members(asked),
+                    single=" and ".join(dict.fromkeys(attack.attackers[m] for m in attack.best[asked])),
+                    single_ap=estimated(single_precision[a], single_drawn[:, a], chance=own.chance[a]),
                     prevalence=float(own.share[a]),
-                    positives=int(np.sum(labels[:, a] > 0)),
+                    positives=int(positives[asked].min()),
                     ap=estimated(own.precision[a], own.drawn[:, a], chance=own.chance[a]),
                     auc=estimated(auc[a], auc_draws[:, a], chance=0.5),
                     balanced_accuracy=estimated(accuracy[a], accuracy_draws[:, a], chance=0.5),
-                    tpr=tuple(_rate(labels[:, a], score_of_seed[..., a], fpr, resamples, seed_weights) for fpr in FPRS),
+                    tpr=tuple(
+                        _rate(labels[:, asked], score_of_seed[..., asked], fpr, resamples, seed_weights) for fpr in FPRS
+                    ),
                     bits=estimated(bits[a], bits_draws[:, a], chance=0.0),
-                    bits_available=float(usable[0].prior_bits[a]),
+                    bits_available=float(bits_available[a]),
                     leakage=estimated(leakage[a], leakage_draws[:, a], chance=0.0),
                     p=float(own.p[a]),
                     p_holm=float(adjusted[a]),
@@ -121,17 +153,17 @@ class Evaluator:
             num_units=len(labels),
             num_people=len(np.unique(attack.clusters)),
             attributes=tuple(found),
-            left_out=tuple(name for a, name in enumerate(self.attributes) if a not in kept),
+            left_out=tuple(name for name in names if name not in questions.attributes),
             cmap=estimated(
                 metrics.mean_known(own.precision), metrics.mean_known(own.drawn), chance=metrics.mean_known(own.chance)
             ),
             single_cmap=estimated(
-                metrics.mean_known(single.precision),
+                metrics.mean_known(single_precision),
                 metrics.mean_known(single_drawn),
                 chance=metrics.mean_known(own.chance),
             ),
             gain=estimated(
-                metrics.mean_known(own.precision - single.precision),
+                metrics.mean_known(own.precision - single_precision),
                 metrics.mean_known(own.drawn - single_drawn),
                 chance=0.0,
             ),
@@ -163,14 +195,15 @@ class AttackScore:
     @classmethod
     def of(cls, attack: Attack, evaluator: Evaluator) -> AttackScore:
         """On all attributes; NaN for those that can't be judged."""
-        precision = np.where(evaluator.judged(attack), attack.precision, np.nan)
-        known = ~np.isnan(precision)
-        share = np.where(known, metrics.prevalences(attack.labels), np.nan)
+        mean = evaluator.questions.mean
+        judged = evaluator.judged(attack)
+        precision = mean(np.where(judged, attack.precision, np.nan))
+        share = mean(np.where(judged, metrics.prevalences(attack.labels), np.nan))
         resamples, seed_weights = draws(attack, evaluator.num_resamples)
-        drawn = np.where(known, _drawn_precisions(attack, resamples, seed_weights), np.nan)
-        null = _swapped(attack, evaluator.num_swaps)
-        chance = np.where(known, metrics.mean_known(null.T), np.nan)
+        drawn = np.where(judged, _drawn_precisions(attack, resamples, seed_weights), np.nan)
         drawn_share = np.where(np.isnan(drawn), np.nan, metrics.resampled_prevalences(attack.labels, resamples))
+        null = mean(np.where(judged, _swapped(attack, evaluator.num_swaps), np.nan))
+        chance, known = metrics.mean_known(null.T), ~np.isnan(precision)
         mean_p = np.nan
         if known.any():
             mean_null = metrics.mean_known(null[:, known])
@@ -179,8 +212,8 @@ class AttackScore:
             precision=precision,
             share=share,
             chance=chance,
-            drawn=drawn,
-            drawn_chance=drawn_share + (chance - share),
+            drawn=mean(drawn),
+            drawn_chance=mean(drawn_share) + (chance - share),
             p=np.where(known, (1 + np.sum(null >= precision, axis=0)) / (1 + len(null)), np.nan),
             mean_p=float(mean_p),
         )
@@ -205,11 +238,12 @@ class AttackScore:
         return float(metrics.mean_known(self.precision - self.chance))
 
 
-def attacker_table(attack: Attack) -> Mapping[str, Mapping[str, list[float]]]:
+def attacker_table(attack: Attack, questions: Questions) -> Mapping[str, Mapping[str, list[float]]]:
     """Every attacker's average precision: the mean over seeds, and the test's standard deviation."""
-    test = np.array([[metrics.average_precisions(attack.labels, s) for s in of_seed] for of_seed in attack.scores])
+    test = [[metrics.average_precisions(attack.labels, s) for s in of_seed] for of_seed in attack.scores]
+    test, validation = (questions.mean(np.array(values)) for values in (test, attack.validation))
     values = {
-        "validation": attack.validation.mean(axis=0),
+        "validation": validation.mean(axis=0),
         "test": test.mean(axis=0),
         "test_spread": test.std(axis=0, ddof=1) if len(test) > 1 else np.zeros(test.shape[1:]),
     }
@@ -276,15 +310,19 @@ def _weighted(seed_weights: np.ndarray, of_seed: Sequence[np.ndarray]) -> np.nda
 
 def _rate(
     labels: np.ndarray, score_of_seed: np.ndarray, fpr: float, resamples: metrics.Resamples, seed_weights: np.ndarray
-) -> Rate:  # [n], [S, n]
-    values = [inference.tpr_at_fpr(labels, scores, fpr) for scores in score_of_seed]
-    negatives = int(np.sum(labels == 0))
+) -> Rate:  # [n, q], [S, n, q]
+    """Of a binary attribute; a mean over several questions would be nobody's rate."""
+    negatives = int(np.sum(labels == 0, axis=0).min())
+    if labels.shape[1] > 1:
+        return Rate(fpr, None, None, None, negatives)
+    label, score_of_seed = labels[:, 0], score_of_seed[..., 0]
+    values = [inference.tpr_at_fpr(label, scores, fpr) for scores in score_of_seed]
     if any(value is None for value in values):
         return Rate(fpr, None, None, None, negatives)
     drawn = _drawn(
         score_of_seed[..., None],
         seed_weights,
-        lambda _, s: inference.resampled_tprs(labels, s[:, 0], resamples, fpr=fpr)[:, None],
+        lambda _, s: inference.resampled_tprs(label, s[:, 0], resamples, fpr=fpr)[:, None],
     )[:, 0]
     low, high = metrics.percentile_interval(drawn)
     return Rate(fpr, float(np.mean(values)), float(low), float(high), negatives)

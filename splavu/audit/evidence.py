@@ -90,9 +90,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class AttributeResult:
-    """The strongest attacker's success on one attribute."""
+    """The strongest attacker's success on one attribute; of a class or a value, the mean over its questions."""
 
     name: str
+    kind: str
+    """binary, class or value."""
+    questions: tuple[str, ...]
+    """That could be judged (`splavu.audit.questions`)."""
+    beside: tuple[Measured, ...]
+    """Of a value Spearman's correlation, of a class top-1 and balanced accuracy over classes."""
     attacker: str
     """The ensemble in words."""
     members: Mapping[str, float]
@@ -102,6 +108,7 @@ class AttributeResult:
     single_ap: Estimate
     prevalence: float
     positives: int
+    """Test units that have it; of several questions, where they are fewest."""
     ap: Estimate
     auc: Estimate
     balanced_accuracy: Estimate

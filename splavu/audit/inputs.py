@@ -96,6 +96,12 @@ class AuditInputs:
         values = np.stack([self.values[video] for video in videos.tolist()]) if self.values else labels
         return personal(self.questions, dict(zip(self.attributes, values.T, strict=True)), clusters)
 
+    @property
+    def people(self) -> dict[str, str]:
+        """Video -> person."""
+        every = self.released.splits.values()
+        return {str(v): str(p) for rows in every for v, p in zip(rows.videos, rows.clusters, strict=True)}
+
 
 def read_inputs(
     released: Sequence[str | Path],

@@ -28,6 +28,7 @@ from splavu.attacks.campaign import Campaign
 from splavu.attacks.release_protocol import finite
 from splavu.attacks.rows import shuffled_labels
 from splavu.audit import gates
+from splavu.audit.answers import Truth
 from splavu.audit.attributes.learning_curves import code_lengths, learning_curve
 from splavu.audit.attributes.set_attacks import SET_ATTACKERS
 from splavu.audit.attributes.threat_models import KNOWS, ThreatModelAttacks, num_fits, run_threat_models
@@ -131,15 +132,16 @@ def examine(
         curve, lengths = [], {}
         if not options.attributes_only:
             kinds = {"released": inputs.released} | ({} if raw is None else {"raw": raw})
-            curve = learning_curve(inputs.released, options.curve_families, campaign)
-            lengths = code_lengths(kinds, inputs.questions.names, campaign)
+            curve = learning_curve(inputs.released, inputs.questions, options.curve_families, campaign)
+            lengths = code_lengths(kinds, inputs.questions, campaign)
 
     evaluator = Evaluator(
-        attributes=inputs.questions.names,
+        questions=inputs.questions,
         prior=metrics.prevalences(inputs.released.train.labels),
         num_resamples=options.num_resamples,
         num_swaps=options.num_swaps,
         margin=options.margin,
+        truth=Truth.of(inputs.attributes, inputs.values, inputs.people) if inputs.values else None,
     )
     released = {unit: attacked.released(unit) for unit in attacked.units}
     on_raw = {unit: AttackScore.of(attack, evaluator) for unit, attack in attacked.raw.items()}
@@ -150,7 +152,7 @@ def examine(
     }
     on_released = {unit: AttackScore.of(attack, evaluator) for unit, attack in released.items()}
     strongest = {
-        unit: evaluator.evaluate_scored(attack, on_released[unit], on_reference.get(unit))
+        unit: evaluator.evaluate_scored(attack, on_released[unit], on_reference.get(unit), beside=True)
         for unit, attack in released.items()
     }
     semi_informed = next(one.attack for one in attacked.attacks if one.name == "semi-informed")
@@ -164,7 +166,8 @@ def examine(
         families=_described({**ATTACKERS, **SET_ATTACKERS}, (*options.families, *options.set_families)),
         rungs=tuple(_results(attacked, evaluator, on_raw, on_reference)),
         raw={
-            unit: evaluator.evaluate_scored(attack, on_raw[unit], on_raw[unit]) for unit, attack in attacked.raw.items()
+            unit: evaluator.evaluate_scored(attack, on_raw[unit], on_raw[unit], beside=True)
+            for unit, attack in attacked.raw.items()
         },
         strongest=strongest,
         headline=headline(
@@ -172,8 +175,8 @@ def examine(
             on_released,
             (AttackScore.of(semi_informed, evaluator), on_raw.get("clip")),
             strongest,
-            inputs.questions.names,
-            inputs.personal,
+            inputs.attributes,
+            inputs.questions.mean(inputs.personal.astype(float)) > 0,
         ),
         gates=(
             gates.attackers_gate(
@@ -236,14 +239,26 @@ def _results(
         else:
             raw = (on_reference if attacked.reads_names(one.name) else on_raw).get(one.unit)
             found = evaluator.evaluate_scored(one.attack, AttackScore.of(one.attack, evaluator), raw)
-            yield ThreatModelResult(one.name, KNOWS[one.name], one.unit, "", attacker_table(one.attack), found)
+            yield ThreatModelResult(
+                one.name, KNOWS[one.name], one.unit, "", attacker_table(one.attack, evaluator.questions), found
+            )
 
 
 def _attributes(inputs: AuditInputs) -> Iterator[dict[str, Any]]:
     shares = {name: metrics.prevalences(rows.labels) for name, rows in inputs.released.splits.items()}
-    for a, (name, personal) in enumerate(zip(inputs.questions.names, inputs.personal, strict=True)):
-        prevalence = {split: float(share[a]) for split, share in shares.items()}
-        yield {"name": name, "personal": bool(personal), "prevalence": prevalence}
+    personal, questions = inputs.personal, inputs.questions
+    for name in questions.attributes:
+        asked = questions.of(name)
+        yield {
+            "name": name,
+            "kind": questions.kinds[name],
+            "personal": bool(personal[asked].all()),
+            "prevalence": {split: float(share[asked].mean()) for split, share in shares.items()},
+            "questions": [
+                {"name": questions.names[q], "prevalence": {split: float(share[q]) for split, share in shares.items()}}
+                for q in asked
+            ],
+        }
 
 
 def _counts(rows: Any) -> dict[str, int]:

@@ -27,6 +27,7 @@ from splavu.audit.attributes.set_attacks import attack_sets
 from splavu.audit.attributes.units import set_data
 from splavu.audit.evaluator import AttackScore, Evaluator
 from splavu.audit.identity.run import link
+from splavu.audit.questions import Questions
 from splavu.metrics import tradeoff
 from splavu.metrics.estimates import Estimate, Interval, estimated
 from splavu.tuning import linear_probes
@@ -121,7 +122,7 @@ class Bench:
             clip = campaign.run([released])
             attacks = {"clip": clip, "video": attack_sets(released, clip, "video", campaign, attackers=())}
         evaluator = Evaluator(
-            attributes=tuple(map(str, range(clip.labels.shape[1]))),
+            questions=Questions.binary([str(a) for a in range(clip.labels.shape[1])]),
             prior=metrics.prevalences(released.train.labels),
             num_resamples=self.num_resamples,
             num_swaps=self.num_swaps,

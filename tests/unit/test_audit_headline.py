@@ -8,6 +8,7 @@ import pytest
 from splavu.attacks.campaign import Attack, Scored
 from splavu.audit.evaluator import AttackScore, Evaluator
 from splavu.audit.headline import headline, read_draws, written
+from splavu.audit.questions import Questions
 from splavu.metrics import average_precisions
 
 
@@ -93,7 +94,7 @@ def test_draws_are_written_to_a_thousandth():
 
 
 def evaluator(margin: float = 0.1) -> Evaluator:
-    return Evaluator(("a",), np.array([0.5]), num_resamples=300, num_swaps=300, margin=margin)
+    return Evaluator(Questions.binary("a"), np.array([0.5]), num_resamples=300, num_swaps=300, margin=margin)
 
 
 def test_chance_is_above_prevalence_where_people_are_few():

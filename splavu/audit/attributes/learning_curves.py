@@ -16,7 +16,8 @@ from splavu import metrics
 from splavu.attackers import ATTACKERS, LogisticAttacker
 from splavu.attacks.campaign import Campaign
 from splavu.attacks.rows import AttackData, Rows
-from splavu.metrics.inference import online_code_length, platt_scaling
+from splavu.audit.questions import Questions
+from splavu.metrics.inference import CodeLength, online_code_length, platt_scaling
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Of the training subjects; the first ones are part of the next ones."""
@@ -36,7 +37,9 @@ class _Curve:
     device: Any
 
 
-def learning_curve(data: AttackData, families: tuple[str, ...], campaign: Campaign) -> list[dict[str, Any]]:
+def learning_curve(
+    data: AttackData, questions: Questions, families: tuple[str, ...], campaign: Campaign
+) -> list[dict[str, Any]]:
     """Test AP of each attribute by family and number of training subjects, for the first seed."""
     seed = campaign.seeds[0]
     names = np.random.default_rng(seed).permutation(np.unique(data.train.clusters))
@@ -48,23 +51,38 @@ def learning_curve(data: AttackData, families: tuple[str, ...], campaign: Campai
     ]
     results = (campaign.executor.map if campaign.executor else map)(_point, jobs)
     return [
-        {"family": job.family, "people": job.people, "rows": len(job.data.train), "ap": precision}
+        {"family": job.family, "people": job.people, "rows": len(job.data.train), "ap": questions.mean(precision)}
         for job, precision in zip(jobs, results, strict=True)
     ]
 
 
-def code_lengths(
-    data: Mapping[str, AttackData], attributes: tuple[str, ...], campaign: Campaign
-) -> dict[str, dict[str, Any]]:
-    """Representation -> attribute -> length of the online code of its labels, by logistic regression."""
-    keys = [(kind, a) for kind in data for a in range(len(attributes))]
+def code_lengths(data: Mapping[str, AttackData], questions: Questions, campaign: Campaign) -> dict[str, dict[str, Any]]:
+    """Representation -> attribute -> length of the online code of its labels, by logistic regression; of several
+    questions the sum."""
+    keys = [(kind, q) for kind in data for q in range(len(questions.asked))]
     results = (campaign.executor.map if campaign.executor else map)(
-        _code_length, [(data[kind].train, a, campaign.seeds[0]) for kind, a in keys]
+        _code_length, [(data[kind].train, q, campaign.seeds[0]) for kind, q in keys]
     )
+    lengths = dict(zip(keys, results, strict=True))
     found: dict[str, dict[str, Any]] = {kind: {} for kind in data}
-    for (kind, a), length in zip(keys, results, strict=True):
-        found[kind][attributes[a]] = length
+    for kind in data:
+        for name in questions.attributes:
+            known = [one for q in questions.of(name) if (one := lengths[kind, q]) is not None]
+            found[kind][name] = _summed(known) if known else None
     return found
+
+
+def _summed(lengths: list[CodeLength]) -> dict[str, float]:
+    bits, prior_bits, uniform_bits = (
+        sum(getattr(one, field) for one in lengths) for field in ("bits", "prior_bits", "uniform_bits")
+    )
+    return {
+        "bits": bits,
+        "prior_bits": prior_bits,
+        "uniform_bits": uniform_bits,
+        "rows": sum(one.num_rows for one in lengths),
+        "compression_over_prior": prior_bits / bits,
+    }
 
 
 def _among(data: AttackData, people: np.ndarray) -> AttackData:
@@ -80,19 +98,12 @@ def _point(job: _Curve) -> np.ndarray:  # -> [A]
     return metrics.average_precisions(job.data.test.labels, attacker.scores(job.data.test.features))
 
 
-def _code_length(job: tuple[Rows, int, int]) -> dict[str, float] | None:
-    rows, attribute, seed = job
-    labels = rows.labels[:, attribute]
+def _code_length(job: tuple[Rows, int, int]) -> CodeLength | None:
+    rows, question, seed = job
+    labels = rows.labels[:, question]
     if np.isnan(labels).all():
         return None
-    length = online_code_length(_fit, rows.features, labels, BLOCKS, num_classes=2, clusters=rows.clusters, seed=seed)
-    return {
-        "bits": length.bits,
-        "prior_bits": length.prior_bits,
-        "uniform_bits": length.uniform_bits,
-        "rows": length.num_rows,
-        "compression_over_prior": length.compression_over_prior,
-    }
+    return online_code_length(_fit, rows.features, labels, BLOCKS, num_classes=2, clusters=rows.clusters, seed=seed)
 
 
 def _fit(features: np.ndarray, classes: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:  # [n, D], [n]
