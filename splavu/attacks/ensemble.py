@@ -4,7 +4,8 @@ One winner of many attackers, chosen on a few validation subjects, is a lucky on
 mean of several does better on subjects that nobody chose on. Validation subjects are dealt into halves, again and
 again: attackers are ranked on one half, and the mean of the best m is evaluated on the other one, for m = 1, 2, 4, ...
 An attacker's weight is how often it was among the best m, for the m that did best on the halves not ranked on. So
-neither the members nor their number are chosen by the luck of single subjects.
+neither the members nor their number are chosen by the luck of single subjects. Attackers that tie with the last one are
+taken too.
 
 Note: scores are standardised by their mean and spread on validation subjects, since attackers share no scale.
 
@@ -23,7 +24,7 @@ from splavu import metrics
 NUM_DEALS = 12
 """Of validation subjects into two halves; each half ranks once."""
 UNRANKED = 16
-"""Attackers of equal shares, at most, where halves can't be evaluated."""
+"""Attackers of equal shares where halves can't be evaluated."""
 
 
 def ensemble_weights(labels: np.ndarray, clusters: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -36,32 +37,30 @@ def ensemble_weights(labels: np.ndarray, clusters: np.ndarray, scores: np.ndarra
 
     Returns:
         [M], not negative, summing to 1. With too few subjects for halves of both classes, the best on all validation
-        subjects have equal shares, `UNRANKED` of them at most.
+        subjects have equal shares, `UNRANKED` of them and those that tie.
     """
     num_attackers = scores.shape[1]
     if num_attackers == 1:
         return np.ones(1)
     sizes = [2**k for k in range(num_attackers.bit_length()) if 2**k <= num_attackers]
     halves = _halves(clusters)
-    on_half = _precisions(labels, scores, halves)  # [R, M]
-    ranked = np.flatnonzero(~np.isnan(on_half).all(axis=1))
-    order = np.argsort(-np.nan_to_num(on_half, nan=-1.0), axis=1, kind="stable")  # [R, M]
-    other = metrics.Resamples(1 - halves.counts, halves.cluster_of_row)
-    held_out = np.full((len(sizes), len(order)), np.nan)
-    for place, size in enumerate(sizes):
-        for half in ranked:
-            mean = scores[:, order[half, :size]].mean(axis=1, keepdims=True)  # [S, 1, v]
-            one = metrics.Resamples(other.counts[half : half + 1], other.cluster_of_row)
-            held_out[place, half] = _precisions(labels, mean, one)[0, 0]
+    on_half = np.nan_to_num(_precisions(labels, scores, halves), nan=-1.0)  # [R, M]
+    ranked = np.flatnonzero((on_half >= 0).any(axis=1))
+    ordered = -np.sort(-on_half, axis=1)
+    members = np.stack([on_half >= ordered[:, [size - 1]] for size in sizes])  # [sizes, R, M]; all that tie
+    shares = members / members.sum(axis=-1, keepdims=True)
+    held_out = np.full(shares.shape[:2], np.nan)
+    for half in ranked:
+        means = np.einsum("km,smv->skv", shares[:, half], scores)  # [S, sizes, v]
+        other = metrics.Resamples(1 - halves.counts[half : half + 1], halves.cluster_of_row)
+        held_out[:, half] = _precisions(labels, means, other)[0]
     of_size = metrics.mean_known(held_out)
-    weights = np.zeros(num_attackers)
-    if np.isnan(of_size).all():
-        whole = metrics.Resamples(np.ones((1, halves.counts.shape[1]), dtype=int), halves.cluster_of_row)
-        best = np.argsort(-np.nan_to_num(_precisions(labels, scores, whole)[0], nan=-1.0), kind="stable")
-        weights[best[:UNRANKED]] = 1.0
+    if not np.isnan(of_size).all():
+        weights = shares[int(np.nanargmax(of_size)), ranked].sum(axis=0)
     else:
-        size = sizes[int(np.nanargmax(of_size))]
-        np.add.at(weights, order[ranked, :size], 1.0)
+        everyone = metrics.Resamples(np.ones((1, halves.counts.shape[1]), dtype=int), halves.cluster_of_row)
+        precision = np.nan_to_num(_precisions(labels, scores, everyone)[0], nan=-1.0)
+        weights = (precision >= -np.sort(-precision)[:UNRANKED][-1]).astype(np.float64)
     return weights / weights.sum()
 
 

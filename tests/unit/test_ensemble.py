@@ -49,10 +49,10 @@ def test_weights_are_those_of_slow_loops():
         found = [precision(rows, of[0, m]) for m in range(5)]
         if np.isnan(found).any():
             continue
-        order = sorted(range(5), key=lambda m: -found[m])
         for size in held_out:
-            held_out[size].append(precision(~rows, of[0, order[:size]].mean(axis=0)))
-            taken[size][order[:size]] += 1
+            members = [m for m in range(5) if found[m] >= sorted(found)[-size] - 1e-12]
+            held_out[size].append(precision(~rows, of[0, members].mean(axis=0)))
+            taken[size][members] += 1 / len(members)
     best = max(held_out, key=lambda size: np.nanmean(held_out[size]))
     np.testing.assert_allclose(ensemble_weights(labels[None], clusters, of), taken[best] / taken[best].sum())
 
