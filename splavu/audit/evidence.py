@@ -32,6 +32,11 @@
     names           what released names reveal of who is who: grouping (the part of the name that groups videos by
                     subject; null: none does), its precision and recall over pairs of test videos; `without`, unit ->
                     the leakage under the strongest attackers that read no names
+    singling_out    'raw', 'released' -> 'singling out by a clip', 'singling out by a video', 'linkability',
+                    'inference', 'inference of QUESTION' -> attack, control (success against released subjects and
+                    against a control group that was not released), risk; vectors: num_vectors of the test subjects,
+                    of_vectors and of_clips, the shares that one subject alone has; clips_per_subject (median); with
+                    a quantizer bits_per_clip and bits_per_subject
     valid           no gate failed
     warnings, seconds
 
@@ -245,6 +250,7 @@ class Evidence:
     seconds: float
     columns: tuple[Mapping[str, Any], ...] = ()
     names: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    singling_out: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def valid(self) -> bool:

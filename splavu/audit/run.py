@@ -36,7 +36,7 @@ from splavu.audit.evaluator import AttackScore, Evaluator, attacker_table
 from splavu.audit.evidence import SCHEMA, Evidence, ThreatModelResult
 from splavu.audit.headline import headline
 from splavu.audit.identity.inversion import Inverter
-from splavu.audit.identity.run import inverted, learn_inverters, linked_people, members
+from splavu.audit.identity.run import inverted, learn_inverters, linked_people, members, singled_out
 from splavu.audit.inputs import AuditInputs
 from splavu.errors import UserError
 from splavu.metrics.estimates import estimated
@@ -203,15 +203,16 @@ def _beyond_attributes(
     serve: ArrayMap | None,
     anonymizer: Anonymizer | None,
 ) -> dict[str, dict[str, Any]]:
-    """The three parts of the evidence that ask for no attribute."""
+    """The parts of the evidence that ask for no attribute."""
     if options.attributes_only:
-        return {"linkage": {}, "inversion": {}, "membership": {}}
+        return {"linkage": {}, "inversion": {}, "membership": {}, "singling_out": {}}
     return {
         "linkage": linked_people(inputs, serve=serve, num_resamples=options.num_resamples),
         "inversion": inverted(inputs, inverters, num_resamples=options.num_resamples),
         "membership": members(
             inputs, anonymizer=anonymizer, num_resamples=options.num_resamples, seed=options.seeds[0]
         ),
+        "singling_out": singled_out(inputs, anonymizer=anonymizer, seed=options.seeds[0]),
     }
 
 

@@ -22,12 +22,14 @@ from splavu.audit.identity.clips_apart import clips_apart, one_video_each
 from splavu.audit.identity.inversion import INVERTERS, Inverter, inversion
 from splavu.audit.identity.linkage import Linkability, linkability, linked
 from splavu.audit.identity.membership import change_signals, code_signals, membership
-from splavu.audit.identity.set_linkage import SIZES, linked_sets
+from splavu.audit.identity.set_linkage import SIZES, linked_sets, strongest_set_metric
 from splavu.audit.identity.similarity import Metric, strongest_cross_metric, strongest_metric
+from splavu.audit.identity.singling_out import release_risks
 from splavu.audit.inputs import AuditInputs
 from splavu.errors import UserError
 from splavu.metrics.estimates import Estimate
 from splavu.metrics.retrieval import retrieve
+from splavu.metrics.uniqueness import single_subject_vectors
 
 TPRS = {"tpr_at_1_percent": 0.01, "tpr_at_1_permille": 0.001}
 """Key of the evidence -> false-positive rate."""
@@ -127,6 +129,33 @@ def members(
             for attack in (*one.thresholds, one.strongest, one.logistic)
         },
     }
+
+
+def singled_out(inputs: AuditInputs, *, anonymizer: Anonymizer | None = None, seed: int = 0) -> dict[str, Any]:
+    """What a release reveals of those who are in it beyond what it reveals of people in general: three risks, each less
+    its control group's, and how many of the test subjects' vectors one subject alone has.
+
+    Args:
+        anonymizer: Its bits per clip are added up over a subject's clips.
+    """
+    found: dict[str, Any] = {}
+    for name, data in (("raw", inputs.raw), ("released", inputs.released)):
+        if data is None:
+            continue
+        try:
+            metric = strongest_set_metric(data, None, seed=seed)
+            risks = release_risks(data.test, metric, attributes=inputs.questions.names, seed=seed)
+            found[name] = {risk: dataclasses.asdict(one) | {"risk": one.risk} for risk, one in risks.items()}
+        except UserError as error:  # too few videos
+            found[name] = {"skipped": str(error)}
+    test = inputs.released.test
+    found["vectors"] = dataclasses.asdict(single_subject_vectors(test.features, test.clusters.tolist()))
+    found["clips_per_subject"] = float(np.median(np.unique(test.clusters, return_counts=True)[1]))
+    stages = getattr(anonymizer, "stages", [anonymizer])
+    if bits := [stage.bits for stage in stages if hasattr(stage, "bits")]:
+        found["bits_per_clip"] = float(bits[-1])
+        found["bits_per_subject"] = float(bits[-1]) * found["clips_per_subject"]
+    return found
 
 
 def link(

@@ -80,6 +80,20 @@ def drawn_sets(rows: Rows, size: int | None, *, seed: int = 0) -> DrawnSets:
     return DrawnSets(probes, gallery, np.tile(subjects, num_draws), draw)
 
 
+def strongest_set_metric(data: AttackData, size: int | None, *, seed: int = 0) -> Metric:
+    """The metric for mean features of `size` clips, trained on training subjects and chosen on validation subjects.
+
+    Raises:
+        UserError: As `drawn_sets`.
+    """
+    train, validation = (drawn_sets(rows, size, seed=seed) for rows in (data.train, data.validation))
+    if size == 1:  # every clip is a set
+        candidates = candidate_metrics(data.train.features, data.train.clusters)
+    else:
+        candidates = candidate_metrics(np.concatenate([train.probes, train.gallery]), np.tile(train.subjects, 2))
+    return max(candidates, key=lambda metric: _merit(metric, validation))  # the first of equals
+
+
 def linked_sets(
     data: AttackData, size: int | None, *, num_resamples: int = 300, num_permutations: int = 200, seed: int = 0
 ) -> tuple[Linkability, int]:
@@ -88,13 +102,7 @@ def linked_sets(
     Raises:
         UserError: Too few subjects have two videos, in the training, validation or test group.
     """
-    train, validation, test = (drawn_sets(rows, size, seed=seed) for rows in data.splits.values())
-    if size == 1:  # every clip is a set
-        candidates = candidate_metrics(data.train.features, data.train.clusters)
-    else:
-        both = np.concatenate([train.probes, train.gallery])
-        candidates = candidate_metrics(both, np.tile(train.subjects, 2))
-    chosen = max(candidates, key=lambda metric: _merit(metric, validation))  # the first of equals
+    chosen, test = strongest_set_metric(data, size, seed=seed), drawn_sets(data.test, size, seed=seed)
     one = linked(
         _similarity(chosen, test),
         test.subjects,
