@@ -15,6 +15,7 @@ import numpy as np
 
 from splavu.anonymizers import Anonymizer
 from splavu.anonymizers.apply import ArrayMap
+from splavu.anonymizers.guarantees import budget_of
 from splavu.attacks.rows import AttackData
 from splavu.audit.attributes.set_attackers import maximum_similarity
 from splavu.audit.attributes.units import set_data
@@ -151,10 +152,8 @@ def singled_out(inputs: AuditInputs, *, anonymizer: Anonymizer | None = None, se
     test = inputs.released.test
     found["vectors"] = dataclasses.asdict(single_subject_vectors(test.features, test.clusters.tolist()))
     found["clips_per_subject"] = float(np.median(np.unique(test.clusters, return_counts=True)[1]))
-    stages = getattr(anonymizer, "stages", [anonymizer])
-    if bits := [stage.bits for stage in stages if hasattr(stage, "bits")]:
-        found["bits_per_clip"] = float(bits[-1])
-        found["bits_per_subject"] = float(bits[-1]) * found["clips_per_subject"]
+    if anonymizer is not None and (bits := budget_of(anonymizer.architecture)) is not None:
+        found |= {"bits_per_clip": bits, "bits_per_subject": bits * found["clips_per_subject"]}
     return found
 
 

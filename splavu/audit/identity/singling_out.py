@@ -37,6 +37,7 @@ from splavu.metrics.estimates import Estimate
 from splavu.metrics.residual_risk import residual_risk
 from splavu.metrics.uniqueness import distinct_rows
 
+ATTACKS = ("singling out by a clip", "singling out by a video", "linkability", "inference")
 NUM_DRAWS = 20
 MOST_SUBJECTS, MOST_VIDEOS = 400, 12
 """Subjects, and videos of each; of more, as many are drawn once."""
@@ -90,9 +91,6 @@ def release_risks(
         if all(map(len, sides)):
             found[name] = Risk(*(float(np.mean(side)) for side in sides), residual_risk(*sides))
     return found
-
-
-ATTACKS = ("singling out by a clip", "singling out by a video", "linkability", "inference")
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ PARTS = {
     "linkage": "linking",
     "inversion": "inversion of the release",
     "membership": "membership",
+    "singling_out": "singling out",
 }
 QUICK = "Quick: a few fast families of attackers, one seed. A full audit finds more; don't release on this one."
 

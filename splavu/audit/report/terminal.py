@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from splavu.attacks.rows import rounded
 from splavu.audit.evidence import Evidence, Rate, UnitResult
 from splavu.audit.headline import percent
 from splavu.data.private_labels import KINDS
 from splavu.data.private_labels import summary as columns_summary
 from splavu.metrics.estimates import Estimate
+
+THREE_RISKS = ("singling out by a clip", "singling out by a video", "linkability", "inference")
 
 
 def summary(evidence: Evidence) -> str:
@@ -53,7 +58,7 @@ def summary(evidence: Evidence) -> str:
     lines.append(
         f"'at chance': AUC within 0.5 +- {found.equivalence.margin:g} by two one-sided tests; n.e.: not estimable"
     )
-    lines += _beyond_attributes(evidence)
+    lines += [*_names(evidence.names), *_beyond_attributes(evidence)]
     lines.append("")
     for gate in evidence.gates:
         state = {True: "passed", False: "FAILED", None: "not run"}[gate.passed]
@@ -103,7 +108,39 @@ def _beyond_attributes(evidence: Evidence) -> list[str]:
     if "logistic" in evidence.membership:
         one = evidence.membership["logistic"]["auc"]
         lines.append(f"membership (training or test subject): AUC {_with_interval(one, 1, 3)}")
-    return lines
+    return lines + _singling_out(evidence.singling_out)
+
+
+def _singling_out(found: Mapping[str, Any]) -> list[str]:
+    """The three risks of the release, and what adds up over a subject's clips."""
+    if not found:
+        return []
+    lines = [
+        f"{name}: {_with_interval(one['risk'], 100, 1)} % above the control group ({100 * one['attack']:.1f} against "
+        f"{100 * one['control']:.1f} %)"
+        for name, one in found["released"].items()
+        if name in THREE_RISKS
+    ]
+    vectors, clips = found["vectors"], found["clips_per_subject"]
+    line = (
+        f"{100 * vectors['of_vectors']:.1f} % of {vectors['num_vectors']} released vectors belong to one test subject"
+    )
+    if "bits_per_clip" in found:
+        line += f"; {clips:g} clips of a subject are up to {found['bits_per_subject']:.0f} bits"
+    return [*lines, line]
+
+
+def _names(found: Mapping[str, Any]) -> list[str]:
+    """What names tell of who is who."""
+    if not found:
+        return []
+    if found["grouping"] is None:
+        return ["names: no part of them groups videos by subject"]
+    precision, recall = (f"{100 * found[name]:.0f} %" for name in ("precision", "recall"))
+    return [
+        f"names: the {found['grouping']} groups test videos by subject (precision {precision}, recall {recall} of "
+        "pairs); anonymize --keys secret hides it"
+    ]
 
 
 def _line(name: str, unit: str, found: UnitResult) -> str:
