@@ -22,6 +22,7 @@ from splavu.attacks.campaign import Attack, draws
 from splavu.audit.answers import Truth, answered
 from splavu.audit.evidence import AttributeResult, Rate, UnitResult
 from splavu.audit.questions import Questions
+from splavu.audit.subject_risk import SubjectRisk, attribute_risk
 from splavu.metrics import inference
 from splavu.metrics.estimates import estimated
 
@@ -67,7 +68,7 @@ class Evaluator:
         """The same, of an attack and of raw features whose scores are known.
 
         Args:
-            beside: Say which class and how large a value, too.
+            beside: Say which class, how large a value and which subjects are protected worst, too.
         """
         judged = np.flatnonzero(self.judged(attack))
         questions = self.questions.take(judged)
@@ -171,6 +172,17 @@ class Evaluator:
             leakage=estimated(mean_leakage, mean_leakage_draws, chance=0.0),
             equivalence=equivalence,
             verdict=decision(own.mean_p, equivalence.equivalent),
+            worst_protected=self._risk(attack, questions).record() if beside else {},
+        )
+
+    def _risk(self, attack: Attack, questions: Questions) -> SubjectRisk:
+        return attribute_risk(
+            attack.labels,
+            attack.chosen_scores,
+            attack.clusters,
+            attack.videos,
+            questions,
+            num_permutations=self.num_swaps,
         )
 
 

@@ -156,6 +156,10 @@ class UnitResult:
     equivalence: Equivalence
     """Of the mean AUC."""
     verdict: str
+    worst_protected: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Risk of single subjects (`splavu.audit.subject_risk`): how many could be judged, `median`, `p90` and `max` over
+    them, each beside luck, `p` of the largest, how many lie `beyond_luck`, and `who`. Names belong to the owner: the
+    page leaves them out."""
 
 
 @dataclass(frozen=True)

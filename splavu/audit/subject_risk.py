@@ -18,7 +18,6 @@ Shapes: n units, S seeds, Q questions, G subjects, R permutations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +31,8 @@ SHARES = {"median": 0.5, "p90": 0.9, "max": 1.0}
 LUCK = 0.05
 """Share of permutations whose largest subject may lie beyond what counts as luck."""
 CELLS = 4_000_000
-"""Permutations times units that are held at once."""
+"""Permutations times units that are held at once; with many seeds or units there are fewer permutations, `FEWEST`."""
+FEWEST = 200
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def attribute_risk(
     """Risk by the attackers' scores. Luck: whole subjects swap their labels, all questions together."""
     names, subject = np.unique(clusters, return_inverse=True)
     step = max(1, CELLS // max(1, len(labels)))
+    num_permutations = min(num_permutations, max(FEWEST, step // len(scores)))
     own = _of_subjects(labels, scores, np.arange(len(labels))[None], subject, questions)[0]
     blocks = []
     for start in range(0, num_permutations, step):
@@ -123,17 +124,12 @@ def linkage_risk(
     placed, first = zip(
         *(_linked(below, nearest, met, of[gallery], of[probes], len(subjects)) for of in (person, *dealt)), strict=True
     )
-    linked = ~np.isnan(placed[0])
+    linked = ~np.isnan(placed[0])  # those with two videos
     null, null_first = np.stack(placed[1:])[:, linked], np.stack(first[1:])[:, linked]
     return SubjectRisk(subjects[linked], placed[0][linked], np.where(np.isnan(null), 0.5, null)), {
         "found_first": int((first[0][linked] >= 0.5).sum()),
         "found_first_by_luck": float((null_first >= 0.5).sum(axis=1).mean()),
     }
-
-
-def side_by_side(found: Mapping[str, SubjectRisk]) -> dict[str, Any]:
-    """'raw', 'released' -> record."""
-    return {kind: risk.record() for kind, risk in found.items()}
 
 
 def _of_subjects(

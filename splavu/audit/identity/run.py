@@ -24,9 +24,10 @@ from splavu.audit.identity.inversion import INVERTERS, Inverter, inversion
 from splavu.audit.identity.linkage import Linkability, linkability, linked
 from splavu.audit.identity.membership import change_signals, code_signals, membership
 from splavu.audit.identity.set_linkage import SIZES, linked_sets, strongest_set_metric
-from splavu.audit.identity.similarity import Metric, strongest_cross_metric, strongest_metric
+from splavu.audit.identity.similarity import Metric, cosines, strongest_cross_metric, strongest_metric
 from splavu.audit.identity.singling_out import release_risks
 from splavu.audit.inputs import AuditInputs
+from splavu.audit.subject_risk import linkage_risk
 from splavu.errors import UserError
 from splavu.metrics.estimates import Estimate
 from splavu.metrics.retrieval import retrieve
@@ -199,6 +200,14 @@ def link(
 def _linked(gallery: AttackData, probes: AttackData, num_resamples: int) -> dict[str, Any]:
     one, chosen = link(gallery, probes, num_resamples=min(num_resamples, 300))
     result = _scores(one)
+    sides = gallery.test, probes.test
+    risk, found_first = linkage_risk(
+        cosines(chosen.probes(probes.test.features), chosen.gallery(gallery.test.features)),
+        (sides[0].clusters, sides[1].clusters),
+        (sides[0].videos, sides[1].videos),
+        num_permutations=min(num_resamples, 300),
+    )
+    result["worst_protected"] = risk.record() | found_first
     if gallery is not probes:
         same = retrieve(
             chosen.probes(probes.test.features),

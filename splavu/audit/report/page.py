@@ -1,9 +1,9 @@
 """evidence.json -> report.html: one page that needs no other file, to decide about a release and to check the decision.
 
 Nothing is computed here but differences to chance and means over attributes. Every number is one of the evidence file,
-which the page holds whole at its end; what an audit left out is named. The templates lie in `templates/`; every text
-is escaped, and nothing is fetched. The charts are SVG by `charts`: their colours follow the page's dark mode, and the
-page needs no Matplotlib.
+which the page holds at its end, whole but for the names of subjects; what an audit left out is named. The templates lie
+in `templates/`; every text is escaped, and nothing is fetched. The charts are SVG by `charts`: their colours follow the
+page's dark mode, and the page needs no Matplotlib.
 """
 
 from __future__ import annotations
@@ -65,11 +65,12 @@ def report(evidence: Mapping[str, Any]) -> str:
     shares = [one["prevalence"] for one in evidence.get("attributes") or ()]
     return _environment().get_template("page.html").render(
         title=TITLE,
-        evidence={name: part for name, part in evidence.items() if part is not None},
+        evidence={name: part for name, part in sections.without_names(evidence).items() if part is not None},
         verdicts=VERDICTS,
         leaking=sections.leaking(evidence),
         threat_models=sections.threat_models(evidence),
         attributes=sections.attributes(evidence),
+        worst_protected=sections.worst_protected(evidence),
         families=sections.families(evidence),
         curve=sections.learning_curve(evidence),
         names=sections.attribute_names(evidence),

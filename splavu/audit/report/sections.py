@@ -88,6 +88,31 @@ def attributes(evidence: Evidence) -> dict[str, Any] | None:
     return {"units": units, "margin": margin, "chart": _attribute_chart(*units[0][1:], margin)}
 
 
+def worst_protected(evidence: Evidence) -> list[dict[str, Any]]:
+    """Risk of single subjects: a line for raw and for released features, by unit, and for linking."""
+    lines = []
+    strongest, raw = evidence.get("strongest") or {}, evidence.get("raw") or {}
+    for unit in strongest:
+        for kind, found in (("raw", raw.get(unit)), ("released", strongest[unit])):
+            if found and (record := found.get("worst_protected") or {}).get("subjects"):
+                lines.append({"name": f"attributes from {unit_name(unit)}", "kind": kind, **record})
+    for pairing, one in (evidence.get("linkage") or {}).items():
+        if (record := one.get("worst_protected") or {}).get("subjects"):
+            lines.append({"name": "linking", "kind": pairing, **record})
+    return lines
+
+
+def without_names(evidence: Evidence) -> dict[str, Any]:
+    """The evidence without the names of subjects, which belong to the owner: the page may be handed on."""
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: shown(item) for key, item in value.items() if key != "who"}
+        return [shown(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return shown(evidence)
+
+
 def families(evidence: Evidence) -> dict[str, Any] | None:
     """Every kind of attacker under every threat model, means first and then each by itself."""
     names = attribute_names(evidence)

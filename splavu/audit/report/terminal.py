@@ -58,6 +58,8 @@ def summary(evidence: Evidence) -> str:
     lines.append(
         f"'at chance': AUC within 0.5 +- {found.equivalence.margin:g} by two one-sided tests; n.e.: not estimable"
     )
+    lines += _classes_and_values(found, evidence.raw.get(unit))
+    lines += _worst_protected(evidence, unit)
     lines += [*_names(evidence.names), *_beyond_attributes(evidence)]
     lines.append("")
     for gate in evidence.gates:
@@ -87,6 +89,40 @@ def _reductions(evidence: Evidence) -> list[str]:
         f"removed, over {', '.join(found.attributes)} (intervals hold for all units at once): {shared}",
         f"removed, over all attributes of a unit (units have different ones): {own}",
     ]
+
+
+def _classes_and_values(found: UnitResult, raw: UnitResult | None) -> list[str]:
+    """What the answers say of the class or the value itself, a line each."""
+    before = {} if raw is None else {(one.name, m.name): m for one in raw.attributes for m in one.beside}
+    lines = []
+    for one in found.attributes:
+        for measured in one.beside:
+            shown = f"{measured.name} {_with_interval(measured.estimate, 1, 2)}"
+            if whole := before.get((one.name, measured.name)):
+                shown += f", raw {_with_interval(whole.estimate, 1, 2)}"
+            chance = rounded(_known(measured.estimate.chance), 1, 2)
+            lines.append(f"{one.name}, {one.kind}: {shown} (chance {chance}, p {measured.p:.3f})")
+    return lines
+
+
+def _worst_protected(evidence: Evidence, unit: str | None) -> list[str]:
+    """How single subjects fare: quantiles beside luck, and how many are beyond it."""
+    records = {}
+    for kind, units in (("raw", evidence.raw), ("released", evidence.strongest)):
+        if unit in units:
+            records[f"attributes by {unit}, {kind}"] = units[unit].worst_protected
+    for pairing in ("raw to raw", "released to released"):
+        records[f"linking, {pairing}"] = evidence.linkage.get(pairing, {}).get("worst_protected", {})
+    known = {name: record for name, record in records.items() if record.get("subjects")}
+    lines = []
+    if known:
+        lines += ["", "risk of single subjects, 0.5 is chance and 1 no doubt (in brackets: by luck)"]
+    for name, record in known.items():
+        quantiles = (record[quantile] for quantile in ("median", "p90", "max"))
+        median, high, largest = (f"{rounded(q['value'], 1, 2)} ({rounded(q['luck'], 1, 2)})" for q in quantiles)
+        shown = f"{name}: median {median}, 90 % {high}, largest {largest}"
+        lines.append(f"{shown}; beyond luck {record['beyond_luck']} of {record['subjects']} subjects")
+    return lines
 
 
 def _beyond_attributes(evidence: Evidence) -> list[str]:
