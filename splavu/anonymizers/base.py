@@ -6,11 +6,14 @@ A matrix product's last bits depend on how many rows it has; serving goes throug
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from splavu.anonymizers.fitted_to import FittedTo
 
 AttendsOver = Literal["time", "batch"]
 
@@ -27,6 +30,8 @@ class Anonymizer(nn.Module):
     """
 
     architecture: dict[str, Any]
+    fitted_to: FittedTo | None = None
+    """What its checkpoint recorded of the clips that it was fitted to, if it did."""
     attends_over: AttendsOver = "time"
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:  # [..., D], [..., T] -> [..., D]

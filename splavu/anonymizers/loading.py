@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from splavu.anonymizers import Anonymizer, build_anonymizer, infer_architecture
+from splavu.anonymizers.fitted_to import FittedTo
 from splavu.runtime import checkpoints
 
 
@@ -28,6 +29,7 @@ def load_anonymizer(path: str | Path, *, num_heads: int = 8) -> Anonymizer:
         found.setdefault("num_heads", num_heads)
     anonymizer = build_anonymizer(found.pop("arch"), found.pop("feature_dim"), **found)
     checkpoints.load_into(anonymizer, state, path)
+    anonymizer.fitted_to = FittedTo.from_record(content.get("fitted_to"))
     return anonymizer
 
 

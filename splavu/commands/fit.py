@@ -112,7 +112,7 @@ def fit(args: argparse.Namespace) -> str:
     check_target(args.out, inputs=inputs)
     first = None if args.after is None else load_anonymizer(args.after).eval()
     data, files = read_training(args)
-    raw = data.features
+    raw, fitted_to = data.features, data.fitted_to.and_before(None if first is None else first.fitted_to)
     if first is not None and args.after is not None:
         files.append({"role": "after", "name": args.after.name, "sha256": weights_hash(first)})
         data = data.after(first)
@@ -130,7 +130,12 @@ def fit(args: argparse.Namespace) -> str:
     }
     checkpoints.write(
         args.out,
-        {"fa_model_state_dict": whole.state_dict(), "fa_architecture": whole.architecture, "fitted": fitted},
+        {
+            "fa_model_state_dict": whole.state_dict(),
+            "fa_architecture": whole.architecture,
+            "fitted": fitted,
+            "fitted_to": fitted_to.record,
+        },
         inputs=inputs,
     )
     changed = np.square(apply_to_array(whole, raw) - raw).sum() / np.square(raw - raw.mean(axis=0)).sum()

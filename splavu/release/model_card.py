@@ -80,7 +80,9 @@ def model_card(name: str, architecture: Mapping[str, Any], weights: str, audit: 
         audit: What was found, or None.
     """
     width = architecture["feature_dim"]
-    options = ", ".join(f"{key} {value}" for key, value in architecture.items() if key not in ("arch", "feature_dim"))
+    options = ", ".join(
+        f"{key} {value}" for key, value in architecture.items() if key not in ("arch", "feature_dim", "support")
+    )
     return f"""---
 library_name: splavu
 pipeline_tag: feature-extraction

@@ -24,6 +24,7 @@ from sklearn.utils.validation import check_array
 from splavu import anonymizers
 from splavu._version import __version__
 from splavu.anonymizers import build_anonymizer
+from splavu.anonymizers.fitted_to import FittedTo
 from splavu.anonymizers.loading import load_anonymizer, weights_hash
 from splavu.errors import UserError
 from splavu.release.anonymize import refuse_mixing
@@ -35,6 +36,8 @@ from splavu.runtime.environment import pick_device
 from splavu.runtime.files import write_bytes
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+MAP_FILE = "fitted_features.safetensors"
+"""Where the features lie that it was fitted to (`fitted_to.FeatureMap`); not which clips they were."""
 FORMAT_VERSION = 1
 CHUNK_ROWS = 4096
 """Rows of `transform` handed over at once."""
@@ -111,6 +114,8 @@ class Anonymizer(TransformerMixin, BaseEstimator):
             (CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode()),
         ):
             write_bytes(folder / file, content)
+        if (fitted_to := self.network.fitted_to) is not None and fitted_to.map is not None:
+            write_bytes(folder / MAP_FILE, save(fitted_to.map.tensors, metadata={"format": "pt"}))
         return folder
 
     @property
@@ -196,6 +201,11 @@ def _read_folder(folder: Path) -> anonymizers.Anonymizer:
     load_into(network, state, folder / WEIGHTS_FILE)
     if weights_hash(network) != recorded:
         raise UserError(folder / WEIGHTS_FILE, f"holds other weights than {CONFIG_FILE} names", "get both again")
+    if (folder / MAP_FILE).is_file():
+        try:
+            network.fitted_to = FittedTo.of_map(load((folder / MAP_FILE).read_bytes()))
+        except Exception as error:
+            raise UserError(folder / MAP_FILE, f"can't be read ({error!r})", "get it again, or remove it") from error
     return network
 
 
@@ -207,7 +217,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
     disable_progress_bars()
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, MAP_FILE]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(

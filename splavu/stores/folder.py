@@ -22,7 +22,7 @@ from splavu.stores.provenance import (
     refuse_conflict,
     warn_without_attributes,
 )
-from splavu.stores.reader import FeatureReader
+from splavu.stores.reader import FeatureReader, first_middle_last
 
 CHECKSUMS_FILE = "SHA256SUMS"
 """In a folder that `FolderWriter` filled: one line per file, as `sha256sum -c` reads it."""
@@ -59,6 +59,11 @@ class FeatureFolder(FeatureReader):
         features = np.array(self._map(key), dtype=np.float32)
         self._check_shape(key, features.shape)
         return features
+
+    def some_rows(self, key: str) -> np.ndarray:
+        features = self._map(key)
+        self._check_shape(key, features.shape)
+        return first_middle_last(features)
 
     def is_as_written(self, key: str, features: np.ndarray) -> bool | None:
         recorded = self._checksums.get(f"{key}.npy")

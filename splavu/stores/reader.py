@@ -14,6 +14,12 @@ from splavu.errors import UserError
 from splavu.stores.provenance import EXTRACT_AGAIN, Attributes
 
 
+def first_middle_last(features: np.ndarray) -> np.ndarray:  # [..., D] -> [3 at most, D]
+    """Of an array in memory or on disk; only these are read."""
+    rows = features.reshape(-1, features.shape[-1])
+    return np.array(rows[sorted({0, len(rows) // 2, len(rows) - 1})], dtype=np.float32)
+
+
 class FeatureReader(ABC):
     """A read-only mapping from key to float32 array.
 
@@ -79,6 +85,10 @@ class FeatureReader(ABC):
 
     def _first_key(self) -> str:
         return self.keys()[0]
+
+    def some_rows(self, key: str) -> np.ndarray:  # -> [3 at most, D]
+        """The first, the middle and the last row of `key`, to know it by."""
+        return first_middle_last(self[key])
 
     def num_rows(self, key: str) -> int:
         """Number of clips (or time steps) under `key`; 1 for a single feature [D]."""

@@ -35,6 +35,7 @@ TRAININGS_APART = 100
 """Seeds of further trainings of a detector are so far from the first one's."""
 AUDITS_APART = 10
 """First seeds of two audits are so far apart: no attacker is seeded twice."""
+_ANONYMIZE = ("-m", "splavu", "anonymize", "--quiet", "--allow-fitted")
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,8 @@ class Comparison:
     def _release(self, served: Served) -> Job:
         folder = f"released_{served.made_by}"
         commands = [
-            (*("-m", "splavu", "anonymize", "--aam", served.checkpoint), *(str(path) for path in paths), "--quiet")
+            # The training store is released to train attackers on, and nobody gets it.
+            (*_ANONYMIZE, "--aam", served.checkpoint, *(str(path) for path in paths))
             for paths in ((raw, self.runs / folder / raw.name) for raw in self.raw_stores.values())
         ]
         return Job(folder, tuple(commands), self.raw_stores["test"].name, waits_for(served))

@@ -76,7 +76,7 @@ def build_trainer(p: AnonymizerParams, data: Data, anonymizer: Anonymizer, terms
         epoch_length=p.epoch_length,
         processes=data.processes,
         critic=_critic(p, data.device) if p.needs_critic else None,
-        notes=notes_of(p, anonymizer, data.fit_data),
+        notes=notes_of(p, anonymizer, data.fit_data, None if data.clips is None else data.clips.dataset),
     )
     updates = -(-steps_per_epoch(trainer.sources, p.epoch_length) // p.accumulate)
     for task in trainer.tasks:
@@ -115,9 +115,20 @@ def _fit_data(p: AnonymizerParams, dataset: FeatureDataset) -> FitData:
     return FitData.of(dataset, private=labels.values, attributes=labels.attributes, subjects=subjects)
 
 
-def notes_of(p: AnonymizerParams, anonymizer: Anonymizer, data: FitData | None) -> dict[str, Any]:
-    """Entries of checkpoints about closed forms and constants that were computed from the training features."""
+def notes_of(
+    p: AnonymizerParams, anonymizer: Anonymizer, data: FitData | None, dataset: FeatureDataset | None = None
+) -> dict[str, Any]:
+    """Entries of checkpoints about the training clips, closed forms and constants that were computed from them.
+
+    Args:
+        p: Of the training.
+        anonymizer: As it was fitted, or is about to be trained.
+        data: All clips, where something is fitted to them.
+        dataset: The same, where nothing is; None where no clips are read.
+    """
     notes: dict[str, Any] = {}
+    if data is not None or dataset is not None:
+        notes["fitted_to"] = (data or FitData.of(dataset)).fitted_to.record
     if pipeline.holds_closed_form(anonymizer):
         options = {name: getattr(p, name) for name in FITTED}
         notes["fitted"] = pipeline.fitting_record(anonymizer, data, parts=p.chain, options=options)

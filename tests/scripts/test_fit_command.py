@@ -63,7 +63,7 @@ def test_every_method_makes_what_anonymize_takes(method, files, tmp_path, capsys
     assert by_role["raw"]["attributes"]["encoder"] == "demo"
     assert set(by_role) == {
         "raw",
-        *(role for role in ("static", "labels", "private") if role in FITTINGS[method].options),
+        *(role for role in ("static", "labels", "private", "subjects") if f"--{role}" in FITTINGS[method].options),
     }
 
 
@@ -176,3 +176,55 @@ def test_help_describes_each_method(capsys):
     assert left.value.code == 0
     shown = capsys.readouterr().out
     assert all(f"\n    {method}" in shown for method in METHODS)
+
+
+# A floor of subjects.
+
+
+def support_of(content):
+    return content["fa_architecture"]["support"]
+
+
+def test_subjects_come_from_a_table_or_the_private_labels(files, tmp_path):
+    subjects = tmp_path / "subjects.csv"
+    with files["private"].open() as file:
+        rows = [f"{row['filename']},{row['subject']}" for row in csv.DictReader(file)]
+    subjects.write_text("\n".join(["filename,subject", *rows]) + "\n")
+    told = [
+        fit("quantizer", files, tmp_path / f"{number}.pth", f"--labels {{labels}} --bits 4 {options}")
+        for number, options in enumerate((f"--subjects {subjects}", "--private {private}", "--subjects {private}", ""))
+    ]
+    assert [support_of(content)["unit"] for content in told] == ["subject"] * 3 + ["video"]
+    assert support_of(told[0]) == support_of(told[1]) == support_of(told[2])
+    assert support_of(told[0])["at_least"] == 5
+    assert "videos" in " ".join(told[3]["fitted"]["guarantees"])
+    assert "videos" not in " ".join(told[0]["fitted"]["guarantees"])
+    half = tmp_path / "half.csv"
+    few = set(sorted({row.split(",")[1] for row in rows})[:7])
+    half.write_text("\n".join(["filename,subject", *(row for row in rows if row.split(",")[1] in few)]) + "\n")
+    some = fit("quantizer", files, tmp_path / "some.pth", f"--labels {{labels}} --bits 4 --subjects {half}")
+    known, all_known = (max(units for units, _ in support_of(one)["histogram"][0]) for one in (some, told[0]))
+    assert known <= 7 < all_known
+
+
+def test_the_bits_reached_are_printed_and_recorded(files, tmp_path, capsys):
+    content = fit("quantizer", files, tmp_path / "q.pth", "--subjects {private} --codes 60,60")
+    codes = content["fa_architecture"]["codes"]
+    assert max(codes) < 60
+    assert " x ".join(map(str, codes)) in capsys.readouterr().out
+    assert sum(count for _, count in support_of(content)["histogram"][0]) == codes[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "culprit"), [("--min-subjects 100", "min_subjects"), ("--min-subjects 0", "--min-subjects")]
+)
+def test_a_floor_that_nobody_reaches_is_refused(files, tmp_path, options, culprit):
+    words = ["--raw", files["raw"], "--subjects", files["private"], "--out", tmp_path / "x.pth", "--bits", "4"]
+    with refused(culprit):
+        main(["fit", "quantizer", *map(str, words), *options.split(), "--quiet"])
+    assert not (tmp_path / "x.pth").exists()
+
+
+def test_a_table_without_subjects_is_refused(files, tmp_path):
+    with refused(files["labels"].name):
+        fit("quantizer", files, tmp_path / "x.pth", "--subjects {labels} --bits 4")

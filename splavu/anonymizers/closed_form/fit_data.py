@@ -14,6 +14,7 @@ from splavu.errors import UserError
 
 if TYPE_CHECKING:  # torch is imported when something is fitted
     from splavu.anonymizers.base import Anonymizer
+    from splavu.anonymizers.fitted_to import FittedTo
     from splavu.data.datasets import FeatureDataset
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ class FitData:
     attributes: tuple[str, ...] = ()
     """Names of the A private attributes."""
     subjects: NDArray | None = None  # [N], who is in the row's clip; "" for unknown
+    share: float = 1.0
+    """Of the clips of its videos that are among them."""
 
     @classmethod
     def of(
@@ -54,12 +57,14 @@ class FitData:
             subjects: Key -> who is in it; in videos that it doesn't name nobody is known. None: nobody ever is.
             limit: At most so many clips.
         """
+        share = 1.0
         owners = np.repeat(np.arange(len(dataset)), dataset.clips.num_clips)  # [clips]
         first = np.cumsum(dataset.clips.num_clips) - dataset.clips.num_clips  # [V]
         rows = dataset.clips.start[owners] + np.arange(len(owners)) - first[owners]
         if len(rows) > limit:
             taken = np.linspace(0, len(rows) - 1, limit).round().astype(np.int64)
             logger.info("closed forms are fitted to %d of %d clips", limit, len(rows))
+            share = limit / len(rows)
             owners, rows = owners[taken], rows[taken]
         static = None
         if dataset.static is not None:
@@ -73,7 +78,7 @@ class FitData:
             known = np.stack([private.get(key, unknown) for key in dataset.keys])[owners].astype(np.float32)
         classes = None if dataset.labels is None or dataset.labels.ndim > 1 else dataset.labels[owners]
         who = None if subjects is None else np.array([subjects.get(key, "") for key in dataset.keys])[owners]
-        return cls(np.asarray(dataset.clips.rows[rows]), static, classes, known, owners, tuple(attributes), who)
+        return cls(np.asarray(dataset.clips.rows[rows]), static, classes, known, owners, tuple(attributes), who, share)
 
     @property
     def num_videos(self) -> int:
@@ -94,6 +99,13 @@ class FitData:
         if self.videos is not None:
             return np.unique(self.videos, return_inverse=True)[1].astype(np.int64)
         return np.arange(len(self.features))
+
+    @property
+    def fitted_to(self) -> FittedTo:
+        """What checkpoints record of these clips, where they are raw."""
+        from splavu.anonymizers.fitted_to import FittedTo
+
+        return FittedTo.of(self.features, self.owners, share=self.share)
 
     @property
     def variance(self) -> float:
