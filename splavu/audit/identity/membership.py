@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from splavu.anonymizers import Anonymizer
 from splavu.errors import UserError
 from splavu.metrics.estimates import Estimate, estimated
 from splavu.metrics.inference import aucs, resampled_aucs, resampled_tprs, tpr_at_fpr
+
+if TYPE_CHECKING:
+    from splavu.anonymizers.quantizer import Quantizer
 
 Signals = Mapping[str, np.ndarray]
 """Name -> [N], a number a row; which way it points doesn't matter."""
@@ -56,19 +60,10 @@ def code_signals(anonymizer: Anonymizer, raw: np.ndarray) -> dict[str, np.ndarra
         anonymizer: What stands before its quantizer is applied first.
         raw: Features as they go in.
     """
-    import torch  # membership itself needs none
-
-    from splavu.anonymizers.apply import apply_to_array
-    from splavu.anonymizers.quantizer import Quantizer
-
-    stages = list(getattr(anonymizer, "stages", [anonymizer]))
-    quantizer = next((stage for stage in stages if isinstance(stage, Quantizer)), None)
-    if quantizer is None:
+    entering = before_quantizer(anonymizer, raw)
+    if entering is None:
         return {}
-    device, places = quantizer.mean.device, np.asarray(raw, dtype=np.float32)
-    for stage in stages[: stages.index(quantizer)]:
-        places = apply_to_array(stage, places, device=device)
-    chosen = quantizer.codes(torch.from_numpy(places).to(device)).cpu().numpy()  # [N, number of codebooks]
+    quantizer, places, chosen = entering
     mean, encode = (part.detach().cpu().double().numpy() for part in (quantizer.mean, quantizer.encode))
     left = (places.astype(np.float64) - mean) @ encode.T  # [N, d]
     tiny = np.finfo(np.float32).tiny
@@ -85,6 +80,24 @@ def code_signals(anonymizer: Anonymizer, raw: np.ndarray) -> dict[str, np.ndarra
         if len(centroids) > 1:
             signals[f"margin of code {number}"] = np.sqrt(np.maximum(squared.min(axis=1), 0)) - distance
     return signals
+
+
+def before_quantizer(anonymizer: Anonymizer, raw: np.ndarray) -> tuple[Quantizer, np.ndarray, np.ndarray] | None:
+    """The first quantizer of an anonymizer, what enters it [N, D], and the codes [N, number of codebooks] it is given;
+    None without a quantizer."""
+    import torch  # membership itself needs none
+
+    from splavu.anonymizers.apply import apply_to_array
+    from splavu.anonymizers.quantizer import Quantizer
+
+    stages = list(getattr(anonymizer, "stages", [anonymizer]))
+    quantizer = next((stage for stage in stages if isinstance(stage, Quantizer)), None)
+    if quantizer is None:
+        return None
+    device, places = quantizer.mean.device, np.asarray(raw, dtype=np.float32)
+    for stage in stages[: stages.index(quantizer)]:
+        places = apply_to_array(stage, places, device=device)
+    return quantizer, places, quantizer.codes(torch.from_numpy(places).to(device)).cpu().numpy()
 
 
 @dataclass(frozen=True)
