@@ -1,7 +1,9 @@
 """Measure how much private information anonymized features still give away, next to raw ones and to chance.
 
 protocol = 'release' trains new attackers on features as they are released; its gates must hold or the exit code is 3.
-protocol = 'paper' repeats the paper's evaluation. The same command with the same inputs prints the stored result again.
+Where the test subjects are so few that no gate can hold or fail, it stops before it trains, with exit code 4 and the
+number that is needed. protocol = 'paper' repeats the paper's evaluation. The same command with the same inputs prints
+the stored result again.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from pathlib import Path
 import config
 from splavu.anonymizers.loading import weights_hash
 from splavu.attacks import paper_protocol, release_protocol
+from splavu.attacks.gates import UNDECIDED, exit_code, objections, state_of
 from splavu.runtime import cli, environment, params, run_folder
 from study.models import load_adapter
 from study.privacy import PrivacyEvalParams, digest, evaluate_by_paper_protocol, evaluate_by_release_protocol, read_view
@@ -20,6 +23,9 @@ from study.privacy import PrivacyEvalParams, digest, evaluate_by_paper_protocol,
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, default_params=Path(__file__).parent / "params/params_fb.py")
     parser.add_argument("--force", action="store_true", help="evaluate again although this result is stored")
+    parser.add_argument(
+        "--anyway", action="store_true", help="evaluate although there are too few test subjects to tell"
+    )
     args = parser.parse_args(argv)
     cli.start(args)
     p = params.load(args.params, PrivacyEvalParams, args.set)
@@ -27,6 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     anonymizer = load_adapter(p)
     read = {view: read_view(p, view) for view in (p.views if p.protocol == "release" else p.views[:1])}
     data, attributes = {view: found for view, (found, _) in read.items()}, read[p.views[0]][1]
+
+    if p.protocol == "release" and not args.anyway:
+        few = [f"{v}: {power}" for v, power in release_protocol.powers(data, p.level).items() if not power.decides]
+        if few:
+            print(f"undecided: {'; '.join(few)}; --anyway evaluates all the same")
+            return UNDECIDED
 
     run = run_folder.RunFolder(config.RUNS, p.run_id)
     inputs = {"anonymizer": anonymizer and weights_hash(anonymizer), "data": digest(data)}
@@ -43,9 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     print((release_protocol if p.protocol == "release" else paper_protocol).format_table(result))
     if not result["valid"]:
-        failed = [f"{gate['view']}: {gate['claim']}" for gate in result["gates"] if not gate["passed"]]
-        print(f"\nnot valid, a gate failed ({'; '.join(failed)}): don't rely on these numbers")
-        return 3
+        print(f"\n{objections(result['gates'])}")
+        return exit_code(state_of(gate) for gate in result["gates"])
     return 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from splavu.attacks.gates import in_words, numbers_in_words
 from splavu.reports.markdown import interval, markdown_table, number, percent
 from splavu.reports.plotting import ALONE, CHANCE, RAW, saved
 
@@ -57,12 +58,7 @@ def report_section(result: Mapping[str, Any]) -> str:
             parts.append(f"**{name}: attackers trained on VISPR**\n")
             parts.append(_attributes(result["transfer"][name]))
     parts.append(
-        "\n".join(
-            f"- {'passed' if gate['passed'] else '**FAILED**'}: {gate['claim']} "
-            f"(cMAP {percent(gate['cmap'])}, chance {percent(gate['chance'])})"
-            for gate in result["gates"]
-        )
-        + "\n"
+        "\n".join(f"- {in_words(gate)}: {gate['claim']} ({numbers_in_words(gate)})" for gate in result["gates"]) + "\n"
     )
     count = len(result["seeds"])
     parts.append(

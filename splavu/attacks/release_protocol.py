@@ -6,7 +6,7 @@ their AP above chance that is left.
 
 Note: chance is the prevalence of an attribute among the test rows, but with few subjects even a random ranking scores a
 little more. So "beats chance" also asks for more than the same scores give when labels are permuted between test
-subjects.
+subjects (`splavu.attacks.gates`).
 """
 
 from __future__ import annotations
@@ -19,27 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from splavu import metrics
 from splavu.anonymizers.apply import Serving
 from splavu.attackers import DEFAULT_ATTACKERS, attacker_names
-from splavu.attacks.campaign import Attack, Campaign, Level, draws, judged
+from splavu.attacks.campaign import Campaign, Level, judged, judged_units
+from splavu.attacks.gates import Power, gate, in_words, numbers_in_words, power_of
 from splavu.attacks.rows import AttackData, json_values, rounded, shuffled_labels
 from splavu.errors import UserError
 from splavu.metrics.protocols import PROTOCOLS
 from splavu.runtime.progress import progress_bar
-
-LUCK = 0.005
-"""Share of permutations of the test subjects' labels that may score as high before a cMAP counts as chance. It is less
-than usual: faults of an evaluation raise cMAP by tens of points, and a sound one should rarely fail."""
-
-SWAP_GAIN = 0.04
-"""How far attackers trained on permuted labels may exceed the mean over permutations of the test subjects' labels, in
-cMAP. Which labels the training subjects get adds variance that the test subjects don't show: in 100 simulated
-evaluations (100 training and 50 test subjects, 7 attributes, 3 seeds) the excess had mean 0.004 and standard deviation
-0.013."""
-
-NUM_SWAPS = 1000
-"""Permutations of the test subjects' labels; resolves LUCK."""
 
 MIXED = "Features were anonymized in batches, in file order: features released one at a time are different."
 
@@ -78,7 +65,8 @@ def evaluate_by_release_protocol(
         device: Where attackers compute.
 
     Returns:
-        JSON values, None for what is undefined; precisions are between 0 and 1. `valid` is False when a gate failed.
+        JSON values, None for what is undefined; precisions are between 0 and 1. `valid` is False when a gate failed, or
+        is undecided because the test subjects are too few.
 
     Raises:
         UserError: Unknown attacker; another number of attributes than the labels have; `anonymize` gives a feature
@@ -131,35 +119,9 @@ def evaluate_by_release_protocol(
     )
 
 
-def gate(view: str, claim: str, attack: Attack, expected: bool, num_resamples: int) -> dict[str, Any]:
-    """Whether the strongest attackers beat chance, against whether they should.
-
-    They do when the lower end of the 95% interval of cMAP - prevalence is above 0 and at most a share LUCK of the
-    permutations of the test subjects' labels gives as high a cMAP; where they should not, by more than SWAP_GAIN.
-    """
-    share = np.where(np.isnan(attack.precision), np.nan, metrics.prevalences(attack.labels))
-    observed = float(metrics.mean_known(attack.precision))
-    resamples, seed_weights = draws(attack, num_resamples)
-    drawn = attack.resampled(resamples, seed_weights)
-    drawn_share = np.where(np.isnan(drawn), np.nan, metrics.resampled_prevalences(attack.labels, resamples))
-    interval = metrics.percentile_interval(metrics.mean_known(drawn) - metrics.mean_known(drawn_share))
-    swaps = metrics.permuted_rows(attack.clusters, attack.videos, num_permutations=NUM_SWAPS, seed=1)
-    of_seed = [metrics.permuted_average_precisions(attack.labels, s, swaps) for s in attack.chosen_scores]
-    null = metrics.mean_known(np.mean(of_seed, axis=0))  # [R]
-    luck = (1 + np.sum(null >= observed)) / (1 + len(null))
-    beats = bool(interval[0] > 0 and luck <= LUCK)
-    if not expected:
-        beats = beats and observed - float(null.mean()) > SWAP_GAIN
-    return {
-        "view": view,
-        "claim": claim,
-        "passed": beats is expected,
-        "cmap": observed,
-        "chance": float(metrics.mean_known(share)),
-        "above_chance_interval": interval.tolist(),
-        "swapped_test_labels_mean": float(null.mean()),
-        "swapped_test_labels_p": float(luck),
-    }
+def powers(raw: Mapping[str, AttackData], level: Level) -> dict[str, Power]:
+    """View -> what its test subjects can decide, known before anything is trained."""
+    return {view: power_of(*judged_units(data.test, level)) for view, data in raw.items()}
 
 
 def finite(anonymize: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
@@ -213,11 +175,8 @@ def format_table(result: Mapping[str, Any]) -> str:
             lines.append(f"  left out, only one class in the test: {', '.join(found['left_out'])}")
         lines.append("")
     lines.append("leakage: 0 no better than chance, 1 as much as raw features" + ("; raw only" * result["raw_only"]))
-    for gate in result["gates"]:
-        lines.append(
-            f"{'passed' if gate['passed'] else 'FAILED'}  {gate['view']}: {gate['claim']} "
-            f"(cMAP {rounded(gate['cmap'], 100, 1)}, chance {rounded(gate['chance'], 100, 1)})"
-        )
+    for found in result["gates"]:
+        lines.append(f"{in_words(found)}  {found['view']}: {found['claim']} ({numbers_in_words(found)})")
     if result["protocol"]["warning"]:
         lines.append(f"warning: {result['protocol']['warning']}")
     lines.append(

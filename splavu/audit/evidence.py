@@ -16,7 +16,7 @@
     raw             unit -> found, the same on raw features
     strongest       unit -> found, over all threat models of the unit
     headline        [sentence, unit, reduction, ...]
-    gates           [claim, passed (null: not run), detail, numbers]
+    gates           [claim, state (passed, failed, undecided, not run), passed (null: the last two), detail, numbers]
     learning_curve  [family, people, rows, ap: one an attribute, in the order of `attributes`], released clips
     code_length     'released', 'raw' -> attribute -> bits, prior_bits (a code without features), uniform_bits, rows,
                     compression_over_prior
@@ -37,7 +37,7 @@
                     against a control group that was not released), risk; vectors: num_vectors of the test subjects,
                     of_vectors and of_clips, the shares that one subject alone has; clips_per_subject (median); with
                     a quantizer bits_per_clip and bits_per_subject
-    valid           no gate failed
+    valid           no gate failed or is undecided
     warnings, seconds
 
 `found` (`UnitResult`) holds an `AttributeResult` for each attribute and their mean. An `Estimate` is [value, low, high,
@@ -59,6 +59,7 @@ from typing import Any
 
 import numpy as np
 
+from splavu.attacks.gates import exit_code
 from splavu.attacks.rows import json_values
 from splavu.errors import UserError
 from splavu.metrics.estimates import Estimate
@@ -224,9 +225,15 @@ class Gate:
 
     claim: str
     passed: bool | None
-    """None: could not be run."""
+    """None: not run, or undecided."""
     detail: str
     numbers: Mapping[str, Any]
+    state: str = ""
+    """passed, failed, not run, or undecided: the test subjects are too few for it to pass or fail."""
+
+    def __post_init__(self) -> None:
+        if not self.state:
+            object.__setattr__(self, "state", {True: "passed", False: "failed", None: "not run"}[self.passed])
 
 
 @dataclass(frozen=True)
@@ -258,8 +265,13 @@ class Evidence:
 
     @property
     def valid(self) -> bool:
-        """Whether no gate failed."""
-        return all(gate.passed is not False for gate in self.gates)
+        """Whether no gate failed or is undecided."""
+        return self.exit_code == 0
+
+    @property
+    def exit_code(self) -> int:
+        """0; 3 if a gate failed; 4 if one is undecided."""
+        return exit_code(gate.state for gate in self.gates)
 
 
 def plain(value: Any) -> Any:

@@ -1,7 +1,8 @@
 """Gates: the checks that an audit must pass before its numbers can be trusted.
 
 Note: a failed gate means that the audit had no power, not that features leak: its attackers fail on raw features,
-succeed on permuted labels, or were given other features than the anonymizer's output for one feature alone.
+succeed on permuted labels, or were given other features than the anonymizer's output for one feature alone. With too
+few test subjects the first two are undecided: no attacker could have passed or failed.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import torch
 
 from splavu.anonymizers import Anonymizer
 from splavu.attacks.campaign import Attack
-from splavu.attacks.release_protocol import gate
+from splavu.attacks.gates import Power, gate, numbers_in_words, power_of
 from splavu.attacks.rows import AttackData
 from splavu.audit.evidence import Gate
+from splavu.audit.inputs import AuditInputs
 
 CLOSE = 1e-3
 """Largest difference, in units of the largest feature, by which a stored feature may differ from one that is anonymized
@@ -23,14 +25,18 @@ BATCH = 64
 
 
 def attackers_gate(claim: str, attack: Attack | None, expected: bool, num_resamples: int) -> Gate:
-    """Whether attackers beat chance where they should, and don't where they shouldn't (`release_protocol.gate`)."""
+    """Whether attackers beat chance where they should, and don't where they shouldn't (`splavu.attacks.gates`)."""
     if attack is None:
         return Gate(claim, None, "no raw features were given (--raw)", {})
     found = gate("clip", claim, attack, expected, num_resamples)
-    detail = f"cMAP {100 * found['cmap']:.1f}, chance {100 * found['chance']:.1f}"
-    return Gate(
-        claim, found["passed"], detail, {k: v for k, v in found.items() if k not in ("view", "claim", "passed")}
-    )
+    numbers = {k: v for k, v in found.items() if k not in ("view", "claim", "state", "passed")}
+    return Gate(claim, found["passed"], numbers_in_words(found), numbers, state=found["state"])
+
+
+def power_of_test(inputs: AuditInputs) -> Power:
+    """What the test subjects can decide, by their labels alone: known before anything is trained."""
+    test = inputs.released.test
+    return power_of(test.labels, test.clusters, test.videos)
 
 
 def batch_gate(anonymizer: Anonymizer | None, rows: np.ndarray | None, device: torch.device | str) -> Gate:

@@ -1,7 +1,8 @@
 """Measure what released features reveal to attackers who know everything but the test subjects' labels.
 
 Prints a table and one headline. --out FOLDER writes evidence.json and report.html, a page with all results. Exit code
-3: the audit failed one of its own checks, so its numbers prove nothing.
+3: the audit failed one of its own checks, so its numbers prove nothing. Exit code 4: undecided, there are too few test
+subjects; where the table of labels shows that, the audit stops before it trains and names the number that is needed.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds", type=int, default=NUM_SEEDS, help=f"how many seeds, for random attackers (default {NUM_SEEDS})"
     )
+    parser.add_argument("--anyway", action="store_true", help="audit although there are too few test subjects to tell")
     parser.add_argument("--workers", type=int, help="processes (default: one per core, at most 8)")
 
 
@@ -70,7 +72,9 @@ def run(args: argparse.Namespace) -> int:
     import torch  # here and below: other commands start without scikit-learn
 
     from splavu.anonymizers.loading import load_anonymizer
+    from splavu.attacks.gates import UNDECIDED
     from splavu.audit.evidence import read_evidence, write_evidence
+    from splavu.audit.gates import power_of_test
     from splavu.audit.inputs import expanded, read_inputs
     from splavu.audit.report.page import write_report
     from splavu.audit.report.terminal import summary
@@ -99,6 +103,10 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         key_map=read_key_map(*args.keys) if args.keys else None,
     )
+    power = power_of_test(audited)
+    if not power.decides and not args.anyway:
+        print(f"undecided: {power}; --anyway audits all the same")
+        return UNDECIDED
     changes = {
         "margin": args.margin,
         "max_train_rows": args.max_train_rows,
@@ -128,4 +136,4 @@ def run(args: argparse.Namespace) -> int:
         written = write_evidence(args.out / "evidence.json", evidence, inputs=inputs)
         print(f"evidence: {written}\nreport:   {write_report(args.out / 'report.html', read_evidence(written))}\n")
     print(summary(evidence))
-    return 0 if evidence.valid else 3
+    return evidence.exit_code

@@ -190,7 +190,9 @@ def _markdown(
     views = _views(configurations)
     parts = [f"# {folder.name}: utility and leakage\n"]
     if broken := [name for name, result in evaluations.items() if not result.get("valid", True)]:
-        parts.append(f"> **Not valid:** a gate failed in {', '.join(broken)}. Don't use its numbers.\n")
+        parts.append(
+            f"> **Not valid:** a gate failed in {', '.join(broken)}, or has too few subjects. Don't use its numbers.\n"
+        )
     if _any_judged(configurations):
         parts += [headline(configurations, views), summary_table(configurations, views), HOW_TO_READ, _tested_on(runs)]
     parts.append(picture("plane", "Utility against privacy"))

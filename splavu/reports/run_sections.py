@@ -9,6 +9,8 @@ from typing import Any
 from splavu.reports.markdown import interval, markdown_table, number, percent
 from splavu.reports.plotting import ALONE, BATCH
 
+GATE_STATES = {True: "passed", False: "**FAILED**", None: "**undecided**, too few test subjects"}
+
 
 @dataclass
 class Configuration:
@@ -176,7 +178,7 @@ def attribute_table(view: str, judged: Mapping[str, Any]) -> str:
 def gates(result: Mapping[str, Any]) -> str:
     """What an evaluation asked of itself, and whether it held."""
     lines = [
-        f"- {'passed' if gate['passed'] else '**FAILED**'}: {gate['view']} clips, {gate['claim']} "
+        f"- {GATE_STATES[gate['passed']]}: {gate['view']} clips, {gate['claim']} "
         f"(cMAP {percent(gate['cmap'])}, chance {percent(gate['chance'])})"
         for gate in result["gates"]
     ]

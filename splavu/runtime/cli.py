@@ -1,8 +1,8 @@
 """What all commands share: the flags, the help, and the exit codes.
 
 Exit codes: 0 done; 1 finished, but something failed on the way and is listed; 2 bad input, reported in one line, and
-nothing half written; 3 an evaluation failed its own checks, so its numbers prove nothing; 130 interrupted (Ctrl-C);
-143 terminated.
+nothing half written; 3 an evaluation failed its own checks, so its numbers prove nothing; 4 undecided: too few subjects
+for those checks; 130 interrupted (Ctrl-C); 143 terminated.
 """
 
 from __future__ import annotations

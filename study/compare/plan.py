@@ -222,7 +222,7 @@ class Comparison:
         options = {"--labels": self.private_labels, "--aam": served.checkpoint, "--out": self.runs / folder}
         options |= {"--workers": 1, "--seed": AUDITS_APART * seed, "--seeds": self.p.audit_seeds}  # seeds begin there
         given = [str(part) for pair in options.items() for part in pair]
-        command = ["-m", "splavu", "audit", "--raw", *map(str, self.raw_stores.values())]
+        command = ["-m", "splavu", "audit", "--anyway", "--raw", *map(str, self.raw_stores.values())]
         command += ["--released", *(str(self.runs / release / path.name) for path in self.raw_stores.values()), *given]
         quickly = ["--quick"] if self.quick else []
         return Job(folder, ((*command, *quickly, "--quiet"),), "evidence.json", (release,))

@@ -24,7 +24,7 @@ from splavu.audit.evidence import read_evidence
 from splavu.metrics.estimates import NAN, Interval
 from study.compare.costs import AnonymizerCost, cost_of
 from study.compare.plan import Comparison, Entry, TaskName
-from study.experiments.runner import Outcome
+from study.experiments.runner import UNRELIABLE, Outcome
 
 REDUCTION = 0.35
 """Targets: so much less of what the strongest attackers read above chance,"""
@@ -153,7 +153,7 @@ def _finished(
     """Seed -> what the entry's jobs of a kind have left."""
     found = {}
     for seed, job in entry.jobs.get(kind, {}).items():
-        if outcomes[job].state in ("done", "gate failed"):
+        if outcomes[job].state in ("done", *UNRELIABLE.values()):
             path = folder / job / file
             found[seed] = read_evidence(path) if kind == "audit" else json.loads(path.read_text())
     return found

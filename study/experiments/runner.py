@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from splavu.attacks.gates import GATE_FAILED, UNDECIDED
 from splavu.runtime.files import write_text
 from study import config
 from study.experiments.jobs import Job
@@ -27,8 +28,9 @@ STAMP = "reproduced.json"
 """In a run folder: the commands that ended well, the roots that they read, how long it took. Without it a job runs."""
 LOG = "reproduce.log"
 LOCK = "reproduce.lock"
-GATE_FAILED = 3
-"""Exit code of an evaluation that failed its own gates: a result, but none to rely on."""
+UNRELIABLE = {GATE_FAILED: "gate failed", UNDECIDED: "undecided"}
+"""Exit codes of evaluations that failed their own gates, or have too few subjects for these: states of their jobs. They
+leave a result, but none to rely on."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Outcome:
     """Of a job."""
 
     state: str
-    """done, gate failed, failed, not run."""
+    """done, gate failed, undecided (too few subjects), failed, not run."""
     detail: str = ""
     seconds: float | None = field(default=None, compare=False)
     """That its commands took; of a job that was killed, since it went on."""
@@ -145,8 +147,8 @@ def run_job(
             processes.add(process)
             code = process.wait()
             processes.discard(process)
-            if code == GATE_FAILED:
-                state = "gate failed"
+            if code in UNRELIABLE and (code == GATE_FAILED or (here / job.result).is_file()):
+                state = UNRELIABLE[code]
             elif code:
                 return Outcome("failed", f"exit code {code}: {_last_line(here / LOG)}")
     seconds = round(time.monotonic() - begun, 2)

@@ -17,7 +17,7 @@ from splavu.runtime.files import write_text
 from study import config
 from study.check_data.inventory import Places
 from study.experiments.jobs import Job
-from study.experiments.runner import Outcome, finished, run_all, stamps, surroundings
+from study.experiments.runner import UNRELIABLE, Outcome, finished, run_all, stamps, surroundings
 from study.reproduce.plan import COLUMNS, Cell, Grid
 from study.reproduce.published_numbers import TABLES, PublishedTable
 
@@ -80,7 +80,7 @@ def keep(
 
 def value_of(cell: Cell, outcomes: Mapping[str, Outcome], jobs: Sequence[Job], folder: Path) -> Interval | None:
     """Ours, from the result that the cell's job left."""
-    if cell.job is None or outcomes[cell.job].state not in ("done", "gate failed"):
+    if cell.job is None or outcomes[cell.job].state not in ("done", *UNRELIABLE.values()):
         return None
     result = next(job.result for job in jobs if job.name == cell.job)
     return cell.read(json.loads((folder / cell.job / result).read_text()))
@@ -161,7 +161,8 @@ def measured_on(cell: Cell, outcomes: Mapping[str, Outcome]) -> str:
     said = f"{cell.on}, {cell.origin}"
     if cell.stands_in:
         said += f"; in place of {cell.stands_in}"
-    return said + ("; ITS GATE FAILED, not to be relied on" if outcomes[cell.job].state == "gate failed" else "")
+    why = {"gate failed": "; ITS GATE FAILED, not to be relied on", "undecided": "; UNDECIDED: too few test subjects"}
+    return said + why.get(outcomes[cell.job].state, "")
 
 
 def why_not(cell: Cell, outcomes: Mapping[str, Outcome]) -> str:

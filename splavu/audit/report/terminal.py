@@ -63,13 +63,16 @@ def summary(evidence: Evidence) -> str:
     lines += [*_names(evidence.names), *_beyond_attributes(evidence)]
     lines.append("")
     for gate in evidence.gates:
-        state = {True: "passed", False: "FAILED", None: "not run"}[gate.passed]
-        lines.append(f"{state:<8} {gate.claim} ({gate.detail})")
+        state = gate.state if gate.state in ("passed", "not run") else gate.state.upper()
+        lines.append(f"{state:<9} {gate.claim} ({gate.detail})")
     if evidence.columns:
         lines.append(f"columns of the table: {columns_summary(evidence.columns, 'attacked', taken=KINDS)}")
     lines += [f"warning: {warning}" for warning in evidence.warnings]
-    if not evidence.valid:
+    states = {gate.state for gate in evidence.gates}
+    if "failed" in states:
         lines.append("NOT VALID: a gate failed, do not rely on these numbers")
+    elif "undecided" in states:
+        lines.append("UNDECIDED: too few test subjects to show that attackers work, do not rely on these numbers")
     lines += _reductions(evidence)
     lines.append(f"HEADLINE: {evidence.headline.sentence} ({evidence.seconds:.0f} s)")
     return "\n".join(lines)
