@@ -14,6 +14,7 @@ from pathlib import Path
 import config
 from splavu.anonymizers.loading import weights_hash
 from splavu.attacks import paper_protocol, release_protocol
+from splavu.attacks.ensemble import STRONGEST
 from splavu.attacks.gates import UNDECIDED, exit_code, objections, state_of
 from splavu.runtime import cli, environment, params, run_folder
 from study.models import load_adapter
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     run = run_folder.RunFolder(config.RUNS, p.run_id)
     inputs = {"anonymizer": anonymizer and weights_hash(anonymizer), "data": digest(data)}
+    if p.protocol == "release":
+        inputs["strongest"] = STRONGEST
     evaluate = evaluate_by_release_protocol if p.protocol == "release" else evaluate_by_paper_protocol
     result, stored = run.cached_result(
         p,

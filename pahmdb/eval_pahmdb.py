@@ -28,6 +28,7 @@ from splavu.anonymizers.apply import FrozenAnonymizer, Serving, array_map
 from splavu.anonymizers.loading import load_anonymizer, weights_hash
 from splavu.attacks.campaign import Attack, Campaign, judged
 from splavu.attacks.crossfit import CrossFitted, crossfit
+from splavu.attacks.ensemble import STRONGEST
 from splavu.attacks.gates import exit_code, gate, objections, state_of
 from splavu.attacks.release_protocol import finite
 from splavu.attacks.rows import AttackData, Rows, json_values
@@ -102,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     run = run_folder.RunFolder(config.RUNS, p.run_id)
     hashes = {name: weights_hash(anonymizer) for name, anonymizer in points.items()}
-    inputs = {"anonymizers": hashes, "data": digest(data, films, vispr)}
+    inputs = {"anonymizers": hashes, "data": digest(data, films, vispr), "strongest": STRONGEST}
 
     def evaluate_and_draw() -> dict[str, Any]:
         found = evaluate(p, data, films, vispr, points, run, device)

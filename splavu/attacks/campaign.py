@@ -357,7 +357,5 @@ def resampled_leakage(attack: Attack, raw: Attack, num_resamples: int) -> np.nda
 
 def draws(attack: Attack, num_resamples: int) -> tuple[metrics.Resamples, np.ndarray]:  # -> R draws, [R, S]
     """Draws of test subjects, and of seeds as weights that sum to 1."""
-    num_seeds = len(attack.scores)
     resamples = metrics.cluster_resamples(attack.clusters, num_resamples=num_resamples, seed=0)
-    counts = np.random.default_rng(1).multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=num_resamples)
-    return resamples, counts / num_seeds
+    return resamples, metrics.seed_weights(len(attack.scores), num_resamples)

@@ -21,6 +21,8 @@ import numpy as np
 
 from splavu import metrics
 
+STRONGEST = "ensemble, chosen on halves of the validation subjects"
+"""What counts as the strongest attacker: part of what a stored result is known by, so that others are made again."""
 NUM_DEALS = 12
 """Of validation subjects into two halves; each half ranks once."""
 UNRANKED = 16

@@ -88,7 +88,7 @@ def power_of(labels: np.ndarray, clusters: np.ndarray, videos: np.ndarray) -> Po
     ]  # [A, 2] share of subjects without a row of the class
 
     def found(size: int) -> tuple[float, float]:
-        scaled = [round(count * size / len(kinds)) for count in alike]  # others have labels like nobody else's
+        scaled = _apportioned([*alike, len(kinds) - sum(alike)], size)[:-1]  # the last have labels like nobody else's
         return math.exp(_log_share(scaled, size)), min(
             (sum(share**size for share in of) for of in lacking), default=1.0
         )
@@ -225,6 +225,14 @@ def _kinds(labels: np.ndarray, clusters: np.ndarray, videos: np.ndarray) -> list
         _, video = np.unique(np.asarray(videos)[rows], return_inverse=True)
         kinds.append(of_rows[0] if len(set(of_rows)) == 1 else (tuple(video.tolist()), tuple(of_rows)))
     return kinds
+
+
+def _apportioned(counts: Sequence[int], size: int) -> list[int]:
+    """Whole numbers in the proportion of `counts` that sum to `size`, by largest remainders."""
+    exact = np.array(counts) * size / sum(counts)
+    whole = np.floor(exact).astype(int)
+    whole[np.argsort(whole - exact, kind="stable")[: size - whole.sum()]] += 1
+    return whole.tolist()
 
 
 def _percent(share: float | None) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,31 @@ class Leakages:
     draws: Mapping[str, np.ndarray]
     """[R] each."""
 
+    @classmethod
+    def of_evidence(cls, evidence: Mapping[str, Any]) -> tuple[Leakages, Leakages]:
+        """Of the units, and of the attributes that raw features reveal, out of an audit's evidence as JSON holds it."""
+        head = evidence["headline"]
+        values = {unit: 1 - one["value"] for unit, one in head["by_unit"].items() if one["value"] is not None}
+        for unit, found in evidence["strongest"].items():
+            values |= {f"{unit}/{one['name']}": one["leakage"]["value"] for one in found["attributes"]}
+        draws = {name: read_draws(text) for name, text in head["draws"].items() if values.get(name) is not None}
+        units, attributes = ({n: d for n, d in draws.items() if ("/" in n) is has} for has in (False, True))
+        return tuple(cls({name: values[name] for name in of}, of) for of in (units, attributes))
+
+    @classmethod
+    def pooled(cls, audits: Sequence[Leakages]) -> Leakages:
+        """Means over audits of the same test subjects, on their common draws of subjects, each with a draw of audits.
+
+        Audits draw subjects in the same way (`campaign.draws`), so their draws belong together one by one, and the
+        mean's interval is over subjects and audits. Only what all audits have is kept.
+        """
+        names = [name for name in audits[0].values if all(name in one.values for one in audits)]
+        weights = metrics.seed_weights(len(audits), len(next(iter(audits[0].draws.values()), ())))
+        return cls(
+            {name: float(np.mean([one.values[name] for one in audits])) for name in names},
+            {name: np.einsum("rs,sr->r", weights, [one.draws[name] for one in audits]) for name in names},
+        )
+
     def estimates(self) -> dict[str, Estimate]:
         """With intervals that hold at once; NaN where raw features are above chance in too few draws."""
         if not self.values:
@@ -45,12 +71,17 @@ class Leakages:
 
     def most(self) -> tuple[str | None, Estimate]:
         """Where most is left, with an interval that holds for the largest of all, wherever it is."""
-        known = {name: one for name, one in self.estimates().items() if not np.isnan(one.value)}
-        if not known:
-            return None, UNDEFINED
-        name = max(known, key=lambda name: known[name].value)
-        low, high = (max(getattr(one, end) for one in known.values()) for end in ("low", "high"))
-        return name, Estimate(known[name].value, low, high, 0.0)
+        return largest(self.estimates())
+
+
+def largest(estimates: Mapping[str, Estimate]) -> tuple[str | None, Estimate]:
+    """The largest of estimates whose intervals hold at once, with the interval of the largest; None if all are NaN."""
+    known = {name: one for name, one in estimates.items() if not np.isnan(one.value)}
+    if not known:
+        return None, UNDEFINED
+    name = max(known, key=lambda name: known[name].value)
+    low, high = (max(getattr(one, end) for one in known.values()) for end in ("low", "high"))
+    return name, Estimate(known[name].value, low, high, 0.0)
 
 
 def shared_attributes(scores: Mapping[str, AttackScore]) -> np.ndarray:  # -> [a] of indices
@@ -119,7 +150,7 @@ def headline(
     leakages = unit_leakages(released, raw, kept)
     unit, most = leakages.most()
     by_attribute = attribute_leakages(released, raw, attributes)
-    least = _least_protected(by_attribute)
+    least = least_protected(by_attribute)
     value, drawn = semi_informed[0].only(kept).share_of(semi_informed[1].only(kept), mean=True)
     reduction, semi = removed(most), removed(estimated(value, drawn, chance=0.0))
     at = f"by {unit}, where least is removed" if len(released) > 1 else f"by {unit}"
@@ -171,7 +202,8 @@ def read_draws(text: str) -> np.ndarray:  # -> [R]
     return np.array([NAN if word == "-" else int(word) / 1000 for word in text.split()])
 
 
-def _least_protected(leakages: Leakages) -> LeastProtected | None:
+def least_protected(leakages: Leakages) -> LeastProtected | None:
+    """The attribute and unit of which most is left, of `attribute_leakages`."""
     name, most = leakages.most()
     if name is None:
         return None

@@ -22,6 +22,7 @@ from splavu.metrics.resampling import (
     permuted_rows,
     resampled_average_precisions,
     resampled_prevalences,
+    seed_weights,
     simultaneous_intervals,
 )
 
@@ -43,6 +44,7 @@ __all__ = [
     "prevalences",
     "resampled_average_precisions",
     "resampled_prevalences",
+    "seed_weights",
     "simultaneous_intervals",
     "top1",
     "video_scores",

@@ -48,6 +48,20 @@ def cluster_resamples(clusters: RowLabels, *, num_resamples: int = 1000, seed: i
     return Resamples(generator.multinomial(size, np.full(size, 1 / size), size=num_resamples), cluster_of_row)
 
 
+def seed_weights(num_seeds: int, num_resamples: int) -> np.ndarray:  # -> [R, S]
+    """Draws of seeds, or of audits, as weights of their mean; each row sums to 1.
+
+    Of S seeds with replacement. A mean over draws varies less than it should, by a factor of (S - 1) / S in variance,
+    so the deviations from 1 / S are stretched by the root of S / (S - 1); a weight may then be a little below 0.
+
+    Source: Davison and Hinkley 1997, "Bootstrap methods and their application", section 2.3, on the bias of the
+    variance with few observations.
+    """
+    even = np.full(num_seeds, 1 / num_seeds)
+    drawn = np.random.default_rng(1).multinomial(num_seeds, even, size=num_resamples) / num_seeds
+    return even + (drawn - even) * np.sqrt(num_seeds / max(1, num_seeds - 1))
+
+
 def resampled_average_precisions(
     targets: np.ndarray, scores: np.ndarray, resamples: Resamples
 ) -> np.ndarray:  # [N, A], [N, A] -> [R, A]

@@ -26,6 +26,8 @@ from splavu.attacks.rows import AttackData, Rows, hold_out
 from splavu.audit.attributes.set_attacks import attack_sets
 from splavu.audit.attributes.units import set_data
 from splavu.audit.evaluator import AttackScore, Evaluator
+from splavu.audit.evidence import LeastProtected
+from splavu.audit.headline import Leakages, attribute_leakages, largest, least_protected, unit_leakages
 from splavu.audit.identity.run import link
 from splavu.audit.questions import Questions
 from splavu.metrics import tradeoff
@@ -104,6 +106,12 @@ class Bench:
     num_resamples: int = 1000
     num_swaps: int = 200
     max_train_rows: int = 20_000
+    attributes: tuple[str, ...] = ()
+    """Names of the labels' columns; numbers where none are given."""
+
+    def __post_init__(self) -> None:
+        if not self.attributes:
+            object.__setattr__(self, "attributes", tuple(map(str, range(self.judged.labels.shape[1]))))
 
     def measure(
         self, serve: ArrayMap, *, seed: int = 0, unseen: tuple[ArrayMap, Container[int]] | None = None
@@ -182,7 +190,8 @@ class Point:
     """What it was made as, with other settings."""
     num_seeds: int
     leakage: Mapping[str, Estimate]
-    """By unit: excess of the strongest attackers over chance, mean over attributes, as a share of raw features'."""
+    """By unit: excess of the strongest attackers over chance, mean over the attributes that all units share, as a share
+    of raw features'; intervals that hold for all units at once."""
     linkage: Estimate
     """Excess of rank-1 over chance as a share of raw features'."""
     uses: Mapping[str, Estimate]
@@ -199,16 +208,18 @@ class Point:
     """Whether it may be chosen; baselines may not."""
     draws: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
     """'leakage' of the worse unit, and 'kept': [R] each."""
+    least_protected: LeastProtected | None = None
+    """The attribute of which most is left, over all units; None where raw features reveal none."""
 
     @property
     def unit(self) -> str:
-        """The unit that gives away more."""
+        """The unit at which most is left."""
         return max(self.leakage, key=lambda unit: self.leakage[unit].value)
 
     @property
     def worst(self) -> Estimate:
-        """Its leakage."""
-        return self.leakage[self.unit]
+        """Its leakage, with an interval that holds for the largest of all units (`splavu.audit.headline`)."""
+        return largest(self.leakage)[1]
 
     @property
     def most_lost(self) -> Estimate:
@@ -224,14 +235,13 @@ def point(
     *,
     budget: float | None = None,
     eligible: bool = True,
+    attributes: Sequence[str] = (),
 ) -> Point:
-    """The point of these seeds, each beside raw features of the same seed."""
+    """The point of these seeds, each beside raw features of the same seed; `attributes` names the labels' columns."""
     pairs = list(zip(found, raw, strict=True))
-    leakage, leaked = {}, {}
-    for unit in UNITS:
-        shares = [one.privacy[unit].share_of(whole.privacy[unit], mean=True) for one, whole in pairs]
-        leaked[unit] = _over_seeds([draws for _, draws in shares])
-        leakage[unit] = estimated(np.mean([value for value, _ in shares]), leaked[unit], chance=0.0)
+    attributes = attributes or tuple(map(str, range(len(found[0].privacy[UNITS[0]].precision))))
+    leakages = Leakages.pooled([unit_leakages(one.privacy, whole.privacy) for one, whole in pairs])
+    by_attribute = Leakages.pooled([attribute_leakages(one.privacy, w.privacy, attributes) for one, w in pairs])
     linked = [
         metrics.normalised_leakage(*(np.append(m.rank1_drawn, m.rank1) for m in (one, whole)), whole.rank1_chance)
         for one, whole in pairs
@@ -255,7 +265,8 @@ def point(
         name=name,
         family=family,
         num_seeds=len(found),
-        leakage=leakage,
+        leakage=leakages.estimates(),
+        least_protected=least_protected(by_attribute),
         linkage=estimated(np.mean([one[-1] for one in linked]), _over_seeds([one[:-1] for one in linked]), chance=0.0),
         uses=uses,
         lost=lost,
@@ -265,7 +276,7 @@ def point(
         budget=budget,
         eligible=eligible,
     )
-    draws = {"leakage": leaked[made.unit], "kept": np.min(kept_drawn, axis=0)}
+    draws = {"leakage": leakages.draws[made.unit], "kept": np.min(kept_drawn, axis=0)}
     return dataclasses.replace(made, draws=draws)
 
 
@@ -310,9 +321,7 @@ def choose(points: Sequence[Point], *, most_lost: float) -> Point | None:
 
 def _over_seeds(draws: Sequence[np.ndarray]) -> np.ndarray:  # S x [R] -> [R]
     """Draws of subjects, and with each of them a draw of seeds."""
-    num_seeds, num_resamples = np.shape(draws)
-    counts = np.random.default_rng(1).multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=num_resamples)
-    return np.einsum("rs,sr->r", counts / num_seeds, np.stack(draws))
+    return np.einsum("rs,sr->r", metrics.seed_weights(*np.shape(draws)), np.stack(draws))
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The rows of a comparison, read from what its jobs left; what isn't there yet is None.
 
-Note: there are two kinds of intervals. An audit's resamples test subjects and attackers' seeds, and several audits give
-the mean of their ends, which is no narrower for there being several. A task's is Student's, over seeds, of the
-difference to raw features of the same seed; it treats the test videos as fixed.
+Note: there are two kinds of intervals. Audits are put together on their common draws of test subjects, each with a draw
+of audits (`splavu.audit.headline.Leakages.pooled`), and hold for all units, or all attributes and units, at once. A
+task's is Student's, over seeds, of the difference to raw features of the same seed; it treats the test videos as fixed.
 
 Shapes: S seeds.
 """
@@ -21,6 +21,7 @@ import torch
 from scipy.special import stdtrit
 
 from splavu.audit.evidence import read_evidence
+from splavu.audit.headline import Leakages, least_protected, removed
 from splavu.metrics.estimates import NAN, Interval
 from study.compare.costs import AnonymizerCost, cost_of
 from study.compare.plan import Comparison, Entry, TaskName
@@ -59,11 +60,17 @@ class Privacy:
 
     seeds: tuple[int, ...]
     reduction: Interval
-    """Of the excess over chance under the strongest attackers, by the unit that gives most away."""
-    units: tuple[str, ...]
-    """Those units, of all audits."""
-    by_clip: Interval
-    """The same, judged by clip."""
+    """Of the excess over chance under the strongest attackers, at the unit at which least is removed."""
+    unit: str | None
+    """That unit; None without audits, or where raw features give nothing away."""
+    by_unit: Mapping[str, Interval]
+    """The same by clip, video and person, over the attributes that all units share."""
+    attributes: tuple[str, ...]
+    """Those attributes."""
+    num_attributes: int
+    """Of the table."""
+    least_protected: tuple[str, str, Interval] | None
+    """The attribute of which the largest share is left, the unit where it is, and that share."""
     linked: Linked
     """Within the release."""
     worst_linked: Linked
@@ -75,6 +82,7 @@ class Privacy:
     sum_of_bits: float
     """Over attributes, those below 0 as 0; told twice where attributes go together."""
     failed_gates: tuple[str, ...] = ()
+    """Or undecided."""
 
 
 @dataclass(frozen=True)
@@ -162,15 +170,21 @@ def _finished(
 def privacy_of(audits: Mapping[int, Mapping[str, Any]]) -> Privacy:
     """Of audits, by seed."""
     found = list(audits.values())
+    by_unit, by_attribute = (Leakages.pooled(parts) for parts in zip(*map(Leakages.of_evidence, found), strict=True))
+    unit, most = by_unit.most()
+    least = least_protected(by_attribute)
     linked = [linkage(evidence["linkage"], PAIRINGS[0]) for evidence in found]
     worst = [worst_linkage(evidence["linkage"]) for evidence in found]
     told = [bits(evidence["strongest"]["clip"]) for evidence in found]
-    failed = [gate["claim"] for evidence in found for gate in evidence["gates"] if gate["passed"] is False]
+    failed = [gate["claim"] for one in found for gate in one["gates"] if gate["state"] in ("failed", "undecided")]
     return Privacy(
         seeds=tuple(audits),
-        reduction=_mean_span([evidence["headline"]["reduction"] for evidence in found]),
-        units=tuple(dict.fromkeys(evidence["headline"]["unit"] for evidence in found)),
-        by_clip=_mean_span([evidence["headline"]["by_unit"]["clip"] for evidence in found]),
+        reduction=removed(most),
+        unit=unit,
+        by_unit={name: removed(one) for name, one in by_unit.estimates().items()},
+        attributes=tuple(found[0]["headline"]["attributes"]),
+        num_attributes=found[0]["headline"]["num_attributes"],
+        least_protected=None if least is None else (least.name, least.unit, least.leakage),
         linked=_mean_linked(linked),
         worst_linked=_mean_linked(worst),
         most_bits=float(np.mean([one[1] for one in told])),
@@ -186,7 +200,7 @@ def privacy_of_raw(evidence: Mapping[str, Any]) -> Privacy:
     linked = Linked("raw to raw", _number(rank1.get("value")), _number(rank1.get("chance")), 0.0)
     told, most, total = bits(evidence["raw"]["clip"])
     nothing = Interval(0.0)
-    return Privacy((), nothing, (), nothing, linked, linked, most, told, total)
+    return Privacy((), nothing, None, {}, (), 0, None, linked, linked, most, told, total)
 
 
 def linkage(found: Mapping[str, Any], pairing: str) -> Linked:
@@ -236,10 +250,6 @@ def judge(row: ComparisonRow, tasks: Sequence[TaskName]) -> TargetVerdict:
     if row.privacy is not None and row.privacy.failed_gates:
         missed = ("a gate of the audit", *missed)
     return TargetVerdict(not missed and not pending, missed, pending)
-
-
-def _mean_span(estimates: Sequence[Mapping[str, float | None]]) -> Interval:
-    return Interval(*(float(np.mean([_number(one[end]) for one in estimates])) for end in ("value", "low", "high")))
 
 
 def _mean_linked(found: Sequence[Linked]) -> Linked:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from splavu.attacks.rows import json_values
+from splavu.audit.attributes.units import UNITS
 from splavu.metrics.estimates import Interval
 from splavu.reports.markdown import markdown_table
 from study.compare.costs import TIMED_ROWS
@@ -40,7 +41,7 @@ SHORTLY = dict(zip(PAIRINGS, ("", ", pairs of clips", ", to raw"), strict=True))
 def comparison_table(rows: Sequence[ComparisonRow], comparison: Comparison) -> str:
     """The table, a line a row."""
     titles = [TITLES[task] for task in comparison.tasks]
-    header = ["anonymizer", "reduction", "by clip", "rank-1", "worst rank-1", *titles]
+    header = ["anonymizer", "reduction", "by unit", "protected least", "rank-1", "worst rank-1", *titles]
     header += ["bits: budget", "most told", "sum", "vectors", "made in, s", "numbers", "us a feature", "targets"]
     return markdown_table(header, [_line(row, comparison.tasks) for row in rows])
 
@@ -48,11 +49,13 @@ def comparison_table(rows: Sequence[ComparisonRow], comparison: Comparison) -> s
 def _line(row: ComparisonRow, tasks: Sequence[TaskName]) -> list[str]:
     line = [row.name]
     if row.privacy is None:
-        line += [NONE] * 4
+        line += [NONE] * 5
     else:
         found = row.privacy
-        units = f", by {' or '.join(found.units)}" if found.units else ""
-        line += [_share(found.reduction) + units, _share(found.by_clip)]
+        line.append(_share(found.reduction) + (f", by {found.unit}" if found.unit else ""))
+        line.append(", ".join(f"{unit} {_share(span)}" for unit, span in found.by_unit.items()) or NONE)
+        least = found.least_protected
+        line.append(NONE if least is None else f"{least[0]} by {least[1]}, {_share(least[2])} left")
         line += [_linked(found.linked), _linked(found.worst_linked)]
     line += [_use(row.uses[task], is_raw=_is_raw(row)) if task in row.uses else NONE for task in tasks]
     made, told = row.made, row.privacy
@@ -89,9 +92,10 @@ def notes(
     said = [
         f"Data: {setting.ar_dataset} by {setting.ft_arch}, {where}. Seeds {_listed(comparison.p.seeds)}{others}.",
         f"Audits: full, an audit a seed, attackers that draw trained with {comparison.p.audit_seeds} seeds in each.",
-        "reduction: %, of the excess over chance under the strongest attackers, by the unit that gives most away [95 % "
-        "interval: the mean of the audits' lower ends, and of their upper ends, draws of test subjects and attackers' "
-        "seeds]. by clip: the same for single clips.",
+        f"reduction: %, of the excess over chance under the strongest attackers, by the unit at which least is removed"
+        f"{_covered(rows)}. by unit: the same for every unit. protected least: of all attributes and units, that of "
+        "which the largest share is left. [95 % intervals over test subjects and audits, which draw the same test "
+        "subjects; they hold for all units, or all attributes and units, at once.]",
         "rank-1: % of videos whose nearest other video is of the same person, within the release (in brackets the "
         "reduction of its excess over chance, %). worst rank-1: by the worst of: within the release, its best pair of "
         "clips, from raw to released features.",
@@ -111,7 +115,7 @@ def notes(
         said.insert(0, "QUICK AUDITS: three families of attackers and one seed. A first look, no decision.")
     said += [f"{TITLES[task]} was left out: {path} isn't there." for task, path in comparison.left_out.items()]
     said += [
-        f"GATE FAILED, {row.name}, not to be relied on: {'; '.join(row.privacy.failed_gates)}"
+        f"GATE FAILED OR UNDECIDED, {row.name}, not to be relied on: {'; '.join(row.privacy.failed_gates)}"
         for row in rows
         if row.privacy is not None and row.privacy.failed_gates
     ]
@@ -120,6 +124,14 @@ def notes(
             said.append(f"{job}: {outcome.state}: {outcome.detail}")
     waiting = sum(outcome.state == "not run" and not outcome.detail for outcome in outcomes.values())
     return [*said, *([f"{waiting} of {len(outcomes)} jobs haven't been run yet."] if waiting else [])]
+
+
+def _covered(rows: Sequence[ComparisonRow]) -> str:
+    """Which attributes the reduction is over."""
+    found = next((row.privacy for row in rows if row.privacy is not None and row.privacy.attributes), None)
+    if found is None:
+        return ""
+    return f", over {len(found.attributes)} of {found.num_attributes} attributes ({', '.join(found.attributes)})"
 
 
 def as_csv(rows: Sequence[ComparisonRow], tasks: Sequence[TaskName]) -> str:
@@ -163,12 +175,14 @@ def _record(row: ComparisonRow, tasks: Sequence[TaskName]) -> dict[str, Any]:
     found: Privacy | None = row.privacy
     nothing = Interval(math.nan)
     record: dict[str, Any] = {"anonymizer": row.name}
-    for name, span in (
-        ("reduction", nothing if found is None else found.reduction),
-        ("reduction_by_clip", nothing if found is None else found.by_clip),
-    ):
+    least = None if found is None else found.least_protected
+    spans = {"reduction": nothing if found is None else found.reduction}
+    spans |= {f"reduction_by_{unit}": nothing if found is None else found.by_unit.get(unit, nothing) for unit in UNITS}
+    spans["most_left"] = nothing if least is None else least[2]
+    for name, span in spans.items():
         record |= {name: span.value, f"{name}_low": span.low, f"{name}_high": span.high}
-    record["units"] = None if found is None else " ".join(found.units)
+    record["unit"] = None if found is None else found.unit
+    record["protected_least"] = None if least is None else f"{least[0]} by {least[1]}"
     for name, linked in (
         ("rank1", None if found is None else found.linked),
         ("worst_rank1", None if found is None else found.worst_linked),

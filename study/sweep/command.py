@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     outcomes = make(everyone, p, run, jobs=args.jobs, device=args.device, quiet=args.quiet)
     made = [c for c in everyone if not faults(c, outcomes, p)]
     found = measure(made, p, run, settings, jobs=args.jobs)
-    points = [point_of(c, found, p, run, eligible=c.name in families) for c in made]
+    points = [point_of(c, found, p, run, settings, eligible=c.name in families) for c in made]
     text, chosen = conclude(points, families, p, run)
     print(text)
     for candidate in everyone:

@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 from splavu.anonymizers import array_map
 from splavu.anonymizers.guarantees import budget_of
 from splavu.anonymizers.loading import load_anonymizer, weights_hash
+from splavu.attacks.ensemble import STRONGEST
 from splavu.errors import UserError
 from splavu.runtime import params, run_folder
 from splavu.runtime.files import write_bytes
@@ -68,7 +69,7 @@ class SweepParams(Schema):
     seeds: Seeds = (0, 1, 2)
     """Of trainings, of attackers, and of dealing training subjects to learn from and to tune on."""
     attackers: Attackers = ("logistic", "mlp", "kernel", "knn")
-    """Families, fresh for each candidate and seed; the strongest of each attribute counts."""
+    """Families, fresh for each candidate and seed; an ensemble of them counts for each attribute."""
     most_lost: float = 2.0
     """Points that the chosen one may lose of top-1, and of each probe; below 0: has to gain."""
     num_resamples: Annotated[int, Ge(100)] = 1000
@@ -170,6 +171,7 @@ def bench_params(p: SweepParams) -> dict[str, Any]:
         "data_root": root,
         "val_split": base.val_split,
         "attackers": list(p.attackers),
+        "strongest": STRONGEST,
         "num_resamples": p.num_resamples,
         "max_train_rows": p.max_train_rows,
     }
@@ -191,9 +193,11 @@ def bench_of(settings: Mapping[str, Any]) -> Bench:
 @functools.cache
 def _bench_read_by(settings: str) -> Bench:
     s = json.loads(settings)
-    rows, classes = {}, {}
+    rows, classes, attributes = {}, {}, ()
     for split in ("train", s["val_split"]):
-        rows[split], _ = privacy_rows(s["dataset"], split, "temporal", encoder=s["encoder"], data_root=s["data_root"])
+        rows[split], attributes = privacy_rows(
+            s["dataset"], split, "temporal", encoder=s["encoder"], data_root=s["data_root"]
+        )
         videos = open_dataset(s["dataset"], split, encoder=s["encoder"], data_root=s["data_root"])
         classes |= dict(zip(videos.keys, videos.labels.tolist(), strict=True))
     train, judged = (_labelled(rows[split], classes) for split in ("train", s["val_split"]))
@@ -204,7 +208,7 @@ def _bench_read_by(settings: str) -> Bench:
         "anomalies": lambda: with_anomalies(ad_dataset, s["encoder"], s["data_root"]),
     }
     long_videos = {probe: read[probe]() for probe in s["probes"] if probe in read}
-    return Bench(train, judged, classes, long_videos, tuple(s["attackers"]), **options)
+    return Bench(train, judged, classes, long_videos, tuple(s["attackers"]), attributes=attributes, **options)
 
 
 def _labelled(rows: Any, classes: Mapping[str, int]) -> Any:
@@ -236,6 +240,7 @@ def point_of(
     found: Mapping[tuple[str, int], Measurement],
     p: SweepParams,
     run: run_folder.RunFolder,
+    settings: Mapping[str, Any],
     *,
     eligible: bool,
 ) -> Point:
@@ -249,4 +254,5 @@ def point_of(
         [found[RAW, seed] for seed in seeds],
         budget=budget_of(architecture),
         eligible=eligible,
+        attributes=bench_of(settings).attributes,
     )

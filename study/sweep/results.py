@@ -38,7 +38,8 @@ def conclude(
         {
             "points": [
                 {name: value for name, value in vars(one).items() if name != "draws"}
-                | {"linkage": vars(one.linkage)}
+                | {"linkage": vars(one.linkage), "worst": vars(one.worst)}
+                | {"least_protected": one.least_protected and dataclasses.asdict(one.least_protected)}
                 | {
                     name: {key: vars(found) for key, found in getattr(one, name).items()}
                     for name in ("leakage", "uses", "lost")
@@ -61,14 +62,17 @@ def report_section(
 ) -> str:
     """Tables for people."""
     probes = ["actions", *p.probes]
-    header = ["candidate", "leakage, clips", "leakage, videos", "people linked", *probes, "bits", ""]
+    header = ["candidate", "leakage, clips", "leakage, videos", "protected least", "people linked", *probes, "bits", ""]
     rows = []
     for one in sorted(points, key=lambda q: q.worst.value):
         marks = ["chosen"] if one is chosen else ["front"] if one.name in on_front else []
         marks += [] if one.eligible else ["baseline"]
         bits = "no bound" if one.budget is None else f"{one.budget:.1f}"
         bits += "" if math.isnan(one.entropy) else f" (used {one.entropy:.1f}, {one.distinct:.0f} vectors)"
-        shares = [_percent(e) for e in (*one.leakage.values(), one.linkage)]
+        least = one.least_protected
+        shares = [_percent(e) for e in one.leakage.values()]
+        shares.append("" if least is None else f"{least.name} by {least.unit}: {_percent(least.leakage)}")
+        shares.append(_percent(one.linkage))
         uses = [f"{100 * one.uses[p].value:.1f} ({_change(one.lost[p])})" for p in probes]
         rows.append([one.name, *shares, *uses, bits, ", ".join(marks)])
     volumes = [[family, f"{v.value:.3f} [{v.low:.3f}, {v.high:.3f}]"] for family, v in areas.items()]
@@ -79,10 +83,12 @@ def report_section(
         if chosen
         else f"Chosen: none, for every candidate loses more than {p.most_lost:g} points of some use.\n",
         markdown_table(header, rows),
-        "Leakage is the excess of the strongest attackers' average precision over chance, linkage that of rank-1, each "
-        "as a share of raw features'. Uses, in per cent, and in brackets what is gained or lost against raw features: "
-        "top-1 of actions, and of those that the anonymizer, made once more, was not shown (unseen), mean average "
-        "precision of moments, ROC-AUC of anomalies, all by linear heads "
+        "Leakage is the excess of the strongest attackers' average precision over chance, over the attributes that "
+        "clips and videos share; the larger of the two counts, and their intervals hold at once. Beside it the "
+        "attribute and unit of which most is left, with an interval that holds for the largest of all. Linkage is the "
+        "excess of rank-1. Each is a share of raw features'. Uses, in per cent, and in brackets what is gained or lost "
+        "against raw features: top-1 of actions, and of those that the anonymizer, made once more, was not shown "
+        "(unseen), mean average precision of moments, ROC-AUC of anomalies, all by linear heads "
         "(`splavu/tuning/linear_probes.py`). On validation subjects (long videos: on training videos held out), "
         f"mean over seeds {', '.join(map(str, p.seeds))}; brackets hold 95 %, from draws of subjects and seeds.\n",
         "![Use against leakage, and both against the budget of bits](sweep.png)\n",

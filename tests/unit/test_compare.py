@@ -19,6 +19,7 @@ from scipy import stats
 
 import config
 from splavu.anonymizers import IdentityAnonymizer, Quantizer
+from splavu.audit.headline import written
 from splavu.metrics.estimates import Interval
 from splavu.runtime import checkpoints, params
 from splavu.stores import StoreWriter
@@ -226,26 +227,36 @@ def estimate(value, low=None, high=None, chance=0.0):
     return {"value": value, "low": low, "high": high, "chance": chance}
 
 
-def evidence(reduction, clip, unit, released, cross, told, *, gate=True) -> dict:
-    """Raw features link 50 % of videos with chance 10 %."""
-    attributes = [{"name": name, "bits": estimate(value)} for name, value in told.items()]
+def drawn(leakage: float, seed: int, spread: float = 0.05) -> np.ndarray:
+    return np.round(leakage + spread * np.random.default_rng(seed).normal(size=1000), 3)
+
+
+def evidence(clip, video, released, cross, told, *, gate="passed") -> dict:
+    """Leakage of clips, videos, and of nudity by video: 0.7. Raw features link 50 % of videos with chance 10 %."""
+    attributes = [{"name": name, "bits": estimate(value), "leakage": estimate(0.7)} for name, value in told.items()]
+    draws = {"clip": drawn(clip, 1), "video": drawn(video, 2), "video/nudity": drawn(0.7, 3)}
     return {
         "schema": "splavu-audit/2",
-        "headline": {"unit": unit, "reduction": estimate(*reduction), "by_unit": {"clip": estimate(*clip)}},
+        "headline": {
+            "attributes": ["gender"],
+            "num_attributes": 3,
+            "by_unit": {"clip": estimate(1 - clip), "video": estimate(1 - video)},
+            "draws": {name: written(of) for name, of in draws.items()},
+        },
         "linkage": {
             "raw to raw": {"rank1": estimate(0.5, chance=0.1)},
             "released to released": {"rank1": estimate(released, chance=0.1)},
             "raw to released": {"rank1": estimate(cross, chance=0.1)},
         },
-        "strongest": {"clip": {"attributes": attributes}},
+        "strongest": {"clip": {"attributes": attributes}, "video": {"attributes": attributes}},
         "raw": {"clip": {"attributes": [{"name": "gender", "bits": estimate(0.75)}]}},
-        "gates": [{"claim": "labels shuffled", "passed": gate}, {"claim": "not run", "passed": None}],
+        "gates": [{"claim": "labels shuffled", "state": gate}, {"claim": "not run", "state": "not run"}],
     }
 
 
 AUDITS = {
-    0: evidence((0.6, 0.5, 0.7), (0.62, 0.6, 0.64), "video", 0.18, 0.34, {"gender": 0.2, "nudity": -0.1, "face": 0.1}),
-    1: evidence((0.4, 0.2, 0.6), (0.5, 0.4, 0.7), "clip", 0.14, 0.10, {"gender": 0.1, "nudity": 0.5, "face": 0.0}),
+    0: evidence(0.38, 0.4, 0.18, 0.34, {"gender": 0.2, "nudity": -0.1, "face": 0.1}),
+    1: evidence(0.5, 0.6, 0.14, 0.10, {"gender": 0.1, "nudity": 0.5, "face": 0.0}),
 }
 
 
@@ -295,9 +306,14 @@ def partial(compared):
 
 def test_numbers_are_means_over_seeds_and_differences_are_paired(partial):
     raw, one, two = partial[2]
-    assert vars(one.privacy.reduction) == pytest.approx({"value": 0.5, "low": 0.35, "high": 0.65})
-    assert vars(one.privacy.by_clip) == pytest.approx({"value": 0.56, "low": 0.5, "high": 0.67})
-    assert one.privacy.units == ("video", "clip")
+    assert one.privacy.reduction.value == pytest.approx(0.5)
+    assert (one.privacy.unit, one.privacy.by_unit["clip"].value) == ("video", pytest.approx(0.56))
+    assert one.privacy.reduction.low == one.privacy.by_unit["video"].low
+    # Subjects have a spread of 0.05 in both audits, on the same draws. Audits differ by 0.2 (video), of which two give
+    # a standard error of 0.1: half of the draws take both, a quarter each one twice.
+    assert one.privacy.reduction.high - one.privacy.reduction.low > 2 * (0.2 / 2**0.5 + 1.96 * 0.05) * 0.9
+    assert one.privacy.least_protected[:2] == ("nudity", "video")
+    assert one.privacy.least_protected[2].value == pytest.approx(0.7)
     # 1 - 0.08 / 0.4 = 0.8 and 1 - 0.04 / 0.4 = 0.9
     assert (one.privacy.linked.rank1, one.privacy.linked.reduction) == pytest.approx((0.16, 0.85))
     # seed 0 from raw to released: 1 - 0.24 / 0.4 = 0.4; seed 1 within the release
@@ -328,8 +344,9 @@ def test_missing_cells_are_dashes_and_said_to_be(partial):
     lines = comparison_table(rows, comparison).splitlines()
     header, _, raw, one, two = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     cell = dict(zip(header, one, strict=True))
-    assert cell["reduction"] == "50 [35, 65], by video or clip"
-    assert cell["by clip"] == "56 [50, 67]"
+    assert re.fullmatch(r"50 \[\d+, \d+\], by video", cell["reduction"])
+    assert re.fullmatch(r"clip 56 \[.*\], video 50 \[.*\]", cell["by unit"])
+    assert re.fullmatch(r"nudity by video, 70 \[60, 80\] left", cell["protected least"])
     assert (cell["rank-1"], cell["worst rank-1"]) == ("16.0 (85)", "24.0 (65), of several")
     assert cell["AR top-1"] == "90.5 [89.0, 92.0] -1.5"
     assert (cell["TAD mAP"], cell["AD AUC"]) == ("75.0 -5.0", "-")
@@ -346,12 +363,14 @@ def test_missing_cells_are_dashes_and_said_to_be(partial):
 def test_csv_and_json_hold_the_same(partial):
     comparison, outcomes, rows = partial
     raw, one, two = csv.DictReader(as_csv(rows, comparison.tasks).splitlines())
-    assert (float(one["reduction"]), float(one["reduction_low"])) == (0.5, 0.35)
+    low = rows[1].privacy.reduction.low
+    assert (float(one["reduction"]), float(one["reduction_low"])) == (0.5, pytest.approx(low, rel=1e-5))
+    assert (one["unit"], one["protected_least"], one["reduction_by_person"]) == ("video", "nudity by video", "")
     assert (float(one["ar_difference"]), one["ar_low"], one["ad"]) == (-0.015, "", "")
     assert (two["reduction"], two["targets"]) == ("", "open: reduction, rank-1, AR, TAD, AD")
     assert float(raw["tad"]) == 0.75
     kept = json.loads(json.dumps(as_json(rows, comparison.built[1], comparison, outcomes), allow_nan=False))
-    assert kept["rows"][1]["privacy"]["reduction"] == pytest.approx({"value": 0.5, "low": 0.35, "high": 0.65})
+    assert kept["rows"][1]["privacy"]["reduction"]["low"] == pytest.approx(low)
     assert kept["rows"][1]["verdict"]["missed"] == ["TAD by 3.0"]
     assert kept["outcomes"]["one-s1"]["seconds"] == 5.0
 
@@ -373,7 +392,8 @@ def test_everything_is_kept_with_a_figure(partial):
 
 def row(reduction=0.35, linked=0.5, worst=0.5, gates=(), **differences) -> ComparisonRow:
     pairings = (Linked("released to released", 0.2, 0.1, linked), Linked("raw to released", 0.2, 0.1, worst))
-    privacy = Privacy((0,), Interval(reduction), ("clip",), Interval(reduction), *pairings, 0.1, "gender", 0.1, gates)
+    told = ({"clip": Interval(reduction)}, ("gender",), 3, None)
+    privacy = Privacy((0,), Interval(reduction), "clip", *told, *pairings, 0.1, "gender", 0.1, gates)
     return ComparisonRow("one", privacy, {task: TaskScore({0: 0.9}, Interval(by)) for task, by in differences.items()})
 
 
@@ -421,7 +441,7 @@ def test_more_bits_than_can_be_there_are_flagged(partial):
 def test_a_failed_gate_is_in_the_notes(compared):
     comparison = compared()
     outcomes = leave_results(comparison)
-    failed = evidence((0.6,), (0.6,), "clip", 0.1, 0.1, {"gender": 0.1}, gate=False)
+    failed = evidence(0.4, 0.4, 0.1, 0.1, {"gender": 0.1}, gate="failed")
     leave(comparison, "audit_one-s1", failed, "evidence.json")
     outcomes["audit_one-s1"] = Outcome("gate failed")
     rows = rows_of(comparison.built[1], comparison, outcomes, device="cpu")

@@ -89,13 +89,15 @@ def test_use_kept_is_the_least_over_probes_and_a_share(uses, kept):
 
 
 def test_seeds_are_averaged_and_drawn():
-    """Each seed beside raw features of its own; of two seeds a draw holds one twice with probability 1/4."""
+    """Each seed beside raw features of its own; of two seeds a draw holds one twice with probability 1/4, and its
+    deviation from their mean is stretched by the root of 2, or two seeds would seem closer than they are."""
     raw = [measured(clip=0.9), measured(clip=0.7)]
     own = [measured(clip=0.6, actions=0.8, distinct=10), measured(clip=0.6, actions=0.9, distinct=20)]
     made = point("one", "x", own, raw)
     clip, lost = made.leakage["clip"], made.lost["actions"]
-    assert (clip.value, clip.low, clip.high) == pytest.approx((0.375, 0.25, 0.5))
-    assert (lost.value, lost.low, lost.high) == pytest.approx((0.05, 0.0, 0.1))
+    of_clip, of_loss = 0.125 * 2**0.5, 0.05 * 2**0.5
+    assert (clip.value, clip.low, clip.high) == pytest.approx((0.375, 0.375 - of_clip, 0.375 + of_clip))
+    assert (lost.value, lost.low, lost.high) == pytest.approx((0.05, 0.05 - of_loss, 0.05 + of_loss))
     assert made.distinct == 15
     with pytest.raises(ValueError, match="zip"):
         point("one", "x", own, raw[:1])
