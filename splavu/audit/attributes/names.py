@@ -152,10 +152,12 @@ def _groupings() -> list[tuple[str, Callable[[str], str]]]:
 
     found = [(f"part {place + 1} of the name", slice_of(place, place + 1)) for place in range(NUM_PLACES)]
     found += [(f"part {place} from the end of the name", from_end(place)) for place in range(1, NUM_PLACES + 1)]
-    found += [(f"first {count} parts of the name", slice_of(None, count)) for count in range(2, NUM_PLACES + 1)]
-    found += [(f"name without its last {count} parts", slice_of(None, -count)) for count in range(1, NUM_PLACES + 1)]
+    found += [(f"the first {count} parts of the name", slice_of(None, count)) for count in range(2, NUM_PLACES + 1)]
+    found += [
+        (f"the name without its last {count} parts", slice_of(None, -count)) for count in range(1, NUM_PLACES + 1)
+    ]
     for length in range(1, LONGEST_PREFIX + 1):
-        found.append((f"first {length} characters of the name", lambda name, length=length: name[:length]))
+        found.append((f"the first {length} characters of the name", lambda name, length=length: name[:length]))
     return found
 
 

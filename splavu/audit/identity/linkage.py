@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from splavu import metrics
 from splavu.audit.identity.pair_scores import Exclude, Pairs, Scale, Tallies
@@ -215,9 +216,10 @@ def _rate(
     people = pairs.probe_person[probe], pairs.gallery_person[gallery]
     counts = metrics.cluster_resamples(np.arange(pairs.num_people), num_resamples=num_resamples, seed=seed).counts
     counts = counts.astype(np.float64)
-    of_people = np.zeros((pairs.num_people, pairs.num_people))
-    np.add.at(of_people, (people[0][~is_mated], people[1][~is_mated]), 1)
-    allowed = fpr * np.einsum("rp,pg,rg->r", counts, of_people, counts, optimize=True) + 1e-9
+    once = np.ones(len(scores))[~is_mated]
+    where = tuple(side[~is_mated] for side in people)
+    of_people = csr_array((once, where), shape=(pairs.num_people,) * 2)  # pairs of two people add up
+    allowed = fpr * ((counts @ of_people) * counts).sum(axis=1) + 1e-9
     lowest = np.quantile(scores[~is_mated], max(0.0, 1 - TAIL * fpr))
     kept = np.flatnonzero(is_mated | (scores >= lowest))
     kept = kept[np.argsort(-scores[kept], kind="stable")]

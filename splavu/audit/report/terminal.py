@@ -177,8 +177,8 @@ def _names(found: Mapping[str, Any]) -> list[str]:
         return ["names: no part of them groups videos by subject"]
     precision, recall = (f"{100 * found[name]:.0f} %" for name in ("precision", "recall"))
     return [
-        f"names: the {found['grouping']} groups test videos by subject (precision {precision}, recall {recall} of "
-        "pairs); anonymize --keys secret hides it"
+        f"names: test videos of a subject share {found['grouping']} (precision {precision}, recall {recall} of pairs); "
+        "anonymize --keys secret hides it"
     ]
 
 
