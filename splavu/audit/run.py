@@ -26,22 +26,26 @@ from splavu.anonymizers.apply import ArrayMap, array_map
 from splavu.attackers import ATTACKERS, AUDIT_FAMILIES, AttackerSpec, attacker_names
 from splavu.attacks.campaign import Campaign
 from splavu.attacks.release_protocol import finite
-from splavu.attacks.rows import shuffled_labels
+from splavu.attacks.rows import AttackData, shuffled_labels
 from splavu.audit import gates
 from splavu.audit.answers import Truth
 from splavu.audit.attributes.learning_curves import code_lengths, learning_curve
 from splavu.audit.attributes.set_attacks import SET_ATTACKERS
-from splavu.audit.attributes.threat_models import KNOWS, ThreatModelAttacks, num_fits, run_threat_models
+from splavu.audit.attributes.threat_models import KNOWS, SETS, ThreatModelAttacks, num_fits, run_threat_models
 from splavu.audit.evaluator import AttackScore, Evaluator, attacker_table
 from splavu.audit.evidence import SCHEMA, Evidence, ThreatModelResult
 from splavu.audit.headline import headline
 from splavu.audit.identity.inversion import Inverter
 from splavu.audit.identity.run import inverted, learn_inverters, linked_people, members, singled_out
+from splavu.audit.identity.verdict import linking_gate, linking_headline
 from splavu.audit.inputs import AuditInputs
 from splavu.errors import UserError
 from splavu.metrics.estimates import estimated
 from splavu.runtime import environment
 from splavu.runtime.progress import progress_bar
+
+SWAPS_PER_TEST = 30
+"""Permutations for each attribute and unit: with fewer, p adjusted for all of them could not fall below 0.05."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +104,14 @@ def examine(
         command: How it was called, for the evidence.
         device: Where attackers compute.
         workers: Processes that train attackers, on a CPU.
+
+    Raises:
+        UserError: Only attributes are asked for, and there are none.
     """
     started = time.perf_counter()
+    if options.attributes_only and not inputs.attributes:
+        problem = "leaves nothing to do: the table has no column of attributes"
+        raise UserError("--attributes-only", problem, "leave it out: subjects are linked then")
     serve = None if anonymizer is None else array_map(anonymizer, device=device)
     raw = inputs.raw
     served = None if serve is None or raw is None else raw.mapped(finite(serve))
@@ -109,7 +119,43 @@ def examine(
     if served_gate.passed is not False:
         served = None  # attacked apart only where the store holds something else
     inverters = learn_inverters(inputs, seed=options.seeds[0])
+    if inputs.attributes:
+        parts = _attribute_parts(inputs, options, inverters, served=served, serve=serve, device=device, workers=workers)
+        beyond = _beyond_attributes(inputs, options, inverters, serve, anonymizer)
+    else:
+        beyond = _beyond_attributes(inputs, options, inverters, serve, anonymizer)
+        parts = _identity_parts(beyond["linkage"], options)
+    return Evidence(
+        schema=SCHEMA,
+        versions=environment.versions(),
+        command={**(command or {}), **dataclasses.asdict(options)},
+        files=inputs.files,
+        people={name: _counts(rows) for name, rows in inputs.released.splits.items()},
+        gates=(
+            *parts.pop("gates"),
+            gates.batch_gate(anonymizer, None if raw is None else raw.test.features, device),
+            served_gate,
+        ),
+        **parts,
+        **beyond,
+        warnings=inputs.warnings,
+        columns=inputs.columns,
+        seconds=time.perf_counter() - started,
+    )
 
+
+def _attribute_parts(
+    inputs: AuditInputs,
+    options: AuditOptions,
+    inverters: Mapping[str, Inverter],
+    *,
+    served: AttackData | None,
+    serve: ArrayMap | None,
+    device: torch.device | str,
+    workers: int,
+) -> dict[str, Any]:
+    """The parts of the evidence that are about attributes."""
+    raw = inputs.raw
     with (
         _processes(workers, device) as executor,
         progress_bar(desc="attacks", unit="fit", dynamic_ncols=True) as progress,
@@ -139,7 +185,7 @@ def examine(
         questions=inputs.questions,
         prior=metrics.prevalences(inputs.released.train.labels),
         num_resamples=options.num_resamples,
-        num_swaps=options.num_swaps,
+        num_swaps=max(options.num_swaps, SWAPS_PER_TEST * (1 + len(SETS)) * len(inputs.attributes)),
         margin=options.margin,
         truth=Truth.of(inputs.attributes, inputs.values, inputs.people) if inputs.values else None,
     )
@@ -156,21 +202,16 @@ def examine(
         for unit, attack in released.items()
     }
     semi_informed = next(one.attack for one in attacked.attacks if one.name == "semi-informed")
-    return Evidence(
-        schema=SCHEMA,
-        versions=environment.versions(),
-        command={**(command or {}), **dataclasses.asdict(options)},
-        files=inputs.files,
-        attributes=tuple(_attributes(inputs)),
-        people={name: _counts(rows) for name, rows in inputs.released.splits.items()},
-        families=_described({**ATTACKERS, **SET_ATTACKERS}, (*options.families, *options.set_families)),
-        rungs=tuple(_results(attacked, evaluator, on_raw, on_reference)),
-        raw={
+    return {
+        "attributes": tuple(_attributes(inputs)),
+        "families": _described({**ATTACKERS, **SET_ATTACKERS}, (*options.families, *options.set_families)),
+        "rungs": tuple(_results(attacked, evaluator, on_raw, on_reference)),
+        "raw": {
             unit: evaluator.evaluate_scored(attack, on_raw[unit], on_raw[unit], beside=True)
             for unit, attack in attacked.raw.items()
         },
-        strongest=strongest,
-        headline=headline(
+        "strongest": strongest,
+        "headline": headline(
             {unit: score for unit, score in on_reference.items() if unit in on_released},
             on_released,
             (AttackScore.of(semi_informed, evaluator), on_raw.get("clip")),
@@ -178,22 +219,31 @@ def examine(
             inputs.attributes,
             inputs.questions.mean(inputs.personal.astype(float)) > 0,
         ),
-        gates=(
+        "gates": (
             gates.attackers_gate(
                 "attackers succeed on raw features", attacked.raw.get("clip"), True, options.num_resamples
             ),
             gates.attackers_gate("attackers fail on shuffled labels", shuffled, False, options.num_resamples),
-            gates.batch_gate(anonymizer, None if raw is None else raw.test.features, device),
-            served_gate,
         ),
-        learning_curve=tuple(curve),
-        code_length=lengths,
-        **_beyond_attributes(inputs, options, inverters, serve, anonymizer),
-        warnings=inputs.warnings,
-        columns=inputs.columns,
-        names=_names(attacked, evaluator, on_raw),
-        seconds=time.perf_counter() - started,
-    )
+        "learning_curve": tuple(curve),
+        "code_length": lengths,
+        "names": _names(attacked, evaluator, on_raw),
+    }
+
+
+def _identity_parts(linkage: Mapping[str, Any], options: AuditOptions) -> dict[str, Any]:
+    """The same where there is no attribute: who links, and nothing else."""
+    return {
+        "attributes": (),
+        "families": {},
+        "rungs": (),
+        "raw": {},
+        "strongest": {},
+        "headline": linking_headline(linkage, options.margin),
+        "gates": (linking_gate(linkage.get("raw to raw")),),
+        "learning_curve": (),
+        "code_length": {},
+    }
 
 
 def _beyond_attributes(

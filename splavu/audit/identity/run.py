@@ -74,9 +74,7 @@ def linked_people(inputs: AuditInputs, *, serve: ArrayMap | None = None, num_res
     Args:
         serve: The anonymizer, to link what is released with a second release of it: video means, served.
     """
-    if one_video_each(inputs.released):
-        raw_clips = None if inputs.raw is None else clips_apart(inputs.raw)
-        inputs = dataclasses.replace(inputs, released=clips_apart(inputs.released), raw=raw_clips)
+    inputs = _linkable(inputs)
     released = set_data(inputs.released, "video")
     kinds: dict[str, tuple[AttackData, AttackData]] = {"released to released": (released, released)}
     if inputs.raw is not None:
@@ -141,6 +139,7 @@ def singled_out(inputs: AuditInputs, *, anonymizer: Anonymizer | None = None, se
         anonymizer: Its bits per clip are added up over a subject's clips.
     """
     found: dict[str, Any] = {}
+    inputs = _linkable(inputs)
     for name, data in (("raw", inputs.raw), ("released", inputs.released)):
         if data is None:
             continue
@@ -156,6 +155,14 @@ def singled_out(inputs: AuditInputs, *, anonymizer: Anonymizer | None = None, se
     if anonymizer is not None and (bits := budget_of(anonymizer.architecture)) is not None:
         found |= {"bits_per_clip": bits, "bits_per_subject": bits * found["clips_per_subject"]}
     return found
+
+
+def _linkable(inputs: AuditInputs) -> AuditInputs:
+    """Clips in place of videos, where subjects have one video each."""
+    if not one_video_each(inputs.released):
+        return inputs
+    raw = None if inputs.raw is None else clips_apart(inputs.raw)
+    return dataclasses.replace(inputs, released=clips_apart(inputs.released), raw=raw)
 
 
 def link(

@@ -17,21 +17,43 @@ THREE_RISKS = ("singling out by a clip", "singling out by a video", "linkability
 
 def summary(evidence: Evidence) -> str:
     """Threat models, attributes of the headline's unit, gates, reductions by unit, headline."""
+    unit = evidence.headline.unit or "clip"
+    lines = _attributes(evidence, unit) if evidence.strongest else []
+    lines += _worst_protected(evidence, unit)
+    lines += [*_names(evidence.names), *_beyond_attributes(evidence)]
+    lines.append("")
+    for gate in evidence.gates:
+        state = gate.state if gate.state in ("passed", "not run") else gate.state.upper()
+        lines.append(f"{state:<9} {gate.claim} ({gate.detail})")
+    if evidence.columns:
+        lines.append(f"columns of the table: {columns_summary(evidence.columns, 'attacked', taken=KINDS)}")
+    lines += [f"warning: {warning}" for warning in evidence.warnings]
+    states = {gate.state for gate in evidence.gates}
+    if "failed" in states:
+        lines.append("NOT VALID: a gate failed, do not rely on these numbers")
+    elif "undecided" in states:
+        lines.append("UNDECIDED: too few test subjects to show that attackers work, do not rely on these numbers")
+    lines += _reductions(evidence)
+    lines.append(f"HEADLINE: {evidence.headline.sentence} ({evidence.seconds:.0f} s)")
+    return "\n".join(lines)
+
+
+def _attributes(evidence: Evidence, unit: str) -> list[str]:
+    """Threat models, and the attributes of one unit."""
     lines = ["attacker               unit    cMAP [95 %]           chance  leakage [95 %]        verdict"]
-    for unit, found in evidence.raw.items():
-        lines.append(_line(f"(raw features, {unit})", unit, found))
+    for shown, found in evidence.raw.items():
+        lines.append(_line(f"(raw features, {shown})", shown, found))
     for one in evidence.rungs:
         if one.found is None:
             lines.append(f"{one.name:<22} {one.unit:<7} not run: {one.skipped}")
         else:
             lines.append(_line(one.name, one.unit, one.found))
-    for unit, found in evidence.strongest.items():
-        lines.append(_line("strongest of all", unit, found))
+    for shown, found in evidence.strongest.items():
+        lines.append(_line("strongest of all", shown, found))
         single = _with_interval(found.single_cmap, 100, 1)
         gain = _with_interval(found.gain, 100, 1)
-        lines.append(f"{'  best single one':<22} {unit:<7} {single:<21} {'':>6}  the ensemble gains {gain}")
+        lines.append(f"{'  best single one':<22} {shown:<7} {single:<21} {'':>6}  the ensemble gains {gain}")
 
-    unit = evidence.headline.unit or "clip"
     found = evidence.strongest[unit]
     lines += ["", f"strongest attackers by {unit}: {found.num_units} test units of {found.num_people} test subjects"]
     header = ("AP [95 %]", "chance", "single", "AUC", "bal.acc", "TPR@1%", "TPR@.1%", "bits", "leakage", "p(Holm)")
@@ -58,24 +80,7 @@ def summary(evidence: Evidence) -> str:
     lines.append(
         f"'at chance': AUC within 0.5 +- {found.equivalence.margin:g} by two one-sided tests; n.e.: not estimable"
     )
-    lines += _classes_and_values(found, evidence.raw.get(unit))
-    lines += _worst_protected(evidence, unit)
-    lines += [*_names(evidence.names), *_beyond_attributes(evidence)]
-    lines.append("")
-    for gate in evidence.gates:
-        state = gate.state if gate.state in ("passed", "not run") else gate.state.upper()
-        lines.append(f"{state:<9} {gate.claim} ({gate.detail})")
-    if evidence.columns:
-        lines.append(f"columns of the table: {columns_summary(evidence.columns, 'attacked', taken=KINDS)}")
-    lines += [f"warning: {warning}" for warning in evidence.warnings]
-    states = {gate.state for gate in evidence.gates}
-    if "failed" in states:
-        lines.append("NOT VALID: a gate failed, do not rely on these numbers")
-    elif "undecided" in states:
-        lines.append("UNDECIDED: too few test subjects to show that attackers work, do not rely on these numbers")
-    lines += _reductions(evidence)
-    lines.append(f"HEADLINE: {evidence.headline.sentence} ({evidence.seconds:.0f} s)")
-    return "\n".join(lines)
+    return lines + _classes_and_values(found, evidence.raw.get(unit))
 
 
 def _reductions(evidence: Evidence) -> list[str]:
@@ -108,7 +113,7 @@ def _classes_and_values(found: UnitResult, raw: UnitResult | None) -> list[str]:
     return lines
 
 
-def _worst_protected(evidence: Evidence, unit: str | None) -> list[str]:
+def _worst_protected(evidence: Evidence, unit: str) -> list[str]:
     """How single subjects fare: quantiles beside luck, and how many are beyond it."""
     records = {}
     for kind, units in (("raw", evidence.raw), ("released", evidence.strongest)):
