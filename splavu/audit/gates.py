@@ -15,6 +15,7 @@ from splavu.attacks.campaign import Attack
 from splavu.attacks.gates import Power, gate, numbers_in_words, power_of
 from splavu.attacks.rows import AttackData
 from splavu.audit.evidence import Gate
+from splavu.audit.identity.clips_apart import linking_power
 from splavu.audit.inputs import AuditInputs
 
 CLOSE = 1e-3
@@ -34,8 +35,11 @@ def attackers_gate(claim: str, attack: Attack | None, expected: bool, num_resamp
 
 
 def power_of_test(inputs: AuditInputs) -> Power:
-    """What the test subjects can decide, by their labels alone: known before anything is trained."""
+    """What the test subjects can decide, by their labels alone: known before anything is trained. Without attributes,
+    by how many can be linked."""
     test = inputs.released.test
+    if not inputs.attributes:
+        return linking_power(inputs.released)
     return power_of(test.labels, test.clusters, test.videos)
 
 

@@ -124,7 +124,7 @@ def examine(
         beyond = _beyond_attributes(inputs, options, inverters, serve, anonymizer)
     else:
         beyond = _beyond_attributes(inputs, options, inverters, serve, anonymizer)
-        parts = _identity_parts(beyond["linkage"], options)
+        parts = _identity_parts(inputs, beyond["linkage"], options)
     return Evidence(
         schema=SCHEMA,
         versions=environment.versions(),
@@ -231,7 +231,7 @@ def _attribute_parts(
     }
 
 
-def _identity_parts(linkage: Mapping[str, Any], options: AuditOptions) -> dict[str, Any]:
+def _identity_parts(inputs: AuditInputs, linkage: Mapping[str, Any], options: AuditOptions) -> dict[str, Any]:
     """The same where there is no attribute: who links, and nothing else."""
     return {
         "attributes": (),
@@ -240,7 +240,7 @@ def _identity_parts(linkage: Mapping[str, Any], options: AuditOptions) -> dict[s
         "raw": {},
         "strongest": {},
         "headline": linking_headline(linkage, options.margin),
-        "gates": (linking_gate(linkage.get("raw to raw")),),
+        "gates": (linking_gate(linkage.get("raw to raw"), gates.power_of_test(inputs)),),
         "learning_curve": (),
         "code_length": {},
     }

@@ -7,9 +7,12 @@ this finds more than linking videos would, and says so.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 
 import numpy as np
 
+from splavu.attacks.gates import LUCK, Power
 from splavu.attacks.rows import AttackData, Rows
 
 CAVEAT = (
@@ -25,6 +28,23 @@ def one_video_each(data: AttackData) -> bool:
         if pairs.shape[1] == len(np.unique(pairs[0])):
             return True
     return False
+
+
+def linking_power(data: AttackData) -> Power:
+    """What test subjects can decide on linking: subjects with two videos (or clips) are exchanged in couples.
+
+    Of g subjects there are (g - 1)!! ways to make couples, times g where one is left over (`pair_scores`).
+    """
+    rows = (clips_apart(data) if one_video_each(data) else data).test
+    pairs = np.unique(np.stack([rows.clusters.astype(str), rows.videos.astype(str)]), axis=1)
+    linked = int(np.sum(np.unique(pairs[0], return_counts=True)[1] > 1))
+
+    def least_p(subjects: int) -> float:
+        ways = math.prod(range(1, subjects, 2)) if subjects % 2 == 0 else math.prod(range(1, subjects + 1, 2))
+        return 1 / (1 + ways) if subjects > 1 else 1.0
+
+    needed = next(subjects for subjects in itertools.count(2) if least_p(subjects) <= LUCK)
+    return Power(linked, least_p(linked), 0.0, needed)
 
 
 def clips_apart(data: AttackData) -> AttackData:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from splavu.attacks.gates import LUCK, Power
 from splavu.audit.evaluator import decision
 from splavu.audit.evidence import Gate, Headline
 from splavu.audit.headline import UNDEFINED
 from splavu.metrics.estimates import NAN, Estimate
 
 CLAIM = "subjects are linked on raw features"
-LUCK = 0.005
-"""Share of exchanges of subjects that may link as well before raw features count as linked."""
 WITHIN = "released to released"
 
 
@@ -45,14 +45,22 @@ def linking_headline(linkage: Mapping[str, Any], margin: float) -> Headline:
     return _headline(sentence, verdict)
 
 
-def linking_gate(raw: Mapping[str, Any] | None) -> Gate:
-    """Whether raw features link subjects, so that failing on released ones means something."""
+def linking_gate(raw: Mapping[str, Any] | None, power: Power) -> Gate:
+    """Whether raw features link subjects, so that failing on released ones means something.
+
+    They do where at most a share LUCK of the exchanges of subjects links as well.
+
+    Args:
+        raw: Raw features linked with raw features; None without any.
+        power: What the test subjects can decide (`clips_apart.linking_power`).
+    """
     if raw is None:
         return Gate(CLAIM, None, "no raw features were given (--raw)", {})
-    if "skipped" in raw:
-        return Gate(CLAIM, None, raw["skipped"], {})
+    if "skipped" in raw or not power.decides:
+        return Gate(CLAIM, None, raw.get("skipped") or str(power), dataclasses.asdict(power), state="undecided")
     detail = f"rank-1 {_percent(raw['rank1'])}, chance {100 * raw['rank1'].chance:.1f} %, p {raw['p']:.2g}"
-    return Gate(CLAIM, bool(raw["p"] <= LUCK), detail, {"p": raw["p"], "rank1": raw["rank1"], "eer": raw["eer"]})
+    numbers = {"p": raw["p"], "rank1": raw["rank1"], "eer": raw["eer"], **dataclasses.asdict(power)}
+    return Gate(CLAIM, bool(raw["p"] <= LUCK), f"{detail}; {power.subjects} test subjects, {power}", numbers)
 
 
 def _headline(sentence: str, verdict: str) -> Headline:
