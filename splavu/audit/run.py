@@ -267,7 +267,7 @@ def _beyond_attributes(
 
 
 def _names(attacked: ThreatModelAttacks, evaluator: Evaluator, on_raw: Mapping[str, AttackScore]) -> dict[str, Any]:
-    """What names tell, and beside it how much leaks to attackers that do not read them."""
+    """What names reveal, and beside it how much leaks to attackers that do not read them."""
     if attacked.names is None:
         return {}
     without = {}

@@ -1,4 +1,5 @@
-"""How many released vectors only one subject has: whoever knows such a vector has found that subject in the release."""
+"""How many released vectors only one subject has: an attacker who knows such a
+vector has found that subject in the release."""
 
 from __future__ import annotations
 

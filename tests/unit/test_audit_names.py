@@ -59,7 +59,7 @@ def made(name_of) -> AuditInputs:
 
 
 @pytest.fixture(scope="module")
-def told():
+def readable():
     return examine(made(lambda person, place, inside: f"{person}_{place:03d}_{'in' if inside else 'out'}"), OPTIONS)
 
 
@@ -78,19 +78,21 @@ def strongest(evidence, name: str):
 
 
 @pytest.mark.slow
-def test_what_a_name_says_is_read_from_it(told):
-    assert by_names(told, "indoors").ap.value == 1
-    assert strongest(told, "indoors").ap.value == 1
-    assert strongest(told, "indoors").attacker.startswith("names/alone")
+def test_what_a_name_says_is_read_from_it(readable):
+    assert by_names(readable, "indoors").ap.value == 1
+    assert strongest(readable, "indoors").ap.value == 1
+    assert strongest(readable, "indoors").attacker.startswith("names/alone")
 
 
 @pytest.mark.slow
-def test_a_subject_in_the_name_turns_clips_into_persons(told):
+def test_a_subject_in_the_name_turns_clips_into_persons(readable):
     """Noise of 12 clips averages out: d' grows from 0.7 to 0.7 sqrt 12 = 2.4, the best AUC from 0.69 to 0.96."""
-    features_only = next(rung for rung in told.rungs if rung.name == "semi-informed").found.attributes[0]
+    features_only = next(rung for rung in readable.rungs if rung.name == "semi-informed").found.attributes[0]
     assert features_only.auc.value == pytest.approx(0.69, abs=0.06)
-    assert by_names(told, "gender").auc.value > 0.69 + 0.1  # attackers learn from 50 subjects, so less than the best
-    assert told.names["precision"] == told.names["recall"] == 1
+    assert (
+        by_names(readable, "gender").auc.value > 0.69 + 0.1
+    )  # attackers learn from 50 subjects, so less than the best
+    assert readable.names["precision"] == readable.names["recall"] == 1
 
 
 @pytest.mark.slow
@@ -103,12 +105,12 @@ def test_hashed_names_tell_nothing(hashed):
 
 
 @pytest.mark.slow
-def test_raw_features_are_compared_under_the_same_names(told):
+def test_raw_features_are_compared_under_the_same_names(readable):
     """Here the release is the raw features: nothing is removed, with names or without. Ensembles on released features
     have more to choose from (the informed attackers), so they differ a little."""
-    leakage = {unit: one.leakage.value for unit, one in told.strongest.items()}
+    leakage = {unit: one.leakage.value for unit, one in readable.strongest.items()}
     assert leakage == pytest.approx(dict.fromkeys(leakage, 1), abs=0.05)
-    assert told.names["without"]["clip"].value == pytest.approx(1, abs=0.02)
+    assert readable.names["without"]["clip"].value == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.slow

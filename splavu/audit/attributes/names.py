@@ -110,7 +110,7 @@ class Grouping:
 def best_grouping(
     train: tuple[Sequence[str], Sequence[str]], validation: tuple[Sequence[str], Sequence[str]]
 ) -> Grouping | None:
-    """The part of the names that tells which videos are of one subject, by F1 over pairs of training videos.
+    """The part of the names that shows which videos are of one subject, by F1 over pairs of training videos.
 
     Args:
         train: Names and subjects of training videos.
@@ -187,7 +187,7 @@ class Names:
         return np.array([group_of[video] for video in videos.tolist()])
 
     def record(self) -> dict[str, object]:
-        """What names tell of who is who, for the evidence; precision and recall over pairs of test videos."""
+        """What names reveal of who is who, for the evidence; precision and recall over pairs of test videos."""
         if self.grouping is None:
             return {"grouping": None}
         test = self.data.test

@@ -1,6 +1,8 @@
 """Linkage of several clips against several: how much better a person is found when many clips of them are released.
 
-Each subject's videos are dealt into two halves, so that no video meets itself. A probe set is n clips of the one half,
+Each subject's videos are dealt into two halves, so that no video meets itself, by their place in the sort order of
+names and alike for all subjects: where everybody does each action once, in one order, neither two halves of a subject
+nor those of two subjects share an action. A probe set is n clips of the one half,
 a gallery set n clips of the other; every probe set meets every subject's gallery set. Sets are compared by their mean
 features, by a metric that is trained on sets of that size of training subjects and chosen on those of validation
 subjects.
@@ -57,13 +59,14 @@ def drawn_sets(rows: Rows, size: int | None, *, seed: int = 0) -> DrawnSets:
     generator = np.random.default_rng(seed)
     names = generator.permutation(np.unique(rows.clusters))[:MOST_SETS]
     num_draws = max(1, min(MOST_DRAWS, MOST_SETS // len(names)))
+    orders = [generator.permutation(len(np.unique(rows.videos))) for _ in range(num_draws)]  # of places
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for name in names.tolist():
         own = np.flatnonzero(rows.clusters == name)
         videos = np.unique(rows.videos[own])
         drawn = []
-        for _ in range(num_draws if len(videos) > 1 else 0):
-            in_probes = np.isin(rows.videos[own], generator.permutation(videos)[: len(videos) // 2])
+        for order in orders if len(videos) > 1 else ():
+            in_probes = np.isin(rows.videos[own], videos[np.argsort(order[: len(videos)])[: len(videos) // 2]])
             halves = own[in_probes], own[~in_probes]
             if size is None or min(map(len, halves)) >= size:
                 drawn.append(tuple(rows.features[generator.permutation(half)[:size]].mean(axis=0) for half in halves))

@@ -140,11 +140,16 @@ class _World:
         )
 
     def _parts(self, generator: np.random.Generator) -> np.ndarray:  # -> [V] of 0, 1, 2
-        """A quarter of each subject's videos, at least one, in part 1, as many in part 2."""
-        order = np.lexsort((generator.random(len(self.subject)), self.subject))
+        """A quarter of each subject's videos, at least one, in part 1, as many in part 2; dealt by their place in the
+        sort order, alike for all subjects (see `set_linkage`)."""
         count = np.bincount(self.subject)
+        start = np.repeat(np.cumsum(count) - count, count)
+        by_subject = np.argsort(self.subject, kind="stable")
+        place = np.empty(len(by_subject), dtype=np.intp)
+        place[by_subject] = np.arange(len(by_subject)) - start
+        order = np.lexsort((generator.random(count.max())[place], self.subject))
         rank = np.empty(len(order), dtype=np.intp)
-        rank[order] = np.arange(len(order)) - np.repeat(np.cumsum(count) - count, count)
+        rank[order] = np.arange(len(order)) - start
         quarter = np.maximum(1, count // 4)[self.subject]
         return np.where(rank < quarter, 1, np.where(rank < 2 * quarter, 2, 0))
 

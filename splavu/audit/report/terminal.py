@@ -175,7 +175,7 @@ def _singling_out(found: Mapping[str, Any]) -> list[str]:
 
 
 def _names(found: Mapping[str, Any]) -> list[str]:
-    """What names tell of who is who."""
+    """What names reveal of who is who."""
     if not found:
         return []
     if found["grouping"] is None:
