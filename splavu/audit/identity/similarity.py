@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -215,11 +216,15 @@ class _Spread:
         between = means.T @ means / max(1, len(sizes) - 1) - within * np.mean(1 / sizes)
         return cls(scaling, scale, within, between)
 
+    @cached_property
+    def axes_within(self) -> tuple[np.ndarray, np.ndarray]:
+        """Variances and axes within people, the same axes however much they are shrunk: features of I3D have 2048."""
+        return np.linalg.eigh(self.within)
+
     def metric(self, shrinkage: float, weighting: Weighting) -> Metric:
-        mean_variance = np.trace(self.within) / len(self.within)
-        shrunk = (1 - shrinkage) * self.within + shrinkage * mean_variance * np.eye(len(self.within))
-        values, axes = np.linalg.eigh(shrunk)
-        matrix = axes / np.sqrt(np.maximum(values, np.finfo(np.float64).tiny))
+        values, axes = self.axes_within
+        shrunk = (1 - shrinkage) * values + shrinkage * values.mean()
+        matrix = axes / np.sqrt(np.maximum(shrunk, np.finfo(np.float64).tiny))
         if weighting == "identity":
             variances, axes = np.linalg.eigh(matrix.T @ self.between @ matrix)
             people_differ = variances > 0
