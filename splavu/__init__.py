@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         AuditOptions,
         FeatureReader,
         FitData,
+        SecretKeys,
         StoreWriter,
         UserError,
         anonymize_store,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         load_anonymizer,
         open_features,
         read_inputs,
+        read_key_map,
         read_private_table,
     )
 
@@ -32,6 +34,7 @@ __all__ = [
     "AuditOptions",
     "FeatureReader",
     "FitData",
+    "SecretKeys",
     "StoreWriter",
     "UserError",
     "__version__",
@@ -44,6 +47,7 @@ __all__ = [
     "load_anonymizer",
     "open_features",
     "read_inputs",
+    "read_key_map",
     "read_private_table",
 ]
 

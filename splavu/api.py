@@ -27,10 +27,12 @@ from splavu.anonymizers.loading import load_anonymizer as load_anonymizer
 from splavu.audit.inputs import read_inputs as read_inputs
 from splavu.audit.run import AuditOptions as AuditOptions
 from splavu.audit.run import examine as examine
+from splavu.data.key_map import read_key_map as read_key_map
 from splavu.data.private_labels import read_private_table as read_private_table
 from splavu.errors import UserError as UserError
 from splavu.errors import nearest
 from splavu.metrics import average_precision as average_precision
+from splavu.release.anonymize import SecretKeys as SecretKeys
 from splavu.release.anonymize import anonymize_store as anonymize_store
 from splavu.release.anonymize import anonymize_table as anonymize_table
 from splavu.release.pretrained import Anonymizer as Anonymizer

@@ -158,7 +158,8 @@ def read_inputs(
     keys = list(row_of)
     if not keys:
         example = next(iter(features["released"]), "nothing")
-        raise UserError(labels, f"has a label for none of the released keys, such as '{example}'", "check the names")
+        remedy = "check the names; if keys are hashed, give the owner's map with --keys"
+        raise UserError(labels, f"has a label for none of the released keys, such as '{example}'", remedy)
     warnings = []
     if unlabelled := len(features["released"]) - len(keys):
         warnings.append(f"{unlabelled} of {len(features['released'])} released keys have no label and were left out")

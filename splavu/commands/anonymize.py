@@ -68,7 +68,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Anonymize a store, a folder or a table, and print what was written."""
     from splavu.anonymizers.guarantees import budget_of
-    from splavu.data.key_map import secret_of
     from splavu.data.key_names import what_keys_reveal
     from splavu.release.anonymize import SecretKeys, anonymize_store, anonymize_table
     from splavu.release.fitted_rows import owners_of_released
@@ -90,12 +89,7 @@ def run(args: argparse.Namespace) -> int:
     anonymizer = load_pretrained(args.aam, num_heads=args.num_heads)
     device = pick_device(args.device)
     keep = [name.strip() for name in args.keep.split(",") if name.strip()]
-    secret_keys = None
-    if args.keys == "secret":
-        secret_file = args.secret or target.with_name(f"{target.name}.secret")
-        if secret_file.resolve().is_relative_to(target.resolve()):
-            raise UserError(secret_file, f"lies in {target}, which is given away", "keep it elsewhere")
-        secret_keys = SecretKeys(secret_of(secret_file), secret_file, beside=target)
+    secret_keys = SecretKeys.of(target, args.secret) if args.keys == "secret" else None
     if is_parquet(args.store):
         if args.unit == "video":
             raise UserError("--unit", "'video' is for folders of long videos", "leave it out: features are alone")

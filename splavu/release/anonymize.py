@@ -35,6 +35,7 @@ from splavu.data.key_map import (
     hashed_keys,
     hashed_order,
     keep_secret,
+    secret_of,
     write_key_map,
     write_owned,
 )
@@ -66,6 +67,20 @@ class SecretKeys:
     """Where the secret is kept; written if it isn't there."""
     beside: Path
     """The maps are written beside this file or folder, under its name and more."""
+
+    @classmethod
+    def of(cls, target: str | Path, file: str | Path | None = None) -> SecretKeys:
+        """For a release to `target`: its secret is in `file` or, by default, in `target.secret` beside it, and is made
+        where there is none.
+
+        Raises:
+            UserError: The file is no secret, or lies in the folder that is given away.
+        """
+        target = Path(target)
+        file = target.with_name(f"{target.name}.secret") if file is None else Path(file)
+        if file.resolve().is_relative_to(target.resolve()):
+            raise UserError(file, f"lies in {target}, which is given away", "keep it elsewhere")
+        return cls(secret_of(file), file, target)
 
     def map(self, of: str = "keys") -> Path:
         """The file of a map: of the keys, the rows, or `keys` of a column."""

@@ -213,6 +213,16 @@ def test_what_is_refused_leaves_no_secret_behind(raw, anonymizer):
     assert not target.exists()
 
 
+def test_a_release_has_a_secret_beside_it_that_is_never_in_it(raw, anonymizer):
+    target = raw / "out"
+    keys = SecretKeys.of(target)
+    assert (keys.file, keys.map()) == (raw / "out.secret", raw / "out.keys.csv")
+    anonymize_store(raw / "raw", target, anonymizer, secret_keys=keys)
+    assert SecretKeys.of(target) == keys
+    with refused(target / "secret"):
+        SecretKeys.of(target, target / "secret")
+
+
 def parquet(path, rows):
     pa = pytest.importorskip("pyarrow", reason="needs the extra 'parquet'")
     pq = pytest.importorskip("pyarrow.parquet", reason="needs the extra 'parquet'")
