@@ -140,10 +140,11 @@ def strongest_cross_metric(
         validation: Such pairs of others, and their people.
         exclude: As in `strongest_metric`.
     """
+    canonical = _canonical(gallery, probes)
     common = {
         "ridge to probes": (learn_ridge(gallery, probes, validation[:2]), _as_double),
         "ridge to gallery": (_as_double, learn_ridge(probes, gallery, (validation[1], validation[0]))),
-        **{f"cca {dims}": canonical_maps(gallery, probes, num_dims=dims) for dims in (16, 64, 256)},
+        **{f"cca {dims}": canonical(dims) for dims in (16, 64, 256)},
     }
     candidates = [Metric(_as_double, _as_double, "cosine")] if gallery.shape[1] == probes.shape[1] else []
     both = np.concatenate([np.asarray(people), np.asarray(people)])
@@ -172,14 +173,25 @@ def canonical_maps(
 
     Source: Hotelling 1936; Vinod 1976 for the ridge.
     """
+    return _canonical(first, second, shrinkage)(num_dims)
+
+
+def _canonical(
+    first: np.ndarray, second: np.ndarray, shrinkage: float = 1e-3
+) -> Callable[[int], tuple[Map, Map]]:  # [N, D], [N, E]
+    """`canonical_maps` for any number of dimensions, from one decomposition."""
     scales = [_scaling("whiten", rows) for rows in (first, second)]
     scaled = [scale(rows) for scale, rows in zip(scales, (first, second), strict=True)]
     left, correlation, right = np.linalg.svd(scaled[0].T @ scaled[1] / len(scaled[0]) / (1 + shrinkage), False)
-    weight = np.sqrt(correlation[:num_dims])
-    return (
-        _then(scales[0], lambda rows: rows @ (left[:, :num_dims] * weight)),
-        _then(scales[1], lambda rows: rows @ (right[:num_dims].T * weight)),
-    )
+
+    def maps(num_dims: int) -> tuple[Map, Map]:
+        weight = np.sqrt(correlation[:num_dims])
+        return (
+            _then(scales[0], lambda rows: rows @ (left[:, :num_dims] * weight)),
+            _then(scales[1], lambda rows: rows @ (right[:num_dims].T * weight)),
+        )
+
+    return maps
 
 
 def cosines(rows: np.ndarray, others: np.ndarray) -> np.ndarray:  # [P, D], [N, D] -> [P, N]
