@@ -6,8 +6,8 @@ and parameter files as saved_fa_model. Parameter files make the same: fa_arch = 
 --after CKPT fits to what that anonymizer releases and writes the chain of both: first erase, then quantize.
 
 Note: fit to training subjects only. Subjects who are tested on, or whose features are to be released, belong in no
---raw; a column `split` in --labels or --private is obeyed, its train rows alone are used. No method is private by its
-name: audit it.
+--raw; a column `split` in --labels, --private or --subjects is obeyed, its train rows alone are used. No method is
+private by its name: audit it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--subjects",
         type=Path,
         metavar="CSV",
-        help="CSV filename,subject: who is in each video (default: the column of --private; without one, videos count)",
+        help="CSV filename,subject, optionally split: who is in each video, so that codes stand for enough people "
+        "(default: the column of --private; without one, videos count)",
     )
     parser.add_argument("--after", type=Path, metavar="CKPT", help="anonymizer to come first")
     parser.add_argument("--seed", type=int, help="of draws (default 0); of noise, a secret (default: at random)")
@@ -155,12 +156,21 @@ def read_training(args: argparse.Namespace) -> tuple[FitData, list[dict[str, Any
     static = _stores(args.static, "static", files) if args.static else None
     classes = _classes(args.labels, features, files) if args.labels else None
     private, subjects = _private(args, features, files) if args.private else (None, None)
+    left_out: set[str] = set()
     if args.subjects:
         files.append({"role": "subjects", "name": args.subjects.name, "sha256": file_hash(args.subjects)})
-        subjects = read_subjects(args.subjects, features)
-    keys = [key for key in features if all(table is None or key in table for table in (classes, private))]
+        found = read_subjects(args.subjects, features)
+        _require_training(args.subjects, found.splits.values() or ("train",))
+        subjects, left_out = found.subjects, {key for key, split in found.splits.items() if split != "train"}
+    keys = [
+        key
+        for key in features
+        if key not in left_out and all(table is None or key in table for table in (classes, private))
+    ]
     if not keys:
-        raise UserError(args.labels or args.private, "names no training video of --raw", "check names and split")
+        raise UserError(
+            args.subjects or args.labels or args.private, "names no training video of --raw", "check names and split"
+        )
     if left := len(features) - len(keys):
         logger.warning(
             "%d of %d videos have no label, or aren't to be trained on, and were left out", left, len(features)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from splavu.data.csv_table import by_key, filled, read_rows
+from splavu.data.csv_table import by_key, check_splits, filled, read_rows, split_of
 from splavu.data.keys import match_keys
 from splavu.data.labels import class_index, read_json
 from splavu.data.private_labels import PrivateLabels
@@ -30,16 +30,25 @@ class Subject:
     """As annotators perceived it: 'female' or 'male'."""
 
 
-def read_subjects(path: str | Path, keys: Iterable[str]) -> dict[str, str]:  # key -> subject
-    """The subject of those of the keys that have a row in a table `filename,subject`; other columns are not read.
+def read_subjects(path: str | Path, keys: Iterable[str]) -> PrivateLabels:
+    """Who is in those of the keys that have a row in a table `filename,subject`, and their splits, if it has any.
 
     Raises:
-        UserError: Besides damaged rows, a row without a subject, and rows and keys that match in two ways.
+        UserError: Besides damaged rows, a row without a subject, a subject in two splits, and rows and keys that match
+            in two ways.
     """
     rows = read_rows(path, ("filename", "subject"))
-    names = filled(rows, "subject", path, remedy="fill them in, or take the rows out")
-    subject_of = dict(zip((row["filename"] for row in rows), names, strict=True))
-    return {key: subject_of[name] for key, name in match_keys(subject_of, keys, source=path).items()}
+    names = [row["filename"] for row in rows]
+    subjects = dict(zip(names, filled(rows, "subject", path, remedy="fill them in, or take the rows out"), strict=True))
+    splits = {name: split_of(row["split"], name, path) for name, row in zip(names, rows, strict=True) if "split" in row}
+    check_splits(subjects, splits, path)
+    name_of = match_keys(subjects, keys, source=path)
+    return PrivateLabels(
+        (),
+        {},
+        {key: subjects[name] for key, name in name_of.items()},
+        {key: splits[name] for key, name in name_of.items() if name in splits},
+    )
 
 
 def gender_labels(subjects: Mapping[str, Subject]) -> PrivateLabels:  # key -> subject

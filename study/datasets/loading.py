@@ -65,7 +65,7 @@ def known_subjects(name: str, keys: Sequence[str], *, data_root: str | None = No
         return {key: subject.name for key, subject in subjects(name, keys, data_root=data_root).items()}
     path = config.roots(data_root)[0] / spec.folder / "private_labels.csv"
     known = path.is_file() and "subject" in read_rows(path)[0]
-    return read_subjects(path, keys) if known else None
+    return read_subjects(path, keys).subjects if known else None
 
 
 def private_labels(name: str, split: str, keys: Sequence[str], *, data_root: str | None = None) -> PrivateLabels:

@@ -200,11 +200,30 @@ def test_subjects_come_from_a_table_or_the_private_labels(files, tmp_path):
     assert "videos" in " ".join(told[3]["fitted"]["guarantees"])
     assert "videos" not in " ".join(told[0]["fitted"]["guarantees"])
     half = tmp_path / "half.csv"
-    few = set(sorted({row.split(",")[1] for row in rows})[:7])
+    trained = set(open_features(files["raw"]))
+    few = set(sorted({who for name, who in (row.split(",") for row in rows) if name[:-4] in trained})[:7])
     half.write_text("\n".join(["filename,subject", *(row for row in rows if row.split(",")[1] in few)]) + "\n")
     some = fit("quantizer", files, tmp_path / "some.pth", f"--labels {{labels}} --bits 4 --subjects {half}")
     known, all_known = (max(units for units, _ in support_of(one)["histogram"][0]) for one in (some, told[0]))
     assert known <= 7 < all_known
+
+
+def test_subjects_that_are_not_to_be_trained_on_are_left_out(files, tmp_path):
+    with files["private"].open() as file:
+        rows = list(csv.DictReader(file))
+    subjects = sorted({row["subject"] for row in rows if row["filename"][:-4] in set(open_features(files["raw"]))})
+    table = tmp_path / "subjects.csv"
+    lines = [
+        f"{row['filename']},{row['subject']},{'test' if row['subject'] in subjects[:3] else 'train'}" for row in rows
+    ]
+    table.write_text("\n".join(["filename,subject,split", *lines]) + "\n")
+    made = fit("quantizer", files, tmp_path / "q.pth", f"--labels {{labels}} --subjects {table} --bits 3")
+    by_subject = {row["filename"][:-4]: row["subject"] for row in rows}
+    kept = [key for key in open_features(files["raw"]) if by_subject[key] not in subjects[:3]]
+    assert made["fitted"]["videos"] == len(kept) < 72
+    with refused("subjects.csv"):
+        table.write_text("\n".join(["filename,subject,split", *(line.replace("train", "test") for line in lines)]))
+        fit("quantizer", files, tmp_path / "x.pth", f"--labels {{labels}} --subjects {table} --bits 3")
 
 
 def test_the_bits_reached_are_printed_and_recorded(files, tmp_path, capsys):

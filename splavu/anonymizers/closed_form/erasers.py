@@ -158,7 +158,7 @@ class EraserOptions(Schema):
         About("or the share of the squared covariance to remove, up to 1"),
     ] = None
     lift: Annotated[Lift, About("or quadratic: remove what predicts products of static features, too")] = "linear"
-    ridge: Annotated[NonNegative, RIDGE] = 0.0
+    ridge: Annotated[NonNegative, RIDGE] = 0.1
     spare_actions: Annotated[bool, About("keep what static frames predict of the action (needs action labels)")] = True
 
 
