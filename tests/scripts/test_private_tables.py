@@ -45,8 +45,17 @@ def table(folder, rows, **change):
 
 
 def audit(folder, *more):
-    """The evidence of a quick audit."""
-    given = ["audit", "--released", folder / "store.h5", "--labels", folder / "labels.csv", "--quick", "--quiet"]
+    """The evidence of a quick audit, of fewer subjects than can decide."""
+    given = [
+        "audit",
+        "--released",
+        folder / "store.h5",
+        "--labels",
+        folder / "labels.csv",
+        "--quick",
+        "--quiet",
+        "--anyway",
+    ]
     main([*map(str, given), "--attributes-only", "--device", "cpu", "--workers", "1", "--out", str(folder), *more])
     return json.loads((folder / "evidence.json").read_text())
 
@@ -94,22 +103,39 @@ def test_an_unknown_cell_leaves_the_column_in(world):
     assert content["fa_architecture"]["rank"] == 2
 
 
-def test_classes_and_values_are_named_and_not_attacked(world, capsys):
+def test_classes_and_values_are_attacked_and_not_erased(world, capsys):
     folder, rows = world
     table(folder, rows, hat=lambda row: row["hat"] + 1, height=lambda row: 1.5 + len(row["subject"]) / 10)
     evidence, content = audit(folder), fit(folder)
     assert columns(evidence) == {"gender": "binary", "hat": "class", "height": "value"}
-    assert [one["name"] for one in evidence["attributes"]] == ["gender"]
+    asked = {one["name"]: [question["name"] for question in one["questions"]] for one in evidence["attributes"]}
+    assert asked == {"gender": ["gender"], "hat": ["hat = 1", "hat = 2"], "height": ["height > 1.7"]}
     printed = capsys.readouterr().out
-    assert re.search(r"\bclass\b[^:\n]*: hat\b", printed)
-    assert re.search(r"\bvalue\b[^:\n]*: height\b", printed)
+    assert re.search(r"\bclass: hat\b", printed)
+    assert re.search(r"\bvalue: height\b", printed)
     assert "hat" in (folder / "report.html").read_text()
     assert content["fa_architecture"]["rank"] == 1
     for command in (audit, fit):
         with refused("labels.csv"):
             command(folder, "--attributes", "hat:binary")
-        with refused("labels.csv"):
-            command(folder, "--attributes", "hat,height")
+    with refused("labels.csv"):
+        fit(folder, "--attributes", "hat,height")
+    assert [one["name"] for one in audit(folder, "--attributes", "hat,height")["attributes"]] == ["hat", "height"]
+
+
+def test_columns_of_the_task_are_attacked_if_they_are_asked_for(world):
+    folder, rows = world
+    table(
+        folder,
+        rows,
+        action=lambda row: "wave" if row["hat"] else "run",
+        num_frames=lambda row: 20 + len(row["subject"]),
+    )
+    evidence = audit(folder)
+    assert [one["name"] for one in evidence["attributes"]] == ["gender", "hat"]
+    assert columns(evidence) | {"action": "not read", "num_frames": "not read"} == columns(evidence)
+    evidence = audit(folder, "--attributes", "gender,action")
+    assert [one["name"] for one in evidence["attributes"]] == ["gender", "action"]
 
 
 def test_a_column_that_fits_no_kind_is_refused_until_others_are_asked_for(world):
