@@ -21,11 +21,11 @@
     code_length     'released', 'raw' -> attribute -> bits, prior_bits (a code without features), uniform_bits, rows,
                     compression_over_prior
     linkage         gallery to probes, of videos: 'raw to raw', 'released to released', 'raw to released', 'second
-                    release to released', 'released to released, best pair of clips' -> rank1, rank5, mean_ap, eer,
-                    tpr_at_1_percent and tpr_at_1_permille of false positives (null: too few pairs), d_sys,
-                    d_sys_corrected, p, metric, and across kinds same_video_rank1; and of sets of clips of test
-                    subjects, 'raw to raw, 4 clips against as many', ... -> the same, and subjects, who have as many;
-                    or `skipped`, with the reason
+                    release to released', 'released to released, best pair of clips', 'released to released, by names'
+                    (where names group videos by subject) -> rank1, rank5, mean_ap, eer, tpr_at_1_percent and
+                    tpr_at_1_permille of false positives (null: too few pairs), d_sys, d_sys_corrected, p, metric, and
+                    across kinds same_video_rank1; and of sets of clips of test subjects, 'raw to raw, 4 clips against
+                    as many', ... -> the same, and subjects, who have as many; or `skipped`, with the reason
     inversion       'ridge', 'mlp' -> explained, explained_between_people, median_rank, top1, num_rows
     membership      signal, 'strongest signal', 'logistic' -> auc, person_auc, tpr_at_1_percent; `assumes` says what
                     must hold for it to mean anything; or `skipped`

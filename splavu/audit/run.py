@@ -30,6 +30,7 @@ from splavu.attacks.rows import AttackData, shuffled_labels
 from splavu.audit import gates
 from splavu.audit.answers import Truth
 from splavu.audit.attributes.learning_curves import code_lengths, learning_curve
+from splavu.audit.attributes.names import Names
 from splavu.audit.attributes.set_attacks import SET_ATTACKERS
 from splavu.audit.attributes.threat_models import KNOWS, SETS, ThreatModelAttacks, num_fits, run_threat_models
 from splavu.audit.evaluator import AttackScore, Evaluator, attacker_table
@@ -243,6 +244,7 @@ def _identity_parts(inputs: AuditInputs, linkage: Mapping[str, Any], options: Au
         "gates": (linking_gate(linkage.get("raw to raw"), gates.power_of_test(inputs)),),
         "learning_curve": (),
         "code_length": {},
+        "names": Names.of(inputs.keys, inputs.released).record() | {"without": {}} if inputs.keys else {},
     }
 
 

@@ -1,5 +1,4 @@
-"""How many released vectors only one subject has: an attacker who knows such a
-vector has found that subject in the release."""
+"""How many released vectors one subject alone has: an attacker who knows such a vector has found that subject."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ def linked(
         d_sys=estimated(value, draws["d_sys"], chance=chance, level=level),
         d_sys_corrected=estimated((value - chance) / room, draws["d_sys_corrected"], chance=0.0, level=level),
         d_sys_null=null,
-        p=_share_as_high(null, value),
+        p=_share_as_high(null, value, tallies.num_distinct),
         mated=mated,
         non_mated=non_mated,
         draws=draws,
@@ -235,13 +235,12 @@ def _rate(
     return estimated(value, draws, chance=fpr, level=level)
 
 
-def _share_as_high(null: np.ndarray, value: float) -> float:  # [S]
+def _share_as_high(null: np.ndarray, value: float, distinct: int) -> float:  # [S]
     """Share of the permutations that score as high (or have no value), the sample counted in.
 
     With few subjects the same permutation is drawn several times: the share is at least that with each drawn once.
     """
-    distinct = np.unique(np.round(null, 12))
-    return float(max((1 + np.sum(~(null < value))) / (1 + len(null)), 1 / (1 + len(distinct))))
+    return float(max((1 + np.sum(~(null < value))) / (1 + len(null)), 1 / (1 + distinct)))
 
 
 def _found(similarity: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:  # [P, N] -> [P, 3], [P, 3]

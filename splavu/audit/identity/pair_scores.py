@@ -108,6 +108,8 @@ class Tallies:
     """[F]"""
     exchanged: np.ndarray
     """[permutations, F] pairs of each probe's person with another one, who stands for them."""
+    num_distinct: int
+    """Permutations among them that differ."""
     resampled: tuple[np.ndarray, np.ndarray]
     """[R, F] twice: mated and non-mated pairs of drawn subjects."""
 
@@ -140,7 +142,7 @@ class Tallies:
             for place, person in enumerate(shown):
                 drawn += counts[:, person, None] * (counts @ tally[:, place])
                 exchanged += lent[stands_for[:, person], place] * (stands_for[:, person, None] >= 0)
-        return cls(non_mated, exchanged, (counts @ own, drawn))
+        return cls(non_mated, exchanged, len(np.unique(stands_for, axis=0)), (counts @ own, drawn))
 
 
 def _exchanges(linkable: np.ndarray, num_people: int, num_permutations: int, seed: int) -> np.ndarray:  # -> [S, G]

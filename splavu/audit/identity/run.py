@@ -16,7 +16,8 @@ import numpy as np
 from splavu.anonymizers import Anonymizer
 from splavu.anonymizers.apply import ArrayMap
 from splavu.anonymizers.guarantees import budget_of
-from splavu.attacks.rows import AttackData
+from splavu.attacks.rows import AttackData, Rows
+from splavu.audit.attributes.names import Names
 from splavu.audit.attributes.set_attackers import maximum_similarity
 from splavu.audit.attributes.units import set_data
 from splavu.audit.identity.clips_apart import clips_apart, one_video_each
@@ -74,7 +75,7 @@ def linked_people(inputs: AuditInputs, *, serve: ArrayMap | None = None, num_res
     Args:
         serve: The anonymizer, to link what is released with a second release of it: video means, served.
     """
-    inputs = _linkable(inputs)
+    given, inputs = inputs, _linkable(inputs)
     released = set_data(inputs.released, "video")
     kinds: dict[str, tuple[AttackData, AttackData]] = {"released to released": (released, released)}
     if inputs.raw is not None:
@@ -90,6 +91,9 @@ def linked_people(inputs: AuditInputs, *, serve: ArrayMap | None = None, num_res
             found[name] = {"skipped": str(error)}
     if "skipped" not in found["released to released"]:
         found["released to released, best pair of clips"] = _linked_by_best_pair(inputs.released, num_resamples)
+        has_videos = inputs is given  # else clips of one video are linked, and share their name
+        if has_videos and inputs.keys and (names := Names.of(inputs.keys, inputs.released)).grouping is not None:
+            found["released to released, by names"] = _linked_by_names(names, released.test, num_resamples)
     for name, data in (("raw", inputs.raw), ("released", inputs.released)):
         for size in SIZES if data is not None else ():
             words = f"{name} to {name}, {size or 'all'} clip{'s' if size != 1 else ''} against as many"
@@ -242,6 +246,22 @@ def _linked_by_best_pair(data: AttackData, num_resamples: int) -> dict[str, Any]
     people = test.clusters[first]
     one = linked(
         similarity, people, people, exclude=(videos, videos), metric=chosen.name, num_resamples=min(num_resamples, 300)
+    )
+    return _scores(one)
+
+
+def _linked_by_names(names: Names, videos: Rows, num_resamples: int) -> dict[str, Any]:
+    """Videos compared by whether their names have one group."""
+    groups = names.groups(videos.videos)
+    similarity = (groups[:, None] == groups[None]).astype(np.float64)
+    own, people = videos.videos, videos.clusters
+    one = linked(
+        similarity,
+        people,
+        people,
+        exclude=(own, own),
+        metric=names.grouping.description,
+        num_resamples=min(num_resamples, 300),
     )
     return _scores(one)
 

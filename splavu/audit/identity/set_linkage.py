@@ -98,7 +98,7 @@ def strongest_set_metric(data: AttackData, size: int | None, *, seed: int = 0) -
 
 
 def linked_sets(
-    data: AttackData, size: int | None, *, num_resamples: int = 300, num_permutations: int = 200, seed: int = 0
+    data: AttackData, size: int | None, *, num_resamples: int = 300, num_permutations: int = 500, seed: int = 0
 ) -> tuple[Linkability, int]:
     """How well test subjects are found by sets of `size` clips, and how many subjects have such sets.
 
