@@ -128,7 +128,8 @@ def notes_of(
     """
     notes: dict[str, Any] = {}
     if data is not None or dataset is not None:
-        notes["fitted_to"] = (data or FitData.of(dataset)).fitted_to.record
+        clips = data if data is not None else FitData.of(dataset)
+        notes["fitted_to"] = clips.fitted_to.and_before(anonymizer.fitted_to).record
     if pipeline.holds_closed_form(anonymizer):
         options = {name: getattr(p, name) for name in FITTED}
         notes["fitted"] = pipeline.fitting_record(anonymizer, data, parts=p.chain, options=options)

@@ -23,8 +23,9 @@ from splavu.release.model_card import model_card
 from splavu.runtime import checkpoints, params
 from splavu.runtime.distributed import NOT_DISTRIBUTED
 from splavu.runtime.run_folder import RunFolder
+from splavu.stores import open_features
 from splavu.training.loop import fit
-from study.datasets.loading import open_dataset
+from study.datasets.loading import known_subjects, open_dataset
 from study.training import anonymizer as training
 from study.training.anonymizer import shown_actions
 from study.training.anonymizer_params import AnonymizerParams
@@ -160,6 +161,30 @@ def test_a_closed_form_is_written_like_a_training_and_is_what_it_says(study):
         train(params_of(fa_arch="eraser+quantizer", erase_rank=8, bits=4), NOT_DISTRIBUTED)
     again = train(params_of(fa_arch="eraser+quantizer", erase_rank=8, bits=4), NOT_DISTRIBUTED, restart=True)
     assert again["fitted"]["released"]["bits_at_most"] == 4
+
+
+def test_subjects_are_those_that_the_data_set_names(study):
+    keys = build(params_of()).clips.dataset.keys
+    told = known_subjects("hmdb51", keys)
+    assert told == {key: f"p{int(key[7:9])}" for key in keys}
+    (study.data / "hmdb51/private_labels.csv").unlink()
+    assert known_subjects("hmdb51", keys) is None
+    content = checkpoints.read(train(params_of(fa_arch="quantizer", bits=3), NOT_DISTRIBUTED)["checkpoint"])
+    assert content["fa_architecture"]["support"]["unit"] == "video"
+
+
+@pytest.mark.parametrize("changes", [{"fa_arch": "mlp"}, {"fa_arch": "quantizer", "bits": 3}])
+def test_checkpoints_know_the_clips_that_they_were_trained_on(study, changes):
+    best = train(params_of(**changes), NOT_DISTRIBUTED)
+    fitted_to = load_anonymizer(best["checkpoint"]).fitted_to
+    stores = (open_features(study.features / f"features_hmdb_{split}_demo.h5") for split in ("train", "test"))
+    seen, unseen = (np.concatenate([store[key] for key in store]) for store in stores)
+    assert fitted_to.holds(seen).all()
+    assert not fitted_to.holds(unseen).any()
+    longer = params_of(fa_arch="mlp", saved_fa_model=best["checkpoint"], run_id="longer", ar_dataset="hmdb51")
+    if changes["fa_arch"] == "mlp":
+        again = load_anonymizer(train(longer, NOT_DISTRIBUTED)["checkpoint"]).fitted_to
+        assert again.holds(seen).all()
 
 
 def same(one, other):

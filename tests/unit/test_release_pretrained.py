@@ -17,7 +17,10 @@ from sklearn.pipeline import make_pipeline
 
 import splavu
 from splavu.anonymizers import build_anonymizer
+from splavu.anonymizers.closed_form.fit_data import FitData
+from splavu.anonymizers.pipeline import build_pipeline, parse
 from splavu.release.model_card import read_audit
+from splavu.release.pretrained import MAP_FILE, load_pretrained
 from splavu.runtime import checkpoints
 
 safetensors = pytest.importorskip("safetensors", reason="needs the extra 'hub'")
@@ -165,6 +168,23 @@ def test_damaged_folders_are_refused(network, tmp_path):
     saved(network, folder / "model_temp.pth")
     with refused("mine"):
         splavu.Anonymizer.from_pretrained(folder)
+
+
+def test_the_floor_and_the_place_of_what_was_fitted_travel_along(tmp_path):
+    rng = np.random.default_rng(0)
+    who = np.repeat(np.arange(10), 20)
+    features = (rng.normal(size=(10, 24))[who] + rng.normal(size=(200, 24))).astype(np.float32)
+    data = FitData(features, subjects=np.array([f"s{number}" for number in who]))
+    made = build_pipeline(parse("quantizer(bits=4)"), data)
+    made.fitted_to = data.fitted_to
+    folder = splavu.Anonymizer(made).save_pretrained(tmp_path / "it")
+    again = load_pretrained(folder)
+    assert again.architecture["support"] == made.architecture["support"]
+    np.testing.assert_allclose(again.fitted_to.map.distances(features), made.fitted_to.map.distances(features))
+    assert not len(again.fitted_to.hashes)
+    (folder / MAP_FILE).write_bytes(b"no tensors")
+    with refused(MAP_FILE):
+        load_pretrained(folder)
 
 
 def test_what_mixes_a_batch_is_refused(tmp_path):

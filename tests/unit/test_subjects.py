@@ -73,3 +73,33 @@ def test_smarthome_without_a_column_is_refused(tmp_path):
     path.write_text("filename,subject,split,label\na.mp4,3,train,1\n")
     with refused("tsh_labels.csv", naming="'gender'"):
         subjects.read_smarthome(path)
+
+
+# Tables of one's own.
+
+
+def test_subjects_of_a_table_by_key(tmp_path):
+    path = tmp_path / "subjects.csv"
+    path.write_text("filename,split,subject,age\na.mp4,train,Ann,3\nb/c.avi,test,Bob,4\nd.mp4,validation,Cem,5\n")
+    found = subjects.read_subjects(path, ["a", "c", "e"])
+    assert found.subjects == {"a": "Ann", "c": "Bob"}
+    assert found.splits == {"a": "train", "c": "test"}
+    path.write_text("filename,subject\na.mp4,Ann\n")
+    assert subjects.read_subjects(path, ["a"]).splits == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "filename,who\na,Ann\n",
+        "filename,subject\na,\n",
+        "filename,subject\na,Ann\na,Bob\n",
+        "filename,subject,split\na,Ann,train\nb,Ann,test\n",
+        "filename,subject,split\na,Ann,later\n",
+    ],
+)
+def test_bad_tables_of_subjects_are_named(tmp_path, text):
+    path = tmp_path / "subjects.csv"
+    path.write_text(text)
+    with refused("subjects.csv"):
+        subjects.read_subjects(path, ["a", "b"])
