@@ -15,6 +15,7 @@ from splavu.data.csv_table import by_key, check_splits, filled, read_rows, split
 from splavu.data.labels import class_index
 from splavu.errors import UserError
 
+LABELS_FILE = "labels.csv"
 SPLITS = ("train", "val", "test")
 TEST_SHARE = 0.2
 """Of the subjects (or videos) that are tested on where the table has no column `split`."""

@@ -29,6 +29,7 @@ import numpy as np
 from splavu.data.csv_table import read_rows, read_text
 from splavu.data.key_map import KEYS_ATTRIBUTE, KeyMap
 from splavu.data.keys import file_key
+from splavu.data.label_table import LABELS_FILE, read_label_table
 from splavu.data.labels import read_attribute_pickle, read_json
 from splavu.data.name_tables import NAME_RULES
 from splavu.errors import UserError
@@ -165,7 +166,11 @@ class Renaming:
         return {file_key(raw) for raw in self.keys.videos}
 
     def _table(self, path: Path) -> Renamed:
-        rows = {row["filename"]: row for row in read_rows(path)}
+        rows = {row["filename"]: dict(row) for row in read_rows(path)}
+        columns = next(iter(rows.values())).keys() & {"label", "split", "subject"}
+        if path.name == LABELS_FILE and columns == {"label"}:
+            split_of = read_label_table(path).split_of  # dealt by the raw names, which the renamed ones would not do
+            rows = {name: {**row, "split": split_of[file_key(name)]} for name, row in rows.items()}
         released_of = self._released(rows, path)
         header = list(next(iter(rows.values())))
         for column in header:

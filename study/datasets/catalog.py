@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from splavu.data import labels as read
 from splavu.data.datasets import DatasetSpec, Layout
 from splavu.data.keys import match_keys
-from splavu.data.label_table import read_label_table
+from splavu.data.label_table import LABELS_FILE, read_label_table
 from splavu.data.labels import VISPR_ATTRIBUTES
 from splavu.data.name_tables import NAME_RULES, VpName, table_name
 from splavu.data.pahmdb51 import PAHMDB51_VALUES
@@ -366,7 +366,6 @@ WITH_SUBJECTS = tuple(name for name, row in CATALOGUE.items() if row.read_subjec
 
 FOLDER = "folder:"
 """`dataset = 'folder:gym'` is the folder gym/ below the data root: any videos, with a labels.csv."""
-FOLDER_LABELS = "labels.csv"
 
 
 def folder_of(name: str) -> str:
@@ -386,15 +385,15 @@ def folder_row(name: str, data_root: Path) -> CatalogueRow:
         UserError: It is not the name of a folder, or its labels.csv is missing or damaged.
     """
     folder = folder_of(name)
-    table = read_label_table(data_root / folder / FOLDER_LABELS)
+    table = read_label_table(data_root / folder / LABELS_FILE)
     return CatalogueRow(
         name,
         f"features_folder_{folder}",
         folder,
         len(table.classes),
-        lambda folder, split, keys: read_label_table(folder / FOLDER_LABELS).of(split),
+        lambda folder, split, keys: read_label_table(folder / LABELS_FILE).of(split),
         splits=table.splits,
-        layout=Layout(f"{folder}/videos", (f"{folder}/{FOLDER_LABELS}",), BARE_NAME),
+        layout=Layout(f"{folder}/videos", (f"{folder}/{LABELS_FILE}",), BARE_NAME),
     )
 
 

@@ -13,6 +13,7 @@ from refusals import refused
 from splavu import __main__
 from splavu.data.csv_table import read_rows
 from splavu.data.key_map import KeyMap, hashed_keys, write_key_map
+from splavu.data.label_table import read_label_table
 from splavu.data.labels import read_attribute_pickle, read_csv_labels, read_json_labels, read_ucf_labels
 from splavu.data.name_tables import NAME_RULES, VpName
 from splavu.data.splits import casia_name, casia_split, ntu_bias_side, ntu_name, ntu_split
@@ -48,6 +49,17 @@ def test_a_table_comes_in_the_order_of_the_released_keys(tmp_path):
     assert [row["filename"] for row in read_rows(tmp_path / "out.csv")] == list(released(keys).values())
 
 
+def test_videos_that_were_dealt_by_their_names_keep_their_side(tmp_path):
+    keys = [f"clip{n}" for n in range(60)]
+    table = written(tmp_path / "labels.csv", "filename,label\n" + "".join(f"{key}.mp4,run\n" for key in keys))
+    dealt = read_label_table(table).split_of
+    (tmp_path / "out.csv").write_bytes(renaming(keys).file(table).content)
+    found = read_label_table(tmp_path / "out.csv").split_of
+    assert found == {released(keys)[key]: split for key, split in dealt.items()}
+    named = written(tmp_path / "hmdb51_test_labels.csv", table.read_text())
+    assert renaming(keys).file(named).content.startswith(b"filename,label\n")
+
+
 def test_cells_keep_what_they_say_but_for_names_of_videos(tmp_path):
     cells = ['say "a", b', "two\nlines", "ünï", "1"]
     with (tmp_path / "labels.csv").open("w", newline="", encoding="utf-8") as file:
@@ -63,13 +75,13 @@ def test_cells_keep_what_they_say_but_for_names_of_videos(tmp_path):
 
 
 def test_a_video_without_a_key_is_refused_or_dropped_never_copied(tmp_path):
-    table = written(tmp_path / "labels.csv", "filename,label\na.avi,0\nstranger.avi,1\n")
-    with refused("labels.csv", naming="'stranger.avi'"):
+    table = written(tmp_path / "table.csv", "filename,label\na.avi,0\nstranger.avi,1\n")
+    with refused("table.csv", naming="'stranger.avi'"):
         renaming(["a"]).file(table)
     found = renaming(["a", "b"], drop=True).file(table)
     assert (found.num_renamed, found.num_dropped) == (1, 1)
     assert b"stranger" not in found.content
-    with refused("labels.csv"):
+    with refused("table.csv"):
         renaming(["b"], drop=True).file(table)
 
 
@@ -224,10 +236,10 @@ def test_films_are_numbered_since_their_titles_are_parts_of_names(tmp_path):
 def test_the_command(tmp_path, capsys):
     write_key_map(tmp_path / "a.keys.csv", hashed_keys(["a"], SECRET))
     write_key_map(tmp_path / "b.keys.csv", hashed_keys(["b"], SECRET))
-    table = written(tmp_path / "labels.csv", "filename,label\na,0\nb,1\nc,1\n")
+    table = written(tmp_path / "table.csv", "filename,label\na,0\nb,1\nc,1\n")
     maps = ["--keys", str(tmp_path / "a.keys.csv"), "--keys", str(tmp_path / "b.keys.csv")]
     command, out = ["rename-keys", *maps, str(table)], str(tmp_path / "out.csv")
-    with refused("labels.csv"):
+    with refused("table.csv"):
         __main__.main([*command, out])
     assert not (tmp_path / "out.csv").exists()
     assert __main__.main([*command, out, "--drop"]) == 0
@@ -235,7 +247,7 @@ def test_the_command(tmp_path, capsys):
     for files, culprit in (
         ([out], "OUT"),
         ([table, table, out], "OUT"),
-        ([table, table], "labels.csv"),
+        ([table, table], "table.csv"),
         ([table, tmp_path / "a.keys.csv"], "a.keys.csv"),
     ):
         with refused(culprit):
