@@ -4,7 +4,8 @@ The set HMDB51 of the synthetic world has columns that are no 0 and 1: the backg
 the stature, gait amplitude, arm swing, cadence and favourite hue (values). A quick audit attacks them by yes/no
 questions, on raw features and on what the checkpoint makes of them, one feature at a time; names are not read. By unit:
 
-AP            mean over an attribute's questions, less chance, in points; p adjusted for the number of attributes
+AP            mean over an attribute's questions, less chance, in points
+p             adjusted for the number of attributes; of a value by AP and Spearman's correlation together
 beside        of a value Spearman's correlation with the mean of the answers, of a class balanced accuracy; 95 %
               intervals over test subjects
 """

@@ -51,16 +51,16 @@ class Evaluator:
         """The questions to which the test has both answers, and validation a label."""
         return ~np.isnan(attack.precision) & ~np.isnan(attack.tuned.labels).all(axis=0)
 
-    def evaluate(self, attack: Attack, raw: Attack | None = None) -> UnitResult:
+    def evaluate(self, attack: Attack, raw: Attack | None = None, *, beside: bool = False) -> UnitResult:
         """Judge the strongest attacker of each attribute.
 
         Args:
             attack: On released units, or on raw ones.
             raw: On the same units' raw features, for the leakage.
+            beside: As in `evaluate_scored`.
         """
-        return self.evaluate_scored(
-            attack, AttackScore.of(attack, self), None if raw is None else AttackScore.of(raw, self)
-        )
+        whole = None if raw is None else AttackScore.of(raw, self)
+        return self.evaluate_scored(attack, AttackScore.of(attack, self), whole, beside=beside)
 
     def evaluate_scored(
         self, attack: Attack, own: AttackScore, whole: AttackScore | None, *, beside: bool = False
@@ -68,7 +68,9 @@ class Evaluator:
         """The same, of an attack and of raw features whose scores are known.
 
         Args:
-            beside: Say which class, how large a value and which subjects are protected worst, too.
+            beside: Say which class, how large a value and which subjects are protected worst, too. A value's p is then
+                the smaller one of average precision and of Spearman's correlation, doubled: quartiles see less of a
+                number than its rank does.
         """
         judged = np.flatnonzero(self.judged(attack))
         questions = self.questions.take(judged)
@@ -114,7 +116,11 @@ class Evaluator:
         positives = np.sum(labels > 0, axis=0)
         answers = answered(attack, questions, self.truth, self.num_swaps, resamples, seed_weights) if beside else {}
 
-        adjusted = inference.holm(own.p)
+        p = own.p.copy()
+        for a, name in enumerate(questions.attributes):
+            if questions.kinds[name] == "value" and name in answers:
+                p[a] = min(1.0, 2 * min(p[a], *(measured.p for measured in answers[name])))
+        adjusted = inference.holm(p)
         leakage, leakage_draws = own.share_of(whole)
         found = []
         for a, name in enumerate(questions.attributes):
@@ -141,7 +147,7 @@ class Evaluator:
                     bits=estimated(bits[a], bits_draws[:, a], chance=0.0),
                     bits_available=float(bits_available[a]),
                     leakage=estimated(leakage[a], leakage_draws[:, a], chance=0.0),
-                    p=float(own.p[a]),
+                    p=float(p[a]),
                     p_holm=float(adjusted[a]),
                     equivalence=equivalence,
                     verdict=decision(adjusted[a], equivalence.equivalent),

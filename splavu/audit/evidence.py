@@ -127,7 +127,8 @@ class AttributeResult:
     leakage: Estimate
     """Excess of AP over chance as a share of the raw features' excess; NaN without raw features."""
     p: float
-    """Share of permutations of the test subjects' labels that give as high an AP."""
+    """Share of permutations of the test subjects' labels that give as high an AP; of a value, of what it and Spearman's
+    correlation give, the smaller one doubled."""
     p_holm: float
     """The same, adjusted for the number of attributes (Holm)."""
     equivalence: Equivalence
