@@ -67,7 +67,7 @@ def shanghai_kind(name: str) -> Kind | None:
 KIND_OF_NAME: Mapping[str, Callable[[str], Kind | None]] = {"UCF": ucf_kind, "XD": xd_kind, "ST": shanghai_kind}
 """How each data set's names distinguish normal from abnormal; None where a name doesn't say."""
 
-HASH = re.compile(r"[0-9a-f]{32}")
+HASH = re.compile(r"[0-9a-f]{32}(__\d+)?")
 """A name that says nothing: released under a secret key."""
 
 LABELS = {"0": False, "1": True, "normal": False, "abnormal": True}

@@ -76,6 +76,11 @@ class KeyMap:
             for raw, released in self.released_of.items()
         }
 
+    @functools.cached_property
+    def names(self) -> dict[str, str]:
+        """What a label file may name -> its released name: a key, or the video of several crops."""
+        return {**self.released_of, **self.videos}
+
     def raw(self, released: str) -> str:
         """The raw key.
 
@@ -90,13 +95,13 @@ class KeyMap:
     def renamed(self, names: Iterable[str], *, source: object) -> dict[str, str]:
         """Name in a label file -> released key; names without one are left out.
 
-        A name means the video that `keys.match_keys` finds: folders and media extensions may differ.
+        A name means the key or video that `keys.match_keys` finds: folders and media extensions may differ.
 
         Raises:
             UserError: A name could be two videos, or a video two names.
         """
-        name_of = match_keys(names, self.videos, source=source)
-        return {name: self.videos[key] for key, name in name_of.items()}
+        name_of = match_keys(names, self.names, source=source)
+        return {name: self.names[key] for key, name in name_of.items()}
 
 
 def hashed_keys(keys: Sequence[str], secret: bytes, *, crops: bool = False) -> KeyMap:

@@ -112,8 +112,8 @@ class Renaming:
         released_of = self._released([line.name for line in lines], test_list)
         store = FeatureFolder(features)
         is_released = KEYS_ATTRIBUTE in store.attributes
-        stored = {key.removesuffix("__0"): key for key in store}
-        raw_of = {released: raw for raw, released in self.keys.videos.items()}
+        stored = {key.removesuffix("__0"): key for key in store} | {key: key for key in store}
+        raw_of = {released: raw for raw, released in self.keys.names.items()}
         lengths = []
         for line in lines:
             if line.name not in released_of:
@@ -163,7 +163,7 @@ class Renaming:
     @functools.cached_property
     def _stems(self) -> set[str]:
         """The videos' names without folder and extension."""
-        return {file_key(raw) for raw in self.keys.videos}
+        return {file_key(raw) for raw in self.keys.names}
 
     def _table(self, path: Path) -> Renamed:
         rows = {row["filename"]: dict(row) for row in read_rows(path)}

@@ -300,7 +300,12 @@ def test_kept_keys_are_told_what_they_reveal(names, holds):
 
 def test_the_videos_of_a_map_are_found_by_names_of_label_files():
     keys = hashed_keys(["act/a.avi", "b", "c__0", "c__1"], SECRET, crops=True)
-    found = keys.renamed(["a", "x/b.mp4", "c.npy", "stranger"], source="labels")
-    assert found == {"a": keys.released_of["act/a.avi"], "x/b.mp4": keys.released_of["b"], "c.npy": keys.videos["c"]}
+    found = keys.renamed(["a", "x/b.mp4", "c.npy", "x/c__1.npy", "stranger"], source="labels")
+    assert found == {
+        "a": keys.released_of["act/a.avi"],
+        "x/b.mp4": keys.released_of["b"],
+        "c.npy": keys.videos["c"],
+        "x/c__1.npy": keys.released_of["c__1"],
+    }
     with refused("labels"):
         KeyMap(keys.released_of).renamed(["x/b.mp4", "y/b.mp4"], source="labels")

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from refusals import refused
 
+from mgfn import label_list
+from mgfn.data.lists import read_list
 from splavu import __main__
 from splavu.data.csv_table import read_rows
 from splavu.data.key_map import KeyMap, hashed_keys, write_key_map
@@ -19,6 +21,7 @@ from splavu.data.name_tables import NAME_RULES, VpName
 from splavu.data.splits import casia_name, casia_split, ntu_bias_side, ntu_name, ntu_split
 from splavu.release.renaming import Renaming
 from splavu.stores import FolderWriter
+from tridet.annotations import read_annotations
 
 SECRET = bytes(range(32))
 
@@ -126,6 +129,33 @@ def test_lists_keep_what_follows_the_name_and_only_ucf101s_folder(tmp_path):
     for bad in ("c.npy\nx/c.npy\n", "c.npy v_Run_g01_c01\n", "stranger\n", "\n"):
         with refused("a.list"):
             renaming(keys).file(written(tmp_path / "a.list", bad))
+
+
+@pytest.mark.parametrize(
+    ("name", "rules"),
+    [("ucf-i3d.list", "UCF"), ("ucf-i3d-test.list", "UCF"), ("xd-i3d-test.list", "XD"), ("shanghai-i3d.list", "ST")],
+)
+def test_the_real_lists_say_the_same_after_their_names_are_gone(tmp_path, shared, name, rules):
+    real = shared / "annotations/vad_lists" / name
+    label_list.main([str(real), str(tmp_path / "labelled.list"), "--datasetname", rules])
+    entries = read_list(real, rules)
+    keys = hashed_keys([entry.name for entry in entries], SECRET, crops=True)
+    (tmp_path / "out.list").write_bytes(Renaming(keys).file(tmp_path / "labelled.list").content)
+    found = {entry.name: (entry.is_abnormal, entry.classes) for entry in read_list(tmp_path / "out.list", rules)}
+    assert found == {keys.videos[entry.name]: (entry.is_abnormal, entry.classes) for entry in entries}
+    assert list(found) == sorted(found)
+
+
+def test_thumos14s_annotations_say_the_same(tmp_path, shared):
+    real = read_annotations(shared / "annotations/thumos14.json")
+    keys = hashed_keys([video.name for video in real.videos], SECRET)
+    (tmp_path / "out.json").write_bytes(Renaming(keys).file(shared / "annotations/thumos14.json").content)
+    found = {video.name: video for video in read_annotations(tmp_path / "out.json").videos}
+    for video in real.videos:
+        renamed = found[keys.released_of[video.name]]
+        assert (renamed.subset, renamed.fps, renamed.duration) == (video.subset, video.fps, video.duration)
+        np.testing.assert_array_equal(renamed.segments, video.segments)
+        np.testing.assert_array_equal(renamed.labels, video.labels)
 
 
 def test_visprs_pickle(tmp_path):
