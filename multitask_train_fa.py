@@ -25,6 +25,7 @@ from typing import Any
 
 import config
 from splavu.anonymizers import pipeline
+from splavu.anonymizers.guarantees import as_paragraphs
 from splavu.runtime import cli, environment, params
 from splavu.runtime.distributed import NOT_DISTRIBUTED, Processes, connect
 from splavu.runtime.run_folder import RunFolder
@@ -79,7 +80,7 @@ def report(best: Mapping[str, Any]) -> None:
         print(f"best epoch {best['epoch']} ({best['score']:.4f}): {best.get('trained', best['checkpoint'])}")
     if "fitted" in best:
         print(f"fitted to {best['fitted']['clips']} clips: {best['checkpoint']}")
-        print("\n".join(best["fitted"]["guarantees"]))
+        print(as_paragraphs(best["fitted"]["guarantees"]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

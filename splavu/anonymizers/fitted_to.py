@@ -98,8 +98,9 @@ class FeatureMap:
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> FeatureMap:
         """Of what `tensors` gave."""
-        arrays = {one.name: tensors[one.name].cpu().numpy() for one in fields(cls)}
-        return cls(**{name: value if value.ndim else float(value) for name, value in arrays.items()})
+        mean, directions, variances = (tensors[name].cpu().numpy() for name in ("mean", "directions", "variances"))
+        rest, median, limit = (float(tensors[name]) for name in ("rest", "median", "limit"))
+        return cls(mean, directions, variances, rest, median, limit)
 
 
 @dataclass(frozen=True)
@@ -185,5 +186,7 @@ def _drawn(features: NDArray) -> FeatureMap:  # [N, D]
     total = np.square(centered).sum() / num_rows
     # No direction is taken for flatter than a millionth of the spread: float32 features aren't either.
     rest = max((total - variances.sum()) / max(width - count, 1), 1e-6 * total / width)
-    parts = (mean, directions, np.maximum(variances, rest))
-    return FeatureMap(*(np.ascontiguousarray(part, np.float32) for part in parts), float(rest), 1.0, 1.0)
+    mean, directions, variances = (
+        np.ascontiguousarray(part, np.float32) for part in (mean, directions, np.maximum(variances, rest))
+    )
+    return FeatureMap(mean, directions, variances, float(rest), 1.0, 1.0)

@@ -9,6 +9,7 @@ read in fact is for an audit to find.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,6 +43,11 @@ def guarantees(architecture: Mapping[str, Any]) -> list[str]:
                 "person. No differential privacy."
             )
     return found or ["None: a map of single features that can be inverted hides nothing from who trains on its output."]
+
+
+def as_paragraphs(statements: Sequence[str]) -> str:
+    """The statements as a terminal shows them."""
+    return "\n".join(textwrap.fill(f"- {one}", 100, subsequent_indent="  ") for one in statements)
 
 
 def _of_quantizer(stage: Mapping[str, Any]) -> list[str]:

@@ -26,7 +26,7 @@ from splavu._version import __version__
 from splavu.anonymizers.closed_form.fit_data import FitData
 from splavu.anonymizers.closed_form.form import ClosedForm, Option
 from splavu.anonymizers.closed_form.methods import METHODS
-from splavu.anonymizers.guarantees import guarantees
+from splavu.anonymizers.guarantees import as_paragraphs, guarantees
 from splavu.data.csv_table import read_rows, split_of
 from splavu.data.keys import match_keys
 from splavu.data.private_labels import read_private_table
@@ -142,7 +142,7 @@ def fit(args: argparse.Namespace) -> str:
     changed = np.square(apply_to_array(whole, raw) - raw).sum() / np.square(raw - raw.mean(axis=0)).sum()
     described = f"{form.described(made, data)}; fitted to {len(raw)} clips of {data.num_videos} videos"
     lines = [f"{args.out}: {described}", f"it changes features by {100 * changed:.1f} % of their variance"]
-    return "\n".join([*lines, *guarantees(whole.architecture)])
+    return "\n".join([*lines, as_paragraphs(fitted["guarantees"])])
 
 
 def read_training(args: argparse.Namespace) -> tuple[FitData, list[dict[str, Any]]]:

@@ -50,7 +50,7 @@ def test_the_recommended_setting_takes_no_epoch(study):
     assert 4 < reached <= 20
     assert (eraser["rank"], quantizer["support"]["unit"], quantizer["support"]["at_least"]) == (32, "subject", 5)
     assert all(5 <= units <= 12 for book in quantizer["support"]["histogram"] for units, _ in book)
-    assert_names(done.stdout, ("32 of 192", f"{reached:.2f} bits"))
+    assert_names(" ".join(done.stdout.split()), ("32 of 192", f"{reached:.2f} bits"))
     assert len(content["fitted_to"]["hashes"]) == content["fitted"]["clips"]
 
 
