@@ -7,7 +7,9 @@ alone and beside the features. And names group: where a part of the name is the 
 pooled, which is how names turn clips into persons.
 
 Note: the raw features that a release is compared with are attacked under the same released names. So a leakage stays a
-ratio of like with like: names that are kept count on both sides, and renaming is not credited to the anonymizer.
+ratio of like with like: names that are kept count on both sides, and renaming is not credited to the anonymizer. A key
+holds all clips of its video, so these attackers see the mean of the video, and of its group, where a single clip is
+judged, too.
 
 Shapes: `V` videos, `N` clips, `F` numbers of a name, `A` attributes.
 """
