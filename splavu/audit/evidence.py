@@ -17,7 +17,8 @@
     strongest       unit -> found, over all threat models of the unit
     headline        [sentence, unit, reduction, ...]
     gates           [claim, state (passed, failed, undecided, not run), passed (null: the last two), detail, numbers]
-    learning_curve  [family, people, rows, ap: one an attribute, in the order of `attributes`], released clips
+    learning_curve  [family, people, rows, ap: one an attribute, in the order of `attributes`; gain: of their mean over
+                    the point before], released clips
     code_length     'released', 'raw' -> attribute -> bits, prior_bits (a code without features), uniform_bits, rows,
                     compression_over_prior
     linkage         gallery to probes, of videos: 'raw to raw', 'released to released', 'raw to released', 'second

@@ -29,7 +29,7 @@ from splavu.attacks.release_protocol import finite
 from splavu.attacks.rows import AttackData, shuffled_labels
 from splavu.audit import gates
 from splavu.audit.answers import Truth
-from splavu.audit.attributes.learning_curves import code_lengths, learning_curve
+from splavu.audit.attributes.learning_curves import code_lengths, learning_curve, rising
 from splavu.audit.attributes.names import Names
 from splavu.audit.attributes.set_attacks import SET_ATTACKERS
 from splavu.audit.attributes.threat_models import KNOWS, SETS, ThreatModelAttacks, num_fits, run_threat_models
@@ -139,7 +139,7 @@ def examine(
         ),
         **parts,
         **beyond,
-        warnings=inputs.warnings,
+        warnings=(*inputs.warnings, *rising(parts["learning_curve"])),
         columns=inputs.columns,
         seconds=time.perf_counter() - started,
     )
@@ -179,7 +179,9 @@ def _attribute_parts(
         curve, lengths = [], {}
         if not options.attributes_only:
             kinds = {"released": inputs.released} | ({} if raw is None else {"raw": raw})
-            curve = learning_curve(inputs.released, inputs.questions, options.curve_families, campaign)
+            curve = learning_curve(
+                inputs.released, inputs.questions, options.curve_families, campaign, options.num_resamples
+            )
             lengths = code_lengths(kinds, inputs.questions, campaign)
 
     evaluator = Evaluator(

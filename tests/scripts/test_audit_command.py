@@ -104,7 +104,7 @@ def test_groups_stand_in_for_subjects(study, tmp_path, capsys):
         study, tmp_path / "groups.csv", lambda row: {"filename": row["filename"], "group": row["subject"]}
     )
     more = ("--labels", table, "--groups", groups, "--attributes-only", "--attributes", "gender", "--out", tmp_path)
-    main(arguments(study, *more))
+    main(arguments(study, *more, "--anyway"))  # 5 test subjects can't decide
     evidence = json.loads((tmp_path / "evidence.json").read_text())
     assert sum(split["persons"] for split in evidence["people"].values()) == 26
 
@@ -119,6 +119,43 @@ def test_a_failed_gate_is_exit_code_3(study, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "FAILED" in printed
     assert "NOT VALID" in printed
+
+
+def few_test_subjects(study, target):
+    """A table with 8 test subjects, 4 of each gender, which a person has always the same way."""
+    with labels(study).open() as file:
+        rows = list(csv.DictReader(file))
+    test = sorted({row["subject"] for row in rows if row["split"] == "test"})[:8]
+    everyone = sorted({row["subject"] for row in rows})
+    place = {subject: test.index(subject) if subject in test else everyone.index(subject) for subject in everyone}
+    assert len(test) == 8
+
+    def change(row):
+        left_out = row["split"] == "test" and row["subject"] not in test
+        return None if left_out else row | {"gender": str(place[row["subject"]] % 2)}
+
+    return rewritten(study, target, change)
+
+
+def test_too_few_test_subjects_are_undecided_before_the_work_and_after(study, tmp_path, capsys, monkeypatch):
+    """4 of 8 can be picked in 70 ways: p is 1/70 at least, and 0.005 is asked for. 5 of 10: 252 ways."""
+    table = few_test_subjects(study, tmp_path / "labels.csv")
+    raw = study.features / "features_hmdb_*_demo.h5"
+    more = ("--labels", table, "--attributes", "gender", "--attributes-only", "--raw", raw, "--out", tmp_path / "out")
+    assert main(arguments(study, *more)) == 4
+    printed = capsys.readouterr().out
+    assert "10 can decide" in printed
+    assert "--anyway" in printed
+    assert not (tmp_path / "out").exists()
+    assert main(arguments(study, *more, "--anyway")) == 4
+    assert "UNDECIDED" in capsys.readouterr().out
+    evidence = json.loads((tmp_path / "out" / "evidence.json").read_text())
+    assert not evidence["valid"]
+    gates = [gate for gate in evidence["gates"] if gate["state"] == "undecided"]
+    assert [gate["numbers"]["subjects_needed"] for gate in gates] == [10, 10]
+    assert [gate["numbers"]["subjects"] for gate in gates] == [8, 8]
+    assert gates[0]["numbers"]["least_p"] == pytest.approx(1 / 70)
+    assert "Undecided" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

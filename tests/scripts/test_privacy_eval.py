@@ -58,6 +58,19 @@ def test_an_identity_leaks_all_and_zeros_leak_nothing(study, capsys):
     assert {"params.json", "versions.json", "metrics.json"} <= {p.name for p in (study.runs / "demo/privacy").iterdir()}
 
 
+def test_too_few_test_subjects_are_undecided_before_anything_is_trained(study, capsys, monkeypatch):
+    from splavu.attacks import release_protocol
+    from splavu.attacks.gates import Power
+
+    few = Power(subjects=8, least_p=1 / 70, one_class=0.008, needed=10)
+    monkeypatch.setattr(release_protocol, "power_of", lambda *labels: few)
+    assert privacy_eval.main(arguments(save(study))) == 4
+    assert "10 can decide" in capsys.readouterr().out
+    assert not (study.runs / "demo/privacy/metrics.json").exists()
+    assert privacy_eval.main([*arguments(save(study)), "--anyway"]) == 0  # its gates do decide
+    assert result_of(study)["valid"]
+
+
 def test_the_same_inputs_print_the_stored_result_and_others_do_not(study, capsys, monkeypatch):
     saved = save(study)
     assert privacy_eval.main(arguments(saved)) == 0

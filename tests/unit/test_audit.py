@@ -12,13 +12,17 @@ import json
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 from splavu.anonymizers import Anonymizer
 from splavu.attackers import ATTACKERS, MLPAttacker
+from splavu.attacks.campaign import Campaign
 from splavu.attacks.rows import AttackData, Rows
+from splavu.audit.attributes.learning_curves import learning_curve, rising
 from splavu.audit.attributes.set_attacks import SET_ATTACKERS
 from splavu.audit.evidence import write_evidence
 from splavu.audit.inputs import AuditInputs
+from splavu.audit.questions import Questions
 from splavu.audit.report.terminal import summary
 from splavu.audit.run import AuditOptions, examine
 from splavu.metrics import average_precisions, permuted_rows, prevalences
@@ -254,3 +258,24 @@ def test_the_evidence_is_json_and_repeats_itself(tmp_path):
     assert contents[0]["code_length"]["raw"]["gender"]["compression_over_prior"] > 1.3
     assert contents[0]["membership"]["logistic"]["auc"]["low"] < 0.5
     assert [path.name for path in (tmp_path / "first").iterdir()] == ["evidence.json"]
+
+
+def curve_of(strength: float, families: tuple[str, ...] = ("logistic",)) -> list[dict]:
+    data = AttackData(*(people(count, seed, strength=strength) for count, seed in ((16, 1), (30, 2), (150, 3))))
+    with tqdm(disable=True) as progress:
+        campaign = Campaign(families, (0, 1, 2), 20_000, "row", "cpu", progress)
+        return learning_curve(data, Questions.binary(("gender", "glasses")), families, campaign, 300)
+
+
+def test_a_curve_that_still_rises_is_warned_of_and_a_flat_one_is_not():
+    """With a weak signal 16 subjects are better than 8; where nothing is there to be learnt, or all was, none is."""
+    weak, nothing, everything = curve_of(1.5), curve_of(0.0), curve_of(12.0)
+    assert [point["people"] for point in weak] == [2, 4, 8, 16]
+    assert weak[0]["gain"] is None
+    means = [np.mean(point["ap"]) for point in weak]
+    assert weak[-1]["gain"].value == pytest.approx(means[-1] - means[-2])
+    (line,) = rising(weak)
+    assert "logistic" in line
+    assert "from 8 to 16" in line
+    assert rising(nothing) == rising(everything) == []
+    assert rising([]) == []

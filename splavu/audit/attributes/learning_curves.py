@@ -1,12 +1,12 @@
 """How much it takes to read an attribute: the curve over the number of subjects trained on, and the online code.
 
 Note: attackers trained on the few subjects of an evaluation say little about attackers with many. A curve that still
-rises at its right end is a warning that the headline is too optimistic.
+rises at its right end is a warning that the headline is too optimistic (`rising`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,13 @@ from splavu.attackers import ATTACKERS, LogisticAttacker
 from splavu.attacks.campaign import Campaign
 from splavu.attacks.rows import AttackData, Rows
 from splavu.audit.questions import Questions
+from splavu.metrics.estimates import estimated
 from splavu.metrics.inference import CodeLength, online_code_length, platt_scaling
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Of the training subjects; the first ones are part of the next ones."""
+NUM_ORDERS = 3
+"""In which training subjects are added; as many as there are seeds, if these are fewer."""
 BLOCKS = (0.0625, 0.125, 0.25, 0.5, 1.0)
 """Of the people, where the blocks of the online code end."""
 HELD_OUT = 0.25
@@ -32,28 +35,68 @@ class _Curve:
     family: str
     seed: int
     data: AttackData
-    people: int
     max_train_rows: int
     device: Any
 
 
 def learning_curve(
-    data: AttackData, questions: Questions, families: tuple[str, ...], campaign: Campaign
+    data: AttackData, questions: Questions, families: tuple[str, ...], campaign: Campaign, num_resamples: int
 ) -> list[dict[str, Any]]:
-    """Test AP of each attribute by family and number of training subjects, for the first seed."""
-    seed = campaign.seeds[0]
-    names = np.random.default_rng(seed).permutation(np.unique(data.train.clusters))
-    counts = sorted({max(2, round(share * len(names))) for share in SHARES})
-    jobs = [
-        _Curve(family, seed, _among(data, names[:count]), count, campaign.max_train_rows, campaign.device)
-        for family in families
-        for count in counts
-    ]
-    results = (campaign.executor.map if campaign.executor else map)(_point, jobs)
-    return [
-        {"family": job.family, "people": job.people, "rows": len(job.data.train), "ap": questions.mean(precision)}
-        for job, precision in zip(jobs, results, strict=True)
-    ]
+    """Test AP of each attribute by family and number of training subjects, mean over the orders that add them.
+
+    `gain` is what the last subjects that were added brought to the mean over attributes: its interval draws test
+    subjects, and orders where there are several.
+    """
+    seeds = campaign.seeds[:NUM_ORDERS]
+    every = np.unique(data.train.clusters)
+    counts = sorted({max(2, round(share * len(every))) for share in SHARES})
+    jobs = {}
+    for family in families:
+        for seed in seeds:
+            names = np.random.default_rng(seed).permutation(every)
+            for count in counts:
+                twin = (family, seeds[0], count) if count == len(every) and not ATTACKERS[family].stochastic else None
+                if twin not in jobs:
+                    part = _among(data, names[:count])
+                    jobs[family, seed, count] = _Curve(family, seed, part, campaign.max_train_rows, campaign.device)
+    scores = dict(zip(jobs, (campaign.executor.map if campaign.executor else map)(_point, jobs.values()), strict=True))
+    test = data.test
+    resamples = metrics.cluster_resamples(test.clusters, num_resamples=num_resamples, seed=0)
+    weights = metrics.seed_weights(len(seeds), num_resamples)
+    points = []
+    for family in families:
+        before = None
+        for count in counts:
+            keys = [(family, seed, count) for seed in seeds]
+            keys = [key if key in jobs else (family, seeds[0], count) for key in keys]
+            of_order = [scores[key] for key in keys]
+            precision = [questions.mean(metrics.average_precisions(test.labels, s)) for s in of_order]
+            drawn = [questions.mean(metrics.resampled_average_precisions(test.labels, s, resamples)) for s in of_order]
+            mean = metrics.mean_known(np.stack(precision))  # [S]
+            mean_drawn = metrics.mean_known(np.stack(drawn))  # [S, R]
+            gain = None
+            if before is not None:
+                draws = np.einsum("rs,sr->r", weights, mean_drawn - before[1])
+                gain = estimated(float(np.mean(mean - before[0])), draws, chance=0.0)
+            before = mean, mean_drawn
+            rows = round(float(np.mean([len(jobs[key].data.train) for key in keys])))
+            ap = np.mean(precision, axis=0)
+            points.append({"family": family, "people": count, "rows": rows, "ap": ap, "gain": gain})
+    return points
+
+
+def rising(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each family whose last gain exceeds its noise: the lower end of its 95 % interval is above 0."""
+    lines = []
+    for family in dict.fromkeys(point["family"] for point in points):
+        *_, before, last = [None, None, *(point for point in points if point["family"] == family)]
+        if before is not None and last["gain"].low > 0:
+            value, low, high = (100 * end for end in (last["gain"].value, last["gain"].low, last["gain"].high))
+            lines.append(
+                f"attackers still gain from more training subjects ({family}: {value:.1f} points of AP [{low:.1f}, "
+                f"{high:.1f}] from {before['people']} to {last['people']}): those who have more get further than this"
+            )
+    return lines
 
 
 def code_lengths(data: Mapping[str, AttackData], questions: Questions, campaign: Campaign) -> dict[str, dict[str, Any]]:
@@ -89,13 +132,13 @@ def _among(data: AttackData, people: np.ndarray) -> AttackData:
     return AttackData(data.train.take(np.flatnonzero(np.isin(data.train.clusters, people))), data.validation, data.test)
 
 
-def _point(job: _Curve) -> np.ndarray:  # -> [A]
+def _point(job: _Curve) -> np.ndarray:  # -> [n, Q] scores of test rows
     train, validation = job.data.train, job.data.validation
     if len(train) > job.max_train_rows:
         train = train.take(np.random.default_rng(job.seed).permutation(len(train))[: job.max_train_rows])
     attacker = ATTACKERS[job.family].build(seed=job.seed, device=job.device)
     attacker.fit(train.features, train.labels, (validation.features, validation.labels))
-    return metrics.average_precisions(job.data.test.labels, attacker.scores(job.data.test.features))
+    return attacker.scores(job.data.test.features)
 
 
 def _code_length(job: tuple[Rows, int, int]) -> CodeLength | None:

@@ -146,7 +146,8 @@ def learning_curve(evidence: Evidence) -> dict[str, Any]:
         level=None if chance is None else 100 * chance,
         caption="Newly trained attackers of single released clips, mean over attributes, on test subjects.",
     )
-    rising = [c.name for c in curves if len(c.points) > 1 and c.points[-1][1] > c.points[-2][1] + 1]
+    last = {point["family"]: point.get("gain") or {} for point in points}
+    rising = [name for name, gain in last.items() if (gain.get("low") or 0) > 0]
     return {"chart": chart, "rising": rising}
 
 
