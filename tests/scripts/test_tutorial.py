@@ -26,9 +26,11 @@ SPLITS = ("train",) * 8 + ("val",) * 4 + ("test",) * 6
 
 @pytest.fixture
 def store(tmp_path, monkeypatch) -> Path:
-    """Three videos each of 36 people; gender is the person's, glasses the video's, both lie on axes of their own."""
+    """Three videos each of 36 people; gender is the person's, glasses the video's, both lie on axes of their own. The
+    secret of the keys is given, so that each run releases the same."""
     rng = np.random.default_rng(0)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "released.h5.secret").write_text("07" * 32 + "\n")
     with (
         StoreWriter(tmp_path / "features.h5", attributes={"encoder": "hf"}) as features,
         (tmp_path / "labels.csv").open("w", newline="") as file,
@@ -59,7 +61,9 @@ def test_the_tutorial(store, capsys):
     assert evidence["valid"]
     assert [one["name"] for one in evidence["attributes"]] == ["gender", "glasses"]
     assert evidence["people"]["test"] == {"clips": 72, "videos": 36, "persons": 12}
-    assert evidence["headline"]["reduction"]["value"] > 0.5  # what lies on a line is erased by it
+    # What lies on a line is erased by it. Of 12 persons the audit can't say as much: its interval reaches further down.
+    assert evidence["headline"]["by_unit"]["clip"]["value"] > 0.5
+    assert evidence["headline"]["reduction"]["high"] > 0.5
     assert (store / "report.html").read_bytes() == (store / "audit/report.html").read_bytes()
     ET.fromstring((store / "report.html").read_text().partition("\n")[2])
 
