@@ -68,7 +68,10 @@ def test_a_release_that_links_leaks(tmp_path, capsys):
     assert evidence["linkage"]["released to released"]["worst_protected"]["beyond_luck"] > 3
     printed = capsys.readouterr().out
     assert printed.splitlines()[-1].startswith("HEADLINE: linking subjects")
-    assert (tmp_path / "out" / "report.html").stat().st_size
+    page = (tmp_path / "out" / "report.html").read_text()
+    who = [one["subject"] for one in evidence["linkage"]["released to released"]["worst_protected"]["who"]]
+    assert "beyond luck" in page
+    assert not any(subject in page for subject in who), "names of subjects belong to the owner"
 
 
 def test_a_release_of_noise_does_not(tmp_path):
