@@ -83,7 +83,7 @@ def test_without_a_split_people_are_dealt_apart(study, tmp_path, capsys):
 
     table = rewritten(study, tmp_path / "labels.csv", without_split)
     more = ("--labels", table, "--attributes", "gender,semi_nudity", "--attributes-only", "--out", tmp_path)
-    main(arguments(study, *more))
+    main(arguments(study, *more, "--anyway"))  # 5 test subjects can't decide
     evidence = json.loads((tmp_path / "evidence.json").read_text())
     assert sum(split["persons"] for split in evidence["people"].values()) == 26
     assert min(split["persons"] for split in evidence["people"].values()) >= 4
