@@ -242,7 +242,9 @@ def test_the_chosen_file_makes_the_chosen_one_again(world, swept, here):
 
 
 def test_the_chosen_file_names_the_seed_that_was_measured(world, swept, here):
-    assert again(world, "--set", "most_lost=60") == 0  # the quantizer gives away least
+    """Ensembles find a little in what the quantizer's vectors give away, 8 % against the eraser's 6 %: it is alone."""
+    file = write(world, f"candidates = ({CANDIDATES[2]!r},)", "most_lost = 60.0", name="one_seed.py")
+    assert study_command(["sweep", "--params", file, "--quiet", "--device", "cpu", "--jobs", "1"]) == 0
     assert result(here)["chosen"] == "quantizer-b4"
     assert params.load(here / "chosen.py", AnonymizerParams).seed == 1
     assert remade(here, world) == made(here, "quantizer-b4-s1")
