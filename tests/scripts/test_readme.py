@@ -20,6 +20,7 @@ from test_your_data import write_video
 
 import splavu
 from splavu.__main__ import main
+from splavu.data.key_map import read_key_map
 from splavu.stores import StoreWriter, open_features
 
 README = (REPOSITORY / "README.md").read_text()
@@ -39,12 +40,15 @@ def write_stores(folder: Path) -> None:
         StoreWriter(folder / "features.h5", attributes={"encoder": "hf"}) as clips,
         StoreWriter(folder / "features_fb10.h5", attributes={"encoder": "hf"}) as static,
         (folder / "actions.csv").open("w", newline="") as labels,
+        (folder / "subjects.csv").open("w", newline="") as subjects,
         (folder / "private_labels.csv").open("w", newline="") as private,
     ):
-        labels, private = csv.writer(labels), csv.writer(private)
+        labels, subjects, private = csv.writer(labels), csv.writer(subjects), csv.writer(private)
         labels.writerow(["filename", "label"])
-        private.writerow(["filename", "subject", "gender"])
+        subjects.writerow(["filename", "subject", "split"])
+        private.writerow(["filename", "subject", "split", "gender"])
         for subject in range(SUBJECTS):
+            split = ("train", "test", "train", "val")[subject // 2 % 4]
             looks = 0.3 * rng.normal(size=WIDTH)
             looks[0] += 4 * (subject % 2)
             for video in range(ACTIONS):
@@ -53,7 +57,8 @@ def write_stores(folder: Path) -> None:
                 clips.add(key, (shown + rng.normal(size=(8, WIDTH))).astype(np.float32))
                 static.add(key, (looks + rng.normal(size=(10, WIDTH))).astype(np.float32))
                 labels.writerow([f"{key}.mp4", f"action{video}"])
-                private.writerow([f"{key}.mp4", f"s{subject:02d}", subject % 2])
+                subjects.writerow([f"{key}.mp4", f"s{subject:02d}", split])
+                private.writerow([f"{key}.mp4", f"s{subject:02d}", split, subject % 2])
 
 
 @pytest.mark.slow
@@ -82,4 +87,5 @@ def test_the_recipe_of_the_readme(tmp_path, monkeypatch, capsys):
     (python,) = re.findall(r"`(splavu\.Anonymizer[^`]+)`", RECIPE)
     raw = open_features("features.h5")["s00_0"]
     released = eval(python, {"splavu": splavu, "X": raw})
-    np.testing.assert_array_equal(released, open_features("released.h5")["s00_0"])
+    name = read_key_map("released.h5.keys.csv").released_of["s00_0"]
+    np.testing.assert_array_equal(released, open_features("released.h5")[name])
