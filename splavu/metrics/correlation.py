@@ -14,7 +14,7 @@ def spearman(values: np.ndarray, scores: np.ndarray) -> float:  # [N], [N]
     """Spearman's rank correlation, ties at their mean rank; NaN where either doesn't vary."""
     known = np.flatnonzero(~np.isnan(values))
     once = np.ones((1, len(known)))
-    return float(_correlation(*(_ranks(x[known], once) for x in (values, scores)), once)[0])
+    return float(_correlation(_ranks(values[known], once), _ranks(scores[known], once), once)[0])
 
 
 def resampled_spearman(values: np.ndarray, scores: np.ndarray, resamples: Resamples) -> np.ndarray:  # [N], [N] -> [R]
@@ -22,7 +22,7 @@ def resampled_spearman(values: np.ndarray, scores: np.ndarray, resamples: Resamp
     known = np.flatnonzero(~np.isnan(values))
     result = np.full(len(resamples.counts), np.nan)
     for block, weights in resamples.blocks(known):
-        result[block] = _correlation(*(_ranks(x[known], weights) for x in (values, scores)), weights)
+        result[block] = _correlation(_ranks(values[known], weights), _ranks(scores[known], weights), weights)
     return result
 
 
