@@ -47,12 +47,16 @@ def vector_owners(vectors: NDArray, owners: NDArray) -> VectorOwners:  # [N, D] 
     """
     if len(vectors) != len(owners) or not len(vectors):
         raise ValueError(f"{len(vectors)} vectors and {len(owners)} owners")
-    if vectors.ndim > 1:
-        rows = np.ascontiguousarray(vectors)
-        vectors = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(-1)
-    _, vector = np.unique(vectors, return_inverse=True)
+    vector = distinct_rows(vectors) if vectors.ndim > 1 else np.unique(vectors, return_inverse=True)[1]
     _, owner = np.unique(owners, return_inverse=True)
     pairs = np.unique(vector.astype(np.int64) * (int(owner.max()) + 1) + owner)
     owners_of = np.bincount(pairs // (int(owner.max()) + 1))
     alone = owners_of == 1
     return VectorOwners(len(owners_of), int(alone.sum()), len(vector), int(alone[vector].sum()))
+
+
+def distinct_rows(rows: NDArray) -> NDArray[np.intp]:  # [N, D] -> [N]
+    """The number of each row among the distinct rows, compared bit by bit."""
+    rows = np.ascontiguousarray(rows)
+    as_one = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    return np.unique(as_one, return_inverse=True)[1]

@@ -10,7 +10,7 @@ from splavu.attacks.rows import Rows
 from splavu.audit.identity.similarity import Metric
 from splavu.audit.identity.singling_out import release_risks
 from splavu.metrics.residual_risk import MOST_ATTACKS, residual_risk, wilson_rate
-from splavu.metrics.uniqueness import single_subject_vectors
+from splavu.metrics.vector_owners import vector_owners
 
 PLAIN = Metric(lambda rows: np.asarray(rows, float), lambda rows: np.asarray(rows, float), "cosine")
 
@@ -121,5 +121,5 @@ def test_many_equal_shares_do_not_make_an_interval_of_nothing():
 
 def test_vectors_of_one_subject_are_counted():
     features = np.array([[1, 0], [1, 0], [2, 0], [2, 0], [3, 0], [1, 0]], dtype=np.float32)
-    found = single_subject_vectors(features, ["a", "b", "a", "a", "b", "a"])
-    assert (found.num_vectors, found.of_vectors, found.of_clips) == pytest.approx((3, 2 / 3, 3 / 6))
+    found = vector_owners(features, np.array(["a", "b", "a", "a", "b", "a"]))
+    assert (found.vectors, found.share, found.clip_share) == pytest.approx((3, 2 / 3, 3 / 6))

@@ -32,7 +32,7 @@ from splavu.audit.subject_risk import linkage_risk
 from splavu.errors import UserError
 from splavu.metrics.estimates import Estimate
 from splavu.metrics.retrieval import retrieve
-from splavu.metrics.uniqueness import single_subject_vectors
+from splavu.metrics.vector_owners import vector_owners
 
 TPRS = {"tpr_at_1_percent": 0.01, "tpr_at_1_permille": 0.001}
 """Key of the evidence -> false-positive rate."""
@@ -154,7 +154,12 @@ def singled_out(inputs: AuditInputs, *, anonymizer: Anonymizer | None = None, se
         except UserError as error:  # too few videos
             found[name] = {"skipped": str(error)}
     test = inputs.released.test
-    found["vectors"] = dataclasses.asdict(single_subject_vectors(test.features, test.clusters.tolist()))
+    vectors = vector_owners(test.features, test.clusters)
+    found["vectors"] = {
+        "num_vectors": vectors.vectors,
+        "of_vectors": vectors.share,
+        "of_clips": vectors.clip_share,
+    }
     found["clips_per_subject"] = float(np.median(np.unique(test.clusters, return_counts=True)[1]))
     if anonymizer is not None and (bits := budget_of(anonymizer.architecture)) is not None:
         found |= {"bits_per_clip": bits, "bits_per_subject": bits * found["clips_per_subject"]}

@@ -35,7 +35,7 @@ from splavu.audit.identity.similarity import Metric, cosines
 from splavu.errors import UserError
 from splavu.metrics.estimates import Estimate
 from splavu.metrics.residual_risk import residual_risk
-from splavu.metrics.uniqueness import distinct_rows
+from splavu.metrics.vector_owners import distinct_rows
 
 ATTACKS = ("singling out by a clip", "singling out by a video", "linkability", "inference")
 NUM_DRAWS = 20
