@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, default_params=Path(__file__).parent / "params/params_fb.py")
     parser.add_argument("--force", action="store_true", help="evaluate again although this result is stored")
     parser.add_argument(
-        "--anyway", action="store_true", help="evaluate although there are too few test subjects to tell"
+        "--anyway", action="store_true", help="evaluate although there are too few test subjects to decide"
     )
     args = parser.parse_args(argv)
     cli.start(args)

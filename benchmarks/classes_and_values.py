@@ -1,4 +1,4 @@
-"""What a release tells of classes and numbers: `python benchmarks/classes_and_values.py --data data/demo --aam CKPT`.
+"""What a release reveals of classes and numbers: `python benchmarks/classes_and_values.py --data data/demo --aam CKPT`.
 
 The set HMDB51 of the synthetic world has columns that are no 0 and 1: the background (a class), and of every subject
 the stature, gait amplitude, arm swing, cadence and favourite hue (values). A quick audit attacks them by yes/no

@@ -2,7 +2,7 @@
 
 No feature is read but for the number of a video's clips. Attackers of the audit's threat model "names" are trained on
 the names of training subjects, chosen on validation subjects and tested on test subjects. Sets of few subjects have
-their subjects dealt anew.
+their subjects dealt again.
 
 grouping    the part of the name that is one in all videos of a subject, and its precision and recall over pairs of
             test videos

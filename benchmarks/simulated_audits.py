@@ -6,7 +6,7 @@ reach on many more subjects, whom nothing has seen. Features are so short, and f
 seconds; what is tested, the statistics from scores on, is the audit's own.
 
 A world has two attributes of a person and one of a video, each along an axis of its own. How strongly raw features
-reveal them, how much of each axis the release keeps, and how much noise it adds to each clip are drawn anew: so the
+reveal them, how much of each axis the release keeps, and how much noise it adds to each clip are drawn again: so the
 unit at which least is removed, and the attribute that is protected least, differ from world to world.
 
 headline        the interval of the headline holds the true reduction at the unit at which truly least is removed
@@ -135,22 +135,22 @@ def simulate(seed: int, sizes: tuple[int, int, int], population: int, num_resamp
         unit: evaluator.evaluate_scored(one, on_released[unit], on_raw[unit]) for unit, one in of_sample[1].items()
     }
     semi = on_released["clip"], on_raw["clip"]
-    told = headline(on_raw, on_released, semi, found, ATTRIBUTES, inputs.personal)
+    found_headline = headline(on_raw, on_released, semi, found, ATTRIBUTES, inputs.personal)
     by_unit, by_attribute = unit_leakages(on_released, on_raw), attribute_leakages(on_released, on_raw, ATTRIBUTES)
     true_units, true_attributes = true_leakages(*of_everyone, list(by_unit.values), list(by_attribute.values))
     intervals = by_unit.estimates()
     alone = [metrics.percentile_interval(by_unit.draws[unit]) for unit in intervals]
-    worst = told.least_protected
+    worst = found_headline.least_protected
     shuffled = shuffled_scores(inputs, sizes[2], evaluator, seed)
     p = np.concatenate([score.p for score in shuffled.values()])
     return Held(
-        headline=told.reduction.low <= 1 - max(true_units.values()) <= told.reduction.high,
+        headline=found_headline.reduction.low <= 1 - max(true_units.values()) <= found_headline.reduction.high,
         units=all(intervals[unit].low <= true <= intervals[unit].high for unit, true in true_units.items()),
         one_unit=float(
             np.mean([low <= true <= high for (low, high), true in zip(alone, true_units.values(), strict=True)])
         ),
         worst=worst is not None and worst.leakage.low <= max(true_attributes.values()) <= worst.leakage.high,
-        width=told.reduction.high - told.reduction.low,
+        width=found_headline.reduction.high - found_headline.reduction.low,
         p=p[~np.isnan(p)],
         leaks=bool(np.nanmin(inference.holm(p)) <= ALPHA),
     )

@@ -3,7 +3,7 @@
 Attackers are trained on other films (out of fold) or on VISPR's images; a new head for action recognition is trained
 on HMDB51's videos without annotations. Each anonymizer is a point of the curve. Raw features must
 be attacked above chance, and no longer once films have swapped labels, or the exit code is 3; 4 says that the films are
-too few to tell. The same command with the same inputs prints the stored result again.
+too few to decide. The same command with the same inputs prints the stored result again.
 """
 
 from __future__ import annotations

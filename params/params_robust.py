@@ -1,6 +1,6 @@
 # The anonymizer that we recommend where nobody knows yet what features will be used for: what still pictures tell is
 # erased, and what is left is released as one of at most 2^20 vectors, each of whose centroids stands for at least five
-# training subjects. That bounds what a clip tells of people whom it wasn't fitted to: release those.
+# training subjects. That bounds what a clip reveals of people whom it wasn't fitted to: release those.
 # Fitted in seconds to features, static features and actions, no private label, no epoch:
 #   python multitask_train_fa.py --params params/params_robust.py
 # For features of your own set the four names under 'data'. What is guaranteed and what isn't: docs/method.md.

@@ -3,7 +3,7 @@
 `anonymize` asks two questions of what it is given: was the anonymizer fitted to some of it, so that its guarantees
 don't hold for them; and does it lie where the fitted features lie, or does it come from another encoder or domain.
 
-Note: with a raw clip and this record anyone can tell whether the clip was fitted to. The record stays in the
+Note: with a raw clip and this record anyone can decide whether the clip was fitted to. The record stays in the
 checkpoint: `save_pretrained` hands on the place in feature space alone (`FeatureMap`).
 """
 

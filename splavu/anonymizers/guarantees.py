@@ -79,7 +79,7 @@ def floor_of(stage: Mapping[str, Any]) -> str:
     if support.unit != "subject":
         floor += f" No subjects were given, so {support.unit}s were counted: those of one person count several times."
     if support.placed == "k-means":
-        floor += " Centroids lie at the fitted clips (k-means), so the distance to its code tells who was fitted."
+        floor += " Centroids lie at the fitted clips (k-means), so the distance to its code reveals who was fitted."
     return floor
 
 

@@ -1,8 +1,8 @@
-"""Gates: whether attackers beat chance where they must, and don't where they mustn't; or that so few can't tell.
+"""Gates: whether attackers beat chance where they must, and don't where they mustn't; or that so few can't decide.
 
 The test is by permutation of labels between test subjects. Of few subjects there are few permutations, so that even an
-attacker without an error can't be told from luck: 4 of 8 subjects can be picked in 70 ways, and p is 1/70 at least.
-Then the gate is undecided, which is neither passed nor failed, and it names the number of subjects that is needed. That
+attacker without an error can't be distinguished from luck: 4 of 8 subjects can be picked in 70 ways, and p is 1/70 at
+least. Then the gate is undecided, which is neither passed nor failed, and it names the number of subjects that is needed. That
 follows from the labels alone, before anything is trained (`power_of`).
 
 Shapes: N rows, A attributes, G subjects, R permutations.
@@ -106,7 +106,7 @@ def gate(view: str, claim: str, attack: Attack, expected: bool, num_resamples: i
 
     They do when the lower end of the 95% interval of cMAP - prevalence is above 0 and at most a share LUCK of the
     permutations of the test subjects' labels gives as high a cMAP; where they should not, by more than SWAP_GAIN. With
-    too few subjects to tell, the state is 'undecided' and `passed` None.
+    too few subjects to decide, the state is 'undecided' and `passed` None.
     """
     share = np.where(np.isnan(attack.precision), np.nan, metrics.prevalences(attack.labels))
     observed = float(metrics.mean_known(attack.precision))

@@ -102,7 +102,7 @@ def linkage_risk(
 ) -> tuple[SubjectRisk, dict[str, float]]:  # [P, N], of gallery [N] and probes [P], likewise
     """Risk by linking: of others' videos, the share that is less similar to a subject's video than its mates are.
 
-    Luck: videos are dealt to subjects anew, as many each; where identity can't be seen, they are interchangeable.
+    Luck: videos are dealt to subjects again, as many each; where identity can't be seen, they are interchangeable.
 
     Args:
         similarity: Of probes and gallery.

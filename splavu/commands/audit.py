@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds", type=int, default=NUM_SEEDS, help=f"how many seeds, for random attackers (default {NUM_SEEDS})"
     )
-    parser.add_argument("--anyway", action="store_true", help="audit although there are too few test subjects to tell")
+    parser.add_argument("--anyway", action="store_true", help="audit although too few test subjects can decide nothing")
     parser.add_argument("--workers", type=int, help="processes (default: one per core, at most 8)")
 
 

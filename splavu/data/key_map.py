@@ -1,4 +1,4 @@
-"""Secret keys: the names under which features are released so that they tell nothing, and the map back.
+"""Secret keys: the names under which features are released so that they reveal nothing, and the map back.
 
 A released key is the keyed hash of the raw one: HMAC-SHA256 under a secret of 32 random bytes, cut to 128 bits. Who
 lacks the secret can't test a guess of a name. Released keys sort in an order that says nothing either.

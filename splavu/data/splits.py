@@ -68,7 +68,7 @@ class Split:
 def ntu_split(names: Iterable[str], said: Mapping[str, NtuName] | None = None) -> Split:
     """The subject protocol: 20 subjects are tested on, six are left out, the others trained on; actions 1 to 60.
 
-    `said` tells what each name says, where a table does (`name_tables`) and not the names.
+    `said` holds what each name says, where a table does (`name_tables`) and not the names.
     """
     parts = {
         name: part

@@ -3,8 +3,8 @@
 Note: the released store follows the raw one as it is now. Features removed from the raw store are removed when the
 command runs again, and a released store that is older than its raw store is written again as a whole.
 
-Note: with secret keys, keys and rows come in the order of a keyed hash, which tells nothing; the clips of a video keep
-their order. Attributes that extraction doesn't write are left out, since they may name anything.
+Note: with secret keys, keys and rows come in the order of a keyed hash, which reveals nothing; the clips of a video
+keep their order. Attributes that extraction doesn't write are left out, since they may name anything.
 """
 
 from __future__ import annotations

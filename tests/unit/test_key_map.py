@@ -56,7 +56,7 @@ def anonymizer():
 def raw(tmp_path):
     """The same features as an HDF5 store and as a folder; an attribute names a subject."""
     rng = np.random.default_rng(0)
-    attributes = {**ATTRIBUTES, "source": "/home/jane/jane_walks.mp4"}
+    attributes = {**ATTRIBUTES, "source": "videos/jane_walks.mp4"}
     with StoreWriter(tmp_path / "raw.h5", attributes=attributes) as store:
         folder = FolderWriter(tmp_path / "raw", attributes=attributes)
         for index in range(40):

@@ -1,7 +1,7 @@
 """The subspace in which classes differ, and centroids in it: what a quantizer is made of.
 
-Note: where centroids stand tells of whom they were fitted to. K-means (`kmeans_codebooks`) puts them at the fitted
-clips, and whoever was fitted is recognised by the distance to their code, also where several people share each
+Note: where centroids lie reveals whom they were fitted to. K-means (`kmeans_codebooks`) puts them at the fitted
+clips, and who was fitted is recognised by the distance to their code, also where several people share each
 centroid: on the demo with an AUC of 1.00 without a floor and of 0.85 with one of five subjects. So a budget of bits is
 spent on class means and on levels of a normal distribution (`level_codebooks`), which take a few numbers from many
 people: 0.51, and 0.57 where what lies outside the quantizer's directions is looked at too (`benchmarks/membership.py`).
@@ -184,7 +184,7 @@ class QuantizerOptions(Schema):
     codes: Annotated[
         Annotated[tuple[Count, ...], MinLen(1)] | None,
         About(
-            "or centroids of k-means at most, a comma list for several codebooks: tells more of whom it is fitted to"
+            "or centroids of k-means at most, a comma list for several codebooks: reveals more of whom it is fitted to"
         ),
     ] = None
     min_subjects: Annotated[
@@ -233,7 +233,7 @@ def _fit(data: FitData, options: QuantizerOptions, seed: int | None) -> Quantize
     if asked and not any(len(book) > 1 for book in books):
         problem = f"of {found} {unit}s no two centroids are supported by {at_least} each"
         raise UserError("min_subjects", problem, f"{2 * at_least} {unit}s would do, or lower it")
-    if not by_kmeans:  # directions without a level would tell of whom the others were chosen from
+    if not by_kmeans:  # directions without a level would reveal whom the others were chosen from
         used = np.any([book.any(axis=0) for book in books], axis=0)
         subspace, books = subspace.along(used), [book[:, used] for book in books]
     made = Quantizer.of(subspace.mean, subspace.encode, subspace.decode, books)

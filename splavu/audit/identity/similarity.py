@@ -101,7 +101,7 @@ def strongest_metric(
 
 
 def candidate_metrics(features: np.ndarray, people: Sequence) -> list[Metric]:  # [N, D], [N]
-    """The metrics that `strongest_metric` chooses from: plain, standardised and whitened cosine, and learnt ones.
+    """The metrics that `strongest_metric` chooses from: plain, standardised and whitened cosine, and learned ones.
 
     Raises:
         UserError: Everybody who is trained on has one feature.
