@@ -2,8 +2,8 @@
 
 The test is by permutation of labels between test subjects. Of few subjects there are few permutations, so that even an
 attacker without an error can't be distinguished from luck: 4 of 8 subjects can be picked in 70 ways, and p is 1/70 at
-least. Then the gate is undecided, which is neither passed nor failed, and it names the number of subjects that is needed. That
-follows from the labels alone, before anything is trained (`power_of`).
+least. Then the gate is undecided, which is neither passed nor failed, and it names the number of subjects that is
+needed. That follows from the labels alone, before anything is trained (`power_of`).
 
 Shapes: N rows, A attributes, G subjects, R permutations.
 """
