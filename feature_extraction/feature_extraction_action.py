@@ -26,7 +26,7 @@ from typing import Literal
 import torch
 from tqdm import tqdm
 
-from splavu.errors import UserError, nearest
+from splavu.errors import UserError, nearest, printable
 from splavu.extraction.decoding import Job, decoders, warm_up
 from splavu.extraction.encoders import FrozenEncoder, load_encoder
 from splavu.extraction.extract import extract
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             quiet=args.quiet,
         )
     for key, reason in failures.items():
-        print(f"failed: {key}: {reason}")
+        print(printable(f"failed: {key}: {reason}"))
     if failures:
         print(f"{len(failures)} failed; run the same command to try these again")
     if shard is not None and not is_last and is_under_torchrun():
@@ -243,7 +243,7 @@ def _run(
             timeout=settings.timeout,
         )
         title = next(iter(source.stores.values())).name
-        for result in tqdm(results, total=len(jobs), desc=title, unit="file", disable=quiet or None):
+        for result in tqdm(results, total=len(jobs), desc=printable(title), unit="file", disable=quiet or None):
             try:
                 if result.error is not None:
                     raise result.error

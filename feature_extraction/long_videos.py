@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from splavu.errors import UserError
+from splavu.errors import UserError, printable
 from splavu.extraction.decoding import Job, decoders, warm_up
 from splavu.extraction.encoders import FrozenEncoder, load_encoder
 from splavu.extraction.extract import extract
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         files, out, encoder, settings, hide=hide, backend=backend, device=device, shard=shard, quiet=args.quiet
     )
     for key, error in failures:
-        print(f"failed: {key}: {error}")
+        print(printable(f"failed: {key}: {error}"))
     if shard is not None and is_under_torchrun():
         num_failed = sum_over_ranks(len(failures))
         if not is_first_rank():  # it fails for all, when all are done
@@ -174,7 +174,7 @@ def _run(
     )
     failures: list[tuple[str, UserError]] = []
     num_clips = 0
-    for result in tqdm(results, total=len(jobs), desc=out.name, unit="file", disable=quiet or None):
+    for result in tqdm(results, total=len(jobs), desc=printable(out.name), unit="file", disable=quiet or None):
         try:
             if result.error is not None:
                 raise result.error

@@ -21,7 +21,8 @@ class InputError(ValueError):
     def __init__(self, culprit: object, problem: str, remedy: str = "") -> None:
         self.culprit, self.problem, self.remedy = str(culprit), problem, remedy
         line = f"{culprit}: {problem}" + (f"; {remedy}" if remedy else "")
-        super().__init__(" ".join(line.split()))
+        # What a terminal would obey, and bytes of names that aren't UTF-8, as Python's escapes.
+        super().__init__("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -18,12 +18,26 @@ class UserError(Exception):
 
     def __init__(self, culprit: object, problem: str, remedy: str = "") -> None:
         self.culprit, self.problem, self.remedy = str(culprit), problem, remedy
-        line = f"{culprit}: {problem}" + (f"; {remedy}" if remedy else "")
-        super().__init__(" ".join(line.split()))
+        super().__init__(printable(f"{culprit}: {problem}" + (f"; {remedy}" if remedy else "")))
 
     def __reduce__(self) -> tuple[type[UserError], tuple[str, str, str]]:
         """For its way from one process to another."""
         return type(self), (self.culprit, self.problem, self.remedy)
+
+
+def printable(text: str) -> str:
+    r"""A text on one line that a terminal shows and doesn't obey, in any encoding that has the text's letters.
+
+    What can't be printed (control characters, line ends, marks that turn the direction of writing) is written as
+    Python's escape, such as `\x1b`; so is a byte of a file name that isn't UTF-8, such as `\udce9` for 0xE9, as which
+    Python reads it (PEP 383). A text without such characters stays as it is, so this may be done twice.
+    """
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def one_line(error: object) -> str:
+    """What another package says of an error, without its line ends and indentation."""
+    return " ".join(str(error).split())
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

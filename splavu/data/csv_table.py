@@ -22,19 +22,34 @@ SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "va
 """Cell of a column `split`, in lower case -> the split."""
 
 
-def read_text(path: str | Path) -> str:
-    """The text of a label file, without a byte order mark.
+def read_text(path: str | Path, *, opaque: bool = False) -> str:
+    """The text of a label file, without a byte order mark; line ends are as in the file.
+
+    Args:
+        path: The file.
+        opaque: It holds names of files, which need not be UTF-8: other bytes are read as the file system's are (as
+            surrogates, PEP 383).
 
     Raises:
-        UserError: There is no such file, or it is no text.
+        UserError: There is no such file, it can't be read, or it is no text in UTF-8.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(path, "no such label file", "see the README for the layout of each data set")
     try:
-        return path.read_text(encoding="utf-8-sig")
+        if not path.is_file():
+            raise UserError(path, "no such label file", "see the README for the layout of each data set")
+        text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape" if opaque else "strict")
+    except OSError as error:
+        raise UserError(path, f"can't be read ({error.strerror})", "give a file that you may read") from error
     except UnicodeDecodeError as error:
-        raise UserError(path, "is no text file", "use the published label file") from error
+        raise UserError(path, "is no text in UTF-8", "save it as UTF-8, or use the published label file") from error
+    if "\0" in text:  # of UTF-16 every second byte, for one
+        raise UserError(path, "is no text in UTF-8: it holds a NUL", "save it as UTF-8")
+    return text
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, whose names may hold what `str.splitlines` takes for a line end (such as U+2028)."""
+    return text.replace("\r\n", "\n").split("\n")
 
 
 def read_rows(path: str | Path, columns: Sequence[str] = ("filename",)) -> list[Row]:
@@ -46,16 +61,20 @@ def read_rows(path: str | Path, columns: Sequence[str] = ("filename",)) -> list[
         UserError: No CSV file, a column that is missing or there twice, no row, a row of another length, a row that
             names no file, or a file on two rows.
     """
-    reader = csv.reader(io.StringIO(read_text(path)))
+    reader = csv.reader(io.StringIO(read_text(path, opaque=True), newline=""), strict=True)
     try:
         header, *rows = [cells for cells in reader if cells] or [[]]
     except csv.Error as error:
         raise UserError(path, f"is no CSV file ({error}, line {reader.line_num})", "is a quote left open?") from error
     header = [name.strip() for name in header]
+    if not all(map(_is_text, header)):
+        raise UserError(path, "has a header that isn't UTF-8", "save it as UTF-8")
     if twice := [name for place, name in enumerate(header) if name in header[:place]]:
         raise UserError(path, f"duplicate column '{twice[0]}'", "keep one of the two, or rename it")
     if missing := [name for name in columns if name not in header]:
-        raise UserError(path, f"has columns {', '.join(header) or '(none)'} but not '{missing[0]}'", "mend the header")
+        raise UserError(
+            path, f"has columns {', '.join(header) or '(none)'} but not '{missing[0]}'", _header_remedy(header)
+        )
     if not rows:
         raise UserError(path, "has a header but no row", "write at least one label")
     place, seen = header.index(columns[0]), set()
@@ -68,8 +87,22 @@ def read_rows(path: str | Path, columns: Sequence[str] = ("filename",)) -> list[
             raise UserError(path, f"row {number} names no file ('{name}')", "mend the row")
         if name in seen:
             raise UserError(path, f"duplicate key '{name}'", "keep one row a file")
+        if foreign := [
+            column for column, cell in zip(header, cells, strict=True) if cell != name and not _is_text(cell)
+        ]:
+            raise UserError(path, f"'{name}' has a {foreign[0]} that isn't UTF-8", "save the file as UTF-8")
         seen.add(name)
     return [dict(zip(header, cells, strict=True)) for cells in rows]
+
+
+def _is_text(cell: str) -> bool:
+    """Whether it holds no byte that isn't UTF-8."""
+    return cell.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in cell)
+
+
+def _header_remedy(header: Sequence[str]) -> str:
+    is_other = len(header) == 1 and any(separator in header[0] for separator in ";\t|")
+    return "separate the columns by commas" if is_other else "mend the header"
 
 
 def by_key(rows: Iterable[Row], path: str | Path) -> dict[str, Row]:

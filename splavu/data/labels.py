@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from splavu.data.csv_table import by_key, read_rows, read_text
+from splavu.data.csv_table import by_key, lines_of, read_rows, read_text
 from splavu.data.keys import file_key
 from splavu.data.splits import ntu_name
 from splavu.errors import UserError
@@ -63,7 +63,7 @@ def read_json_labels(path: str | Path, *, base: int = 1) -> dict[str, int]:
 
 def read_ucf_labels(split_path: str | Path, classes_path: str | Path) -> dict[str, int]:
     """UCF101: lines `Class/v_Class_g01_c01.avi [1]` and `{"classes": {name: 1-based}}` -> {video name: class}."""
-    lines = [line.split()[0] for line in read_text(split_path).splitlines() if line.strip()]
+    lines = [line.split()[0] for line in lines_of(read_text(split_path, opaque=True)) if line.strip()]
     labels: dict[str, int] = {}
     for file_name, label in zip(lines, read_ucf_classes(classes_path, lines, source=split_path), strict=True):
         if not (key := file_key(file_name)):

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from splavu.data.encoders import ENCODERS
 from splavu.data.key_map import KEYS_ATTRIBUTE, KeyMap
-from splavu.errors import UserError
+from splavu.errors import UserError, printable
 from splavu.stores import HDF5_ERRORS, Attributes, FeatureFolder, FeatureReader, FeatureStore, checksum
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -149,7 +149,7 @@ def verify_store(
         reader = FeatureStore(path, feature_dim=width, check_first=False)
     first_of: dict[str, str] = {}  # checksum -> key
     num_rows = num_unrecorded = 0
-    for key in tqdm(keys, desc=path.name, unit="key", disable=quiet or None, leave=False):
+    for key in tqdm(keys, desc=printable(path.name), unit="key", disable=quiet or None, leave=False):
         on_key()
         if key in faults:
             continue
@@ -170,14 +170,14 @@ def described(report: StoreReport) -> Iterator[str]:
     """The report as lines: size, provenance, then one line per fault."""
     size = f"{report.num_keys} keys, {report.num_rows} rows, {report.feature_dim} wide"
     state = f"{len(report.faults)} faults" if report.faults else "no fault"
-    yield f"{report.path}: {size}: {state}"
+    yield printable(f"{report.path}: {size}: {state}")
     if report.attributes:
-        yield from (f"  {name}: {value}" for name, value in sorted(report.attributes.items()))
+        yield from (printable(f"  {name}: {value}") for name, value in sorted(report.attributes.items()))
     else:
         yield "  no provenance: it is unknown which encoder and weights made these features"
     if report.num_unrecorded:
         yield f"  {report.num_unrecorded} keys have no checksum (stored by another program, or by an older version)"
-    yield from (f"  fault: {_printable(fault.key)}: {fault.problem}" for fault in report.faults)
+    yield from (printable(f"  fault: {fault.key}: {fault.problem}") for fault in report.faults)
 
 
 def by_raw_keys(report: StoreReport, keys: KeyMap) -> StoreReport:
@@ -232,7 +232,7 @@ def _problem(
     if num_bad := int(np.size(features) - np.isfinite(features).sum()):
         return f"holds {num_bad} values that are not finite", as_written is not None
     first = first_of.setdefault(f"{checksum(features)} {shape}", key)
-    problem = "" if first == key else f"has the same features as '{_printable(first)}'"
+    problem = "" if first == key else f"has the same features as '{first}'"
     return problem, as_written is not None
 
 
@@ -251,7 +251,3 @@ def _claims_to_be_hdf5(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
-
-
-def _printable(key: str) -> str:
-    return key.encode(errors="backslashreplace").decode()

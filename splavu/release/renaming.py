@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from splavu.data.csv_table import read_rows, read_text
+from splavu.data.csv_table import lines_of, read_rows, read_text
 from splavu.data.key_map import KEYS_ATTRIBUTE, KeyMap
 from splavu.data.keys import file_key
 from splavu.data.label_table import LABELS_FILE, read_label_table
@@ -83,7 +83,7 @@ class Renaming:
             return self._pickle(path)
         if path.suffix == ".json":
             return self._json(path)
-        header = read_text(path).partition("\n")[0]
+        header = read_text(path, opaque=True).partition("\n")[0]
         if "filename" in (cell.strip().strip('"') for cell in header.split(",")):
             return self._table(path)
         return self._list(path)
@@ -219,12 +219,12 @@ class Renaming:
         lines = {line.name: line for line in self._lines(path)}
         released_of = self._released(lines, path)
         text = "".join(lines[name].renamed(released) for name, released in released_of.items())
-        return Renamed(text.encode(), len(released_of), len(lines) - len(released_of))
+        return Renamed(text.encode(errors="surrogateescape"), len(released_of), len(lines) - len(released_of))
 
     def _lines(self, path: Path) -> list[Line]:
         """The lines of a list that aren't empty."""
         found: dict[str, Line] = {}
-        for number, text in enumerate(read_text(path).splitlines(), start=1):
+        for number, text in enumerate(lines_of(read_text(path, opaque=True)), start=1):
             if not text.strip():
                 continue
             line = _line(text.strip(), self._stems)

@@ -10,19 +10,22 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
-from splavu.errors import UserError
+from splavu.errors import UserError, printable
 
 OUTPUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 """Error numbers of the system where nothing can be written."""
 REMEDY = "free space or choose another output folder, then run the same command to go on"
 
+_PARTS = re.compile(r"([\n\t])")
 EXIT_CODES = str(__doc__).split("\n\n", 1)[1].strip()
 
 
@@ -40,7 +43,7 @@ class ArgumentParser(argparse.ArgumentParser):
         ):
             if message.startswith(f"{argparse_says}: "):
                 message = f"{message.removeprefix(f'{argparse_says}: ')}: {says}"
-        message = message.removeprefix("argument ")
+        message = printable(message.removeprefix("argument "))
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
@@ -92,15 +95,38 @@ def add_common(made: argparse.ArgumentParser) -> None:
 
 def start(args: argparse.Namespace) -> None:
     """Set up logging as the flags ask; below INFO there are no progress bars either (`progress.progress_bar`)."""
-    logging.basicConfig(
-        level=logging.WARNING if args.quiet else logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, handlers=[handler], force=True)
+
+
+class _OneLine(logging.Formatter):
+    """A message of the log on one line; what the terminal would obey is escaped."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+
+class _PrintableStream:
+    """Standard output, whatever names are printed and whatever encoding it has; line ends and tabs stay."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        return self._stream.write("".join(part if part in "\n\t" else printable(part) for part in _PARTS.split(text)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
     """Run a script's `main` on the command line and leave with its exit code."""
     program = Path(sys.argv[0])
     name = program.parent.name if program.name == "__main__.py" else program.name
+    sys.stdout = cast(TextIO, _PrintableStream(sys.stdout))
     try:
         code = main(None) or 0
     except UserError as error:
@@ -113,7 +139,7 @@ def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
         if error.errno not in OUTPUT_ERRORS:
             raise
         where = error.filename or "the output folder"
-        print(f"{name}: {where}: can't be written ({error.strerror}); {REMEDY}", file=sys.stderr)
+        print(f"{name}: {printable(str(where))}: can't be written ({error.strerror}); {REMEDY}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("interrupted; run the same command to go on", file=sys.stderr)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from splavu.errors import UserError
+from splavu.errors import UserError, one_line
 from splavu.runtime.schema import build
 
 __all__ = ["as_dict", "build", "derived_value", "load", "parse_override", "parse_yaml", "read_file", "read_yaml"]
@@ -63,7 +63,9 @@ def read_file(path: str | Path) -> dict[str, Any]:
     except Exception as error:
         line = getattr(error, "lineno", None)
         where = f"{path}:{line}" if line else path
-        raise UserError(where, f"does not run ({type(error).__name__}: {error})", "use plain assignments") from error
+        raise UserError(
+            where, f"does not run ({type(error).__name__}: {one_line(error)})", "use plain assignments"
+        ) from error
     return {
         name: value
         for name, value in module.items()
@@ -91,7 +93,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
-        raise UserError(path, f"is not valid YAML ({error})") from None
+        raise UserError(path, f"is not valid YAML ({one_line(error)})") from None
     if content is not None and not isinstance(content, dict):
         raise UserError(path, "holds no mapping", "write lines such as num_epochs: 10")
     return content or {}

@@ -11,9 +11,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from splavu.errors import printable
+
 
 def progress_bar(iterable: Iterable | None = None, **options: Any) -> tqdm:
     """A bar of tqdm, which takes `options`; disabled where INFO is not shown."""
     if not logging.getLogger().isEnabledFor(logging.INFO):
         options["disable"] = True
+    if options.get("desc"):
+        options["desc"] = printable(options["desc"])
     return tqdm(iterable, **options)

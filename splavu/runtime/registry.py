@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Generic, TypeVar
 
-from splavu.errors import UserError
+from splavu.errors import UserError, one_line
 
 Row = TypeVar("Row")
 
@@ -59,7 +59,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
         try:
             row = entry.load()
         except Exception as error:  # whatever a foreign package does when it is imported
-            raise UserError(culprit, f"{entry.value} can't be imported ({error})", remedy) from error
+            raise UserError(culprit, f"{entry.value} can't be imported ({one_line(error)})", remedy) from error
         if not isinstance(row, self._kind):
             raise UserError(culprit, f"{entry.value} is no {self._kind.__name__}", remedy)
         return row

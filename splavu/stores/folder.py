@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from tokenize import TokenError
@@ -26,6 +27,7 @@ from splavu.stores.reader import FeatureReader, first_middle_last
 
 CHECKSUMS_FILE = "SHA256SUMS"
 """In a folder that `FolderWriter` filled: one line per file, as `sha256sum -c` reads it."""
+_ESCAPE = "\\"
 NPY_ERRORS = (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError, KeyError, OverflowError, MemoryError)
 """What NumPy raises for a .npy file whose header is damaged: it reads the header as Python."""
 
@@ -73,8 +75,8 @@ class FeatureFolder(FeatureReader):
     def _checksums(self) -> dict[str, str]:
         """File -> SHA-256; for a file that was written again, the last line counts."""
         path = self.path / CHECKSUMS_FILE
-        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines() if path.is_file() else []
-        return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        text = path.read_bytes().decode(errors="surrogateescape") if path.is_file() else ""
+        return dict(map(_read_checksum, text.replace("\r\n", "\n").split("\n")))
 
     def _header(self, key: str) -> tuple[tuple[int, ...], np.dtype]:
         features = self._map(key)
@@ -135,7 +137,7 @@ class FolderWriter:
                 temporary.write_text(json.dumps(self.attributes, indent=1), encoding="utf-8")
         path = self.path / f"{key}.npy"
         write_npy(path, features)
-        line = f"{_file_checksum(path)}  {key}.npy\n".encode(errors="surrogateescape")
+        line = checksum_line(_file_checksum(path), f"{key}.npy").encode(errors="surrogateescape")
         with (self.path / CHECKSUMS_FILE).open("ab", buffering=0) as file:  # one write: several may append
             file.write(line)
 
@@ -144,6 +146,20 @@ def write_npy(path: str | os.PathLike[str], features: np.ndarray) -> None:  # [T
     """Write one long video's features as float32 .npy, complete or not at all; folders are made as needed."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, np.ascontiguousarray(features, dtype=np.float32))
+
+
+def checksum_line(digest: str, name: str) -> str:
+    """A line of `CHECKSUMS_FILE`: a name with a line end or a backslash is escaped, and the line begins with one."""
+    escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    return f"{'' if escaped == name else _ESCAPE}{digest}  {escaped}\n"
+
+
+def _read_checksum(line: str) -> tuple[str, str]:
+    """Name and checksum, as `checksum_line` wrote them."""
+    digest, _, name = line.removeprefix(_ESCAPE).partition("  ")
+    if line.startswith(_ESCAPE):
+        name = re.sub(r"\\([\\nr])", lambda found: {"n": "\n", "r": "\r"}.get(found[1], _ESCAPE), name)
+    return name, digest
 
 
 def _file_checksum(path: Path) -> str:

@@ -35,16 +35,16 @@ def lay_out(
     places: list[int] = []
     with h5py.File(path, "w", locking=False) as file:
         file.attrs.update(attributes)
-        parent, parent_name = file, ""
+        parent, parent_name = file.id, ""
         for key, shape, noted in items:
             # h5py's low level, which takes half as long as create_dataset and makes the same bytes.
             folder, _, name = key.rpartition("/")
             if folder != parent_name:
-                parent, parent_name = file.require_group(folder) if folder else file, folder
+                parent, parent_name = _group(file.id, folder) if folder else file.id, folder
             if shape not in spaces:
                 spaces[shape] = h5py.h5s.create_simple(shape)
             name = name.encode(errors="surrogateescape")
-            dataset = h5py.h5d.create(parent.id, name, number, spaces[shape], early)
+            dataset = h5py.h5d.create(parent, name, number, spaces[shape], early)
             for label, value in noted.items():
                 if isinstance(value, np.bytes_):
                     text = h5py.h5t.py_create(value.dtype, logical=True)
@@ -53,6 +53,14 @@ def lay_out(
                     h5py.Dataset(dataset).attrs[label] = value
             places.append(dataset.get_offset())
     return np.array(places, np.int64)
+
+
+def _group(root: h5py.h5g.GroupID, folder: str) -> h5py.h5g.GroupID:
+    """The group of this path, made as needed. h5py's high level takes no name that isn't UTF-8."""
+    group = root
+    for name in folder.encode(errors="surrogateescape").split(b"/"):
+        group = (h5py.h5g.open if group.links.exists(name) else h5py.h5g.create)(group, name)
+    return group
 
 
 def write_at(descriptor: int, content: memoryview, place: int) -> None:

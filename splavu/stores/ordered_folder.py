@@ -11,7 +11,7 @@ import numpy as np
 
 from splavu.errors import UserError
 from splavu.runtime.files import replacing
-from splavu.stores.folder import CHECKSUMS_FILE
+from splavu.stores.folder import CHECKSUMS_FILE, checksum_line
 from splavu.stores.ordered import FeatureWriter
 from splavu.stores.provenance import ATTRIBUTES_FILE
 
@@ -51,13 +51,16 @@ class FolderInOrder(FeatureWriter):
         return features.nbytes, digest.digest()
 
     def _complete(self) -> None:
-        lines = (f"{digest.hex()}  {key}.npy\n" for digest, (key, _) in zip(self._digests, self.headers, strict=True))
+        lines = (
+            checksum_line(digest.hex(), f"{key}.npy")
+            for digest, (key, _) in zip(self._digests, self.headers, strict=True)
+        )
         for name, text in (
             (CHECKSUMS_FILE, "".join(lines)),
             (ATTRIBUTES_FILE, json.dumps(self.attributes, indent=1)),
         ):
             with replacing(self._files / name) as temporary:
-                temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+                temporary.write_bytes(text.encode(errors="surrogateescape"))
         if self.path.exists():
             # Two moves: if only the first was made, the next run finds all items done and makes the second.
             self.path.rename(self._journal.path / "replaced")

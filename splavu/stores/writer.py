@@ -263,7 +263,7 @@ class StoreWriter(JournaledWriter):
         with h5py.File(self._unfilled, "r", locking=False) as file, self._unfilled.open("rb+") as content:
             for part in self._part_files():
                 key, features = _read_part(part)
-                dataset = h5py.Dataset(file[key].id)
+                dataset = h5py.Dataset(file[key.encode(errors="surrogateescape")].id)
                 if dataset.shape != features.shape:
                     raise UserError(part, f"does not fit its place in {self._unfilled}", EXTRACT_AGAIN)
                 _write(content, features, dataset.id.get_offset())
