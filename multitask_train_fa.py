@@ -20,6 +20,11 @@ either; consistency is then computed on what the other tasks anonymize.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 

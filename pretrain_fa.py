@@ -6,6 +6,11 @@ does a reproduction of the paper's start: a network trained to be the identity, 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 from collections.abc import Sequence
 from functools import partial
 from typing import Any

@@ -8,6 +8,11 @@ L = cross-entropy(head(f_A(h)), action), or the logistic loss for attributes; f_
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -11,6 +11,11 @@ Takes about three times the store in temporary disk space (four for Parquet), wh
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import argparse
 import hashlib
 import os
@@ -20,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +35,7 @@ import torch
 
 from splavu.anonymizers import Anonymizer, build_anonymizer
 from splavu.release.serving import widest_tile
-from splavu.runtime import checkpoints
+from splavu.runtime import checkpoints, cli
 from splavu.stores.ordered_folder import FolderInOrder
 from splavu.stores.ordered_hdf5 import StoreInOrder
 
@@ -240,15 +245,15 @@ def measure(name: str, folder: Path, anonymizer: Anonymizer, aam: Path, args: ar
     return same
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=2.0)
     parser.add_argument("--format", choices=FORMATS, nargs="+", default=list(FORMATS))
     parser.add_argument("--arch", choices=("transformer", "mlp"), default="transformer")
     parser.add_argument("--kills", type=int, default=1, help="0 for none")
     parser.add_argument("--only-kills", action="store_true", help="no loop to compare with")
     parser.add_argument("--folder", type=Path, default=None, help="for temporary files (default: the system's)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.manual_seed(0)
     anonymizer = build_anonymizer(args.arch, WIDTH, identity=False).eval()
     print(f"{args.arch}, {WIDTH} wide, {torch.get_num_threads()} threads, tiles of {widest_tile(anonymizer)} rows")
@@ -259,4 +264,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

@@ -12,7 +12,11 @@ beside        of a value Spearman's correlation with the mean of the answers, of
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +45,7 @@ def cells(one: AttributeResult | None) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the synthetic world, with features/")
     parser.add_argument("--aam", type=Path, required=True, help="checkpoint of the anonymizer")
     args = parser.parse_args(argv)

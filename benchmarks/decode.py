@@ -8,7 +8,11 @@ Pixels are compared as well; a difference is printed, not hidden.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import multiprocessing
 import time
 from collections.abc import Sequence
@@ -22,7 +26,7 @@ from splavu.runtime import cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--readers", nargs="+", choices=BACKENDS, help="default: all that work here")
     parser.add_argument("--processes", type=int, default=2)

@@ -9,7 +9,11 @@ and compares the features; it takes as long as it takes. Needs about 10 GB of me
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +32,7 @@ from splavu.extraction.preprocessing import centre_view, normalise
 from splavu.extraction.video_features import video_features
 from splavu.extraction.videos import BACKENDS, list_videos, open_video
 from splavu.reports.markdown import markdown_table
+from splavu.runtime import cli
 
 
 def convolutional(network: type[torch.nn.Module]) -> Callable[[Path], Path]:
@@ -139,15 +144,15 @@ def readers_table(videos: Sequence[Path]) -> Iterator[list[str]]:
         yield [name, "first 64 frames equal PyAV's" if same else "first 64 frames differ from PyAV's"]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--videos", type=Path, required=True, help="folder; the first 16 (or 64) frames of each are read"
     )
     parser.add_argument("--whole", action="store_true", help="all clips of the videos instead of the first ones")
     parser.add_argument("--readers", nargs="+", choices=BACKENDS, default=["pyav", "decord"], help="for --whole")
     parser.add_argument("--only", nargs="+", default=["demo", *WRITERS], help="encoders (default: all)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     videos = list_videos(args.videos)
     print(markdown_table(["reader", "frames"], readers_table(videos)))
     clips = [first_clip(video, 64, "pyav") for video in videos]
@@ -168,4 +173,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

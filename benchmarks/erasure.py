@@ -20,7 +20,11 @@ look, `python -m splavu audit` is the judgement. Needs the synthetic world's HMD
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import tempfile
 import time
 import warnings
@@ -125,7 +129,7 @@ def fitted(commands: Sequence[str], data: Path, folder: Path, width: int) -> Ano
         "private": data / "hmdb51" / "private_labels.csv",
         "attributes": ",".join(VISPR_ATTRIBUTES),
     }
-    parser = argparse.ArgumentParser()
+    parser = cli.ArgumentParser()
     fit.add_arguments(parser)
     made: list[str] = []
     for command in commands:
@@ -229,7 +233,7 @@ def through_rounding(people: dict[str, People], data: Path, folder: Path) -> str
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data/demo"), help="root of the synthetic world")
     parser.add_argument("--rounding", action="store_true", help="what float32 lets through of an eraser, and no more")
     parser.add_argument("--only", default="", help="rows whose name has this in it")

@@ -16,6 +16,11 @@ without meaning: mind the load it prints.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import argparse
 import functools
 import os
@@ -373,7 +378,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], None]] = {"throughput": thr
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=BENCHMARKS, help="one of the parts")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2, help="of torch")

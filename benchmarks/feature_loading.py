@@ -16,6 +16,11 @@ Nothing here fails for being slow.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import argparse
 import os
 import random
@@ -169,7 +174,7 @@ def _labels(keys: Sequence[str]) -> dict[str, int]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=("small", "large"))
     parser.add_argument("--videos", type=int, default=3570)
     parser.add_argument("--width", type=int, default=768, help="of a clip")

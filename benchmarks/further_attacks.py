@@ -17,7 +17,11 @@ the attribute's labels exchanged between people. It needs no file.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
@@ -290,7 +294,7 @@ def planted_precision(attack: str, *, shuffled: bool = False, **options) -> tupl
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument("--planted", action="store_true", help="show that each attack finds a leak planted for it")
     for name in ("raw", "released"):
         parser.add_argument(f"--{name}", nargs="+", default=[], metavar="STORE")

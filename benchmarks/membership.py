@@ -8,7 +8,11 @@ same chain is fitted to those others: an AUC that stays is a difference of the s
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +27,7 @@ from splavu.anonymizers.closed_form.fit_data import FitData
 from splavu.anonymizers.guarantees import budget_of
 from splavu.anonymizers.pipeline import build_pipeline, parse
 from splavu.reports.markdown import markdown_table
+from splavu.runtime import cli
 from study.datasets.loading import known_subjects, open_dataset
 
 RECOMMENDED = "eraser(rank=32)+quantizer(bits=20, space=features, dims=32{})"
@@ -78,7 +83,7 @@ def _means(values: NDArray, names: NDArray) -> NDArray:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="data/demo", help="data root, its stores in features/ (default data/demo)")
     parser.add_argument("--dataset", default="hmdb51", help="with private_labels.csv, which says who is who")
     parser.add_argument("--encoder", default="demo")
@@ -120,4 +125,4 @@ def joined(parts: Sequence[FitData]) -> FitData:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    cli.run(main)

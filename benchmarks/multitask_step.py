@@ -16,6 +16,11 @@ processor time.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import argparse
 import contextlib
 import io
@@ -430,7 +435,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace, Study], None]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=BENCHMARKS, help="one of the parts")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--width", type=int, default=768, help="D")

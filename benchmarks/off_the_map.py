@@ -7,7 +7,11 @@ same encoder, and the test clips as another encoder of the same width might give
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,11 +21,12 @@ from numpy.typing import NDArray
 from splavu.anonymizers.fitted_to import MOST_FAR, FittedTo
 from splavu.release.fitted_rows import Comparison
 from splavu.reports.markdown import markdown_table
+from splavu.runtime import cli
 from splavu.stores import open_features
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data/demo"), help="data root, its stores in features/")
     parser.add_argument("--gym", type=Path, help="gym_i3d.npz")
     args = parser.parse_args(argv)
@@ -78,4 +83,4 @@ def half(groups: NDArray) -> NDArray[np.bool_]:  # [N] -> [N]
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    cli.run(main)

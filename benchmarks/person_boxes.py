@@ -7,23 +7,29 @@ The renderer knows where everybody's joints are, so nothing is labelled by hand.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import time
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from splavu.extraction.obfuscation import blackened
 from splavu.extraction.person_boxes import GROUP, HogDetector
+from splavu.runtime import cli
 from splavu.synthetic.drawing.render import FPS, locate, render
 from splavu.synthetic.plans import generator, sample_plans, sample_subjects, stage
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure what the person detector covers, on one core.")
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = cli.ArgumentParser(description="Measure what the person detector covers, on one core.")
     parser.add_argument("--videos", type=int, default=40, help="four groups of frames that share boxes are from each")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     cv2.setNumThreads(1)
     subjects = sample_subjects(options.seed, "benchmark", options.videos)
     detector, seconds, joints, heads, areas = HogDetector(), 0.0, [], [], []
@@ -54,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -15,7 +15,11 @@ synthetic world (bash run_demo.sh and bash run_protocols.sh make it).
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
@@ -74,7 +78,7 @@ def judged(inputs: AuditInputs, keys: Mapping[str, ReleasedKey]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the synthetic world, with features/")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)

@@ -5,21 +5,27 @@ python benchmarks/render_world.py
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import time
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
+from splavu.runtime import cli
 from splavu.synthetic.drawing.render import FPS, render
 from splavu.synthetic.plans import generator, sample_plans, sample_subjects, stage
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the renderer on one core.")
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = cli.ArgumentParser(description="Measure the renderer on one core.")
     parser.add_argument("--videos", type=int, default=48, help="videos of 34 to 90 frames")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     cv2.setNumThreads(1)
     people = sample_subjects(options.seed, "benchmark", options.videos)
     plans = sample_plans(options.seed, "benchmark", people, per_subject=1)
@@ -32,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

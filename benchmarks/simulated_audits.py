@@ -23,7 +23,11 @@ labels allows for a gain (`gates.SWAP_GAIN`).
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -232,7 +236,7 @@ def report(held: Sequence[Held]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument("--num", type=int, default=200, help="audits (default 200)")
     parser.add_argument("--seed", type=int, default=0, help="of the first one (default 0)")
     parser.add_argument(

@@ -7,6 +7,11 @@ repeats counts, for both. Last, a training step of the published network, and ho
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import argparse
 import json
 import math
@@ -21,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from splavu.runtime import cli
 from tridet.average_precision import THUMOS_TIOUS, Segments, mean_average_precision
 from tridet.config import Config, load
 from tridet.detector import TriDet
@@ -319,7 +325,7 @@ def _best(work: Callable, repeats: int) -> tuple[object, float]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=BENCHMARKS, help="one of the parts")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
@@ -342,4 +348,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    cli.run(main)

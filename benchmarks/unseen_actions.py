@@ -8,7 +8,11 @@ same kinds of motion as its actions, and lose little even where nothing was fitt
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,7 +39,7 @@ CHAINS: Mapping[str, str | None] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="data/demo", help="data root, its stores in features/ (default data/demo)")
     parser.add_argument("--dataset", default="hmdb51", help="with private_labels.csv, which says who is who")
     parser.add_argument("--encoder", default="demo")

@@ -14,6 +14,11 @@ The last to finish merges. What a killed one left out, the same command makes up
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import argparse
 import contextlib
 import functools

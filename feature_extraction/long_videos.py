@@ -11,6 +11,11 @@ From code: `splavu.extraction.video_features`.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import argparse
 import functools
 import time

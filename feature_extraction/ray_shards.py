@@ -9,6 +9,11 @@ Needs `pip install "splavu[ray]"`.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import argparse
 import subprocess
 import sys
@@ -70,9 +75,7 @@ def _mapped(commands: Sequence[Sequence[str]], *, num_cpus: float, num_gpus: flo
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=cli.EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(description=__doc__, epilog=cli.EXIT_CODES)
     parser.add_argument("--shards", type=int, required=True, help="how many; a few for each node or GPU")
     parser.add_argument("--cpus", type=float, default=2, help="cores that a shard takes (default: 2)")
     parser.add_argument("--gpus", type=float, default=0, help="GPUs that a shard takes (default: 0)")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from mgfn.option import Options, flag
+from splavu.runtime.cli import ArgumentParser
 from splavu.runtime.options import add_options
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ def parse(argv: Sequence[str] | None, *, description: str, kind: type[Parsed] = 
     Raises:
         InputError: An option's value is out of range.
     """
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=description,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         fromfile_prefix_chars="@",

@@ -1,16 +1,13 @@
-"""The one exception that a user of `mgfn` sees, and how a script leaves with it."""
+"""The one exception that a user of `mgfn` sees."""
 
 from __future__ import annotations
 
 import difflib
-import sys
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import NoReturn
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Bad input, reported in one line; the scripts print it and exit with code 2 (`leave`).
+    """Bad input, reported in one line; the scripts print it and exit with code 2.
 
     Args:
         culprit: The file, video or option at fault.
@@ -31,17 +28,3 @@ def nearest(name: str, known: Iterable[str]) -> str:
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     listed = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
     return f"did you mean '{match[0]}'?" if match else f"known: {listed or 'none'}"
-
-
-def leave(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
-    """Run a script's `main` on the command line and exit: 0 done, 2 bad input in one line, 130 interrupted."""
-    try:
-        main(None)
-        code = 0
-    except InputError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command to go on", file=sys.stderr)
-        code = 130
-    sys.exit(code)

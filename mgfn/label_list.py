@@ -8,6 +8,11 @@ renamed (`splavu rename-keys`) and still says what it said.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 from collections.abc import Sequence
 
 from mgfn.data.lists import KIND_OF_NAME, Entry, read_list

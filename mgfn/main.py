@@ -8,6 +8,11 @@ epoch's, which is what the literature reports and is too high, since the test se
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import dataclasses
 from collections.abc import Sequence
 

@@ -1,20 +1,20 @@
-"""What a script starts with (logging, a device), and files that are never half written."""
+"""What a script starts and ends with (logging, a device, exit codes), and files that are never half written."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import torch
 
 from mgfn.errors import InputError
 from mgfn.option import Options
-from splavu.errors import UserError
-from splavu.runtime import environment
+from splavu.errors import UserError, as_user_errors
+from splavu.runtime import cli, environment
 from splavu.runtime.files import replacing
 
 
@@ -55,3 +55,8 @@ def start(options: Options) -> None:
     """Logging as the options ask; below INFO there are no progress bars either."""
     level = logging.WARNING if options.quiet else logging.INFO
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", force=True)
+
+
+def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
+    """Run a script's `main` on the command line and leave with its exit code."""
+    cli.run(as_user_errors(InputError)(main))

@@ -7,16 +7,21 @@ Scores of snippets are repeated for their frames; figures are of frames, over al
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from mgfn import runs
 from mgfn.checkpoints import read_network
 from mgfn.command_line import parse
 from mgfn.data.sets import TestSet, anonymizer_of, open_test_set
-from mgfn.errors import leave
 from mgfn.frame_scores import HEADLINES, Figures, report, table
 from mgfn.model import MGFN
 from mgfn.option import Options
@@ -60,4 +65,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    leave(main)
+    runs.run(main)

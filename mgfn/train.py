@@ -8,6 +8,11 @@ and the best of them is kept as what the literature reports; it chooses nothing.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -8,6 +8,11 @@ too few to decide. The same command with the same inputs prints the stored resul
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -10,6 +10,10 @@ import sys
 
 if __name__ == "__main__" and sys.path[0] == os.getcwd() != os.path.dirname(os.path.dirname(__file__)):  # noqa: PTH109, PTH120
     del sys.path[0]  # `python -m` looks there first: a json.py in the user's folder must not shadow Python's
+if __name__ == "__main__":
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
 
 import argparse
 from collections.abc import Sequence

@@ -12,6 +12,10 @@ if __name__ == "__main__":
         del sys.path[0]
     sys.path.insert(0, root)
 
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 from collections.abc import Sequence
 
 from splavu.__main__ import STUDY_COMMANDS

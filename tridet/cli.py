@@ -1,14 +1,9 @@
-"""What train.py and eval.py share: flags, the device, and exit codes.
-
-Exit codes: 0 done; 2 bad input, reported in one line; 130 interrupted.
-"""
+"""What train.py and eval.py share: flags and the device."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,19 +12,17 @@ import torch
 import yaml
 from torch import Tensor
 
-from splavu.errors import UserError
+from splavu.errors import UserError, as_user_errors
+from splavu.runtime import cli as scripts
 from splavu.runtime import environment
+from splavu.runtime.cli import EXIT_CODES, ArgumentParser
 from tridet.config import Config, load, parse_yaml
 from tridet.errors import InputError
-
-EXIT_CODES = __doc__.split("\n\n", 1)[1].strip()
 
 
 def parser(description: str) -> argparse.ArgumentParser:
     """An argument parser with what both scripts take: CONFIG, --set, --aam, --aam-serving, --device, --quiet."""
-    made = argparse.ArgumentParser(
-        description=description, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = ArgumentParser(description=description, epilog=EXIT_CODES)
     made.add_argument("config", metavar="CONFIG", type=Path, help="YAML file, such as tridet/thumos_videoMAE.yaml")
     made.add_argument(
         "--set",
@@ -105,15 +98,4 @@ def pick_device(name: str = "auto") -> torch.device:
 
 def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
     """Run a script's `main` on the command line and leave with its exit code."""
-    try:
-        code = main(None) or 0
-    except InputError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command to go on", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:  # the reader of our output (head, less) has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    sys.exit(code)
+    scripts.run(as_user_errors(InputError)(main))

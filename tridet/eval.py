@@ -7,6 +7,11 @@ python tridet/eval.py CONFIG CHECKPOINT --video FILE.mp4 --encoder videoMAE    f
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import argparse
 import json
 import logging

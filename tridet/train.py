@@ -9,6 +9,11 @@ params.json, versions.json, metrics.jsonl, TensorBoard files, and model_temp.pth
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import argparse
 import hashlib
 import logging

@@ -6,6 +6,11 @@ leakage: privacy_eval.py with dataset = 'vp_hmdb' or 'vp_ucf' attacks the same v
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -11,10 +11,9 @@ import dataclasses
 import inspect
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -44,6 +43,7 @@ from splavu.errors import UserError
 from splavu.metrics.estimates import estimated
 from splavu.runtime import environment
 from splavu.runtime.progress import progress_bar
+from splavu.runtime.workers import worker_processes
 
 SWAPS_PER_TEST = 30
 """Permutations for each attribute and unit: with fewer, p adjusted for all of them could not fall below 0.05."""
@@ -340,9 +340,7 @@ def _processes(workers: int, device: torch.device | str) -> Iterator[Executor | 
     if workers < 2 or torch.device(device).type != "cpu":
         yield None
         return
-    # New processes, not copies: a copy of a process whose thread pools have run may wait for ever for threads that it
-    # hasn't got.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_alone) as executor:
+    with worker_processes(workers, _alone) as executor:
         yield executor
 
 

@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 from splavu.errors import UserError
+from splavu.runtime.workers import end_with_parent, without_ctrl_c
 
 Pieces = Iterator[tuple[str, Tensor] | None]
 """(output name, clips [k, T, H, W, 3] uint8 with T frames, or 1 to be tiled), in the order of the clips; None says no
@@ -220,7 +221,8 @@ class _Worker:
         self._slots = [_nameless_file() for _ in range(_PIECES_AHEAD)]
         slots = [reduction.DupFd(slot.fileno()) for slot in self._slots]
         self._process = context.Process(target=_work, args=(theirs, slots), daemon=True)
-        self._process.start()
+        with without_ctrl_c():
+            self._process.start()
         theirs.close()
         self.is_ready = False  # its imports are done
         self.jobs: deque[Job] = deque()  # the first is at hand
@@ -279,7 +281,8 @@ def warm_up(asked: int | None) -> None:
     """Let the server of `decoders(asked)` begin its imports, which take seconds, while its owner does other things."""
     if decoders(asked)[1]:
         _context()
-        forkserver.ensure_running()
+        with without_ctrl_c():
+            forkserver.ensure_running()
 
 
 def _context() -> multiprocessing.context.BaseContext:
@@ -299,7 +302,7 @@ def _work(owner: connection.Connection, shared: Sequence[reduction.DupFd]) -> No
     torch.set_num_threads(1)
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's
-    threading.Thread(target=_leave_with_owner, daemon=True).start()
+    end_with_parent()
     jobs: deque[Job] = deque()
     descriptors = [slot.detach() for slot in shared]
     num_allowed, slots = len(descriptors), itertools.cycle(range(len(descriptors)))
@@ -345,11 +348,6 @@ def keep_freed_memory() -> None:
         mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
         libc.mallopt(mmap_threshold, 32 << 20)  # the largest that glibc takes
         libc.mallopt(trim_threshold, 64 << 20)
-
-
-def _leave_with_owner() -> None:
-    connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
 
 
 def _written(

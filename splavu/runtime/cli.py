@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
 from splavu.errors import UserError, printable
+from splavu.runtime import signals
 
 OUTPUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 """Error numbers of the system where nothing can be written."""
@@ -124,24 +125,32 @@ class _PrintableStream:
 
 def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
     """Run a script's `main` on the command line and leave with its exit code."""
-    program = Path(sys.argv[0])
-    name = program.parent.name if program.name == "__main__.py" else program.name
     sys.stdout = cast(TextIO, _PrintableStream(sys.stdout))
     try:
-        code = main(None) or 0
-    except UserError as error:
+        with signals.raised():
+            code = main(None) or 0
+    except BaseException as error:
+        if number := signals.received():  # whatever has become of the exception that it raised
+            signals.leave(number)
+        code = _failed(error)
+    sys.exit(code)
+
+
+def _failed(error: BaseException) -> int:
+    """Print in one line what is no bug of ours, and return the exit code; anything else is raised again."""
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    if isinstance(error, UserError):
         print(f"{name}: {error}", file=sys.stderr)
-        code = 2
-    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        return 2
+    if isinstance(error, BrokenPipeError):  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except OSError as error:
-        if error.errno not in OUTPUT_ERRORS:
-            raise
+        return 0
+    if isinstance(error, OSError) and error.errno in OUTPUT_ERRORS:
         where = error.filename or "the output folder"
         print(f"{name}: {printable(str(where))}: can't be written ({error.strerror}); {REMEDY}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command to go on", file=sys.stderr)
-        code = 130
-    sys.exit(code)
+        return 2
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return 130
+    raise error

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from splavu.errors import UserError
+from splavu.runtime import signals
 from splavu.runtime.files import TEMPORARY, check_target
 from splavu.stores.provenance import ATTRIBUTES_FILE, Attributes
 
@@ -70,6 +71,8 @@ class JournaledWriter(ABC):
                 self._finish()
             else:
                 self._stop()
+                if self._holds_work():
+                    signals.work_is_kept()
         finally:
             self._journal.release()
 

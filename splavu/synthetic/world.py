@@ -10,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,8 +18,9 @@ from types import MappingProxyType
 from typing import Any
 
 from splavu.errors import UserError, nearest
-from splavu.runtime import extras
+from splavu.runtime import extras, signals
 from splavu.runtime.files import write_bytes
+from splavu.runtime.workers import worker_processes
 from splavu.synthetic import layouts
 from splavu.synthetic.datasets import casia_b, ntu, pahmdb51, smarthome, thumos14, ucf101, ucf_crime, vp
 from splavu.synthetic.people.motions import ACTIONS
@@ -369,6 +368,7 @@ def synthesize(
         return out
     under_way |= {name: {"generator": versions[name]} for name in missing}
     write_bytes(out / UNDER_WAY, _json({**identity, "sets": under_way}))
+    signals.work_is_kept()
     world = plan_world(seed, size, scene_bias=scene_bias, sets=missing)
     jobs = [
         partial(_draw, name, plan, seed, split, out / name)
@@ -442,8 +442,7 @@ def _run(jobs: list[Callable[[], None]], *, workers: int, progress: bool) -> Non
         for job in shown(jobs):
             job()
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_single_threaded) as pool:
+    with worker_processes(workers, _single_threaded) as pool:
         for _ in shown(pool.map(_call, jobs, chunksize=min(8, 1 + len(jobs) // 200))):
             pass
 

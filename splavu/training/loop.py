@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from splavu.errors import UserError
-from splavu.runtime import checkpoints
+from splavu.runtime import checkpoints, signals
 from splavu.runtime.distributed import NOT_DISTRIBUTED, Processes
 from splavu.runtime.environment import only_deterministic_kernels, seed_everything, versions
 from splavu.runtime.params import as_dict
@@ -122,6 +122,7 @@ def fit(
         for holder in (engine, trainer, *trainer.learners):
             holder.load_state(content)
         progress = content["progress"]
+        signals.work_is_kept()
         logger.info("%s: resuming at epoch %d", resumable, progress["next_epoch"])
     else:
         progress["next_epoch"] = done or 0
@@ -166,6 +167,7 @@ def fit(
                 for holder in (engine, trainer, *trainer.learners):
                     resume |= holder.state()
                 checkpoints.write(resumable, _content(trainer, described, epoch) | resume)
+                signals.work_is_kept()
                 _remove_superseded(run, progress)  # only now does nothing need them
 
     processes.wait()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from splavu.attacks.gates import GATE_FAILED, UNDECIDED
+from splavu.runtime import signals
 from splavu.runtime.files import write_text
 from study import config
 from study.experiments.jobs import Job
@@ -82,13 +83,13 @@ def run_all(
     jobs: Sequence[Job], folder: Path, environment: Mapping[str, str], *, at_once: int, device: str, quiet: bool
 ) -> dict[str, Outcome]:
     """Run what isn't done, each job after those that it needs; what needs a failed one isn't run."""
+    signals.work_is_kept()
     made = stamps(jobs, environment)
     outcomes = {job.name: found for job in jobs if (found := finished(job, folder, made[job.name]))}
     if outcomes and not quiet:
         print(f"{len(outcomes)} of {len(jobs)} jobs are done already")
     waiting = [job for job in jobs if job.name not in outcomes]
     running: dict[Future[Outcome], Job] = {}
-    processes: set[subprocess.Popen[bytes]] = set()
     with ThreadPoolExecutor(at_once) as threads:
         try:
             while waiting or running:
@@ -99,7 +100,7 @@ def run_all(
                         waiting.remove(job)
                     elif None not in before and len(running) < at_once:
                         waiting.remove(job)
-                        future = threads.submit(run_job, job, folder, made[job.name], environment, device, processes)
+                        future = threads.submit(run_job, job, folder, made[job.name], environment, device)
                         running[future] = job
                 if not running:
                     continue
@@ -110,8 +111,10 @@ def run_all(
                         done = f"{len(outcomes)} of {len(jobs)}"
                         print(f"[{done}] {job.name}: {outcomes[job.name].state}", flush=True)
         except BaseException:
-            for process in list(processes):  # ours, by their handles; each leaves a checkpoint to go on from
-                process.terminate()
+            while not all(future.done() for future in running):  # a job may be about to start its next command
+                for process in list(signals.PROGRAMS):  # each leaves a checkpoint to go on from
+                    process.terminate()
+                wait(running, timeout=0.1)
             raise
     return outcomes
 
@@ -122,7 +125,6 @@ def run_job(
     stamp: Mapping[str, Any],
     environment: Mapping[str, str],
     device: str,
-    processes: set[subprocess.Popen[bytes]],
 ) -> Outcome:
     """Run a job's commands one after the other, their output in its log."""
     here = folder / job.name
@@ -144,9 +146,9 @@ def run_job(
                 env={"OMP_NUM_THREADS": "1", **os.environ, **environment, **_search_path()},
                 pass_fds=descriptors,
             )
-            processes.add(process)
+            signals.PROGRAMS.add(process)
             code = process.wait()
-            processes.discard(process)
+            signals.PROGRAMS.discard(process)
             if code in UNRELIABLE and (code == GATE_FAILED or (here / job.result).is_file()):
                 state = UNRELIABLE[code]
             elif code:

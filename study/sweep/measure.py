@@ -10,9 +10,7 @@ import functools
 import io
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,10 +24,11 @@ from splavu.anonymizers.guarantees import budget_of
 from splavu.anonymizers.loading import load_anonymizer, weights_hash
 from splavu.attacks.ensemble import STRONGEST
 from splavu.errors import UserError
-from splavu.runtime import params, run_folder
+from splavu.runtime import params, run_folder, signals
 from splavu.runtime.files import write_bytes
 from splavu.runtime.progress import progress_bar
 from splavu.runtime.schema import Count, RunName, Schema, Seeds
+from splavu.runtime.workers import worker_processes
 from splavu.tuning import operating_points
 from splavu.tuning.operating_points import Bench, Measurement, Point
 from study import config
@@ -118,8 +117,7 @@ def measure(
             checkpoint, twin = (one.checkpoint(run.path, seed) for one in (candidate, with_twin(candidate, p)[-1]))
             target = checkpoint.parent / f"measured-s{seed}.npz"
             tasks.append(MeasurementJob(candidate.name, seed, checkpoint, target, twin, left_out[seed]))
-    context = get_context("spawn")  # a copy of a process whose thread pools have run may wait for ever
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_alone) as pool:
+    with worker_processes(jobs, _alone) as pool:
         measured = pool.map(functools.partial(measured_once, settings), tasks)
         found = {}
         for task, one in zip(
@@ -232,6 +230,7 @@ def measured_once(settings: Mapping[str, Any], task: MeasurementJob) -> Measurem
     content = io.BytesIO()
     np.savez(content, stamp=np.asarray(stamp), **found.arrays())
     write_bytes(task.target, content.getvalue())
+    signals.work_is_kept()
     return found
 
 

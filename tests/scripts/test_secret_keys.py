@@ -31,11 +31,9 @@ from mgfn import main as mgfn_main
 from mgfn import test as mgfn_test
 from splavu import __main__
 from splavu.anonymizers import build_anonymizer
-from splavu.runtime import checkpoints
-from splavu.runtime import cli as study_cli
+from splavu.runtime import checkpoints, cli
 from splavu.stores import open_features
 from study.datasets.catalog import CATALOGUE
-from tridet import cli as tridet_cli
 from tridet import eval as tridet_eval
 from tridet import train as tridet_train
 
@@ -209,7 +207,7 @@ def test_actions_are_detected_as_well(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [script.__name__, "--device", "cpu", "--quiet", *map(str, args)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as left:
-            (study_cli if script is tridet_train else tridet_cli).run(script.main)
+            cli.run(script.main)
         assert left.value.code in (0, None)
         return capsys.readouterr().out
 

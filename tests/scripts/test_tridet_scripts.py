@@ -24,7 +24,6 @@ from refusals import assert_refuses
 from thumos_world import CLASSES, write_world
 
 from splavu.anonymizers import build_anonymizer, one_by_one
-from splavu.runtime import cli as study_cli
 from splavu.runtime.checkpoints import RESUMABLE
 from tridet import cli
 from tridet import config as configuration
@@ -62,9 +61,8 @@ def command(monkeypatch, capsys):
         line = [f"{module.__name__.split('.')[-1]}.py", "--device", "cpu", *map(str, args)]
         monkeypatch.setattr(sys, "argv", line)
         capsys.readouterr()
-        run_script = study_cli.run if module is train_script else cli.run
         with pytest.raises(SystemExit) as left:
-            run_script(module.main)
+            cli.run(module.main)
         return subprocess.CompletedProcess(line, left.value.code, *capsys.readouterr())
 
     yield run

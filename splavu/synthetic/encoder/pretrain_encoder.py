@@ -12,6 +12,11 @@ something. The people are none that a world shows.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import argparse
 import dataclasses
 import json
@@ -32,6 +37,7 @@ from torch.nn.functional import (
     smooth_l1_loss,
 )
 
+from splavu.runtime import cli, signals
 from splavu.runtime.files import replacing
 from splavu.synthetic.encoder.pretraining_clips import (
     CAPTION_WORDS,
@@ -317,13 +323,14 @@ def train(options: argparse.Namespace) -> None:
             state = {"pupil": pupil.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
             with replacing(state_path) as temporary:
                 torch.save(state, temporary)
+            signals.work_is_kept()
             export(pupil.encoder, options.out / "encoder")
     facts = {"shortest_edge": SIDE, "crop": SIDE, "mean": MEAN, "std": STD, "frames": CLIP}
     print(f"encoder in {options.out / 'encoder'}; input: {json.dumps(facts)}")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         prog="python -m splavu.synthetic.encoder.pretrain_encoder",
         description="Pre-train the demo encoder on subjects and scenes of no data set. Interrupted runs resume.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -349,5 +356,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def main(argv: list[str] | None = None) -> None:
+    train(parse(argv))
+
+
 if __name__ == "__main__":
-    train(parse())
+    cli.run(main)

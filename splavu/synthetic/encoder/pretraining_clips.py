@@ -8,8 +8,6 @@ words of a caption come along; the words are not the attributes that evaluations
 from __future__ import annotations
 
 import json
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from splavu.runtime.files import write_text
+from splavu.runtime.workers import worker_processes
 from splavu.synthetic.drawing.render import FPS, FRAME_SIZE, locate
 from splavu.synthetic.layouts import film
 from splavu.synthetic.people.motions import ACTIONS
@@ -158,8 +157,7 @@ def render_clips(folder: Path, *, subjects: int, per_subject: int, workers: int)
         for index, plan in enumerate(shown(plans)):
             videos[index] = _draw(plan)
     else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_single_threaded) as pool:
+        with worker_processes(workers, _single_threaded) as pool:
             for index, frames in enumerate(shown(pool.map(_draw, plans, chunksize=16))):
                 videos[index] = frames
     videos.flush()

@@ -5,9 +5,14 @@ python -m splavu.synthetic.probe_encoder --world DIR [--encoder DIR]
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports, which take seconds
+    from splavu.runtime.signals import leave_at_once
+
+    leave_at_once()
+
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+from splavu.runtime import cli
 from splavu.synthetic.drawing.render import ATTRIBUTES
 from splavu.synthetic.encoder.pretrain_encoder import FC_NORM_EPS, pooled
 from splavu.synthetic.encoder.pretraining_clips import CLIP, SIDE, normalise, shrink
@@ -100,16 +106,16 @@ def report(model: nn.Module, world: Path) -> dict[str, object]:
     return result
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = cli.ArgumentParser(
         prog="python -m splavu.synthetic.encoder.probe_encoder",
         description="Probe the demo encoder on a synthetic world.",
     )
     parser.add_argument("--world", type=Path, required=True, help="folder made by `python -m splavu synthesize`")
     parser.add_argument("--encoder", type=Path, default=HERE, help="folder with config.json and model.safetensors")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     print(json.dumps(report(load_encoder(options.encoder), options.world), indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)
