@@ -51,7 +51,7 @@ from splavu.extraction.sources import (
     vispr_files,
     vp_files,
 )
-from splavu.extraction.videos import backend_version, pick_backend
+from splavu.extraction.videos import backend_version, image_reader_version, pick_backend
 from splavu.runtime import cli, params
 from splavu.runtime.environment import pick_device
 from splavu.runtime.options import add_options, given_options, option
@@ -295,7 +295,7 @@ def _provenance(
     return provenance(
         encoder,
         preprocessing=source.preprocessing,
-        decoder="opencv" if output == VIEWS else backend_version(backend),
+        decoder=image_reader_version() if output == VIEWS else backend_version(backend),
         precision=settings.precision,
         clip_rule=rule,
         hide=source.hide,

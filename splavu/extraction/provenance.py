@@ -18,6 +18,13 @@ ARITHMETIC = 2
 this attribute differ by some 1e-6, those of bf16 by some 1e-2.
 """
 
+DECODING = 2
+"""Raised when the same decoder gives other frames of the same file: other colours, another side up, another stream.
+
+2: as the `ffmpeg` command shows a file (`videos/streams.py`). Stores without this attribute were made with every video
+taken for BT.601 and left as it was stored: docs/decoding.md says which differ, and by how much.
+"""
+
 
 def provenance(
     encoder: FrozenEncoder,
@@ -38,6 +45,7 @@ def provenance(
         "weights_sha256": encoder.weights_hash,
         "preprocessing": describe(preprocessing),
         "decoder": decoder,
+        "decoding": DECODING,
         "precision": precision,
         "splavu_version": __version__,
         "arithmetic": ARITHMETIC,

@@ -30,6 +30,7 @@ OUR_ATTRIBUTES = frozenset(
         "weights_revision",
         "preprocessing",
         "decoder",
+        "decoding",
         "precision",
         "arithmetic",
         "clip_rule",

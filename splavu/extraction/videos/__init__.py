@@ -1,8 +1,8 @@
 """Video files as batches of RGB frames, whichever library decodes them.
 
-PyAV is the default: docs/decoding.md has the corrupted files and the speeds that decide. On the two real clips of the
-tests, and on H.264, MPEG-4, MJPEG and VP9 files of either colour matrix and range, it, decord and torchcodec give the
-same pixels, bit for bit. DALI does not, so it must be asked for by name.
+PyAV is the default, and gives the pixels and times of the `ffmpeg` command: docs/decoding.md has the comparison, the
+corrupted files and the speeds that decide. decord and torchcodec give the same pixels, bit for bit, or refuse a file
+by name. DALI's differ a little, so it must be asked for.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ __all__ = [
     "BACKENDS",
     "VideoReader",
     "backend_version",
+    "image_reader_version",
     "list_videos",
     "open_video",
     "pick_backend",
@@ -101,6 +102,11 @@ def backend_version(name: str) -> str:
         return f"{name} {metadata.version(library)}"
     except metadata.PackageNotFoundError:  # DALI's package is named for the version of CUDA
         return f"{name} {importlib.import_module(library).__version__}"
+
+
+def image_reader_version() -> str:
+    """The same for still images: `"opencv 4.13.0"`."""
+    return f"opencv {extras.require('cv2', extra='video', why='pictures are read with it').__version__}"
 
 
 def open_video(path: str | Path, backend: str | None = None) -> VideoReader:

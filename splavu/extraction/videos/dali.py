@@ -63,12 +63,22 @@ def valid_frames(sequence: int, num_frames: int, *, sequence_length: int = SEQUE
 class DaliReader(VideoReader):
     """DALI on the current CUDA device, or on one thread of the processor."""
 
+    _remedy = "try --backend pyav, replace the file or leave it out"
+
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         require_file(path)
+        facts = self._take_facts()
+        if facts is not None:
+            self._refuse_unless(facts.num_streams == 1, f"holds {facts.num_streams} videos")
+            self._refuse_unless(not facts.turning, "is turned or mirrored")
+            self._refuse_unless(not facts.leading, "begins within a group of pictures")
+            self._refuse_unless(facts.bits <= 8, f"has {facts.bits} bits a sample ({facts.pixels})")
+            self._refuse_unless(facts.is_601, f"has colours of another matrix than BT.601 (number {facts.matrix})")
         # Sequences of one frame: as many as the file's index has frames.
         counting = self._pipeline(1)
         self.expected_frames = int(counting.reader_meta("video")["epoch_size"])
+        self._least_frames = facts.least_frames if facts else self.expected_frames
         self.fps = 0.0
         if self.expected_frames > 1:
             first, second = (self._run(counting, index)[1][0] for index in (0, 1))

@@ -1,20 +1,30 @@
-"""FFmpeg through PyAV."""
+"""FFmpeg through PyAV: the pixels and times of the `ffmpeg` command, for whichever PyAV is installed.
+
+Note: colours are converted by FFmpeg's own `scale` filter, as that command does it. PyAV's `reformat` takes every
+video for BT.601 before 17.0, and sets the chroma of 10-bit 4:2:0 video wrongly from there on (docs/decoding.md).
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from splavu.errors import UserError
-from splavu.extraction.videos.reader import VideoReader, require_file, unreadable
+from splavu.extraction.videos.reader import VideoReader
+from splavu.extraction.videos.streams import (
+    Account,
+    frame_times,
+    frames_per_second,
+    open_container,
+    turning_filters,
+)
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from av.video import VideoStream
+    from av.filter import Graph
+    from av.video import VideoFrame, VideoStream
 
 
 class PyAVReader(VideoReader):
@@ -22,72 +32,74 @@ class PyAVReader(VideoReader):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._container: InputContainer | None = self._open()
-        stream = self._container.streams.video[0]
-        self.fps = float(stream.average_rate or 0)
-        self.expected_frames = stream.frames or round(_seconds(stream) * self.fps)
-
-    def _open(self) -> InputContainer:
-        import av
-
-        require_file(self.path)
-        try:
-            container = av.open(str(self.path), metadata_errors="replace")
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise unreadable(self.path, error) from error
-        streams = container.streams.video
-        if not streams or streams[0].codec_context is None:
-            container.close()
-            problem = "its video is in a format that FFmpeg has no decoder for" if streams else "holds no video"
-            raise UserError(self.path, problem, "replace the file or leave it out")
-        streams[0].thread_type = "NONE"
-        return container
+        self._opened: tuple[InputContainer, VideoStream] | None = open_container(path)
+        container, stream = self._opened
+        self.fps = frames_per_second(stream)
+        length = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6
+        self.expected_frames = stream.frames or max(0, round(length * self.fps))
 
     def _decode(self, wanted: frozenset[int] | None = None) -> Iterator[np.ndarray | None]:
         import av
-        from av.video.reformatter import VideoReformatter
 
-        # A reformatter of our own keeps FFmpeg's conversion context; a frame's own would be made for each frame.
-        convert = VideoReformatter().reformat
-        container = self._container or self._open()
-        self._container = None
-        size: dict[str, int] = {}
-        index = cut_off = 0
+        container, stream = self._opened or open_container(self.path)
+        self._opened = None
+        account, picture = Account(container, stream), _Picture()
+        stamps: list[float | None] = []
         with container:
             try:
-                for packet in container.demux(container.streams.video[0]):
-                    cut_off += packet.is_discard  # outside the edit list: decoded, never shown
+                for packet in container.demux():
+                    account.add(packet)
+                    if packet.stream is not stream:
+                        continue
                     for frame in packet.decode():
                         if frame.is_corrupt:
-                            raise self._damaged(index, "a corrupt frame")
-                        # Streams may change their size midway; all frames of a video come in that of the first.
-                        if not size:
+                            raise self._damaged(len(stamps), "a corrupt frame")
+                        if not stamps:
                             self._checked_size(frame.width, frame.height)
-                            size = {"width": frame.width, "height": frame.height}
-                        if wanted is None or index in wanted:
-                            yield convert(frame, format="rgb24", **size).to_ndarray()
-                        else:
-                            yield None
-                        index += 1
+                        account.note(frame)
+                        is_wanted = wanted is None or len(stamps) in wanted
+                        stamps.append(frame.time)
+                        yield picture.levels(frame) if is_wanted else None
             except (av.FFmpegError, OSError, ValueError) as error:
-                raise self._damaged(index, error) from error
-        self.expected_frames -= cut_off if self._length is None else 0
-        self._length = self._checked(index)
+                raise self._damaged(len(stamps), error) from error
+            self._refuse(account.missing())
+            self._least_frames = account.least_frames()
+            self._times, self._duration = frame_times(stamps, start=account.start(), fps=self.fps)
+        self._length = self._checked(len(stamps))
 
     def close(self) -> None:
-        if self._container is not None:
-            self._container.close()
-            self._container = None
+        if self._opened is not None:
+            self._opened[0].close()
+            self._opened = None
 
 
-def _seconds(stream: VideoStream) -> float:
-    """Length of a stream by its own account, 0 if it gives none (Matroska keeps it in a tag)."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    parts = stream.metadata.get("DURATION", "").split(":")
-    try:
-        hours, minutes, seconds = (float(part) for part in parts)
-    except ValueError:
-        return 0.0
-    duration = 3600 * hours + 60 * minutes + seconds
-    return duration if math.isfinite(duration) else 0.0
+class _Picture:
+    """Frames turned and converted to RGB, all to the size of the first: streams may change theirs midway."""
+
+    def __init__(self) -> None:
+        self._form: tuple[object, ...] = ()
+        self._graph: Graph | None = None
+        self._size = ""
+
+    def levels(self, frame: VideoFrame) -> np.ndarray:  # -> [H, W, 3] uint8 RGB
+        turning = turning_filters(frame)
+        form = (frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range), turning)
+        if form != self._form:
+            self._form, self._graph = form, self._built(*form)
+        self._graph.vpush(frame)
+        converted = self._graph.vpull()
+        self._size = self._size or f"{converted.width}:{converted.height}"
+        return converted.to_ndarray()
+
+    def _built(
+        self, width: int, height: int, pixels: str, matrix: int, span: int, turning: tuple[tuple[str, str], ...]
+    ) -> Graph:
+        from av.filter import Graph
+
+        graph = Graph()
+        source = f"video_size={width}x{height}:pix_fmt={pixels}:time_base=1/1000:colorspace={matrix}:range={span}"
+        # Where a picture is turned, FFmpeg chooses before or after which filter to convert it.
+        scale = () if turning and not self._size else (("scale", ":".join(filter(None, (self._size, "threads=1")))),)
+        chain = [("buffer", source), *turning, *scale, ("format", "rgb24"), ("buffersink", "")]
+        graph.link_nodes(*(graph.add(name, arguments or None) for name, arguments in chain)).configure()
+        return graph

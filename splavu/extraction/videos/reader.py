@@ -1,7 +1,7 @@
 """What every video reader does: give frames in order, pick some of them, count them, and name a damaged file.
 
-A reader would get the number of frames wrong: the container's count is a claim. It includes frames that an edit list
-cuts off and frames that a truncated file lost. `len()` here is what really decodes.
+Note: the container's number of frames is a claim. It includes frames that an edit list cuts off and frames that a
+truncated file lost, and many files have none. `len()` here is what really decodes.
 """
 
 from __future__ import annotations
@@ -10,10 +10,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from splavu.errors import UserError
+from splavu.runtime import extras
+
+if TYPE_CHECKING:
+    from splavu.extraction.videos.streams import Facts
 
 MAX_PIXELS = 2**26
 """Of one frame: twice as many as 8K video has. A damaged header may claim frames that fill the memory."""
@@ -27,7 +32,7 @@ class VideoReader(ABC):
     Attributes:
         path: The file.
         fps: Average frames per second; 0 where the file does not say.
-        expected_frames: The container's word on its length: free, and sometimes wrong.
+        expected_frames: A guess at the number of frames: free, and sometimes wrong.
 
     Raises:
         UserError: On opening or decoding, for a file that is missing, empty, of no video format, damaged or truncated.
@@ -36,10 +41,14 @@ class VideoReader(ABC):
     path: Path
     fps: float
     expected_frames: int
+    _remedy = "replace the file or leave it out"
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._length: int | None = None
+        self._least_frames = 0  # fewer than these are a loss; 0 where nobody knows
+        self._times: np.ndarray | None = None  # [n]
+        self._duration = 0.0
 
     @classmethod  # noqa: B027  most libraries work wherever they are installed
     def check(cls) -> None:
@@ -89,17 +98,57 @@ class VideoReader(ABC):
             self._length = self._checked(sum(1 for _ in self._decode(frozenset())))
         return self._length
 
+    @property
+    def times(self) -> np.ndarray:  # -> [n] float64
+        """When each frame is shown: seconds from the beginning of the file, never falling. Costs what `len()` does.
+
+        Raises:
+            UserError: Nothing says when.
+        """
+        len(self)
+        if self._times is None or len(self._times) != len(self) or not np.isfinite(self._times).all():
+            raise UserError(
+                self.path, "the times of its frames are unknown", "use --backend pyav, or convert it to .mp4"
+            )
+        return self._times
+
+    @property
+    def duration(self) -> float:
+        """Seconds, from the beginning of the file to the end of the last frame. Raises what `times` does."""
+        return self._duration if len(self.times) else 0.0
+
     def _checked(self, length: int) -> int:
         if length == 0:
-            raise UserError(self.path, "no frame of this video decodes", "replace the file or leave it out")
-        # Containers are off by a frame or two in good files (null frames of packed AVI, rounded durations).
-        if self.expected_frames - length > max(2, self.expected_frames // 20):
-            raise UserError(
-                self.path,
-                f"truncated: {length} of {self.expected_frames} frames decode",
-                "replace the file or leave it out",
-            )
+            raise UserError(self.path, "no frame of this video decodes", self._remedy)
+        # Good files lack a frame or two as well: null frames of packed AVI.
+        if self._least_frames - length > max(2, self._least_frames // 20):
+            self._refuse(f"damaged: {length} of {self._least_frames} frames decode")
         return length
+
+    def _take_facts(self) -> Facts | None:
+        """What PyAV finds in the file, with the times of its frames; None without PyAV. For readers by other libraries.
+
+        Raises:
+            UserError: The file is damaged or truncated.
+        """
+        if not extras.is_installed("av"):
+            return None
+        from splavu.extraction.videos.streams import inspect
+
+        facts = inspect(self.path)
+        self._times, self._duration = facts.times, facts.duration
+        return facts
+
+    def _refuse_unless(self, is_shown_alike: bool, what: str) -> None:
+        """Refuse a file that this library would not show as FFmpeg does."""
+        if not is_shown_alike:
+            name = type(self).__name__.removesuffix("Reader").lower()
+            raise UserError(self.path, f"{what}: {name} would not show it as FFmpeg does", "use --backend pyav for it")
+
+    def _refuse(self, problem: str) -> None:
+        """Raise UserError if there is a problem."""
+        if problem:
+            raise UserError(self.path, problem, self._remedy)
 
     def _checked_size(self, width: int, height: int) -> None:
         if width * height > MAX_PIXELS:
@@ -108,7 +157,7 @@ class VideoReader(ABC):
             )
 
     def _damaged(self, index: int, reason: object) -> UserError:
-        return UserError(self.path, f"damaged at frame {index} ({first_line(reason)})", "replace it or leave it out")
+        return UserError(self.path, f"damaged at frame {index} ({first_line(reason)})", self._remedy)
 
     def close(self) -> None:  # noqa: B027  a reader need not hold anything open
         """Release the file."""
