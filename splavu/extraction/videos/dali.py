@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from splavu.errors import UserError
-from splavu.extraction.videos.reader import VideoReader, first_line, require_file, unreadable
+from splavu.extraction.videos.files import first_line, require_file, unreadable
+from splavu.extraction.videos.reader import VideoReader
 from splavu.runtime import extras
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from splavu.extraction.videos.reader import VideoReader, require_file, unreadable
+from splavu.extraction.videos.files import require_file, unreadable
+from splavu.extraction.videos.reader import VideoReader
 
 
 class DecordReader(VideoReader):

@@ -10,15 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from splavu.errors import UserError
+from splavu.extraction.videos.files import first_line
+from splavu.extraction.videos.streams import Facts, inspect
 from splavu.runtime import extras
-
-if TYPE_CHECKING:
-    from splavu.extraction.videos.streams import Facts
 
 MAX_PIXELS = 2**26
 """Of one frame: twice as many as 8K video has. A damaged header may claim frames that fill the memory."""
@@ -133,8 +131,6 @@ class VideoReader(ABC):
         """
         if not extras.is_installed("av"):
             return None
-        from splavu.extraction.videos.streams import inspect
-
         facts = inspect(self.path)
         self._times, self._duration = facts.times, facts.duration
         return facts
@@ -169,22 +165,3 @@ class VideoReader(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def require_file(path: Path) -> None:
-    """Raise UserError unless `path` is a file with something in it."""
-    if not path.is_file():
-        raise UserError(path, "no such video", "check the path")
-    if path.stat().st_size == 0:
-        raise UserError(path, "the file is empty", "replace the file or leave it out")
-
-
-def unreadable(path: Path, reason: object) -> UserError:
-    """For a file that doesn't open."""
-    return UserError(path, f"not a readable video ({first_line(reason)})", "replace the file or leave it out")
-
-
-def first_line(reason: object) -> str:
-    """What an error says, cut to a line."""
-    lines = str(getattr(reason, "strerror", None) or reason).strip().splitlines()
-    return lines[0][:120] if lines else type(reason).__name__

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from splavu.errors import UserError
-from splavu.extraction.videos.reader import first_line, require_file, unreadable
+from splavu.extraction.videos.files import first_line, require_file, unreadable
 
 if TYPE_CHECKING:
     from av.container import InputContainer

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from splavu.errors import UserError
-from splavu.extraction.videos.reader import VideoReader, first_line, require_file, unreadable
+from splavu.extraction.videos.files import first_line, require_file, unreadable
+from splavu.extraction.videos.reader import VideoReader
 
 if TYPE_CHECKING:
     from torchcodec.decoders import VideoDecoder
