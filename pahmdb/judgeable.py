@@ -46,7 +46,7 @@ def judgeable(rows: Rows, names: Sequence[str], num_films: int) -> Judgeable:
     kept = np.flatnonzero(np.min(counts, axis=0) >= num_films)
     if not len(kept):
         problem = f"no attribute is shown by {num_films} films and not shown by {num_films} others"
-        raise UserError("labels", problem, "annotate more films, or take fewer folds")
+        raise UserError("labels", problem, "annotate more films, or lower folds (--set folds=3)")
     too_rare = tuple(name for a, name in enumerate(names) if a not in kept)
     return Judgeable(replace(rows, labels=rows.labels[:, kept]), tuple(names[a] for a in kept), too_rare)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -33,6 +34,11 @@ def printable(text: str) -> str:
     Python reads it (PEP 383). A text without such characters stays as it is, so this may be done twice.
     """
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def as_markdown(text: str) -> str:
+    """Any text as Markdown that shows it on one line: no end of a cell, no element, nothing that a terminal obeys."""
+    return re.sub(r"([\\|<])", r"\\\1", printable(" ".join(text.splitlines())))
 
 
 def one_line(error: object) -> str:

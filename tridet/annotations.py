@@ -10,8 +10,8 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,9 @@ class Annotations:
     videos: tuple[Video, ...]
     """In the file's order."""
     classes: dict[str, int]
-    """Label id of each class name, over all videos, whatever their subset."""
+    """Number of each class name, 0 to C - 1, over all videos, whatever their subset."""
+    ids: tuple[int, ...]
+    """[C] the file's label_id of each class, rising: official ids have gaps, the numbers of classes have none."""
 
     def of(self, subsets: Sequence[str]) -> tuple[Video, ...]:
         """The videos of some subsets, in the file's order.
@@ -88,18 +90,13 @@ def read_annotations(
         default_fps: Replaces every video's own fps.
 
     Raises:
-        InputError: No such file, no JSON, a key missing, no fps, a segment that doesn't end after it starts, a class
-            with two ids, two classes with one, an id outside 0 .. num_classes - 1, another number of classes. Names the
-            file and the video.
+        InputError: No such file, no JSON, a key missing or there twice, a name that is no file's, no fps, a segment
+            that doesn't end after it starts, a class with two ids, two classes with one, another number of classes.
+            Names the file and the video.
     """
     if json_file is None:
         raise InputError("dataset.json_file", "is not set", "give the path of thumos14.json")
-    try:
-        content = json.loads(Path(json_file).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise InputError(json_file, "doesn't exist", "set dataset.json_file") from None
-    except (OSError, ValueError, RecursionError) as error:  # the latter two: also too long a number, too deep a nest
-        raise InputError(json_file, f"can't be read as JSON ({error})") from error
+    content = read_json(json_file, remedy="set dataset.json_file")
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict) or not database:
         raise InputError(json_file, "holds no videos under the key 'database'", "see thumos14.json for the layout")
@@ -111,23 +108,50 @@ def read_annotations(
     for name, label in classes.items():
         if twins := [other for other in classes if classes[other] == label and other != name]:
             raise InputError(json_file, f"gives label_id {label} to '{name}' and to '{twins[0]}'", "number them apart")
-    if num_classes is not None:
-        for name, label in classes.items():
-            if label >= num_classes:
-                culprit = next(video.name for video in videos if label in video.labels)
-                raise InputError(
-                    f"{json_file}: {culprit}", f"label_id {label} ({name}) is not in 0 .. {num_classes - 1}"
-                )
-        if len(classes) != num_classes:
-            problem = f"names {len(classes)} classes, dataset.num_classes is {num_classes}"
-            raise InputError(json_file, problem, f"set dataset.num_classes to {len(classes)}")
+    if num_classes is not None and len(classes) != num_classes:
+        problem = f"names {len(classes)} classes, dataset.num_classes is {num_classes}"
+        raise InputError(json_file, problem, f"set dataset.num_classes to {len(classes)}")
     _warn_of_outside(videos, json_file)
-    return Annotations(str(json_file), videos, classes)
+    ids = sorted(classes.values())
+    return Annotations(
+        str(json_file),
+        tuple(replace(video, labels=np.searchsorted(ids, video.labels)) for video in videos),
+        {name: ids.index(label_id) for name, label_id in classes.items()},
+        tuple(ids),
+    )
+
+
+def read_json(path: str | Path, *, remedy: str) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        InputError: It isn't there (with `remedy`), is no JSON, or has a key twice in one object, of which readers would
+            keep the last.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise InputError(path, f"duplicate key '{key}'", "keep one of the two")
+            found[key] = value
+        return found
+
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(path, "doesn't exist", remedy) from None
+    except (OSError, ValueError, RecursionError) as error:  # the latter two: also too long a number, too deep a nest
+        raise InputError(path, f"can't be read as JSON ({error})") from error
 
 
 def _video(
     record: Any, name: str, classes: dict[str, int], *, source: str, default_fps: float | None
 ) -> Video:  # also enters new class names into `classes`
+    if not name or "\0" in name or name.startswith("/") or ".." in PurePosixPath(name).parts:
+        raise InputError(source, "is no name of a video", "give the name of its feature file, without '..'")
     if not isinstance(record, dict):
         raise InputError(source, "holds no mapping")
     for key, kind in (("subset", str), ("annotations", list)):

@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.saveonly:
         target = checkpoint.parent / "eval_results.pkl"
         with written(target) as file:
-            pickle.dump(_published_layout(detections), file)
+            pickle.dump(_published_layout(detections, np.array(dataset.annotations.ids)), file)
         print(target)
         return 0
     truth = ground_truth(dataset.annotations, config.val_split[0])
@@ -185,12 +185,12 @@ def _names(classes: Mapping[str, int], labels: Sequence[int]) -> list[str]:
     return [known.get(int(label), str(label)) for label in labels]
 
 
-def _published_layout(found: Segments) -> dict[str, Any]:
+def _published_layout(found: Segments, ids: np.ndarray) -> dict[str, Any]:  # ids: [C], the annotation file's
     return {
         "video-id": found.video.tolist(),
         "t-start": found.segments[:, 0],
         "t-end": found.segments[:, 1],
-        "label": found.label,
+        "label": ids[found.label],
         "score": found.score,
     }
 

@@ -5,12 +5,12 @@ Used for data sets whose videos show one action, such as ActivityNet; off for TH
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from tridet.annotations import read_json
 from tridet.average_precision import Segments
 from tridet.errors import InputError
 
@@ -26,12 +26,7 @@ def read_video_scores(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     if path.suffix in (".pkl", ".pickle"):
         raise InputError(path, "a pickle can run code when opened", "convert it to JSON: {video: [score, ...]}")
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})", "check `ext_score_file`") from error
-    except ValueError as error:
-        raise InputError(path, "is not JSON", "expected {video: [score, ...]}") from error
+    table = read_json(path, remedy="check `ext_score_file`")
     table = table.get("results", table) if isinstance(table, dict) else table
     if not isinstance(table, dict) or not table:
         raise InputError(path, "holds no scores", "expected {video: [score, ...]}")

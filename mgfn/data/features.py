@@ -25,6 +25,10 @@ class FeatureFile:
     width: int
 
 
+MOST_CROPS = 10
+"""Of a snippet, by any extraction that is known; more are taken for snippets, in an array whose crops come first."""
+
+
 class FeatureVideos(Sequence):
     """The features of a list's videos, read one at a time.
 
@@ -34,13 +38,21 @@ class FeatureVideos(Sequence):
         entries: The videos.
         root: Folder of the feature files.
         feature_size: Width to insist on; None takes the first file's.
+        crops_first: The files' first axis is the crop.
 
     Raises:
         InputError: A file is missing, empty, not a feature array, or of another width or number of crops than the
-            others.
+            others, or its crops come first.
     """
 
-    def __init__(self, entries: Sequence[Entry], root: str | Path, *, feature_size: int | None = None) -> None:
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        root: str | Path,
+        *,
+        feature_size: int | None = None,
+        crops_first: bool = False,
+    ) -> None:
         self.entries = list(entries)
         root = Path(root)
         if not root.is_dir():
@@ -56,6 +68,9 @@ class FeatureVideos(Sequence):
         first = self.files[0]
         self.feature_size = first.width if feature_size is None else feature_size
         for file in self.files:
+            if len(file.paths) == 1 and file.num_crops > MOST_CROPS and not crops_first:
+                problem = f"has {file.num_crops} crops of each of {file.num_snippets} snippets: are its crops first?"
+                raise InputError(file.paths[0], problem, "swap the axes: numpy.save(path, array.swapaxes(0, 1))")
             if file.width != self.feature_size:
                 wanted = f"--feature-size {feature_size}" if feature_size else f"{first.paths[0].name} {first.width}"
                 raise InputError(

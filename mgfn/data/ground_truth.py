@@ -11,7 +11,7 @@ and that no frame of a normal video is abnormal.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -147,10 +147,15 @@ def _from_text(
     path: Path, entries: Sequence[Entry], lengths: Sequence[int], dataset: str, *, slack: int
 ) -> list[NDArray]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(path, f"can't be read as a text file ({error})") from None
-    rows: Mapping[str, list[str]] = {video_name(words[0]): words[1:] for line in lines if (words := line.split())}
+        lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
+    except OSError as error:
+        raise InputError(path, f"can't be read ({error.strerror})") from None
+    rows: dict[str, list[str]] = {}
+    for number, line in enumerate(lines, start=1):
+        if words := line.split():
+            if (name := video_name(words[0])) in rows:
+                raise InputError(path, f"line {number} is of '{name}' again", "keep one line a video")
+            rows[name] = words[1:]
     events_of: Callable[[list[str]], list[tuple[int, int]]] = _xd_events if dataset == "XD" else _ucf_events
     truths = []
     for entry, length in zip(entries, lengths, strict=True):

@@ -83,14 +83,16 @@ def read_list(path: str | Path, dataset: str) -> list[Entry]:
     if dataset not in KIND_OF_NAME:
         raise InputError("datasetname", f"'{dataset}' is unknown", nearest(dataset, KIND_OF_NAME))
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
     except FileNotFoundError:
         raise InputError(path, "there is no such list") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(path, f"can't be read as a text file ({error})") from None
+    except OSError as error:
+        raise InputError(path, f"can't be read ({error.strerror})") from None
+    if "\0" in text:
+        raise InputError(path, "is no text file", "give one feature path a line")
     entries: dict[str, Entry] = {}
     columns = set()
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         place = f"{Path(path).name} line {number}"
@@ -100,7 +102,7 @@ def read_list(path: str | Path, dataset: str) -> list[Entry]:
         if len(columns) > 1:
             raise InputError(place, "some lines have a column of labels, some have none", "label all or none")
         name = video_name(feature_path)
-        if not name or "\0" in name:
+        if not name:
             raise InputError(place, f"{line.strip()[:80]!r} ends in no file name", "give one feature path a line")
         if name in entries:
             raise InputError(place, f"'{name}' is there already, from {entries[name].place}", "list it once")

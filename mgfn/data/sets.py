@@ -59,7 +59,7 @@ def open_training_set(options: Options, *, anonymize: Callable[[Tensor], Tensor]
     train, apart = split_validation(is_abnormal, share=options.validation_share, seed=options.list_seed)
     if options.preprocessed:
         size = None if options.feature_size is None else options.feature_size + 1
-        videos = FeatureVideos(entries, options.features, feature_size=size)
+        videos = FeatureVideos(entries, options.features, feature_size=size, crops_first=True)
         whole = read_preprocessed(videos, num_segments=options.seg_length)
         items, feature_size = [whole[index] for index in train], videos.feature_size - 1
     else:

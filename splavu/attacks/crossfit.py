@@ -98,7 +98,9 @@ def deal(rows: Rows, *, num_folds: int, seed: int = 0) -> np.ndarray:  # -> [N] 
     if num_folds < 3:
         raise UserError("folds", f"is {num_folds}, but one is held out and one tuned on", "give at least 3")
     if len(names) < num_folds:
-        raise UserError("folds", f"is {num_folds}, but there are {len(names)} people or films", "take fewer folds")
+        raise UserError(
+            "folds", f"is {num_folds}, but there are {len(names)} people or films", "give more, or lower folds"
+        )
     counted = np.concatenate([np.ones((len(rows), 1)), rows.labels > 0, rows.labels <= 0], axis=1)  # NaN is neither
     holds = np.zeros((len(names), counted.shape[1]))
     np.add.at(holds, cluster, counted)

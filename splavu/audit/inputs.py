@@ -160,9 +160,22 @@ def read_inputs(
         example = next(iter(features["released"]), "nothing")
         remedy = "check the names; if keys are hashed, give the owner's map with --keys"
         raise UserError(labels, f"has a label for none of the released keys, such as '{example}'", remedy)
-    warnings = []
-    if unlabelled := len(features["released"]) - len(keys):
-        warnings.append(f"{unlabelled} of {len(features['released'])} released keys have no label and were left out")
+    warnings: list[str] = []
+    examples: dict[str, str] = {}  # of warnings; in the log only, for evidence may be published
+    if unlabelled := [key for key in features["released"] if key not in row_of]:
+        warnings.append(
+            f"{len(unlabelled)} of {len(features['released'])} released keys have no label and were left out"
+        )
+        examples[warnings[-1]] = unlabelled[0]
+    released_rows = set(row_of.values())
+    if absent := [name for row, name in enumerate(table.names) if row not in released_rows]:
+        warnings.append(
+            f"{len(absent)} of {len(table.names)} labelled videos are in no released store and were left out"
+        )
+        examples[warnings[-1]] = absent[0]
+    if table.unasked:
+        names = ", ".join(f"'{name}'" for name in table.unasked)
+        warnings.append(f"{names} of {Path(labels).name} was not attacked: name it with --attributes if it is private")
     if raw:
         name_of = match_keys(features["raw"], features["released"], source="--raw")
         features["raw"] = {key: features["raw"][name] for key, name in name_of.items()}
@@ -190,7 +203,7 @@ def read_inputs(
     if one_video_each(data["released"]):
         warnings.append(CAVEAT)
     for warning in warnings:
-        logger.warning(warning)
+        logger.warning("%s", f"{warning}, such as '{examples[warning]}'" if warning in examples else warning)
     values = [column.values for name in questions.attributes for column in table.columns if column.name == name]
     return AuditInputs(
         questions.attributes,
@@ -233,6 +246,9 @@ def _groups(keys: Sequence[str], known: PrivateLabels, seed: int, culprit: str |
         if len(found["train"]) and not len(found["val"]):
             found["train"], found["val"] = hold_out(found["train"], share=VALIDATION_SHARE, seed=seed)
     else:
+        if (num_subjects := len(np.unique(one_each.clusters))) < FOLDS:
+            problem = f"has {num_subjects} subjects whose videos are released, and {2 * FOLDS} are needed"
+            raise UserError(culprit, problem, "release more subjects, or say who is train, val and test (column split)")
         dealt = parts(one_each, deal(one_each, num_folds=FOLDS, seed=seed), 0)
         found = {"train": dealt.train, "val": dealt.validation, "test": dealt.test}
     for name, rows in found.items():
@@ -240,7 +256,7 @@ def _groups(keys: Sequence[str], known: PrivateLabels, seed: int, culprit: str |
             raise UserError(
                 culprit,
                 f"leaves fewer than two subjects for {name}",
-                "release train, val and test subjects, or leave out the column split",
+                "release more subjects" + (" of that split, or leave out the column split" if known.splits else ""),
             )
     return {name: rows.videos.tolist() for name, rows in found.items()}
 

@@ -223,7 +223,10 @@ def _classes(path: Path, keys: Iterable[str], files: list[dict[str, Any]]) -> di
     splits = {name: split_of(row.get("split", "train"), name, path) for name, row in rows.items()}
     _require_training(path, splits.values())
     found = {}
-    for key, name in match_keys(rows, keys, source=path).items():
+    name_of = match_keys(rows, keys, source=path)
+    place = {name: number for number, name in enumerate(rows)}
+    _warn_of_absent(path, tuple(rows), tuple(splits.values()), map(place.__getitem__, name_of.values()))
+    for key, name in name_of.items():
         if splits[name] == "train":
             found[key] = rows[name]["label"].strip()
             if not found[key]:
@@ -250,11 +253,28 @@ def _private(
     table.require_binary(f"fit {args.method}")
     hashed = file_hash(args.private)
     files.append({"role": "private", "name": args.private.name, "sha256": hashed, "columns": table.records})
-    logger.info(table.summary("erased"))
+    table.report("erased")
     _require_training(args.private, table.splits or ("train",))
     labels = table.of(keys)
+    _warn_of_absent(args.private, table.names, table.splits, table.rows_of(keys).values())
     trained = {key: row for key, row in labels.values.items() if labels.splits.get(key, "train") == "train"}
     return trained, labels.subjects or None
+
+
+def _warn_of_absent(
+    path: Path, names: Sequence[str], splits: Sequence[str] | None, with_features: Iterable[int]
+) -> None:
+    """Say how many of a table's training videos aren't in --raw; by the numbers of the rows that are."""
+    found = set(with_features)
+    trained = [row for row in range(len(names)) if splits is None or splits[row] == "train"]
+    if absent := [names[row] for row in trained if row not in found]:
+        logger.warning(
+            "%s: %d of %d training videos, such as '%s', are in no store of --raw and were left out",
+            path.name,
+            len(absent),
+            len(trained),
+            absent[0],
+        )
 
 
 def _require_training(path: Path, splits: Iterable[str]) -> None:

@@ -157,7 +157,7 @@ def read_side_table(path: str | Path, keys: Sequence[str]) -> PrivateLabels:
     table = read_private_table(path, attributes=attributes)
     table.require_binary("the evaluation")
     table.require_subjects()
-    logger.info(table.summary("attacked"))
+    table.report("attacked")
     return table.of(keys)
 
 

@@ -3,7 +3,7 @@
 One reader for every command. A table is CSV with a column `filename`, and may have `subject`, `group`, `split` and
 `label`; every other column is a private attribute of one kind:
 
-    binary   0 and 1, yes and no, true and false, -1 and 1 in the spellings of `BINARY`; unknown is NaN
+    binary   0 and 1, yes and no, true and false in the spellings of `BINARY`; -1 and 1; 0, 1 and -1 for unknown (NaN)
     class    one of several: words, or up to `MOST_CLASSES` different whole numbers; 1 and 2 are two classes
     value    any other number, such as an age
 
@@ -13,6 +13,7 @@ A column that fits no kind is refused by name: what is left out in silence would
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from splavu.data.csv_table import check_splits, filled, is_unknown, read_rows, s
 from splavu.data.keys import match_keys
 from splavu.errors import UserError, nearest
 
+logger = logging.getLogger(__name__)
+
 Kind = Literal["binary", "class", "value"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 NO_ATTRIBUTES = ("filename", "subject", "group", "split", "label")
@@ -35,7 +38,7 @@ IF_ASKED = ("action", "num_frames")
 NOT_READ = "not read"
 """In place of a kind: a column that `--attributes` doesn't name, or one of `IF_ASKED`."""
 BINARY = {"no": 0, "yes": 1, "n": 0, "y": 1, "false": 0, "true": 1, "f": 0, "t": 1}
-"""Spelling in lower case -> 0 or 1, besides the numbers 0 and 1; -1 is 0 where the only other number is 1."""
+"""Spelling in lower case -> 0 or 1, besides the numbers 0 and 1; what -1 says, `_binary` decides."""
 MOST_CLASSES = 10
 """Different whole numbers that are taken for classes; a column of more of them holds values."""
 
@@ -93,6 +96,8 @@ class PrivateTable:
     """[N] 'train', 'val' or 'test'; None without the column."""
     skipped: tuple[str, ...] = ()
     """Other columns of attributes, which weren't asked for."""
+    unasked: tuple[str, ...] = ()
+    """Those of `skipped` that are left out unless they are asked for (`IF_ASKED`), where nothing was asked for."""
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -107,6 +112,11 @@ class PrivateTable:
     def summary(self, verb: str) -> str:
         """`summary` of the records, after the name of the file."""
         return f"{self.path.name}: {summary(self.records, verb)}"
+
+    def report(self, verb: str) -> None:
+        """Log the `summary`: as a warning, where a column is left out that wasn't chosen to be."""
+        is_whole = not self.unasked and all(column.kind == "binary" for column in self.columns)
+        logger.log(logging.INFO if is_whole else logging.WARNING, "%s", self.summary(verb))
 
     def require_binary(self, command: str) -> None:
         """Refuse a table without a binary column."""
@@ -200,7 +210,7 @@ def read_private_table(
         if subjects is not None:
             check_splits(dict(zip(names, subjects, strict=True)), dict(zip(names, splits, strict=True)), path)
     skipped = tuple(name for name in known if name not in wanted)
-    return PrivateTable(path, names, tuple(columns), subjects, splits, skipped)
+    return PrivateTable(path, names, tuple(columns), subjects, splits, skipped, skipped if attributes is None else ())
 
 
 def _wanted(attributes: Sequence[str] | str, header: Sequence[str], path: Path) -> dict[str, Kind | None]:
@@ -274,10 +284,10 @@ def _classes(cells: Mapping[str, str]) -> tuple[dict[str, float], tuple[str, ...
 
 
 def _binary(cells: Iterable[str]) -> dict[str, float | None]:
-    """Cell -> 0 or 1; None where it is neither. -1 says no beside 1, and nothing beside 0 or alone."""
+    """Cell -> 0 or 1; None where it is neither. -1 says no where the only other number is 1, and else unknown (NaN)."""
     numbers = {cell: _number(cell) for cell in cells}
     has_minus = set(numbers.values()) - {None} == {-1.0, 1.0}
-    allowed = {-1.0: 0.0, 1.0: 1.0} if has_minus else {0.0: 0.0, 1.0: 1.0}
+    allowed = {-1.0: 0.0 if has_minus else math.nan, 0.0: 0.0, 1.0: 1.0}
     return {
         cell: BINARY.get(cell.lower()) if number is None else allowed.get(number) for cell, number in numbers.items()
     }

@@ -14,7 +14,7 @@ from typing import Any
 
 from splavu._version import __version__
 from splavu.anonymizers.guarantees import guarantees
-from splavu.errors import UserError
+from splavu.errors import UserError, as_markdown
 
 AUDIT_SCHEMA = "splavu-audit/2"
 """Of `evidence.json`; audits of the first version chose one winner among attackers and another headline."""
@@ -147,7 +147,7 @@ def _findings(audit: Audit | None) -> str:
     lines = ["## Audit", ""]
     if not audit.is_valid:
         lines += ["**Not valid**: the audit failed its own gates, do not rely on these numbers.", ""]
-    lines += [f"**{audit.sentence}**", ""]
+    lines += [f"**{as_markdown(audit.sentence)}**", ""]
     if audit.attributes:
         lines += [
             f"The strongest attackers, by {audit.unit or 'clip'}; 95 % intervals over test people:",
@@ -158,7 +158,9 @@ def _findings(audit: Audit | None) -> str:
         for row in audit.attributes:
             ap, auc, leakage = (row.get(key) or {} for key in ("ap", "auc", "leakage"))
             cells = (_shown(ap, 100, 1), _number(ap.get("chance"), 100, 1), _shown(auc, 1, 3), _shown(leakage, 1, 2))
-            lines.append(f"| {row.get('name')} | {' | '.join(cells)} | {row.get('verdict', '')} |")
+            lines.append(
+                f"| {as_markdown(str(row.get('name')))} | {' | '.join(cells)} | {as_markdown(row.get('verdict', ''))} |"
+            )
         lines.append("")
     return "\n".join([*lines, f"From `evidence.json` ({audit.schema}).", ""])
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
+
+from splavu.errors import as_markdown
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table; in cells `|` and `<` are escaped, and lines are joined."""
-    lines = [[_cell(text) for text in row] for row in (header, *rows)]
+    lines = [[as_markdown(text) for text in row] for row in (header, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     padded = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
@@ -30,7 +31,3 @@ def number(value: float | None) -> str:
 def interval(bounds: Sequence[float | None], factor: float, digits: int) -> str:
     """`[low, high]` times `factor`, '-' for an undefined end."""
     return "[" + ", ".join("-" if bound is None else f"{factor * bound:.{digits}f}" for bound in bounds) + "]"
-
-
-def _cell(text: str) -> str:
-    return re.sub(r"(?<!\\)([|<])", r"\\\1", " ".join(text.splitlines()))

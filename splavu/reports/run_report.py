@@ -9,8 +9,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
-from splavu.errors import UserError
+from splavu.errors import UserError, as_markdown
 from splavu.metrics.protocols import protocol_name
 from splavu.reports import plotting
 from splavu.reports import run_figures as draw
@@ -185,13 +186,16 @@ def _markdown(
     figures: Mapping[str, Path],
 ) -> str:
     def picture(name: str, caption: str) -> str:
-        return f"![{caption}]({figures[name].relative_to(folder).as_posix()})\n" if name in figures else ""
+        if name not in figures:
+            return ""
+        return f"![{as_markdown(caption)}]({quote(figures[name].relative_to(folder).as_posix())})\n"
 
     views = _views(configurations)
-    parts = [f"# {folder.name}: utility and leakage\n"]
+    parts = [f"# {as_markdown(folder.name)}: utility and leakage\n"]
     if broken := [name for name, result in evaluations.items() if not result.get("valid", True)]:
         parts.append(
-            f"> **Not valid:** a gate failed in {', '.join(broken)}, or has too few subjects. Don't use its numbers.\n"
+            f"> **Not valid:** a gate failed in {as_markdown(', '.join(broken))}, or has too few subjects. "
+            "Don't use its numbers.\n"
         )
     if _any_judged(configurations):
         parts += [headline(configurations, views), summary_table(configurations, views), HOW_TO_READ, _tested_on(runs)]
@@ -205,14 +209,17 @@ def _markdown(
         parts += ["## Anomaly detection\n", ANOMALY_SECTION, table]
     for name, run in runs.items():
         if run["table"]:
-            parts.append(run["table"].replace("](", f"]({name}/"))  # pictures lie beside the table
+            parts.append(run["table"].replace("](", f"]({quote(name)}/"))  # pictures lie beside the table
     if "world" in figures:
         parts += ["## The videos\n", picture("world", "Frames of the videos that were encoded")]
     if any(_protocol(result) == "release" for result in evaluations.values()):
         parts.append("## Leakage by attribute\n")
     for name, result in evaluations.items():
         if _protocol(result) == "release":
-            parts += [f"### {name}\n", picture(f"leakage {name}", f"Average precision by attribute, {name}")]
+            parts += [
+                f"### {as_markdown(name)}\n",
+                picture(f"leakage {name}", f"Average precision by attribute, {name}"),
+            ]
             parts += [attribute_table(view, judged) for view, judged in result["views"].items()]
             parts.append(gates(result))
     for name, result in evaluations.items():
@@ -227,7 +234,7 @@ def _markdown(
 def _tested_on(runs: Mapping[str, Mapping[str, Any]]) -> str:
     """The data sets of heads and attackers."""
     names = sorted({run["params"]["dataset"] for run in runs.values() if isinstance(run["params"].get("dataset"), str)})
-    return f"Heads and attackers: {', '.join(names)}.\n" if names else ""
+    return f"Heads and attackers: {as_markdown(', '.join(names))}.\n" if names else ""
 
 
 def _any_judged(configurations: Iterable[Configuration]) -> bool:
@@ -257,5 +264,5 @@ def _runs_table(runs: Mapping[str, Mapping[str, Any]]) -> str:
     described = ", ".join(f"{name} {value}" for name, value in versions.items())
     return (
         markdown_table(["run", "kind", "seed", "time"], rows)
-        + f"\nWith {described}. Each run folder holds its params.json.\n"
+        + f"\nWith {as_markdown(described)}. Each run folder holds its params.json.\n"
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from splavu.errors import as_markdown
 from splavu.reports.markdown import interval, markdown_table, number, percent
 from splavu.reports.plotting import ALONE, BATCH
 
@@ -167,8 +168,8 @@ def attribute_table(view: str, judged: Mapping[str, Any]) -> str:
         rows.append(cells)
     people = judged["subjects"]
     title = (
-        f"**{view} clips**: {judged['rows']['test']} features of {people['test']} test subjects; attackers were "
-        f"trained on {judged['train_rows_used']} features of {people['train']} others.\n"
+        f"**{as_markdown(view)} clips**: {judged['rows']['test']} features of {people['test']} test subjects; "
+        f"attackers were trained on {judged['train_rows_used']} features of {people['train']} others.\n"
     )
     return (
         title + "\n" + markdown_table(["attribute", "raw AP", "anonymized AP", "chance", "leakage", "strongest"], rows)
@@ -178,7 +179,7 @@ def attribute_table(view: str, judged: Mapping[str, Any]) -> str:
 def gates(result: Mapping[str, Any]) -> str:
     """What an evaluation asked of itself, and whether it held."""
     lines = [
-        f"- {GATE_STATES[gate['passed']]}: {gate['view']} clips, {gate['claim']} "
+        f"- {GATE_STATES[gate['passed']]}: {as_markdown(gate['view'])} clips, {as_markdown(gate['claim'])} "
         f"(cMAP {percent(gate['cmap'])}, chance {percent(gate['chance'])})"
         for gate in result["gates"]
     ]
@@ -192,4 +193,6 @@ def paper_protocol_table(name: str, result: Mapping[str, Any]) -> str:
     for which in ("raw", "anonymized"):
         if found := result.get(which):
             rows.append([which, percent(found["cmap"]), percent(found.get("last_epoch_cmap"))])
-    return f"`{name}`. {warning}\n\n" + markdown_table(["features", "cMAP, best test epoch", "cMAP, last epoch"], rows)
+    return f"{as_markdown(name)}. {as_markdown(warning)}\n\n" + markdown_table(
+        ["features", "cMAP, best test epoch", "cMAP, last epoch"], rows
+    )

@@ -121,6 +121,31 @@ def test_what_has_no_label_is_left_out_and_counted(tmp_path):
     assert sum(len(part) for part in found.released.splits.values()) == 22 * 3
 
 
+def test_what_is_labelled_and_not_released_is_counted(tmp_path, caplog):
+    """The names are in the log only: evidence may be published, and these videos aren't."""
+    more = {**rows()[0], "filename": "p00_9.avi"}
+    table = read_private_table(
+        write_table(tmp_path / "labels.csv", [*rows(action=lambda p, v: v), more | {"action": 0}])
+    )
+    with caplog.at_level("WARNING"):
+        warnings = read_inputs([write_store(tmp_path / "s.h5")], table).warnings
+    assert "1 of 25 labelled videos" in warnings[0]
+    assert "'action'" in warnings[1]
+    assert "p00_9" not in " ".join(warnings)
+    assert "'p00_9.avi'" in caplog.text
+
+
+def test_too_few_subjects_are_refused_with_advice_that_applies(tmp_path):
+    store = write_store(tmp_path / "s.h5")
+    labels = write_table(tmp_path / "labels.csv", rows(subject=lambda person, video: f"p{person % 4}"))
+    with refused("labels.csv", naming="4 subjects") as caught:
+        read_inputs([store], read_private_table(labels))
+    assert "leave out" not in caught.value.remedy
+    labels = write_table(tmp_path / "labels.csv", rows(split=lambda person, video: "train" if person else "test"))
+    with refused("labels.csv", naming="leave out the column split"):
+        read_inputs([store], read_private_table(labels))
+
+
 def test_bad_stores_are_refused(labels, tmp_path):
     table = read_private_table(labels)
     good = write_store(tmp_path / "good.h5")

@@ -19,8 +19,8 @@ def test_cells_are_text():
     assert header.replace("\\|", "").count("|") == 3
     assert "\\<script>" in row
     assert "x y" in row
-    escaped = markdown_table(["a"], [["x\\|y"]]).splitlines()[2]
-    assert escaped.count("\\|") == 1
+    escaped = markdown_table(["a"], [["x\\|<y\x1b[2J"]]).splitlines()[2]
+    assert escaped == r"| x\\\|\<y\\x1b[2J |"
 
 
 def test_undefined_values():

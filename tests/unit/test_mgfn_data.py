@@ -162,6 +162,13 @@ def test_bad_feature_files_are_named(folder, what, message):
         FeatureVideos(entries_of("flat", broken(folder, what)), folder)[1]
 
 
+def test_crops_that_come_first_are_no_snippets(folder):
+    np.save(folder / "crops.npy", np.zeros((10, 32, WIDTH), np.float32))
+    with refused("crops.npy", InputError, naming=("32 crops", "10 snippets")):
+        FeatureVideos(entries_of("crops"), folder)
+    assert FeatureVideos(entries_of("crops"), folder, crops_first=True)[0].shape == (10, 32, WIDTH)
+
+
 def test_a_stated_width_is_insisted_on(folder):
     with refused("flat.npy", InputError):
         FeatureVideos(entries_of("flat"), folder, feature_size=768)
@@ -352,6 +359,12 @@ def test_text_annotation_of_xd_violence(tmp_path):
 def test_bad_annotations_are_refused(tmp_path, line, names):
     with refused("gt.txt", InputError, naming=names):
         truth_of(listed(tmp_path / "gt.txt", "Abuse001_x264.mp4  Abuse  4  7  -1  -1", line))
+
+
+def test_a_video_on_two_lines_of_a_text_is_refused(tmp_path):
+    lines = ("Abuse001_x264.mp4  Abuse  4  7  -1  -1", "Abuse001_x264.mp4  Abuse  8  9  -1  -1")
+    with refused("gt.txt", InputError, naming="'Abuse001_x264'"):
+        truth_of(listed(tmp_path / "gt.txt", *lines))
 
 
 def test_absent_ground_truth_is_refused(tmp_path):

@@ -36,6 +36,8 @@ def column(tmp_path, *cells, **options):
         (("T", "f", "F"), (1, 0, 0)),
         (("-1", "1", "-1"), (0, 1, 0)),
         (("-1.0", "1", ""), (0, 1, np.nan)),
+        (("-1", "0", "1"), (np.nan, 0, 1)),  # -1 says no only where there is no 0
+        (("yes", "no", "-1"), (1, 0, np.nan)),
         (("yes", "0", "FALSE"), (1, 0, 0)),
         (("1", "", "0"), (1, np.nan, 0)),
         (("1", "nan", "NA"), (1, np.nan, np.nan)),
@@ -58,8 +60,7 @@ def test_binary_columns_in_the_spellings_people_write(tmp_path, cells, values):
     [
         (("1", "2", "1"), (0, 1, 0), ("1", "2")),
         (("0", "1", "2"), (0, 1, 2), ("0", "1", "2")),
-        (("-1", "0", "1"), (0, 1, 2), ("-1", "0", "1")),
-        (("-1", "-1", "-1"), (0, 0, 0), ("-1",)),
+        (("-1", "0", "2"), (0, 1, 2), ("-1", "0", "2")),
         (("10", "9.0", "9"), (1, 0, 0), ("9.0", "10")),
         (("f", "m", "f"), (0, 1, 0), ("f", "m")),
         (("Red", "red", "?"), (0, 0, np.nan), ("Red",)),
@@ -80,7 +81,9 @@ def test_numbers_of_many_values_or_with_a_fraction_are_values(tmp_path):
     assert ages.record == {"name": "x", "kind": "value", "unknown": 1, "lowest": 20, "highest": 30}
 
 
-@pytest.mark.parametrize("cells", [("", "nan", "?"), ("saw her twice", "with dog", "rain"), ("inf", "1_0", "0x2")])
+@pytest.mark.parametrize(
+    "cells", [("", "nan", "?"), ("-1", "-1", ""), ("saw her twice", "with dog", "rain"), ("inf", "1_0", "0x2")]
+)
 def test_what_fits_no_kind_is_refused_by_name(tmp_path, cells):
     with refused("t.csv"):
         column(tmp_path, *cells)
@@ -93,7 +96,8 @@ def test_the_kind_asked_for_decides(tmp_path):
     with refused("t.csv"):
         column(tmp_path, "1", "2", attributes="x:binary")
     with refused("t.csv"):
-        column(tmp_path, "0", "1", "-1", attributes="x:binary")
+        column(tmp_path, "0", "1", "-2", attributes="x:binary")
+    assert column(tmp_path, "0", "1", "-1", attributes="x:class").classes == ("-1", "0", "1")
     with refused("t.csv"):
         column(tmp_path, "tall", "2", attributes="x:value")
 

@@ -123,10 +123,36 @@ def test_another_number_of_classes(written):
     assert read_annotations(path, num_classes=1).classes == {"Run": 0}
 
 
-def test_a_label_outside_the_classes(written):
-    path = written(a=record(), b=record(annotations=[annotation(label="Jump", label_id=2)]))
-    with refused("annotations.json: b", InputError):
-        read_annotations(path, num_classes=2)
+def test_official_ids_have_gaps(written):
+    """As THUMOS14's, of which 20 of 101 are annotated: a class is numbered by the place of its id."""
+    path = written(
+        a=record(annotations=[annotation(label="Jump", label_id=101), annotation(label="Run", label_id=7)]),
+        b=record(annotations=[annotation(label="Dive", label_id=26)]),
+    )
+    annotations = read_annotations(path, num_classes=3)
+    assert annotations.classes == {"Run": 0, "Dive": 1, "Jump": 2}
+    assert annotations.ids == (7, 26, 101)
+    assert [video.labels.tolist() for video in annotations.videos] == [[2, 0], [1]]
+
+
+def test_a_key_that_is_there_twice(tmp_path, written):
+    text = json.dumps({"database": {"a": record(), "b": record()}})
+    for twice in (text.replace('"b": {', '"a": {'), text.replace('"fps": 30', '"fps": 30, "fps": 25')):
+        (tmp_path / "twice.json").write_text(twice)
+        with refused("twice.json", InputError, naming="'a'" if twice.count('"a"') > 1 else "'fps'"):
+            read_annotations(tmp_path / "twice.json")
+
+
+@pytest.mark.parametrize("name", ["../a", "/etc/a", "a/../../b", "a\0b", ""])
+def test_a_name_that_leads_out_of_the_folder(written, name):
+    with refused(f"{written(fine=record(), **{name: record()})}: {name}", InputError):
+        read_annotations(written(fine=record(), **{name: record()}))
+
+
+def test_a_file_nested_without_end(tmp_path):
+    (tmp_path / "deep.json").write_text('{"database": ' + "[" * 100_000)
+    with refused("deep.json", InputError):
+        read_annotations(tmp_path / "deep.json")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"database": []}', '{"database": {}}', "\xff"])
