@@ -14,6 +14,17 @@ tasks = ("ar", "tad", "ad")  # one whose data isn't there is left out, and said 
 
 seeds = (0, 1, 2)  # of everything: trainings, heads, detectors, dealing and attackers of audits
 audit_seeds = 1  # of attackers that draw, in each audit
+# the seven of 0 and 1, and one number of the body; None: all columns, in about three times the time
+audit_attributes = (
+    "skin_color",
+    "gender",
+    "complete_face",
+    "partial_face",
+    "semi_nudity",
+    "personal_relationship",
+    "social_relationship",
+    "stature",
+)
 _once = (0,)  # for rivals, to keep it affordable; without an interval over seeds then
 
 # learning that comes on top of a closed form

@@ -59,6 +59,9 @@ class CompareParams(Schema):
     seeds: Seeds = (0, 1, 2)
     audit_seeds: Annotated[int, Interval(ge=1, le=AUDITS_APART)] = 5
     """Of the attackers that draw, in each audit; there is an audit a seed."""
+    audit_attributes: tuple[str, ...] | None = None
+    """Columns of the private labels that attackers are trained for; None: all. A class or a value costs several times
+    what a column of 0 and 1 does."""
     tasks: tuple[TaskName, ...] = TASKS
     ad_trainings: Annotated[int, Interval(ge=1, le=10)] = 1
     """Of MGFN for each seed: its figure moves by points between trainings, so the mean of three says little."""
@@ -221,6 +224,8 @@ class Comparison:
         release = f"released_{served.made_by}"
         options = {"--labels": self.private_labels, "--aam": served.checkpoint, "--out": self.runs / folder}
         options |= {"--workers": 1, "--seed": AUDITS_APART * seed, "--seeds": self.p.audit_seeds}  # seeds begin there
+        if self.p.audit_attributes is not None:
+            options["--attributes"] = ",".join(self.p.audit_attributes)
         given = [str(part) for pair in options.items() for part in pair]
         command = ["-m", "splavu", "audit", "--anyway", "--raw", *map(str, self.raw_stores.values())]
         command += ["--released", *(str(self.runs / release / path.name) for path in self.raw_stores.values()), *given]

@@ -168,6 +168,15 @@ def test_audits_have_as_many_seeds_as_asked_for_and_no_two_share_one(compared):
     assert len(set(drawn)) == len(drawn)
 
 
+def test_audits_attack_the_columns_that_are_named_or_all(compared):
+    commands = [
+        {job.name: job for job in compared(audit_attributes=named).built[0]}["audit_one-s0"].commands[0]
+        for named in (("gender", "stature"), None)
+    ]
+    assert option(commands[0], "--attributes") == "gender,stature"
+    assert "--attributes" not in commands[1]
+
+
 def test_a_trained_one_is_served_by_the_checkpoint_that_its_training_chooses(compared):
     jobs = {job.name: job for job in compared(THREE).built[0]}
     assert option(jobs["head_a.b-s1"].commands[0], "saved_fa_model") == "{checkpoint of a+b-s1}"
