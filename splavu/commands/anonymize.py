@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from splavu.errors import UserError
+from splavu.runtime import limits
 
 if TYPE_CHECKING:
     from splavu.anonymizers import Anonymizer
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "subjects",
     )
     parser.add_argument("--num-heads", type=int, default=8, help="attention heads, where a checkpoint lacks them")
+    limits.add_reading(parser)
 
 
 def run(args: argparse.Namespace) -> int:

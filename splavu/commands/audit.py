@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from splavu.errors import UserError
+from splavu.runtime import limits
 
 NUM_SEEDS = 5
 
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--anyway", action="store_true", help="audit although too few test subjects can decide nothing")
     parser.add_argument("--workers", type=int, help="processes (default: one per core, at most 8)")
+    limits.add_reading(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -32,6 +32,7 @@ from splavu.data.keys import match_keys
 from splavu.data.private_labels import read_private_table
 from splavu.data.subjects import read_subjects
 from splavu.errors import UserError, nearest
+from splavu.runtime import limits
 from splavu.runtime.files import check_target, file_hash
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default = "" if first.default is None or first.is_flag else f" (default {first.default})"
         described = f"{', '.join(declared)}: {first.about.help}{default}".replace("%", "%%")
         options.add_argument(f"--{name.replace('_', '-')}", dest=f"option_{name}", default=None, help=described, **kind)
+    limits.add_reading(parser)
 
 
 def run(args: argparse.Namespace) -> int:

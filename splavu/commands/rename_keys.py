@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 from splavu.errors import UserError
+from splavu.runtime import limits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames-per-snippet", type=int, default=16, help="with --list: frames a feature stands for (default 16)"
     )
+    limits.add_reading(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from splavu.errors import UserError
+from splavu.runtime import limits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "of the map; may be repeated",
     )
     parser.add_argument("--feature-dim", type=int, help="width to expect (default: that of the store's encoder)")
+    limits.add_reading(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -22,7 +22,8 @@ from tqdm import tqdm
 from splavu.data.encoders import ENCODERS
 from splavu.data.key_map import KEYS_ATTRIBUTE, KeyMap
 from splavu.errors import UserError, printable
-from splavu.stores import HDF5_ERRORS, Attributes, FeatureFolder, FeatureReader, FeatureStore, checksum
+from splavu.stores import HDF5_ERRORS, Attributes, FeatureFolder, FeatureReader, FeatureStore
+from splavu.stores.reader import rows_in
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ALIVE = None
@@ -143,10 +144,7 @@ def verify_store(
 
     headers, faults = _headers(reader, keys, on_key)
     width = feature_dim or _encoder_width(reader.attributes) or _usual_width(headers)
-    if path.is_dir():
-        reader = FeatureFolder(path, feature_dim=width)
-    else:
-        reader = FeatureStore(path, feature_dim=width, check_first=False)
+    reader.expect(width)
     first_of: dict[str, str] = {}  # checksum -> key
     num_rows = num_unrecorded = 0
     for key in tqdm(keys, desc=printable(path.name), unit="key", disable=quiet or None, leave=False):
@@ -161,7 +159,7 @@ def verify_store(
         if problem:
             faults[key] = problem
         else:
-            num_rows += reader.num_rows(key)
+            num_rows += rows_in(headers[key][0])
     listed = tuple(Fault(key, faults[key]) for key in sorted(faults))
     return StoreReport(path, reader.attributes, len(keys), num_rows, width, num_unrecorded, listed, tuple(keys))
 
@@ -219,19 +217,18 @@ def _problem(
 ) -> tuple[str, bool]:
     """What is wrong with one key ('' if nothing), and whether a checksum was recorded; notes its own in `first_of`."""
     shape, dtype = header
-    if dtype != np.float32:
-        return f"holds {dtype}, features are float32", True
+    if dtype.kind != "f":
+        return f"holds {dtype}, features are floats", True
     if not shape or 0 in shape:
         return f"is empty (shape {shape})", True
     if shape[-1] != width:
         return f"is {shape[-1]} wide, {width} expected", True
-    features = reader[key]
-    as_written = reader.is_as_written(key, features)
+    features, digest, as_written = reader.examined(key)
     if as_written is False:
         return "was changed after it was written: its checksum differs", True
     if num_bad := int(np.size(features) - np.isfinite(features).sum()):
-        return f"holds {num_bad} values that are not finite", as_written is not None
-    first = first_of.setdefault(f"{checksum(features)} {shape}", key)
+        return f"holds {num_bad} values that are not finite, or too large for float32", as_written is not None
+    first = first_of.setdefault(f"{digest} {shape}", key)
     problem = "" if first == key else f"has the same features as '{first}'"
     return problem, as_written is not None
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
 from splavu.errors import UserError, printable
-from splavu.runtime import signals
+from splavu.runtime import limits, signals
 
 OUTPUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 """Error numbers of the system where nothing can be written."""
@@ -53,6 +53,7 @@ def parser(description: str, *, default_params: str | Path | None = None, epilog
     made = ArgumentParser(description=description, epilog=f"{epilog}\n\n{EXIT_CODES}".strip())
     add_params(made, default_params)
     add_common(made)
+    limits.add_reading(made)
     return made
 
 
@@ -95,10 +96,11 @@ def add_common(made: argparse.ArgumentParser) -> None:
 
 
 def start(args: argparse.Namespace) -> None:
-    """Set up logging as the flags ask; below INFO there are no progress bars either (`progress.progress_bar`)."""
+    """Set up logging and limits as the flags ask; below INFO there are no progress bars (`progress.progress_bar`)."""
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, handlers=[handler], force=True)
+    limits.apply(args)
 
 
 class _OneLine(logging.Formatter):

@@ -104,6 +104,11 @@ def check_target(path: PathLike, *, inputs: Iterable[PathLike] = (), is_folder: 
                 raise UserError(path, f"holds an input of this command ({name})", "give another folder for the output")
 
 
+def is_companion(name: str) -> bool:
+    """Whether a file name is that of a companion: macOS keeps what else it knows of `a.npy` in `._a.npy`."""
+    return name.startswith("._")
+
+
 def files_of(path: PathLike) -> list[Path]:
     """The file, or the files in a folder: what a command reads of a model, beside which it may write others."""
     path = Path(path)

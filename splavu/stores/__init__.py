@@ -9,9 +9,11 @@ locks, and an interrupted run continues where it stopped.
 Letters: K clips of one video, T time steps of a long video, N crops, D feature width.
 """
 
-from splavu.stores.folder import CHECKSUMS_FILE, NPY_ERRORS, FeatureFolder, FolderWriter, write_npy
+from splavu.stores.folder import CHECKSUMS_FILE, FeatureFolder, FolderWriter, write_npy
 from splavu.stores.formats import open_features
-from splavu.stores.hdf5 import HDF5_ERRORS, FeatureStore
+from splavu.stores.hdf5 import FeatureStore
+from splavu.stores.hdf5_contents import HDF5_ERRORS
+from splavu.stores.npy_files import NPY_ERRORS
 from splavu.stores.provenance import ATTRIBUTES_FILE, CHECKSUM_ATTRIBUTE, INFORMATIVE_ATTRIBUTES, Attributes, checksum
 from splavu.stores.reader import FeatureReader
 from splavu.stores.writer import StoreWriter

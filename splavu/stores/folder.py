@@ -9,36 +9,37 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from tokenize import TokenError
 
 import numpy as np
 
 from splavu.errors import UserError
+from splavu.runtime import limits
 from splavu.runtime.files import replacing
+from splavu.stores.npy_files import map_npy, npy_names, read_npy, read_npy_header
 from splavu.stores.provenance import (
     ATTRIBUTES_FILE,
     EXTRACT_AGAIN,
     Attributes,
-    read_json,
+    checksum,
+    read_attributes,
     refuse_conflict,
     warn_without_attributes,
 )
-from splavu.stores.reader import FeatureReader, first_middle_last
+from splavu.stores.reader import Examined, FeatureReader, first_middle_last
 
 CHECKSUMS_FILE = "SHA256SUMS"
 """In a folder that `FolderWriter` filled: one line per file, as `sha256sum -c` reads it."""
 _ESCAPE = "\\"
-NPY_ERRORS = (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError, KeyError, OverflowError, MemoryError)
-"""What NumPy raises for a .npy file whose header is damaged: it reads the header as Python."""
+FOLLOW = "give --follow-links to read what it leads to within the folder"
 
 
 class FeatureFolder(FeatureReader):
     """A folder of .npy files, one per long video, each [T, D] or [T, N, D] with a row per 16 frames.
 
-    The key is the file's path within the folder, without `.npy`.
+    The key is the file's path within the folder, without `.npy`. Links are keys, too, but reading one is refused.
 
     Raises:
-        UserError: The folder is missing or holds no .npy file.
+        UserError: The folder is missing or holds no .npy file; its attributes are damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, feature_dim: int | None = None) -> None:
@@ -46,48 +47,65 @@ class FeatureFolder(FeatureReader):
         self._feature_dim = feature_dim
         if not self.path.is_dir():
             raise UserError(self.path, "no such folder", "give the folder that holds one .npy file per video")
-        self._keys = sorted(file.relative_to(self.path).as_posix()[:-4] for file in self.path.rglob("*.npy"))
-        if not self._keys:
+        found = npy_names(self.path, follow_links=limits.follows_links())
+        self._problems = dict(sorted((name[:-4] if name.endswith(".npy") else name, why) for name, why in found))
+        if not self._problems:
             raise UserError(self.path, "the folder holds no .npy file", EXTRACT_AGAIN)
         attributes = self.path / ATTRIBUTES_FILE
-        self.attributes = json.loads(attributes.read_text(encoding="utf-8")) if attributes.is_file() else {}
+        self.attributes = read_attributes(self._own(attributes)) if attributes.is_file() else {}
         if not self.attributes:
             warn_without_attributes(str(self.path))
 
     def keys(self) -> list[str]:
-        return list(self._keys)
+        return list(self._problems)
 
     def __getitem__(self, key: str) -> np.ndarray:
-        features = np.array(self._map(key), dtype=np.float32)
-        self._check_shape(key, features.shape)
-        return features
+        return self._read(key)[0]
+
+    def examined(self, key: str) -> Examined:
+        features, content = self._read(key)
+        recorded = self._checksums.get(f"{key}.npy")
+        is_as_written = None if recorded is None else recorded == hashlib.sha256(content).hexdigest()
+        return Examined(features, checksum(features), is_as_written)
 
     def some_rows(self, key: str) -> np.ndarray:
-        features = self._map(key)
+        features = map_npy(self._file(key))
+        self._check_kind(key, features.dtype)
         self._check_shape(key, features.shape)
         return first_middle_last(features)
 
-    def is_as_written(self, key: str, features: np.ndarray) -> bool | None:
-        recorded = self._checksums.get(f"{key}.npy")
-        return None if recorded is None else recorded == _file_checksum(self.path / f"{key}.npy")
+    def files(self) -> list[Path]:
+        return [self.path / f"{key}.npy" for key in self._problems]
 
     @functools.cached_property
     def _checksums(self) -> dict[str, str]:
         """File -> SHA-256; for a file that was written again, the last line counts."""
         path = self.path / CHECKSUMS_FILE
-        text = path.read_bytes().decode(errors="surrogateescape") if path.is_file() else ""
+        text = self._own(path).read_bytes().decode(errors="surrogateescape") if path.is_file() else ""
         return dict(map(_read_checksum, text.replace("\r\n", "\n").split("\n")))
 
     def _header(self, key: str) -> tuple[tuple[int, ...], np.dtype]:
-        features = self._map(key)
-        return features.shape, features.dtype
+        header = read_npy_header(self._file(key))
+        return header.shape, header.dtype
 
-    def _map(self, key: str) -> np.ndarray:
+    def _read(self, key: str) -> tuple[np.ndarray, bytearray]:
+        """Features and the bytes of their file."""
+        values, content = read_npy(self._file(key))
+        self._check_kind(key, values.dtype)
+        self._check_shape(key, values.shape)
+        return np.ascontiguousarray(values, dtype=np.float32), content
+
+    def _file(self, key: str) -> Path:
         self._require(key)
-        try:
-            return np.load(self.path / f"{key}.npy", mmap_mode="r", allow_pickle=False)
-        except NPY_ERRORS as error:
-            raise UserError(self.path / f"{key}.npy", f"cannot be read ({error})", EXTRACT_AGAIN) from error
+        if problem := self._problems[key]:
+            raise UserError(self.path, f"'{key}' {problem}", f"{FOLLOW}, or copy the file into the folder")
+        return self.path / f"{key}.npy"
+
+    def _own(self, path: Path) -> Path:
+        """A file that describes the others, if it is one of the folder's."""
+        if path.is_symlink() and not (limits.follows_links() and path.resolve().is_relative_to(self.path.resolve())):
+            raise UserError(path, f"is a link to '{path.resolve()}'", f"{FOLLOW}, or copy the file into the folder")
+        return path
 
 
 class FolderWriter:
@@ -109,15 +127,15 @@ class FolderWriter:
         self.attributes: Attributes = dict(attributes)
         described = self.path / ATTRIBUTES_FILE
         if described.is_file():
-            refuse_conflict(self.path, read_json(described), self.attributes)
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.rglob("*.npy"))):
+            refuse_conflict(self.path, read_attributes(described), self.attributes)
+        elif self.path.exists() and (not self.path.is_dir() or next(npy_names(self.path, follow_links=False), None)):
             raise UserError(self.path, "holds something of unknown origin", "write to another folder")
 
     def done(self, key: str) -> bool:
         """Whether the features of `key` are in the folder, whole."""
         try:
-            return np.load(self.path / f"{key}.npy", mmap_mode="r", allow_pickle=False).size > 0
-        except NPY_ERRORS:
+            return read_npy_header(self.path / f"{key}.npy").num_bytes > 0
+        except UserError:
             return False
 
     def add(self, key: str, features: np.ndarray) -> None:  # [T, D] or [T, N, D]

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def checksum(features: np.ndarray) -> str:
 def refuse_conflict(culprit: Path, found: Mapping[str, object], wanted: Mapping[str, object]) -> None:
     """Refuse to extend a store that was made with other attributes."""
     for name in sorted((wanted.keys() | found.keys()) - INFORMATIVE_ATTRIBUTES):
-        if found.get(name) != wanted.get(name):
+        if repr(found.get(name)) != repr(wanted.get(name)):  # NaN is another number than itself
             raise UserError(
                 culprit,
                 f"was made with {name} = {found.get(name)!r}, this run has {wanted.get(name)!r}",
@@ -63,20 +63,74 @@ def refuse_conflict(culprit: Path, found: Mapping[str, object], wanted: Mapping[
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file of a store or journal.
+    """The JSON object in a file of a journal.
 
     Raises:
         UserError: It can't be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(path, "cannot be read", f"delete {path.parent} and extract again") from error
+        found = json.loads(path.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError(f"a JSON object expected, not {type(found).__name__}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            path, f"cannot be read ({error})", f"delete the journal {path.parent} to start again"
+        ) from error
+    return found
 
 
-def plain(value: Any) -> str | int | float:
+def read_attributes(path: Path) -> Attributes:
+    """The attributes that a JSON file of a store holds.
+
+    Raises:
+        UserError: It is no JSON object of texts and numbers.
+    """
+    try:
+        return parsed_attributes(path, path.read_bytes())
+    except OSError as error:
+        raise UserError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
+
+
+def parsed_attributes(culprit: Path, content: bytes) -> Attributes:
+    """The attributes that some JSON holds; those that are no texts or numbers are left out, as `scalar_attributes`.
+
+    Raises:
+        UserError: It is no JSON object.
+    """
+    try:
+        found = json.loads(content.decode("utf-8", errors="surrogateescape"))
+        if not isinstance(found, dict):
+            raise ValueError(f"a JSON object expected, not {type(found).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise UserError(culprit, f"its attributes are damaged ({error})", EXTRACT_AGAIN) from error
+    return scalar_attributes(culprit, found.items())
+
+
+def scalar_attributes(culprit: Path, found: Iterable[tuple[Any, Any]]) -> Attributes:
+    """The attributes that are texts and numbers; others (arrays, references) are named and left out."""
+    kept: Attributes = {}
+    left_out = []
+    for name, value in ((plain(name), plain(value)) for name, value in found):
+        if isinstance(value, str | int | float):
+            kept[str(name)] = value
+        else:
+            left_out.append(str(name))
+    if left_out:
+        _warn_of_left_out(str(culprit), ", ".join(sorted(left_out)))
+    return kept
+
+
+@functools.cache
+def _warn_of_left_out(path: str, names: str) -> None:
+    logger.warning("%s: attributes that are no text and no number are left out: %s", path, names)
+
+
+def plain(value: Any) -> Any:
+    """A NumPy or HDF5 value as Python has it; an array of one value as that value."""
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(-1)[0]
     if isinstance(value, bytes):
-        return value.decode(errors="replace")
+        return value.decode(errors="surrogateescape")
     return value.item() if isinstance(value, np.generic) else value
 
 

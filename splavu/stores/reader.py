@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from splavu.errors import UserError
 from splavu.stores.provenance import EXTRACT_AGAIN, Attributes
 
+logger = logging.getLogger(__name__)
+
 
 def first_middle_last(features: np.ndarray) -> np.ndarray:  # [..., D] -> [3 at most, D]
     """Of an array in memory or on disk; only these are read."""
     rows = features.reshape(-1, features.shape[-1])
     return np.array(rows[sorted({0, len(rows) // 2, len(rows) - 1})], dtype=np.float32)
+
+
+@functools.cache
+def _note_conversion(path: str, dtype: str) -> None:
+    logger.info("%s: holds %s, which is read as float32", path, dtype)
+
+
+def rows_in(shape: tuple[int, ...]) -> int:
+    """Number of clips (or time steps) of an array of features; 1 for a single feature [D]."""
+    return shape[0] if len(shape) > 1 else 1
+
+
+class Examined(NamedTuple):
+    """The features of a key with what is known of them."""
+
+    features: np.ndarray
+    digest: str
+    """`provenance.checksum` of them: the same for the same features."""
+    is_as_written: bool | None
+    """Whether they have the checksum recorded when they were written; None if none was."""
 
 
 class FeatureReader(ABC):
@@ -56,9 +80,17 @@ class FeatureReader(ABC):
         """Size, times and inode of the file that is read, also if another has replaced it since."""
         return self.path.stat()
 
-    def is_as_written(self, key: str, features: np.ndarray) -> bool | None:
-        """Whether `features`, read from `key`, have the checksum recorded when they were written; None if none was."""
-        return None
+    @abstractmethod
+    def files(self) -> list[Path]:
+        """All files that features are read from."""
+
+    @abstractmethod
+    def examined(self, key: str) -> Examined:
+        """The array of `key`, and whether it is what was written.
+
+        Raises:
+            UserError: As for reading it.
+        """
 
     def __contains__(self, key: object) -> bool:
         return key in self._key_set
@@ -83,6 +115,10 @@ class FeatureReader(ABC):
             self._feature_dim = shape[-1]
         return self._feature_dim
 
+    def expect(self, feature_dim: int | None) -> None:
+        """Take this width for that of all features from now on."""
+        self._feature_dim = feature_dim
+
     def _first_key(self) -> str:
         return self.keys()[0]
 
@@ -92,8 +128,7 @@ class FeatureReader(ABC):
 
     def num_rows(self, key: str) -> int:
         """Number of clips (or time steps) under `key`; 1 for a single feature [D]."""
-        shape, _ = self._header(key)
-        return shape[0] if len(shape) > 1 else 1
+        return rows_in(self._header(key)[0])
 
     def verify(self, keys: Iterable[str] | None = None, *, checksums: bool = False) -> None:
         """Read every feature of `keys` (of all keys) once and check width, dtype, finiteness and that it isn't empty.
@@ -114,21 +149,22 @@ class FeatureReader(ABC):
         Raises:
             UserError: The first fault.
         """
-        self.check_header(key, *self.header(key))
-        features = self[key]
+        if not checksums:
+            features = self[key]
+        else:
+            features, _, is_as_written = self.examined(key)
+            if is_as_written is False:
+                raise UserError(self.path, f"'{key}' is not what was written: its checksum differs", EXTRACT_AGAIN)
         self.check_finite(key, features)
-        if checksums and self.is_as_written(key, features) is False:
-            raise UserError(self.path, f"'{key}' is not what was written: its checksum differs", EXTRACT_AGAIN)
         return features
 
     def check_header(self, key: str, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
         """The shape, if a dataset with this header holds features of this store's width.
 
         Raises:
-            UserError: It is no float32, empty, or of another width.
+            UserError: It holds no floats, is empty, or of another width.
         """
-        if dtype != np.float32:
-            raise UserError(self.path, f"'{key}' holds {dtype}, features are float32", EXTRACT_AGAIN)
+        self._check_kind(key, dtype)
         self._check_shape(key, shape)
         return shape
 
@@ -139,7 +175,8 @@ class FeatureReader(ABC):
             UserError: They hold one.
         """
         if not np.isfinite(features).all():
-            raise UserError(self.path, f"'{key}' holds values that are not finite", EXTRACT_AGAIN)
+            problem = f"'{key}' holds values that are not finite, or too large for float32"
+            raise UserError(self.path, problem, EXTRACT_AGAIN)
 
     def _require(self, key: str) -> None:
         if key not in self._key_set:
@@ -148,6 +185,14 @@ class FeatureReader(ABC):
                 f"no features under '{key}'; it holds {len(self)} keys such as '{self._first_key()}'",
                 "check the labels' names against the store, or extract the missing video",
             )
+
+    def _check_kind(self, key: str, dtype: np.dtype) -> None:
+        """Refuse what holds no floats; floats of another kind are read as float32, which is said once per store."""
+        if dtype == np.float32 and dtype.isnative:
+            return
+        if dtype.kind != "f":
+            raise UserError(self.path, f"'{key}' holds {dtype}, features are floats", "give a store of features")
+        _note_conversion(str(self.path), str(dtype))
 
     def _check_shape(self, key: str, shape: tuple[int, ...]) -> None:
         if not shape or 0 in shape:

@@ -222,7 +222,9 @@ def test_without_disk_and_memory_it_says_what_it_needs(tmp_path, monkeypatch):
     assert cache_files(tmp_path) == []
 
 
-@pytest.mark.parametrize("value", [np.full((2, 8), np.inf, np.float32), np.ones((2, 8))], ids=["not finite", "float64"])
+@pytest.mark.parametrize(
+    "value", [np.full((2, 8), np.inf, np.float32), np.ones((2, 8), int)], ids=["not finite", "int64"]
+)
 def test_a_faulty_feature_is_named_and_nothing_is_kept(tmp_path, value):
     written(tmp_path / "s.h5")
     with h5py.File(tmp_path / "s.h5", "a") as file:

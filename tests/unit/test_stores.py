@@ -120,12 +120,12 @@ def test_width_is_checked_at_opening(store):
     "value",
     [
         np.ones((2, 7), np.float32),
-        np.ones((2, 8), np.float64),
+        np.ones((2, 8), np.int64),
         np.full((2, 8), np.nan, np.float32),
         np.ones((0, 8), np.float32),
         np.array("text", dtype=object),
     ],
-    ids=["width", "float64", "not finite", "empty", "object"],
+    ids=["width", "int64", "not finite", "empty", "object"],
 )
 def test_verify_names_the_faulty_key(store, value):
     with h5py.File(store, "a") as file:

@@ -90,7 +90,7 @@ def _copied(file):
         (_replaced(np.full((2, 8), np.nan, np.float32)), "16 values that are not finite"),
         (_replaced(np.full((2, 8), -np.inf, np.float32)), "not finite"),
         (_replaced(np.ones((2, 7), np.float32)), "7 wide"),
-        (_replaced(np.ones((2, 8))), "float64"),
+        (_replaced(np.ones((2, 8), int)), "int64"),
         (_replaced(np.ones((0, 8), np.float32)), "empty"),
         (_replaced(np.float32(1)), "empty"),
         (_changed, "checksum"),
@@ -107,7 +107,11 @@ def test_one_damaged_key_is_the_one_fault(store, damage, problem):
 
 def test_every_fault_is_listed_also_that_of_the_first_key(store):
     with h5py.File(store, "a") as file:
-        for number, value in ((0, np.ones((2, 5), np.float32)), (3, np.ones((1, 8))), (5, np.ones((0, 8), np.float32))):
+        for number, value in (
+            (0, np.ones((2, 5), np.float32)),
+            (3, np.ones((1, 8), int)),
+            (5, np.ones((0, 8), np.float32)),
+        ):
             del file[f"folder/video{number}"]
             file[f"folder/video{number}"] = value
     assert list(faults(store)) == [f"folder/video{number}" for number in (0, 3, 5)]
@@ -148,12 +152,12 @@ def test_a_folder_with_broken_files(folder):
     content = bytearray(changed.read_bytes())
     content[-1] ^= 1
     changed.write_bytes(content)
-    np.save(gone, np.ones((2, 8)))
+    np.save(gone, np.ones((2, 8), int))
     found = faults(folder)
     assert list(found) == ["folder/video0", "folder/video1", "folder/video2"]
     assert "checksum" not in found["folder/video0"]  # it can't be read at all
     assert "checksum" in found["folder/video1"]
-    assert "float64" in found["folder/video2"]
+    assert "int64" in found["folder/video2"]
 
 
 def test_a_file_made_again_has_its_last_checksum(folder):
