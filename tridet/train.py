@@ -40,7 +40,7 @@ from splavu.training.engine import EngineParams
 from tridet import checkpoints, cli
 from tridet.assignment import assignment_report
 from tridet.detector import TriDet
-from tridet.errors import InputError
+from tridet.errors import InputError, first_few
 from tridet.eval import evaluate
 from tridet.layers import dead_parameters
 from tridet.learner import detector_learner
@@ -143,6 +143,16 @@ class DetectorTrainer(loop.Trainer):
         if dead := dead_parameters(network):
             logger.info("%d parameters of the SGP layers can't learn (model.init_conv_vars = 0, as published)", dead)
         logger.info("%s", assignment_report(self.dataset, config))
+        annotations = self.dataset.annotations
+        learnt = {label for video in self.dataset.videos for label in video.labels.tolist()}
+        if unseen := [name for name, label in annotations.classes.items() if label not in learnt]:
+            logger.warning(
+                "%s: %d of %d classes have no segment in a training video and can't be detected (%s)",
+                annotations.source,
+                len(unseen),
+                len(annotations.classes),
+                first_few(unseen),
+            )
 
 
 @dataclass(frozen=True)

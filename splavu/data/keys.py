@@ -35,6 +35,17 @@ def file_key(name: str) -> str:
     return without_extension(name.rsplit("/", 1)[-1])
 
 
+def require_below(name: str, *, source: object) -> str:
+    """The name, unless it leads out of the folder that it is looked for in.
+
+    Raises:
+        UserError: It is empty, absolute, or has a part '..' or a NUL.
+    """
+    if not name or "\0" in name or name.startswith("/") or ".." in name.split("/"):
+        raise UserError(source, f"'{name}' is no name of a file below a folder", "write it without '..'")
+    return name
+
+
 def match_keys(names: Iterable[str], keys: Iterable[str], *, source: object) -> dict[str, str]:
     """The key of a store -> the name in a table that means it, in the order of the keys.
 

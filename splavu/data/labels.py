@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -63,7 +64,11 @@ def read_json_labels(path: str | Path, *, base: int = 1) -> dict[str, int]:
 
 def read_ucf_labels(split_path: str | Path, classes_path: str | Path) -> dict[str, int]:
     """UCF101: lines `Class/v_Class_g01_c01.avi [1]` and `{"classes": {name: 1-based}}` -> {video name: class}."""
-    lines = [line.split()[0] for line in lines_of(read_text(split_path, opaque=True)) if line.strip()]
+    lines = [
+        re.split(r"[ \t]", line.strip(" \t"))[0]
+        for line in lines_of(read_text(split_path, opaque=True))
+        if line.strip()
+    ]
     labels: dict[str, int] = {}
     for file_name, label in zip(lines, read_ucf_classes(classes_path, lines, source=split_path), strict=True):
         if not (key := file_key(file_name)):

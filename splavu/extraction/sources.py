@@ -15,7 +15,7 @@ from torch import Tensor
 
 from splavu.data.datasets import DatasetSpec
 from splavu.data.encoders import Preprocessing
-from splavu.data.keys import file_key
+from splavu.data.keys import file_key, require_below
 from splavu.data.labels import read_attribute_pickle, read_vector_csv
 from splavu.errors import UserError
 from splavu.extraction.clips import cut_clips, even_indices, key_generator
@@ -133,7 +133,8 @@ def vp_files(labels: Path, spec: DatasetSpec, data: Path, split: str) -> dict[st
     spec.check_split(split)
     folder = data / spec.folder
     of_split = spec.read_labels(folder, split, ())
-    return {key: folder / "videos" / key for key in read_vector_csv(labels) if file_key(key) in of_split}
+    keys = [require_below(key, source=labels) for key in read_vector_csv(labels)]
+    return {key: folder / "videos" / key for key in keys if file_key(key) in of_split}
 
 
 def listed_files(names: Iterable[str], folder: Path) -> dict[str, Path]:
@@ -144,7 +145,7 @@ def listed_files(names: Iterable[str], folder: Path) -> dict[str, Path]:
 def vispr_files(root: Path, split: str) -> dict[str, Path]:
     """The images of `root/{split}2017` by file name, those of `{split}_labels.pkl` only if there is one."""
     folder, labels = root / f"{split}2017", root / f"{split}_labels.pkl"
-    files = {path.stem: path for path in list_images(folder)}
+    files = _by_name(list_images(folder))
     names = read_attribute_pickle(labels) if labels.is_file() else files
     paths = (files.get(name, folder / f"{name}.jpg") for name in names)
     return {path.name: path for path in paths}
@@ -152,7 +153,7 @@ def vispr_files(root: Path, split: str) -> dict[str, Path]:
 
 def _named(names: Iterable[str], folder: Path, paths: Iterable[Path], *, suffix: str = ".mp4") -> dict[str, Path]:
     """The files of these names; one that is missing keeps a path, so that it is reported among the failures."""
-    wanted = dict.fromkeys(names)
+    wanted = dict.fromkeys(require_below(name, source=f"the names of the videos in {folder}") for name in names)
     files = _by_name(path for path in paths if path.stem in wanted)
     return {name: files.get(name, folder / f"{name}{suffix}") for name in wanted}
 

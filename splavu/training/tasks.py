@@ -5,6 +5,7 @@ A task is built only if its weight isn't 0, so the data of an unused task need n
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,6 +19,8 @@ from splavu.data.datasets import BatchLoader, ClipBatch
 from splavu.metrics import cmap, top1
 from splavu.training.heads import reverse_gradient
 from splavu.training.learners import Learner
+
+logger = logging.getLogger(__name__)
 
 
 class BatchSource(Protocol):
@@ -85,6 +88,17 @@ class ActionRecognition:
     checkpoint_key: str = "ft_model_ar_state_dict"
     score: str = field(default="top1", init=False)
     splits_batches: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        trained, held_out = self.source.dataset, self.validation.dataset
+        if untrained := sorted(set(held_out.labels.tolist()).difference(trained.labels.tolist())):
+            logger.warning(
+                "%d classes of the held-out videos have no training video and can't be recognised: class %d of '%s' is "
+                "one (counted from 0)",
+                len(untrained),
+                untrained[0],
+                held_out.keys[held_out.labels.tolist().index(untrained[0])],
+            )
 
     def loss(self, anonymizer: nn.Module, batch: ClipBatch) -> Tensor:
         logits = self.learner.network(anonymizer(batch.clips))

@@ -7,7 +7,7 @@ import time
 import pytest
 from refusals import refused
 
-from splavu.data.keys import file_key, match_keys, without_extension
+from splavu.data.keys import file_key, match_keys, require_below, without_extension
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,10 @@ def test_a_hundred_thousand_keys_of_one_file_name_take_seconds():
     names = [f"table/{number}/clip.avi" for number in range(100_000)]
     assert not match_keys(names, [f"store/{number}/clip" for number in range(100_000)], source="t")
     assert time.perf_counter() - started < 30
+
+
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../a", "a/../../b", "a\0b"])
+def test_a_name_that_leads_out_of_its_folder(name):
+    with refused("list.txt"):
+        require_below(name, source="list.txt")
+    assert require_below("a..b/...c", source="list.txt") == "a..b/...c"
