@@ -44,7 +44,7 @@ from splavu.extraction.shards import (
     sum_over_ranks,
 )
 from splavu.extraction.sources import folder_files, listed_files
-from splavu.extraction.video_features import NO_OVERLAP, check_clips, file_pieces, stacked
+from splavu.extraction.video_features import NO_OVERLAP, check_clips, file_pieces, stacked, time_error
 from splavu.extraction.videos import backend_version, pick_backend
 from splavu.runtime import cli, params
 from splavu.runtime.environment import pick_device
@@ -178,6 +178,7 @@ def _run(
         timeout=settings.timeout,
     )
     failures: list[tuple[str, UserError]] = []
+    time_errors: dict[str, float] = {}
     num_clips = 0
     for result in tqdm(results, total=len(jobs), desc=printable(out.name), unit="file", disable=quiet or None):
         try:
@@ -186,6 +187,8 @@ def _run(
             features = stacked(result)
             writer.add(result.key, features)
             num_clips += len(features) * settings.crops
+            if error := time_error(files[result.key]):
+                time_errors[result.key] = error
         except UserError as error:
             failures.append((result.key, error))
     seconds = time.monotonic() - started
@@ -194,6 +197,13 @@ def _run(
         f"({num_clips / max(seconds, 1e-9):.0f} clips/s), {len(keys) - len(jobs)} were there already, "
         f"{len(failures)} failed"
     )
+    if time_errors:
+        listed = ", ".join(f"{key} ({seconds:.1f} s)" for key, seconds in sorted(time_errors.items()))
+        print(
+            f"note: {len(time_errors)} of them have a frame rate that varies, or begin late. Their rows are not "
+            f"{settings.stride} / fps seconds apart, but off by up to: {listed}. Where annotations are in seconds, "
+            "convert these first: ffmpeg -i IN -fps_mode cfr OUT"
+        )
     return failures
 
 

@@ -219,7 +219,7 @@ def _draw(found: Mapping[str, Any], dataset: ThumosDataset, index: int, videos: 
     if videos is not None:
         from tridet.from_video import thumbnails  # needs feature_extraction
 
-        frames = thumbnails(_video_file(videos, video), fps=video.fps)
+        frames = thumbnails(_video_file(videos, video))
     steps = dataset.lengths[index] * data.downsample_rate
     seconds = ((steps - 1) * data.feat_stride + data.num_frames) / video.fps
     return draw_timeline(
@@ -247,7 +247,7 @@ def _one_video(
     picture = args.out or checkpoint.parent / "timelines" / f"{args.video.stem}.png"
     check_target(picture, inputs=[path for path in (args.video, checkpoint, args.config, args.aam) if path is not None])
     data = config.dataset
-    features, fps, duration = features_of(
+    extracted = features_of(
         args.video,
         encoder=args.encoder,
         weights=args.weights,
@@ -255,7 +255,7 @@ def _one_video(
         stride=data.feat_stride,
         device=device,
     )
-    feats = torch.from_numpy(features)
+    feats = torch.from_numpy(extracted.features)
     if anonymizer is not None:
         feats = anonymizer(feats)
     video = {
@@ -263,19 +263,22 @@ def _one_video(
         "feats": feats[:: data.downsample_rate].T.contiguous().to(device),
         "segments": None,
         "labels": None,
-        "fps": fps,
-        "duration": duration,
+        # Segments come in frames, and then get their times: the rate may vary.
+        "fps": 1.0,
+        "duration": float(len(extracted.times)),
         "feat_stride": data.feat_stride * data.downsample_rate,
         "feat_num_frames": data.num_frames,
     }
     model.eval()
     with torch.no_grad():
         found = model([video])[0]
+    found["segments"] = torch.from_numpy(extracted.seconds(found["segments"].numpy()))
+    duration = extracted.duration
     names = _class_names(config)
     note = ""
     if args.encoder == "demo":
         note = "the demo encoder knows the synthetic world only: on a real video these scores mean nothing"
-    print(f"{args.video.name}: {len(features)} features, {duration:.1f} s, {len(found['scores'])} detections")
+    print(f"{args.video.name}: {len(feats)} features, {duration:.1f} s, {len(found['scores'])} detections")
     for segment, score, label in list(zip(found["segments"], found["scores"], found["labels"], strict=True))[:10]:
         print(f"  {segment[0]:7.1f} - {segment[1]:7.1f} s   {names[int(label)]:<20} {float(score):.3f}")
     if note:
@@ -286,7 +289,7 @@ def _one_video(
         duration=duration,
         detections=Intervals(*(np.asarray(found[key]) for key in ("segments", "labels", "scores"))),
         class_names=names,
-        frames=thumbnails(args.video, fps=fps),
+        frames=thumbnails(args.video),
         note=note,
     )
     print(drawn)

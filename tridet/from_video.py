@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from splavu.errors import UserError
 from splavu.extraction.encoders import load_encoder
-from splavu.extraction.video_features import video_features
+from splavu.extraction.video_features import VideoFeatures, video_features
 from splavu.extraction.videos import open_video
 from tridet.errors import InputError
 
@@ -27,8 +27,8 @@ def _as_input_errors() -> Iterator[None]:
 
 def features_of(
     path: str | Path, *, encoder: str, weights: str | None, feature_dim: int, stride: int, device: torch.device
-) -> tuple[NDArray, float, float]:
-    """A video's features `[T, D]` float32, its frames per second and its seconds.
+) -> VideoFeatures:
+    """A video's features `[T, D]` float32, and when its frames are shown.
 
     Raises:
         InputError: The video can't be read, or the encoder is unknown, can't be loaded or has another width than
@@ -43,7 +43,7 @@ def features_of(
         return video_features(path, network, stride=stride)
 
 
-def thumbnails(path: str | Path, *, fps: float, count: int = 9) -> list[tuple[float, NDArray]]:
+def thumbnails(path: str | Path, *, count: int = 9) -> list[tuple[float, NDArray]]:
     """`count` frames spread evenly over a video, uint8 [H, W, 3], with their times in seconds.
 
     Raises:
@@ -51,4 +51,4 @@ def thumbnails(path: str | Path, *, fps: float, count: int = 9) -> list[tuple[fl
     """
     with _as_input_errors(), open_video(path) as reader:
         places = np.linspace(0, len(reader) - 1, 2 * count + 1).astype(int)[1::2].tolist()  # middles of equal parts
-        return [(place / fps, frame) for place, frame in zip(places, reader.get(places), strict=True)]
+        return list(zip(reader.times[places].tolist(), reader.get(places), strict=True))

@@ -11,16 +11,27 @@ from splavu.errors import UserError
 
 VIDEO_EXTENSIONS = frozenset(
     {".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts"}
+    | {
+        ".m2ts",
+        ".mts",
+        ".vob",
+        ".divx",
+        ".asf",
+        ".ogv",
+        ".mxf",
+        ".f4v",
+        ".3g2",
+        ".m2v",
+        ".y4m",
+        ".h264",
+        ".hevc",
+        ".gif",
+    }
 )
 """Of the files that extraction takes for videos."""
-IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png"})
+IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 """Of the files that extraction takes for still images."""
-MEDIA_EXTENSIONS = (
-    VIDEO_EXTENSIONS
-    | IMAGE_EXTENSIONS
-    | {".m2ts", ".mts", ".vob", ".divx", ".asf", ".ogv", ".ogg", ".mxf", ".y4m", ".h264", ".hevc"}
-    | {".bmp", ".gif", ".tif", ".tiff", ".webp", ".npy", ".npz"}
-)
+MEDIA_EXTENSIONS = VIDEO_EXTENSIONS | IMAGE_EXTENSIONS | {".ogg", ".tif", ".tiff", ".npy", ".npz"}
 """All that may stand at the end of a video's name without being part of its key; upper or lower case."""
 
 

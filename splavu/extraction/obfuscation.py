@@ -105,6 +105,14 @@ class ObfuscatedReader(VideoReader):
     def expected_frames(self) -> int:  # the reader may learn better while it decodes
         return self._video.expected_frames
 
+    @property
+    def times(self) -> np.ndarray:  # -> [n]
+        return self._video.times
+
+    @property
+    def duration(self) -> float:
+        return self._video.duration
+
     def _decode(self, wanted: frozenset[int] | None = None) -> Iterator[np.ndarray | None]:
         first = 0
         for frames in self._video.frames(batch_size=64):  # whole groups of frames that share boxes

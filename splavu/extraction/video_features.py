@@ -22,8 +22,12 @@ from splavu.extraction.extract import Result, extract
 from splavu.extraction.obfuscation import Obfuscation, obfuscated
 from splavu.extraction.preprocessing import CROPS, crop_views
 from splavu.extraction.videos import VideoReader, open_video
+from splavu.extraction.videos.streams import inspect
+from splavu.runtime import extras
 
 NO_OVERLAP = 16
+NOTICEABLE = 0.1
+"""Seconds."""
 
 
 class VideoFeatures(NamedTuple):
@@ -31,8 +35,16 @@ class VideoFeatures(NamedTuple):
 
     features: np.ndarray  # [T, D], or [T, N, D] of N crops, float32
     fps: float
+    """On average; 0 where the file doesn't say."""
     duration: float
     """Seconds."""
+    times: np.ndarray  # [n] float64
+    """When each frame is shown, in seconds. Row t begins at `times[stride * t]`, which for a video of variable rate is
+    not `stride * t / fps`."""
+
+    def seconds(self, frames: np.ndarray) -> np.ndarray:  # [...] -> [...]
+        """When the places on a scale of frames are shown, where 2.5 is the middle of frame 2."""
+        return np.interp(frames, np.arange(len(self.times) + 1), [*self.times, self.duration])
 
 
 def video_features(
@@ -60,7 +72,8 @@ def video_features(
             the video by its file name without extension.
 
     Raises:
-        UserError: The video is missing or damaged, doesn't say its frame rate, or an argument is out of range.
+        UserError: The video is missing or damaged, nothing says when its frames are shown, or an argument is out of
+            range.
     """
     check_clips(stride, crops, encoder.spec.num_frames)
     with obfuscated(open_video(path, backend), hide, file_key(Path(path).name)) as video:
@@ -76,9 +89,23 @@ def video_features(
         )
         if result.error is not None:
             raise result.error
-        if video.fps <= 0:
-            raise UserError(path, "doesn't say how many frames a second it has", "convert it to .mp4")
-        return VideoFeatures(stacked(result), video.fps, len(video) / video.fps)
+        return VideoFeatures(stacked(result), video.fps, video.duration, video.times)
+
+
+def time_error(path: Path) -> float:
+    """By how many seconds at most a frame of a video is shown before or after its number divided by the average rate.
+
+    0 for a constant rate from the beginning of the file on, for what is below `NOTICEABLE` or two frames, and without
+    PyAV. Where annotations give a rate, row t is taken for the clip at `stride * t / fps` seconds, which errs as much.
+    """
+    if not extras.is_installed("av"):
+        return 0.0
+    times = inspect(path).times
+    if len(times) < 2 or times[-1] <= times[0]:
+        return 0.0
+    step = (times[-1] - times[0]) / (len(times) - 1)
+    error = float(np.abs(times - step * np.arange(len(times))).max())
+    return error if error > max(NOTICEABLE, 2 * step) else 0.0
 
 
 def check_clips(stride: int, crops: int, num_frames: int) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from splavu.data.encoders import ENCODERS, EncoderSpec
 from splavu.data.keys import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, file_key
 from splavu.data.labels import read_vector_csv
+from splavu.runtime.files import is_companion
 from study.datasets.catalog import CatalogueRow, row_of
 from study.datasets.untrimmed import AnnotatedSpec, UntrimmedSpec
 
@@ -57,7 +58,11 @@ class Part:
         """File name without extension -> video or image, in the folder and below."""
         if not self.folder.is_dir():
             return {}
-        return {path.stem: path for path in self.folder.rglob("*") if path.suffix.lower() in self.extensions}
+        return {
+            path.stem: path
+            for path in self.folder.rglob("*")
+            if path.suffix.lower() in self.extensions and not is_companion(path.name)
+        }
 
 
 def split_parts(spec: CatalogueRow, places: Places) -> list[Part]:

@@ -82,7 +82,7 @@ def test_a_folder_becomes_two_stores_in_one_pass(videos, tmp_path, weights, caps
     assert {key: static[key].shape for key in static} == dict.fromkeys(("long", "exact", "short"), (10, 192))
     store.verify()
     static.verify()
-    for name in ("encoder", "weights_sha256", "preprocessing", "decoder", "splavu_version", "clip_rule"):
+    for name in ("encoder", "weights_sha256", "preprocessing", "decoder", "decoding", "splavu_version", "clip_rule"):
         assert store.attributes[name]
     assert "demo" in capsys.readouterr().out
 
@@ -112,6 +112,19 @@ def test_features_are_those_of_the_encoder_called_by_hand(videos, tmp_path, weig
         tiled = pixels[index].expand(16, -1, -1, -1)
         np.testing.assert_allclose(static["long"][row], feature(tiled), atol=0.03)
     assert np.abs(store["long"][0] - static["long"][0]).max() > 0.1  # so the tolerance tells clips apart
+
+
+def test_features_of_another_decoding_are_not_mixed(videos, tmp_path, weights):
+    """A store of before: its videos were left as stored, in the colours of BT.601. A shard writes as any other run."""
+    out = tmp_path / "out.h5"
+    assert run("--videos", videos / "below", "--out", out, "--weights", weights) == 0
+    with h5py.File(out, "a") as file:
+        del file.attrs["decoding"]
+    before = out.read_bytes()
+    for more in ((), ("--shard", "0/2")):
+        with refused(out, naming="decoding"):
+            run("--videos", videos, "--out", out, "--weights", weights, *more)
+    assert out.read_bytes() == before
 
 
 def test_augmented_static_clips_repeat_with_the_seed(videos, tmp_path, weights):

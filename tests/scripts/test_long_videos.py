@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +94,28 @@ def test_a_row_is_a_clip_and_equals_that_of_the_trimmed_extraction(videos, tmp_p
     assert rule == {"kind": "consecutive", "frames": 16, "every": 16, "crops": 1}
     for name in ("encoder", "weights_sha256", "preprocessing", "decoder", "splavu_version"):
         assert folder.attributes[name] == store.attributes[name]
+
+
+def test_what_does_not_fit_its_folder_or_annotations_is_named(tmp_path, weights, capsys):
+    """Features of an earlier decoding, and frames that are not shown when their number says."""
+    path = tmp_path / "videos" / "paused.mkv"
+    path.parent.mkdir()
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(40):
+            picture = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 5 * i, np.uint8), format="rgb24")
+            picture.pts, picture.time_base = i + 100 * (i >= 20), Fraction(1, 25)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    run_it = functools.partial(run, "--videos", path.parent, "--out", tmp_path / "out", "--weights", weights)
+    assert run_it() == 0
+    assert re.search(r"note: .*\bpaused \(1\.9 s\)", capsys.readouterr().out)
+    described = tmp_path / "out" / "attributes.json"
+    attributes = json.loads(described.read_text())
+    described.write_text(json.dumps({name: value for name, value in attributes.items() if name != "decoding"}))
+    with refused(tmp_path / "out", naming="decoding"):
+        run_it()
 
 
 @pytest.mark.parametrize("stride", [4, 5, 16])

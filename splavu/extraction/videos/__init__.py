@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 from splavu.data.keys import VIDEO_EXTENSIONS
 from splavu.errors import UserError, nearest
+from splavu.extraction.media_files import list_media
 from splavu.extraction.videos.reader import VideoReader
 from splavu.runtime import extras
 
@@ -115,15 +116,5 @@ def open_video(path: str | Path, backend: str | None = None) -> VideoReader:
 
 
 def list_videos(folder: str | Path) -> list[Path]:
-    """All video files in `folder` and below, sorted.
-
-    Raises:
-        UserError: There is no such folder, or no video in it.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(folder, "no such folder", "give the folder that holds the videos")
-    videos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_EXTENSIONS and path.is_file())
-    if not videos:
-        raise UserError(folder, "no video in this folder", f"known extensions: {' '.join(sorted(VIDEO_EXTENSIONS))}")
-    return videos
+    """All video files in `folder` and below, sorted, as `list_media` finds them."""
+    return list_media(folder, VIDEO_EXTENSIONS, kind="video", below=True)

@@ -47,6 +47,7 @@ class DecordReader(VideoReader):
             try:
                 frame = reader.next()
                 self._checked_size(frame.shape[1], frame.shape[0])
+                self._refuse_unless(frame.shape[2] == 3, "has a width that it can't turn")
             except decord._ffi.base.DECORDLimitReachedError:  # the rest are repeats
                 break
             except (decord.DECORDError, StopIteration) as error:

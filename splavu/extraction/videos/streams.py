@@ -278,8 +278,12 @@ def inspect(path: Path) -> Facts:
         try:
             for packet in container.demux():
                 account.add(packet)
-                if frame is None and packet.stream is stream:
+                if packet.stream is not stream:
+                    continue
+                if frame is None:
                     frame = next(iter(packet.decode()), None)
+                elif packet.is_corrupt:
+                    raise UserError(path, f"damaged: packet {account.num_packets} is not whole", REMEDY)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise UserError(path, f"damaged ({first_line(error)})", REMEDY) from error
         if frame is None:

@@ -26,7 +26,8 @@ CHUNK = 16
 class TorchCodecReader(VideoReader):
     """torchcodec on one thread; opening reads the whole file once to count its frames, without decoding them.
 
-    It mirrors no picture, turns it by right angles only, and takes full range of more than 8 bits for limited range.
+    It mirrors no picture, turns it by right angles only, and takes full range for limited range unless the pixel format
+    itself says so.
     """
 
     _remedy = "try --backend pyav, replace the file or leave it out"
@@ -36,7 +37,8 @@ class TorchCodecReader(VideoReader):
         facts = self._take_facts()
         if facts is not None:
             self._refuse_unless(not facts.turning or facts.is_right_angle, "is turned or mirrored")
-            self._refuse_unless(facts.bits <= 8 or not facts.is_full_range, f"has full range in {facts.bits} bits")
+            is_seen = not facts.is_full_range or facts.pixels.startswith("yuvj")
+            self._refuse_unless(is_seen, f"has full range ({facts.pixels})")
         self._stream = facts.stream if facts else None
         self._first = facts.leading if facts else 0  # its index counts packets, also those that can't be decoded
         self._decoder: VideoDecoder | None = self._open()
