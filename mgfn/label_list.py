@@ -19,7 +19,7 @@ from mgfn.data.lists import KIND_OF_NAME, Entry, read_list
 from mgfn.errors import InputError
 from splavu.errors import as_user_errors
 from splavu.runtime import cli
-from splavu.runtime.files import write_text
+from splavu.runtime.files import claimed, write_text
 
 
 @as_user_errors(InputError)
@@ -29,8 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("out", metavar="OUT", help="the list to be written")
     parser.add_argument("--datasetname", choices=KIND_OF_NAME, default="UCF", help="whose names they are (UCF)")
     args = parser.parse_args(argv)
-    entries = read_list(args.list, args.datasetname)
-    write_text(args.out, "".join(f"{entry.name} {_label(entry)}\n" for entry in entries), inputs=[args.list])
+    with claimed(args.out, inputs=[args.list]):
+        entries = read_list(args.list, args.datasetname)
+        write_text(args.out, "".join(f"{entry.name} {_label(entry)}\n" for entry in entries), inputs=[args.list])
     print(f"{args.out}: {len(entries)} videos, {sum(entry.is_abnormal for entry in entries)} abnormal")
 
 

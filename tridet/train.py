@@ -35,6 +35,7 @@ from splavu.runtime.environment import seed_everything
 from splavu.runtime.files import write_text
 from splavu.runtime.params import as_dict
 from splavu.runtime.run_folder import RunFolder
+from splavu.runtime.schema import folder_name
 from splavu.training import loop
 from splavu.training.engine import EngineParams
 from tridet import checkpoints, cli
@@ -201,6 +202,15 @@ def train(
     )
     trainer.describe()
     run, params = RunFolder(folder.parent, folder.name), _params(config, described or {})
+    with run.held():
+        return _train(trainer, run, params, resume=resume, restart=restart)
+
+
+def _train(
+    trainer: DetectorTrainer, run: RunFolder, params: DetectorParams, *, resume: Path | None, restart: bool
+) -> Path:
+    """As `train`, in a run folder that no other process writes to."""
+    folder, config, device = run.path, trainer.config, trainer.device
     resumable, done = folder / RESUMABLE, None
     if resume is None and not restart and not resumable.is_file():
         resume = checkpoints.newest(folder)
@@ -239,11 +249,14 @@ def run_folder(config: Config, path: Path, name: str) -> Path:
     """`OUTPUT_FOLDER/CONFIG_NAME`; without a name, the time of day as the public release has it.
 
     Raises:
-        InputError: The configuration has no `output_folder`.
+        InputError: The configuration has no `output_folder`, or the name leads elsewhere.
     """
     if config.output_folder is None:
         raise InputError(path, "has no output_folder", "add one, such as saved_models/tridet")
-    return Path(config.output_folder) / f"{path.stem}_{name or time.strftime('%Y-%m-%d %H:%M:%S')}"
+    name = f"{path.stem}_{name or time.strftime('%Y-%m-%d %H:%M:%S')}"
+    if not folder_name(name) or "/" in name:
+        raise InputError("--output", f"'{name}' is not the name of a folder", "use letters, digits, '_' and '-'")
+    return Path(config.output_folder) / name
 
 
 def _described(args: argparse.Namespace) -> dict[str, str]:

@@ -293,6 +293,10 @@ def plain(value: Any) -> Any:
     return json_values(value)
 
 
+MARKS = (b'"schema": "splavu-audit/',)
+"""All evidence that this program has written begins with this (`splavu.runtime.files.check_target`)."""
+
+
 def write_evidence(path: PathLike, evidence: Evidence, *, inputs: Iterable[PathLike] = ()) -> Path:
     """Write the evidence as JSON, complete or not at all; none of `inputs` is replaced."""
     content = json.dumps(plain(evidence) | {"valid": evidence.valid}, indent=1)

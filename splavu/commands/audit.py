@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from splavu.errors import UserError
 from splavu.runtime import limits
 
 NUM_SEEDS = 5
+EVIDENCE, PAGE = "evidence.json", "report.html"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,27 +73,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, examine, print, and write."""
-    import torch  # here and below: other commands start without scikit-learn
+    from splavu.audit.evidence import MARKS  # here and below: other commands start without scikit-learn
+    from splavu.audit.inputs import expanded
+    from splavu.audit.report.page import MARKS as PAGE_MARKS
+    from splavu.runtime.files import check_target, claimed, files_of
+
+    stores = [*expanded(args.released, "--released"), *expanded(args.raw, "--raw")]
+    sources = [*stores, args.labels, args.groups, *(args.keys or ()), *(() if args.aam is None else files_of(args.aam))]
+    inputs = [path for path in sources if path is not None]
+    if args.out is None:
+        return _audit(args, inputs)
+    with claimed(args.out / EVIDENCE, inputs=inputs, marks=MARKS):
+        check_target(args.out / PAGE, inputs=inputs, marks=PAGE_MARKS)
+        return _audit(args, inputs)
+
+
+def _audit(args: argparse.Namespace, inputs: Sequence[Path]) -> int:
+    import torch
 
     from splavu.anonymizers.loading import load_anonymizer
     from splavu.attacks.gates import UNDECIDED
     from splavu.audit.evidence import read_evidence, write_evidence
     from splavu.audit.gates import power_of_test
-    from splavu.audit.inputs import expanded, read_inputs
+    from splavu.audit.inputs import read_inputs
     from splavu.audit.report.page import write_report
     from splavu.audit.report.terminal import summary
     from splavu.audit.run import AuditOptions, examine
     from splavu.data.key_map import read_key_map
     from splavu.data.private_labels import read_private_table
     from splavu.runtime.environment import pick_device
-    from splavu.runtime.files import check_target, files_of
 
-    stores = [*expanded(args.released, "--released"), *expanded(args.raw, "--raw")]
-    sources = [*stores, args.labels, args.groups, *(args.keys or ()), *(() if args.aam is None else files_of(args.aam))]
-    inputs = [path for path in sources if path is not None]
-    if args.out is not None:
-        for name in ("evidence.json", "report.html"):
-            check_target(args.out / name, inputs=inputs)
     if args.seeds < 1:
         raise UserError("--seeds", f"{args.seeds} train no attacker", "give at least 1")
     table = read_private_table(args.labels, attributes=args.attributes, groups=args.groups)
@@ -135,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         torch.set_num_threads(threads)
     if args.out is not None:
-        written = write_evidence(args.out / "evidence.json", evidence, inputs=inputs)
-        print(f"evidence: {written}\nreport:   {write_report(args.out / 'report.html', read_evidence(written))}\n")
+        written = write_evidence(args.out / EVIDENCE, evidence, inputs=inputs)
+        print(f"evidence: {written}\nreport:   {write_report(args.out / PAGE, read_evidence(written))}\n")
     print(summary(evidence))
     return evidence.exit_code

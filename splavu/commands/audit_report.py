@@ -15,10 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the page, and print where it is."""
     from splavu.audit.evidence import read_evidence
-    from splavu.audit.report.page import write_report
-    from splavu.runtime.files import check_target
+    from splavu.audit.report.page import MARKS, write_report
+    from splavu.runtime.files import claimed
 
     target = args.out or args.evidence.with_name("report.html")
-    check_target(target, inputs=[args.evidence])
-    print(f"report: {write_report(target, read_evidence(args.evidence))}")
+    with claimed(target, inputs=[args.evidence], marks=MARKS):
+        print(f"report: {write_report(target, read_evidence(args.evidence))}")
     return 0

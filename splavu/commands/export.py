@@ -18,12 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, check, and print what was written."""
-    from splavu.release.onnx import export_onnx
+    from splavu.release.onnx import MARKS, export_onnx
     from splavu.release.pretrained import load_pretrained
-    from splavu.runtime.files import check_target, files_of
+    from splavu.runtime.files import claimed, files_of
 
     inputs = files_of(args.aam)
-    check_target(args.target, inputs=inputs)
-    anonymizer = load_pretrained(args.aam, num_heads=args.num_heads)
-    print(export_onnx(anonymizer, args.target, opset=args.opset, inputs=inputs))
+    with claimed(args.target, inputs=inputs, marks=MARKS):
+        anonymizer = load_pretrained(args.aam, num_heads=args.num_heads)
+        print(export_onnx(anonymizer, args.target, opset=args.opset, inputs=inputs))
     return 0

@@ -33,7 +33,7 @@ from splavu.data.private_labels import read_private_table
 from splavu.data.subjects import read_subjects
 from splavu.errors import UserError, nearest
 from splavu.runtime import limits
-from splavu.runtime.files import check_target, file_hash
+from splavu.runtime.files import check_target, claimed, file_hash
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +80,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fit as the arguments say, write, and say what was made."""
-    print(fit(args))
+    from splavu.runtime.checkpoints import MARKS  # --help needs no torch
+
+    with claimed(args.out, inputs=_inputs(args), marks=MARKS):
+        print(fit(args))
     print(f"next: python -m splavu anonymize --aam {args.out} RAW RELEASED, then python -m splavu audit")
     return 0
+
+
+def _inputs(args: argparse.Namespace) -> list[Path]:
+    paths = (*args.raw, *args.static, args.labels, args.private, args.subjects, args.after)
+    return [path for path in paths if path is not None]
 
 
 def fit(args: argparse.Namespace) -> str:
@@ -107,11 +115,7 @@ def fit(args: argparse.Namespace) -> str:
     for need in form.needs:
         if not getattr(args, FLAG_OF[need]):
             raise UserError(f"--{FLAG_OF[need]}", f"is missing, and {form.name} is fitted to it", "name the file")
-    inputs = [
-        path
-        for path in (*args.raw, *args.static, args.labels, args.private, args.subjects, args.after)
-        if path is not None
-    ]
+    inputs = _inputs(args)
     check_target(args.out, inputs=inputs)
     first = None if args.after is None else load_anonymizer(args.after).eval()
     data, files = read_training(args)

@@ -10,6 +10,7 @@ Lists whose names hold the labels get a column of labels first: python mgfn/labe
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from splavu.errors import UserError
@@ -51,9 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Rename one file and print how many names it has."""
-    from splavu.data.key_map import read_key_map
-    from splavu.release.renaming import Renaming
-    from splavu.runtime.files import check_target, write_bytes
+    from splavu.runtime.files import claimed
 
     *sources, target = args.files
     if len(sources) != (args.names is None):
@@ -61,7 +60,15 @@ def run(args: argparse.Namespace) -> int:
     if (args.list is None) != (args.features is None) or (args.list is not None and args.names):
         raise UserError("--list", "and --features belong together, to IN", "give both, or none")
     inputs = [path for path in (*sources, *args.keys, args.list, args.features) if path is not None]
-    check_target(target, inputs=inputs)
+    with claimed(target, inputs=inputs):
+        return _renamed(args, sources, target, inputs)
+
+
+def _renamed(args: argparse.Namespace, sources: Sequence[Path], target: Path, inputs: Sequence[Path]) -> int:
+    from splavu.data.key_map import read_key_map
+    from splavu.release.renaming import Renaming
+    from splavu.runtime.files import write_bytes
+
     renaming = Renaming(read_key_map(*args.keys), keep_order=args.keep_order, drop=args.drop)
     if args.names is not None:
         renamed = renaming.names(args.names)

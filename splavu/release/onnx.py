@@ -33,6 +33,8 @@ INPUT, OUTPUT = "features", "anonymized"
 TOLERANCE = 1e-4
 """Largest difference from PyTorch that is accepted, as a share of the largest output: some hundred roundings of
 float32 (6e-8), which is what sums of a thousand terms in another order may differ by."""
+MARKS = (b"anonymizer_sha256",)
+"""Every file that this program has written ends with it (`splavu.runtime.files.check_target`)."""
 BATCHES = (1, 2, 7, 64, 257)
 """Sizes of batch that are compared: alone, not a multiple of anything, a tile, more than that."""
 

@@ -20,6 +20,8 @@ from splavu.errors import UserError, writing
 from splavu.runtime.files import PathLike, replacing
 
 FORMAT_VERSION = 1
+MARKS = (b"format_version",)
+"""Every checkpoint that this program has written begins with this key (`splavu.runtime.files.check_target`)."""
 RESUMABLE = "model_temp.pth"
 """Name of the checkpoint from which a run resumes."""
 

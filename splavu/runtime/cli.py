@@ -14,6 +14,7 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -153,6 +154,6 @@ def _failed(error: BaseException) -> int:
         print(f"{name}: {printable(str(where))}: can't be written ({error.strerror}); {REMEDY}", file=sys.stderr)
         return 2
     if isinstance(error, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
+        print(signals.line(signal.SIGINT), end="", file=sys.stderr)
         return 130
     raise error

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from splavu.errors import UserError, writing
 from splavu.runtime import extras
 from splavu.runtime.environment import versions
-from splavu.runtime.files import write_text
+from splavu.runtime.files import ROOM, claimed, write_text
 from splavu.runtime.params import as_dict, build
+from splavu.runtime.schema import folder_name
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +33,23 @@ class RunFolder:
 
     def __init__(self, root: str | Path, run_id: str) -> None:
         self.path = Path(root) / run_id
-        if not run_id or not self.path.resolve().is_relative_to(Path(root).resolve()):
+        is_below = folder_name(run_id) and Path(root).resolve() in self.path.resolve().parents
+        if not is_below:
             raise UserError("run_id", f"'{run_id}' is not a folder below {root}", "use letters, digits, '_' and '-'")
         self._writer = None
+
+    @contextlib.contextmanager
+    def held(self, *, room: int = ROOM) -> Iterator[None]:
+        """A block in which no other process writes to the run folder.
+
+        Args:
+            room: Bytes that will be written at least.
+
+        Raises:
+            UserError: Another process is at work on the run, or nothing can be written there, or not as much.
+        """
+        with claimed(self.path, is_folder=True, room=room):
+            yield
 
     def record(self, params: Any) -> None:
         """Write the resolved parameters (a dataclass) and the versions of everything that decides a number."""
@@ -76,11 +92,12 @@ class RunFolder:
         result = found.get(key) if key else found
         if result and not force and _with_names_of_today(result.get("inputs"), type(params)) == inputs:
             return result, True
-        result = {**evaluate(), "inputs": inputs}
-        self.record(params)
-        if table is not None:
-            write_text(self.path / TABLE, table(result))
-        self.write_json(file, {key: result} if key else result)
+        with self.held():
+            result = {**evaluate(), "inputs": inputs}
+            self.record(params)
+            if table is not None:
+                write_text(self.path / TABLE, table(result))
+            self.write_json(file, {key: result} if key else result)
         return result, False
 
     def log(self, *, step: int, **metrics: float) -> None:

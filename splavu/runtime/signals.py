@@ -93,13 +93,18 @@ def leave(number: int) -> NoReturn:
     os._exit(128 + number)
 
 
+def line(number: int) -> str:
+    """What is said of it."""
+    way_on = "; run the same command to go on" if _State.is_kept else ""
+    return f"{WORDS[signal.Signals(number)]}{way_on}\n"
+
+
 def _say(number: int) -> None:
     if _State.is_said or os.environ.get("RANK", "0") != "0":  # of several ranks the first one speaks
         return
     _State.is_said = True
-    way_on = "; run the same command to go on" if _State.is_kept else ""
     with contextlib.suppress(OSError):
-        os.write(2, f"{WORDS[signal.Signals(number)]}{way_on}\n".encode())  # not by way of a lock that somebody holds
+        os.write(2, line(number).encode())  # not by way of a lock that somebody holds
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:

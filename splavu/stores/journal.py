@@ -22,6 +22,7 @@ from typing import TypeVar
 from splavu.errors import UserError
 from splavu.runtime import signals
 from splavu.runtime.files import TEMPORARY, check_target
+from splavu.runtime.locks import lock_file
 from splavu.stores.provenance import ATTRIBUTES_FILE, Attributes
 
 MARK = b"journal of a feature store that splavu writes\n"
@@ -144,7 +145,14 @@ class Journal:
                 if self.path.is_symlink() or (self.path.exists() and not _is_journal(self.path)):
                     raise UserError(self.path, "was not made by this program, which would delete it", "move it away")
                 self.path.mkdir(parents=True, exist_ok=True)
-                self._lock = _file_lock(self.path / "lock", culprit=self.store, shared=shared, wait=wait)
+                self._lock = lock_file(
+                    self.path / "lock",
+                    culprit=self.store,
+                    problem="another process is writing this store",
+                    shared=shared,
+                    wait=wait,
+                    mark=MARK,
+                )
 
     def release(self) -> None:
         """Give the lock back, if it is held."""
@@ -178,28 +186,3 @@ def _delete(entry: Path) -> None:
         shutil.rmtree(entry)
     else:
         entry.unlink()
-
-
-def _file_lock(path: Path, *, culprit: Path, shared: bool, wait: bool) -> int | None:
-    """Hold `path` until its descriptor is closed, also by a kill. None if it was removed while we waited.
-
-    Several processes may hold it `shared`, but only one if it isn't.
-    """
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
-    if os.name == "posix":
-        import fcntl
-
-        try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise UserError(culprit, "another process is writing this store", "wait for it, or stop it") from error
-        except OSError as error:
-            os.close(descriptor)
-            raise UserError(culprit, f"its folder's file system can't lock ({error})", "write elsewhere") from error
-        if not path.exists() or os.fstat(descriptor).st_ino != path.stat().st_ino:
-            os.close(descriptor)
-            return None
-    if not os.fstat(descriptor).st_size:
-        os.write(descriptor, MARK)  # several shards at once write the same bytes
-    return descriptor

@@ -19,7 +19,7 @@ from typing import Any
 
 from splavu.errors import UserError, nearest
 from splavu.runtime import extras, signals
-from splavu.runtime.files import write_bytes
+from splavu.runtime.files import claimed, write_bytes
 from splavu.runtime.workers import worker_processes
 from splavu.synthetic import layouts
 from splavu.synthetic.datasets import casia_b, ntu, pahmdb51, smarthome, thumos14, ucf101, ucf_crime, vp
@@ -366,31 +366,32 @@ def synthesize(
             )
     if not missing:
         return out
-    under_way |= {name: {"generator": versions[name]} for name in missing}
-    write_bytes(out / UNDER_WAY, _json({**identity, "sets": under_way}))
-    signals.work_is_kept()
-    world = plan_world(seed, size, scene_bias=scene_bias, sets=missing)
-    jobs = [
-        partial(_draw, name, plan, seed, split, out / name)
-        for name, splits in world.items()
-        if SETS[name].draw is not None
-        for split, plans in splits.items()
-        for plan in plans
-    ]
-    _run(jobs, workers=workers, progress=progress)
-    for name, splits in world.items():
-        SETS[name].label(out / name, splits, SIZES[size])
-        finished[name] = under_way.pop(name) | {
-            "counts": {split: len(plans) for split, plans in splits.items()},
-            "splits": {split: asdict(row) for split, row in getattr(SIZES[size], name, {}).items()},
-        }
-    finished = {name: finished[name] for name in SETS if name in finished}
-    write_bytes(out / "README.md", _card(identity, finished).encode())
-    write_bytes(out / MANIFEST, _json({**identity, "sets": finished}))
-    if under_way:
+    with claimed(out, is_folder=True):
+        under_way |= {name: {"generator": versions[name]} for name in missing}
         write_bytes(out / UNDER_WAY, _json({**identity, "sets": under_way}))
-    else:
-        (out / UNDER_WAY).unlink()
+        signals.work_is_kept()
+        world = plan_world(seed, size, scene_bias=scene_bias, sets=missing)
+        jobs = [
+            partial(_draw, name, plan, seed, split, out / name)
+            for name, splits in world.items()
+            if SETS[name].draw is not None
+            for split, plans in splits.items()
+            for plan in plans
+        ]
+        _run(jobs, workers=workers, progress=progress)
+        for name, splits in world.items():
+            SETS[name].label(out / name, splits, SIZES[size])
+            finished[name] = under_way.pop(name) | {
+                "counts": {split: len(plans) for split, plans in splits.items()},
+                "splits": {split: asdict(row) for split, row in getattr(SIZES[size], name, {}).items()},
+            }
+        finished = {name: finished[name] for name in SETS if name in finished}
+        write_bytes(out / "README.md", _card(identity, finished).encode())
+        write_bytes(out / MANIFEST, _json({**identity, "sets": finished}))
+        if under_way:
+            write_bytes(out / UNDER_WAY, _json({**identity, "sets": under_way}))
+        else:
+            (out / UNDER_WAY).unlink()
     return out
 
 

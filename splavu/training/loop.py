@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from splavu.errors import UserError
 from splavu.runtime import checkpoints, signals
 from splavu.runtime.distributed import NOT_DISTRIBUTED, Processes
 from splavu.runtime.environment import only_deterministic_kernels, seed_everything, versions
+from splavu.runtime.files import ROOM
 from splavu.runtime.params import as_dict
 from splavu.runtime.run_folder import RunFolder, summarised
 from splavu.training.engine import Engine, EngineParams, NonFiniteLoss
@@ -105,12 +106,29 @@ def fit(
         `{"epoch", "score", "checkpoint"}` of the best validation; without validation of the last epoch, score None.
 
     Raises:
-        UserError: A loss or a weight isn't finite, or the run folder belongs to other parameters.
+        UserError: A loss or a weight isn't finite, the run folder belongs to other parameters, or another process is
+            at work on it.
     """
-    resumable = run.path / checkpoints.RESUMABLE
-    described = {"params": as_dict(params), "inputs": dict(inputs or {})}
     engine_params = params if isinstance(params, EngineParams) else EngineParams()
     engine = Engine(engine_params, processes)
+    with run.held(room=_room(trainer)) if processes.is_first else nullcontext():
+        return _fit(trainer, run, params, engine, inputs or {}, restart, done, free_to_change)
+
+
+def _fit(
+    trainer: Trainer,
+    run: RunFolder,
+    params: Any,
+    engine: Engine,
+    inputs: Mapping[str, Any],
+    restart: bool,
+    done: int | None,
+    free_to_change: frozenset[str],
+) -> dict[str, Any]:
+    """As `fit`, in a run folder that no other process writes to."""
+    engine_params, processes = engine.params, engine.processes
+    resumable = run.path / checkpoints.RESUMABLE
+    described = {"params": as_dict(params), "inputs": dict(inputs)}
     progress: dict[str, Any] = {"next_epoch": 0, "best": None, "written": []}
     if engine_params.deterministic:
         only_deterministic_kernels()
@@ -178,6 +196,12 @@ def fit(
         raise UserError("num_epochs", f"{params.num_epochs} leaves nothing to train", "give at least 1")
     trainer.load_weights(checkpoints.read(run.path / best["checkpoint"]))
     return {"epoch": best["epoch"], "score": best["score"], "checkpoint": str(run.path / best["checkpoint"])}
+
+
+def _room(trainer: Trainer) -> int:
+    """Bytes of the checkpoints that a training keeps: weights, their average, Adam's state, the best ones."""
+    weights = [value for learner in trainer.learners for value in learner.network.state_dict().values()]
+    return ROOM + 6 * sum(value.numel() * value.element_size() for value in weights)
 
 
 def _log(processes: Processes, text: str, *values: Any) -> None:

@@ -35,9 +35,10 @@ def run(args: argparse.Namespace) -> int:
         outcomes = {job.name: finished(job, comparison.runs, made[job.name]) or Outcome("not run") for job in jobs}
         print(listing(jobs, outcomes))
     else:
-        outcomes = run_all(
-            jobs, comparison.runs, environment, at_once=args.jobs, device=args.device, quiet=args.quiet
-        )  # fmt: skip
+        with run_folder.RunFolder(comparison.run_root, p.run_id).held():
+            outcomes = run_all(
+                jobs, comparison.runs, environment, at_once=args.jobs, device=args.device, quiet=args.quiet
+            )
     rows = rows_of(entries, comparison, outcomes, device=runtime.pick_device(args.device))
     text = page(rows, entries, comparison, outcomes)
     print(text)

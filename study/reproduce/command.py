@@ -13,7 +13,7 @@ from pathlib import Path
 from splavu.errors import UserError, nearest
 from splavu.metrics.estimates import Interval
 from splavu.reports.markdown import markdown_table
-from splavu.runtime.files import write_text
+from splavu.runtime.files import claimed, write_text
 from study import config
 from study.check_data.inventory import Places
 from study.experiments.jobs import Job
@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
         outcomes = {job.name: finished(job, folder, made[job.name]) or Outcome("not run") for job in jobs}
         print(listing(jobs, cells, outcomes))
     else:
-        outcomes = run_all(jobs, folder, environment, at_once=args.jobs, device=args.device, quiet=args.quiet)
+        with claimed(folder, is_folder=True):
+            outcomes = run_all(jobs, folder, environment, at_once=args.jobs, device=args.device, quiet=args.quiet)
     values = {id(cell): value_of(cell, outcomes, jobs, folder) for cell in cells}
     text = report_section(args.table, published, cells, values, outcomes)
     if args.quick:

@@ -33,13 +33,13 @@ def run(args: argparse.Namespace) -> int:
             raise UserError("seeds", f"of '{candidate.name}' hold {min(strange)}, the sweep's don't", "add it to seeds")
     settings = bench_params(p)
     settings["data"] = bench_of(settings).fingerprint  # read here too: a fault shows before anything is trained
-    run.record(p)
-
-    outcomes = make(everyone, p, run, jobs=args.jobs, device=args.device, quiet=args.quiet)
-    made = [c for c in everyone if not faults(c, outcomes, p)]
-    found = measure(made, p, run, settings, jobs=args.jobs)
-    points = [point_of(c, found, p, run, settings, eligible=c.name in families) for c in made]
-    text, chosen = conclude(points, families, p, run)
+    with run.held():
+        run.record(p)
+        outcomes = make(everyone, p, run, jobs=args.jobs, device=args.device, quiet=args.quiet)
+        made = [c for c in everyone if not faults(c, outcomes, p)]
+        found = measure(made, p, run, settings, jobs=args.jobs)
+        points = [point_of(c, found, p, run, settings, eligible=c.name in families) for c in made]
+        text, chosen = conclude(points, families, p, run)
     print(text)
     for candidate in everyone:
         for failed in faults(candidate, outcomes, p)[:1]:

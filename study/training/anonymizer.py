@@ -273,6 +273,11 @@ def attribute_adversary(p: AnonymizerParams, data: Data) -> Task:
 
 def fit_closed_form(p: AnonymizerParams, run: run_folder.RunFolder, *, restart: bool = False) -> dict[str, Any]:
     """Fit a chain without a trained part and write what training would write; an existing checkpoint stays."""
+    with run.held():
+        return _fit_closed_form(p, run, restart)
+
+
+def _fit_closed_form(p: AnonymizerParams, run: run_folder.RunFolder, restart: bool) -> dict[str, Any]:
     path = run.path / checkpoints.RESUMABLE
     environment.seed_everything(p.seed)
     source, _ = _clips(p, NOT_DISTRIBUTED)

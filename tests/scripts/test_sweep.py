@@ -104,7 +104,7 @@ def here(world, monkeypatch) -> Path:
     monkeypatch.setattr(config, "DATA", world.data)
     monkeypatch.setattr(config, "FEATURES", world.features)
     monkeypatch.setattr(config, "RUNS", world.runs)
-    monkeypatch.setattr(sweep_measuring, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(sweep_measuring, "worker_processes", Inline)
     return world.runs / "swept"
 
 

@@ -8,13 +8,15 @@ import socket
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 from conftest import REPOSITORY
 from refusals import refused
 
 from splavu.runtime import checkpoints
-from splavu.runtime.files import check_target, file_hash, files_of, replacing, write_bytes, write_text
+from splavu.runtime.files import check_target, claimed, file_hash, files_of, replacing, write_bytes, write_text
+from splavu.runtime.run_folder import RunFolder
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="links, pipes and sockets")
 
@@ -188,3 +190,117 @@ def test_the_hash_of_a_folder_is_that_of_its_names_and_bytes(tmp_path):
         [sys.executable, "-c", "import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest())",
          __file__], capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
+
+
+HOLD = """
+    import sys, time
+    from splavu.runtime.files import claimed
+    with claimed(sys.argv[1], is_folder=sys.argv[2] == "folder"):
+        print("ready", flush=True)
+        time.sleep(60)
+"""
+
+
+@POSIX
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_one_process_writes_a_target_and_a_dead_one_holds_nothing(tmp_path, kind):
+    target = tmp_path / "deep/out"
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(HOLD), str(target), kind],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    with process:
+        assert process.stdout.readline() == b"ready\n"
+        with refused(target), claimed(target, is_folder=kind == "folder"):
+            pass
+        if kind == "folder":
+            with refused(target), RunFolder(tmp_path, "deep/out").held():
+                pass
+        with claimed(tmp_path / "deep/other"):  # another target in the same folder
+            pass
+        process.kill()
+    with claimed(target, is_folder=kind == "folder"), claimed(target, is_folder=kind == "folder"):
+        pass
+    if kind == "file":
+        with claimed(target):
+            write_bytes(target, b"whole")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["out"] * (kind == "file")
+
+
+@pytest.mark.parametrize("name", ["out", "deep/er/out"])
+def test_what_would_stop_a_write_is_found_before_the_work(tmp_path, monkeypatch, name):
+    """Nothing is left of a claim that fails, and of one whose work fails."""
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=2**20 - 1))
+    with refused(tmp_path / name, naming="1.0 MiB"), claimed(tmp_path / name):
+        raise AssertionError("begins")
+    assert content(tmp_path) == {}
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="ours"), claimed(tmp_path / name, room=2**10):
+        raise ValueError("ours")
+    with refused(tmp_path / name), claimed(tmp_path / name, room=2**62):
+        raise AssertionError("begins")
+    assert content(tmp_path) == {}
+    (tmp_path / "file").write_bytes(b"")
+    with refused(tmp_path / "file/out"), claimed(tmp_path / "file/out"):
+        raise AssertionError("begins")
+
+
+@POSIX
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_is_read_only_is_found_before_the_work(tmp_path):
+    (tmp_path / "kept").mkdir(mode=0o555)
+    with refused(tmp_path / "kept/out"), claimed(tmp_path / "kept/out"):
+        raise AssertionError("begins")
+
+
+def test_a_name_as_long_as_the_file_system_takes(tmp_path):
+    longest = tmp_path / ("n" * 255)
+    with claimed(longest):
+        write_bytes(longest, b"whole")
+    assert content(tmp_path) == {longest.relative_to(tmp_path): b"whole"}
+    with refused(tmp_path / ("n" * 256)), claimed(tmp_path / ("n" * 256)):
+        pass
+
+
+FOREIGN = {
+    "store.h5": b"\x89HDF\r\n\x1a\n",
+    "array.npy": b"\x93NUMPY",
+    "labels.csv": b"filename,label\n",
+    "film": b"\0\0",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_file_of_another_format_is_not_replaced(tmp_path, name):
+    for other, ours in FOREIGN.items():
+        (tmp_path / name).write_bytes(FOREIGN[name] + b"before")
+        if other == name:
+            write_bytes(tmp_path / name, ours + b"after")
+            assert (tmp_path / name).read_bytes() == ours + b"after"
+        else:
+            with refused(tmp_path / name):
+                write_bytes(tmp_path / name, ours)
+            assert content(tmp_path) == {(tmp_path / name).relative_to(tmp_path): FOREIGN[name] + b"before"}
+    (tmp_path / name).write_bytes(b"")  # nothing to lose
+    write_bytes(tmp_path / name, b"text")
+
+
+@pytest.mark.parametrize("where", ["near the beginning", "near the end"])
+def test_a_file_without_the_mark_of_its_kind_is_not_replaced(tmp_path, where):
+    before, after = (b"", b"x" * 9000) if where == "near the beginning" else (b"x" * 9000, b"")
+    (tmp_path / "ours").write_bytes(before + b"mark" + after)
+    (tmp_path / "theirs").write_bytes(before + b"else" + after)
+    (tmp_path / "empty").write_bytes(b"")
+    for name in ("ours", "empty", "absent"):
+        check_target(tmp_path / name, marks=[b"another", b"mark"])
+    with refused(tmp_path / "theirs"):
+        check_target(tmp_path / "theirs", marks=[b"another", b"mark"])
+
+
+@pytest.mark.parametrize(
+    "run_id", ["", ".", "..", "a/../..", "a/../../b", "/absolute", "n" * 201, "a\nb", "a/" + "n" * 256]
+)
+def test_a_run_folder_has_a_name_below_its_root(tmp_path, run_id):
+    with refused("run_id"):
+        RunFolder(tmp_path / "runs", run_id)
+    assert RunFolder(tmp_path / "runs", "group/run").path == tmp_path / "runs/group/run"

@@ -51,6 +51,10 @@ MEMBERS = {
 }
 
 
+MARKS = (b"default-src 'none'; style-src 'unsafe-inline'",)
+"""Every page that this program has written begins with this policy (`splavu.runtime.files.check_target`)."""
+
+
 def write_report(path: str | Path, evidence: Mapping[str, Any]) -> Path:
     """Write the page in one move."""
     return write_text(path, report(evidence))

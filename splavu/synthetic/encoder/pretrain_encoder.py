@@ -38,7 +38,7 @@ from torch.nn.functional import (
 )
 
 from splavu.runtime import cli, signals
-from splavu.runtime.files import replacing
+from splavu.runtime.files import claimed, replacing
 from splavu.synthetic.encoder.pretraining_clips import (
     CAPTION_WORDS,
     CLIP,
@@ -357,7 +357,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    train(parse(argv))
+    options = parse(argv)
+    with claimed(options.out, is_folder=True):
+        train(options)
 
 
 if __name__ == "__main__":
