@@ -150,14 +150,14 @@ def made_up(headers: list[tuple[str, tuple[int, ...]]], rng: np.random.Generator
 
 def write_hdf5(path: Path, num_bytes: int) -> None:
     headers = clips(num_bytes, np.random.default_rng(0))
-    with StoreInOrder(path, headers=headers, attributes={"encoder": "videoMAE"}, origin="", changed=0) as writer:
+    with StoreInOrder(path, headers=headers, attributes={"encoder": "videoMAE"}, origin="") as writer:
         for features in made_up(headers, np.random.default_rng(1)):
             writer.write(features)
 
 
 def write_npy(path: Path, num_bytes: int) -> None:
     headers = long_videos(num_bytes, np.random.default_rng(0))
-    with FolderInOrder(path, headers=headers, attributes={"encoder": "videoMAE"}, origin="", changed=0) as writer:
+    with FolderInOrder(path, headers=headers, attributes={"encoder": "videoMAE"}, origin="") as writer:
         for features in made_up(headers, np.random.default_rng(1)):
             writer.write(features)
 

@@ -37,6 +37,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from splavu.errors import UserError
+from splavu.runtime import limits
 from splavu.runtime.files import TEMPORARY, replacing
 from splavu.runtime.progress import progress_bar
 from splavu.stores import NPY_ERRORS, FeatureReader
@@ -48,7 +49,7 @@ IN_MEMORY_BYTES = 2**29
 FOLDER = ".packed"
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """The errors of a system that has no space."""
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,15 @@ class ClipTable:
 
 
 def open_table(store: FeatureReader, keys: Sequence[str], *, cache: Path | None = None) -> ClipTable:
-    """The features of `keys`, in memory if they take no more than `IN_MEMORY_BYTES`, else from `cached_table`.
+    """The features of `keys`, in memory if they take no more than `IN_MEMORY_BYTES` and half of what is left of the
+    memory, else from `cached_table`.
 
     Raises:
         UserError: A feature is missing or faulty, or there is neither disk nor memory for them.
     """
-    if store.path.stat().st_size * len(keys) <= IN_MEMORY_BYTES * len(store):
-        table = table_in_memory(store, keys, limit=IN_MEMORY_BYTES)
+    limit = min(IN_MEMORY_BYTES, limits.left() / 2)
+    if store.path.stat().st_size * len(keys) <= limit * len(store):
+        table = table_in_memory(store, keys, limit=limit)
         if table is not None:  # None: the store is compressed and takes more memory than disk
             return table
     return cached_table(store, keys, cache=cache)
@@ -103,7 +106,7 @@ def table_in_memory(store: FeatureReader, keys: Sequence[str], *, limit: float) 
     """
     features, num_bytes = [], 0
     for key in keys:
-        features.append(np.atleast_2d(store.verified(key)))  # [K, D]
+        features.append(store.verified(key).reshape(-1, store.feature_dim))  # [K, D]
         num_bytes += features[-1].nbytes
         if num_bytes > limit:
             return None
@@ -115,7 +118,7 @@ def cached_table(store: FeatureReader, keys: Sequence[str] | None = None, *, cac
     """The features of `keys` (None takes all) from the store's cache, which is built if there is none.
 
     All features of the store are cached, and checked while the cache is built. Where the disk is full or no folder can
-    be written, features that fit into half the free memory are read into it instead.
+    be written, features that take half of what is left of the memory are read into it instead.
 
     Args:
         store: One file, of any format.
@@ -215,7 +218,7 @@ def _build(store: FeatureReader, path: Path) -> None:
             _write_header(file, 0, store.feature_dim)
             shown = progress_bar(keys, desc=f"caching {store.path.name}", unit=" videos", disable=None)
             for place, key in enumerate(shown):
-                features = np.atleast_2d(store.verified(key))  # [K, D]
+                features = store.verified(key).reshape(-1, store.feature_dim)  # [K, D]
                 file.write(np.ascontiguousarray(features, dtype="<f4").data)
                 num_clips[place] = len(features)
             file.seek(0)
@@ -247,7 +250,7 @@ def _uncached(store: FeatureReader, keys: Sequence[str], error: OSError) -> Clip
     problem = f"can't be cached ({error})"
     if error.errno in DISK_FULL:
         problem = f"no space to cache it, {store.path.stat().st_size / 2**30:.2f} GiB are needed"
-    table = table_in_memory(store, keys, limit=_free_memory() / 2)
+    table = table_in_memory(store, keys, limit=limits.left() / 2)
     if table is None:
         raise UserError(store.path, f"{problem}, and the memory is too small for it", "free disk space") from error
     logger.warning("%s: %s; it is read into memory instead", store.path, problem)
@@ -292,17 +295,10 @@ def _lock(path: Path) -> Iterator[bool]:
 
 def _fingerprint(store: FeatureReader) -> str:
     """A digest that differs for another content of the store's file."""
-    stat = store.status()
-    described = [_FORMAT, stat.st_size, stat.st_mtime_ns, stat.st_ino, store.feature_dim, store.attributes]
+    states = [store.status(), *(path.stat() for path in store.files() if path != store.path)]
+    times = [(stat.st_size, stat.st_mtime_ns, stat.st_ino) for stat in states]
+    described = [_FORMAT, times, store.feature_dim, store.attributes]
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def _free_memory() -> int:
-    """Bytes that can be allocated without swapping; half of all where the system doesn't say."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def _starts(num_clips: NDArray) -> NDArray:  # [V] -> [V]

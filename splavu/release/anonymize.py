@@ -1,7 +1,7 @@
 """A store anonymized: read and tested, computed, written, all at once and in constant memory.
 
-Note: the released store follows the raw one as it is now. Features removed from the raw store are removed when the
-command runs again, and a released store that is older than its raw store is written again as a whole.
+Note: the released store follows the raw one as it is now: it keeps a hash of the raw files' content. Where that has
+changed, whatever its time, the next run writes the released store again as a whole.
 
 Note: with secret keys, keys and rows come in the order of a keyed hash, which reveals nothing; the clips of a video
 keep their order. Attributes that extraction doesn't write are left out, since they may name anything.
@@ -10,6 +10,7 @@ keep their order. Attributes that extraction doesn't write are left out, since t
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import re
 from collections import deque
@@ -41,9 +42,9 @@ from splavu.data.key_map import (
 )
 from splavu.errors import UserError
 from splavu.release.serving import serve_each, serve_rows
-from splavu.runtime.files import PathLike, check_target
+from splavu.runtime.files import PathLike, check_target, file_hash
 from splavu.runtime.progress import progress_bar
-from splavu.stores import FeatureReader, open_features
+from splavu.stores import open_features
 from splavu.stores.ordered import FeatureWriter
 from splavu.stores.ordered_folder import FolderInOrder
 from splavu.stores.ordered_hdf5 import StoreInOrder
@@ -142,10 +143,11 @@ def anonymize_store(
     attributes = provenance(store.attributes, anonymizer, source=source, secret_keys=secret_keys)
     if unit == "video":
         attributes["anonymized"] = "each video as one sequence"
-    origin, changed = state_of_files(_files(store))
+    state = state_of_files(store.files())
+    origin = content_of_files(store.files(), secret_keys=secret_keys)
     writer_class: type[FeatureWriter] = FolderInOrder if source.is_dir() else StoreInOrder
     with (
-        writer_class(target, headers=headers, attributes=attributes, origin=origin, changed=changed) as writer,
+        writer_class(target, headers=headers, attributes=attributes, origin=origin) as writer,
         progress_bar(total=len(headers), initial=writer.position, desc=target.name, unit="key") as progress,
     ):
         if secret_keys is not None and keys is not None:
@@ -159,7 +161,7 @@ def anonymize_store(
         for features in served:
             writer.write(features)
             progress.update()
-        if state_of_files(_files(store))[0] != origin:
+        if state_of_files(store.files()) != state:
             raise UserError(source, "was changed while it was read", "run the same command again")
     return len(headers)
 
@@ -210,9 +212,10 @@ def anonymize_table(
     if secret_keys is not None:
         order = hashed_order(table.num_rows, secret_keys.secret)
         maps = {name: hashed_keys(table.texts(name), secret_keys.secret) for name in hashed}
-    state, changed = state_of_files([source])
-    origin = " ".join([state, table.column, *table.keep, *hashed])
-    written = {"attributes": attributes, "origin": origin, "changed": changed}
+    state = state_of_files([source])
+    taken = json.dumps([table.column, table.keep, hashed])
+    origin = content_of_files([source], taken, secret_keys=secret_keys)
+    written = {"attributes": attributes, "origin": origin}
     with (
         TableInOrder(target, source=table, order=order, texts=hashed, **written) as writer,
         progress_bar(total=table.num_parts, initial=writer.position, desc=target.name, unit="part") as progress,
@@ -236,7 +239,7 @@ def anonymize_table(
         for served in serve_rows(features(), anonymizer, device=device):
             writer.write(replace(raw.popleft(), features=served))
             progress.update()
-        if state_of_files([source])[0] != state:
+        if state_of_files([source]) != state:
             raise UserError(source, "was changed while it was read", "run the same command again")
     return table
 
@@ -278,14 +281,28 @@ def provenance(
     }
 
 
-def state_of_files(paths: Sequence[Path]) -> tuple[str, float]:
-    """What tells that files were changed: a digest of their names, sizes and times; and when the last of them was."""
-    digest, last = hashlib.sha256(), 0.0
+def state_of_files(paths: Sequence[Path]) -> str:
+    """What shows that files change while they are read: a digest of their names, sizes and times."""
+    digest = hashlib.sha256()
     for path in paths:
         state = path.stat()
         digest.update(f"{path.name}\0{state.st_size}\0{state.st_mtime_ns}\0".encode(errors="surrogateescape"))
-        last = max(last, state.st_mtime)
-    return digest.hexdigest(), last
+    return digest.hexdigest()
+
+
+def content_of_files(paths: Sequence[Path], taken: str = "", *, secret_keys: SecretKeys | None = None) -> str:
+    """What shows that a release was made from other content: a digest of the files' names and bytes.
+
+    Args:
+        paths: The files.
+        taken: What is taken of them.
+        secret_keys: The digest is keyed with the secret: who has the raw files can't look for their release.
+    """
+    digest = hashlib.sha256() if secret_keys is None else hmac.new(secret_keys.secret, digestmod=hashlib.sha256)
+    for path in paths:
+        digest.update(f"{path.name}\0{file_hash(path)}\0".encode(errors="surrogateescape"))
+    digest.update(taken.encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def _kept_and_hashed(keep: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -313,10 +330,6 @@ def _with_hashed(kept: Mapping[str, Any], maps: Mapping[str, KeyMap]) -> dict[st
 
 def _file_name(column: str) -> str:
     return re.sub(r"[^\w-]", "_", column)
-
-
-def _files(store: FeatureReader) -> list[Path]:
-    return [store.path / f"{key}.npy" for key in store] if store.path.is_dir() else [store.path]
 
 
 def _as_sequence(anonymizer: Anonymizer, video: Tensor) -> Tensor:  # [T, D] or [T, N, D] -> the same

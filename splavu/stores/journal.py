@@ -4,7 +4,8 @@
 shards; a journal that holds what is done; one move at the end that makes it the store.
 
 Note: the journal is deleted in the end, so only a folder that this program made is ever used as one. Its lock file has
-a content that says so (`MARK`); a folder without it, and a link, are refused.
+a content that says so (`MARK`); a folder without it, and a link, are refused. So is one in which something lies that no
+writer puts there: a foreign file, or a link by which files would be written elsewhere.
 """
 
 from __future__ import annotations
@@ -12,22 +13,30 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
 from splavu.errors import UserError
 from splavu.runtime import signals
-from splavu.runtime.files import TEMPORARY, check_target
+from splavu.runtime.files import TEMPORARY, check_target, is_companion
 from splavu.runtime.locks import lock_file
 from splavu.stores.provenance import ATTRIBUTES_FILE, Attributes
 
 MARK = b"journal of a feature store that splavu writes\n"
 """Content of the lock file."""
 PLAN = "plan.json"
+FILES, REPLACED = "files", "replaced"
+"""Folders of a journal: the features of a folder to be, and the folder that it replaces."""
+_WRITTEN = re.compile(
+    rf"lock|{re.escape(PLAN)}|{re.escape(ATTRIBUTES_FILE)}|digests|places\.npy|store\.h5|merging\.h5|table\.parquet"
+    rf"|[0-9a-f]{{32}}\.npz|part-\d+\.arrow|shard-\d+-of-\d+\.json|\..*{re.escape(TEMPORARY)}"
+)
+"""Names of all other files that the writers put there."""
 
 Writer = TypeVar("Writer", bound="JournaledWriter")
 
@@ -144,6 +153,8 @@ class Journal:
             with contextlib.suppress(FileNotFoundError):  # the journal was removed just now
                 if self.path.is_symlink() or (self.path.exists() and not _is_journal(self.path)):
                     raise UserError(self.path, "was not made by this program, which would delete it", "move it away")
+                if (foreign := _foreign(self.path)) is not None:
+                    raise UserError(foreign, "is no file of this journal, which would be deleted", "move it away")
                 self.path.mkdir(parents=True, exist_ok=True)
                 self._lock = lock_file(
                     self.path / "lock",
@@ -159,6 +170,28 @@ class Journal:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _foreign(path: Path) -> Path | None:
+    """Something in a journal that no writer puts there; None where there is nothing."""
+    if not path.is_dir():
+        return None
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name in (FILES, REPLACED) and entry.is_dir(follow_symlinks=False):
+                link = next((Path(inner) for inner in _links_in(Path(entry.path))), None)
+                if link is not None:
+                    return link
+            elif not entry.is_file(follow_symlinks=False) or not (
+                _WRITTEN.fullmatch(entry.name) or is_companion(entry.name)
+            ):
+                return Path(entry.path)
+    return None
+
+
+def _links_in(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        yield from (Path(place, name) for name in (*folders, *files) if Path(place, name).is_symlink())
 
 
 def _is_journal(path: Path) -> bool:

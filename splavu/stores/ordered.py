@@ -25,7 +25,7 @@ from splavu.errors import UserError
 from splavu.runtime.files import replacing
 from splavu.stores.formats import open_features
 from splavu.stores.journal import PLAN, JournaledWriter
-from splavu.stores.provenance import read_json, refuse_conflict
+from splavu.stores.provenance import ORIGIN_ATTRIBUTE, read_json, refuse_conflict
 from splavu.stores.scanning import Header
 
 logger = logging.getLogger(__name__)
@@ -42,14 +42,14 @@ class OrderedWriter(JournaledWriter, Generic[Written]):
 
     Leaving the `with` block normally, with all items written, gives the store its name in one move. Leaving it by an
     exception keeps the journal, and the next writer continues at `position`. A finished store with the same attributes
-    and items that is no older than its origin is left as it is: `position` is then `num_items`.
+    and items that says it was made from the same origin is left as it is: `position` is then `num_items`.
 
     Args:
         path: The store to write. An existing one is refused if its attributes differ, and replaced if its items do.
         num_items: Number of items to be written.
         attributes: Provenance, kept with the store.
-        origin: Identifies the content that the items are made from: a journal with another origin is restarted.
-        changed: When the origin was last changed, in seconds since the epoch.
+        origin: Identifies the content that the items are made from, such as its SHA-256, and is kept with the
+            attributes: a journal or a store with another origin is made again. "" for none.
 
     Attributes:
         position: Number of items that are done; set on entering.
@@ -65,12 +65,10 @@ class OrderedWriter(JournaledWriter, Generic[Written]):
         num_items: int,
         attributes: Mapping[str, str | int | float],
         origin: str,
-        changed: float,
     ) -> None:
-        super().__init__(path, attributes)
+        super().__init__(path, {**attributes, ORIGIN_ATTRIBUTE: origin} if origin else attributes)
         self.num_items = num_items
         self.origin = origin
-        self.changed = changed
         self.position = 0
         self._plan = self._journal.path / PLAN
         self._log = self._journal.path / "digests"
@@ -80,7 +78,7 @@ class OrderedWriter(JournaledWriter, Generic[Written]):
         self._is_current = False
 
     def _take_up(self) -> None:
-        self._is_current = self.path.exists() and self._check_finished() and not self._is_outdated()
+        self._is_current = self.path.exists() and self._check_finished()
         if self._is_current:
             self.position = self.num_items
         else:
@@ -119,7 +117,7 @@ class OrderedWriter(JournaledWriter, Generic[Written]):
 
     @abstractmethod
     def _check_finished(self) -> bool:
-        """Whether the existing store at `path` has the items that are to be written.
+        """Whether the existing store at `path` has the items that are to be written, made from the same origin.
 
         Raises:
             UserError: It was made with other attributes.
@@ -157,16 +155,20 @@ class OrderedWriter(JournaledWriter, Generic[Written]):
     def _close(self) -> None:
         """Close what `_open` opened."""
 
-    def _is_outdated(self) -> bool:
-        if self.path.stat().st_mtime < self.changed:
-            logger.warning("%s: is older than what it was made from and is written again", self.path)
+    def _is_made_from_origin(self, found: Mapping[str, object]) -> bool:
+        """Whether a finished store with these attributes is; one of an older version doesn't say it."""
+        if found.get(ORIGIN_ATTRIBUTE, "") == self.origin:
             return True
+        logger.warning("%s: was made from other features, or doesn't say from which, and is written again", self.path)
         return False
 
     def _recover(self) -> None:
         plan = {"attributes": self.attributes, "origin": self.origin, "num_items": self.num_items}
         found = read_json(self._plan) if self._plan.exists() else {}
         if found:
+            if not isinstance(found.get("attributes"), dict):
+                remedy = f"delete {self._journal.path}, an unfinished store, to start again"
+                raise UserError(self._plan, "names no attributes", remedy)
             refuse_conflict(self._journal.path, found["attributes"], self.attributes)
         if {**found, "attributes": None} != {**plan, "attributes": None}:
             if found:
@@ -211,9 +213,8 @@ class FeatureWriter(OrderedWriter[np.ndarray]):
         headers: Sequence[Header],
         attributes: Mapping[str, str | int | float],
         origin: str,
-        changed: float,
     ) -> None:
-        super().__init__(path, num_items=len(headers), attributes=attributes, origin=origin, changed=changed)
+        super().__init__(path, num_items=len(headers), attributes=attributes, origin=origin)
         self.headers = headers
 
     def _check_finished(self) -> bool:
@@ -223,7 +224,7 @@ class FeatureWriter(OrderedWriter[np.ndarray]):
         if set(store) != expected.keys() or any(store.header(key)[0] != shape for key, shape in self.headers):
             logger.warning("%s: has other keys or shapes than its origin and is written again", self.path)
             return False
-        return True
+        return self._is_made_from_origin(store.attributes)
 
     def _checked(self, index: int, features: np.ndarray) -> np.ndarray:
         key, shape = self.headers[index]

@@ -12,6 +12,7 @@ import numpy as np
 from splavu.errors import UserError
 from splavu.runtime.files import replacing
 from splavu.stores.folder import CHECKSUMS_FILE, checksum_line
+from splavu.stores.journal import FILES, REPLACED
 from splavu.stores.ordered import FeatureWriter
 from splavu.stores.provenance import ATTRIBUTES_FILE
 
@@ -34,7 +35,7 @@ class FolderInOrder(FeatureWriter):
         return super()._check_finished()
 
     def _open(self) -> None:
-        self._files = self._journal.path / "files"
+        self._files = self._journal.path / FILES
         self._files.mkdir(exist_ok=True)
 
     def _put(self, index: int, item: np.ndarray) -> tuple[int, bytes]:
@@ -63,7 +64,7 @@ class FolderInOrder(FeatureWriter):
                 temporary.write_bytes(text.encode(errors="surrogateescape"))
         if self.path.exists():
             # Two moves: if only the first was made, the next run finds all items done and makes the second.
-            self.path.rename(self._journal.path / "replaced")
+            self.path.rename(self._journal.path / REPLACED)
         self._files.rename(self.path)
 
     def _place(self, index: int) -> Path:

@@ -2,7 +2,8 @@
 
 `lay_out` makes the file when names and shapes are known; features and checksums are then plain bytes written to known
 places. HDF5 reports where features belong, but not where attributes do: each checksum is laid out as a placeholder with
-a text of its own, which is then searched for.
+a text of its own, which is then searched for. The text is drawn at random, so nothing that a store brings along can
+hold it; in the end no placeholder is left.
 """
 
 from __future__ import annotations
@@ -10,19 +11,22 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from splavu.errors import UserError
 from splavu.runtime.files import replacing
 from splavu.stores.hdf5_layout import FLOAT, lay_out, write_at
+from splavu.stores.npy_files import NPY_ERRORS
 from splavu.stores.ordered import FeatureWriter
 from splavu.stores.provenance import CHECKSUM_ATTRIBUTE
 from splavu.stores.scanning import Header
 
-PLACEHOLDER = b"splavu-checksum-of-item-%040d"
-"""As long as a checksum in hexadecimal, 64 characters."""
+PLACEHOLDER = b"splavu-%s-%024d"
+"""With 32 random digits and the number of an item it is as long as a checksum in hexadecimal, 64 characters."""
 NOT_OPEN = -1  # no file descriptor
 
 
@@ -38,7 +42,11 @@ class StoreInOrder(FeatureWriter):
             found = _lay_out(self._unfinished, self.headers, self.attributes)
             with replacing(places) as temporary, temporary.open("wb") as file:
                 np.save(file, found)
-        self._places, self._checksum_places = np.load(places).tolist()
+        try:
+            self._places, self._checksum_places = np.load(places, allow_pickle=False).tolist()
+        except (*NPY_ERRORS, AttributeError) as error:
+            remedy = f"delete {self._journal.path}, an unfinished store, to start again"
+            raise UserError(places, f"is damaged ({error})", remedy) from error
         self._content = os.open(self._unfinished, os.O_RDWR)
 
     def _put(self, index: int, item: np.ndarray) -> tuple[int, bytes]:
@@ -68,16 +76,18 @@ class StoreInOrder(FeatureWriter):
 
 def _lay_out(path: Path, headers: Sequence[Header], attributes: Mapping[str, object]) -> np.ndarray:  # -> [2, items]
     """Write a store that lacks only its features and their checksums; returns the places of both."""
+    token = secrets.token_hex(16).encode()
     items = (
-        (key, shape, {CHECKSUM_ATTRIBUTE: np.bytes_(PLACEHOLDER % index)}) for index, (key, shape) in enumerate(headers)
+        (key, shape, {CHECKSUM_ATTRIBUTE: np.bytes_(PLACEHOLDER % (token, index))})
+        for index, (key, shape) in enumerate(headers)
     )
     with replacing(path) as temporary:
         places = lay_out(temporary, items, attributes)
-        return np.stack([places, _checksum_places(temporary, headers, places)])
+        return np.stack([places, _checksum_places(temporary, token, headers, places)])
 
 
-def _checksum_places(path: Path, headers: Sequence[Header], places: np.ndarray) -> np.ndarray:
-    pattern = re.compile(PLACEHOLDER.replace(b"%040d", b"([0-9]{40})"))
+def _checksum_places(path: Path, token: bytes, headers: Sequence[Header], places: np.ndarray) -> np.ndarray:
+    pattern = re.compile(b"splavu-" + token + b"-([0-9]{24})")
     found = np.full(len(headers), -1, np.int64)
     with path.open("rb", buffering=0) as file:
         for start, stop in _gaps(headers, places, path.stat().st_size):

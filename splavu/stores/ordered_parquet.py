@@ -15,7 +15,7 @@ from splavu.errors import UserError
 from splavu.runtime.files import replacing
 from splavu.stores.ordered import OrderedWriter
 from splavu.stores.parquet import CONTENT_KEY, METADATA_KEY, FeatureTable, TablePart, import_pyarrow
-from splavu.stores.provenance import refuse_conflict
+from splavu.stores.provenance import parsed_attributes, refuse_conflict
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,9 +44,8 @@ class TableInOrder(OrderedWriter[TablePart]):
         texts: Collection[str] = (),
         attributes: Mapping[str, str | int | float],
         origin: str,
-        changed: float,
     ) -> None:
-        super().__init__(path, num_items=source.num_parts, attributes=attributes, origin=origin, changed=changed)
+        super().__init__(path, num_items=source.num_parts, attributes=attributes, origin=origin)
         self._source, self._order, self._texts = source, order, texts
         self._arrow, self._parquet = import_pyarrow(path)
         names = [name for name in source.schema.names if name == source.column or name in source.keep]
@@ -57,9 +56,11 @@ class TableInOrder(OrderedWriter[TablePart]):
             found = self._parquet.read_metadata(self.path)
         except (self._arrow.ArrowException, OSError) as error:
             raise UserError(self.path, "is not a complete Parquet file", "delete it, or write elsewhere") from error
-        refuse_conflict(self.path, json.loads((found.metadata or {}).get(METADATA_KEY, b"{}")), self.attributes)
+        attributes = parsed_attributes(self.path, (found.metadata or {}).get(METADATA_KEY, b"{}"))
+        refuse_conflict(self.path, attributes, self.attributes)
         names = [field.name for field in self._fields]
-        return found.schema.to_arrow_schema().names == names and found.num_rows == self._source.num_rows
+        has_items = found.schema.to_arrow_schema().names == names and found.num_rows == self._source.num_rows
+        return has_items and self._is_made_from_origin(attributes)
 
     def _put(self, index: int, item: TablePart) -> tuple[int, bytes]:
         columns = {**item.kept, self._source.column: self._lists(item)}

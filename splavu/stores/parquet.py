@@ -9,7 +9,6 @@ Needs pyarrow, which is imported when a table is opened.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import numpy as np
 
 from splavu.errors import UserError, nearest
 from splavu.runtime import extras
-from splavu.stores.provenance import Attributes
+from splavu.stores.provenance import Attributes, parsed_attributes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,7 +81,7 @@ class FeatureTable:
         self.keep = [name for name in self.schema.names if name in keep]
         self.dropped = [name for name in self.schema.names if name != self.column and name not in self.keep]
         metadata = self._file.metadata
-        self.attributes: Attributes = json.loads((metadata.metadata or {}).get(METADATA_KEY, b"{}"))
+        self.attributes: Attributes = parsed_attributes(self.path, (metadata.metadata or {}).get(METADATA_KEY, b"{}"))
         self.num_rows: int = metadata.num_rows
         if not self.num_rows:
             raise UserError(self.path, "the table has no rows", "check what wrote it")

@@ -20,7 +20,9 @@ Attributes = dict[str, str | int | float]
 
 ATTRIBUTES_FILE = "attributes.json"
 """The file that holds them in a folder of features or a journal."""
-INFORMATIVE_ATTRIBUTES = frozenset({"splavu_version"})
+ORIGIN_ATTRIBUTE = "made_from"
+"""Attribute of a store that is made from another one: what identifies the content of that one."""
+INFORMATIVE_ATTRIBUTES = frozenset({"splavu_version", ORIGIN_ATTRIBUTE})
 """Attributes in which a run may differ from the store that it extends."""
 OUR_ATTRIBUTES = frozenset(
     {

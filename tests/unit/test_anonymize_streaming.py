@@ -175,7 +175,7 @@ def test_an_hdf5_store_made_in_order_is_one_that_store_writer_makes(tmp_path):
         for key, rows in features.items():
             writer.add(key, rows)
     headers = [(key, rows.shape) for key, rows in features.items()]
-    with StoreInOrder(tmp_path / "two.h5", headers=headers, attributes=ATTRIBUTES, origin="", changed=0) as writer:
+    with StoreInOrder(tmp_path / "two.h5", headers=headers, attributes=ATTRIBUTES, origin="") as writer:
         for rows in features.values():
             writer.write(rows)
     assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
@@ -224,17 +224,46 @@ def test_a_release_follows_its_origin(raw, anonymizer, name):
     assert "a/video00" not in released
 
 
-def test_a_release_older_than_its_origin_is_made_again(raw, anonymizer):
-    anonymize_store(raw / "raw.h5", raw / "out.h5", anonymizer)
-    before = dict(FeatureStore(raw / "out.h5"))
-    old = dict(FeatureStore(raw / "raw.h5"))
-    (raw / "raw.h5").unlink()
-    with StoreWriter(raw / "raw.h5", attributes=ATTRIBUTES) as writer:
-        for key, rows in old.items():
-            writer.add(key, 2 * rows)
-    os.utime(raw / "out.h5", (0, 0))
-    anonymize_store(raw / "raw.h5", raw / "out.h5", anonymizer)
-    assert not np.array_equal(FeatureStore(raw / "out.h5")["a/video00"], before["a/video00"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_release_of_other_content_is_made_again_whatever_its_time(raw, anonymizer, name):
+    """The same keys and shapes, and a time before that of the release."""
+
+    def opened():
+        return (FeatureFolder if name == "raw" else FeatureStore)(raw / "out")
+
+    anonymize_store(raw / name, raw / "out", anonymizer)
+    before, state = dict(opened()), (raw / "out").stat()
+    anonymize_store(raw / name, raw / "out", anonymizer)
+    assert (raw / "out").stat().st_ino == state.st_ino, "what is current is left as it is"
+    if name == "raw":
+        for path in (raw / "raw").rglob("*.npy"):
+            np.save(path, 2 * np.load(path))
+            os.utime(path, (0, 0))
+        (raw / "raw" / "SHA256SUMS").unlink()
+    else:
+        old = dict(FeatureStore(raw / name))
+        (raw / name).unlink()
+        with StoreWriter(raw / name, attributes=ATTRIBUTES) as writer:
+            for key, rows in old.items():
+                writer.add(key, 2 * rows)
+        os.utime(raw / name, (0, 0))
+    anonymize_store(raw / name, raw / "out", anonymizer)
+    assert not np.array_equal(opened()["a/video00"], before["a/video00"])
+    opened().verify(checksums=True)
+
+
+def test_no_attribute_is_taken_for_the_place_of_a_checksum(tmp_path, anonymizer):
+    """Also where it holds the text of an older version's placeholder."""
+    import h5py
+
+    rows = np.random.default_rng(0).normal(size=(6, WIDTH)).astype(np.float32)
+    with h5py.File(tmp_path / "raw.h5", "w") as file:
+        file["vid_000"], file["vid_001"] = rows, rows + 1
+        file.attrs["note"] = f"splavu-checksum-of-item-{0:040d}"
+    anonymize_store(tmp_path / "raw.h5", tmp_path / "out.h5", anonymizer)
+    FeatureStore(tmp_path / "out.h5").verify(checksums=True)
+    assert FeatureStore(tmp_path / "out.h5").attributes["note"] == f"splavu-checksum-of-item-{0:040d}"
+    assert not verify_store(tmp_path / "out.h5", quiet=True).num_unrecorded
 
 
 def test_damage_found_on_the_way_ends_it_and_nothing_has_the_releases_name(raw, anonymizer):

@@ -216,7 +216,7 @@ def test_without_disk_and_memory_it_says_what_it_needs(tmp_path, monkeypatch):
     written(tmp_path / "s.h5")
     usage = feature_cache.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda folder: usage._replace(free=10))
-    monkeypatch.setattr(feature_cache, "_free_memory", lambda: 100)
+    monkeypatch.setattr(feature_cache.limits, "left", lambda: 100)
     with refused("s.h5"):
         cached_table(FeatureStore(tmp_path / "s.h5"))
     assert cache_files(tmp_path) == []

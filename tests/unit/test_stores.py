@@ -18,6 +18,8 @@ from refusals import refused
 
 from splavu.stores import FeatureFolder, FeatureStore, FolderWriter, StoreWriter, open_features, write_npy
 from splavu.stores import writer as writing
+from splavu.stores.journal import MARK
+from splavu.stores.ordered_folder import FolderInOrder
 from splavu.stores.ordered_hdf5 import StoreInOrder
 
 ATTRIBUTES = {"encoder": "demo", "weights_sha256": "abc", "splavu_version": "0.1.0"}
@@ -421,7 +423,7 @@ def tree(folder):
 
 
 def ordered(path):
-    return StoreInOrder(path, headers=[("a", (1, 4))], attributes=ATTRIBUTES, origin="", changed=0)
+    return StoreInOrder(path, headers=[("a", (1, 4))], attributes=ATTRIBUTES, origin="")
 
 
 WRITERS = [lambda path: StoreWriter(path, attributes=ATTRIBUTES), ordered]
@@ -461,6 +463,30 @@ def test_what_has_the_journals_name_and_is_no_journal_is_refused_and_stays(tmp_p
     with refused("s.h5.partial"), writer(path):
         pass
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "link in its files"])
+def test_what_no_writer_puts_into_a_journal_is_refused_and_stays(tmp_path, kind):
+    journal = tmp_path / "out.partial"
+    (journal / "files").mkdir(parents=True)
+    (journal / "lock").write_bytes(MARK)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine.txt").write_text("mine")
+    name = {"file": "notes.txt", "folder": "mine", "link": "digests", "link in its files": "files/a"}[kind]
+    if kind == "file":
+        (journal / name).write_text("mine")
+    elif kind == "folder":
+        (journal / name).mkdir()
+    else:
+        (journal / name).symlink_to(elsewhere)
+    with (
+        refused(journal / name),
+        FolderInOrder(tmp_path / "out", headers=[("a/b", (1, 4))], attributes=ATTRIBUTES, origin="") as writer,
+    ):
+        writer.write(np.ones((1, 4), np.float32))
+    assert (journal / name).exists()
+    assert [path.name for path in elsewhere.iterdir()] == ["mine.txt"]
 
 
 def test_a_journal_of_version_0_1_is_taken_up(tmp_path, features):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # torch is imported when something is fitted
 
 logger = logging.getLogger(__name__)
 
+LARGEST = 1e15
+"""Absolute value of features at most, and one over their spread: squares and sums of them are to fit float32."""
 MOST_CLIPS = 100_000
 """At most this many clips of a data set, evenly taken, are used: about a hundred for each dimension of the widest."""
 
@@ -148,6 +150,24 @@ class FitData:
             raise UserError("private labels", "are unknown for every training clip", "label some of the videos")
         logger.warning("%d of %d clips have no private label and were left out", (~known).sum(), len(known))
         return self.take(known)
+
+    def refuse_degenerate(self) -> None:
+        """Refuse features by which no closed form could be fitted.
+
+        Raises:
+            UserError: They are all the same, or too large or too close together for sums of squares.
+        """
+        low, high = self.features.min(axis=0), self.features.max(axis=0)
+        largest = float(max(high.max(), -low.min()))
+        spread = float((high.astype(np.float64) - low).max())
+        if spread == 0:
+            raise UserError("features", "are all the same: nothing can be told of their directions", "give more videos")
+        if largest > LARGEST:
+            raise UserError("features", f"reach {largest:.2g}, {LARGEST:.0g} at most", "scale them down")
+        if spread < 1 / LARGEST:
+            raise UserError(
+                "features", f"differ by {spread:.2g} at most, float32 needs {1 / LARGEST:.0g}", "scale them up"
+            )
 
 
 def _spans(table: Any, videos: NDArray) -> list[tuple[int, int]]:

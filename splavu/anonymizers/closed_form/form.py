@@ -162,12 +162,13 @@ class ClosedForm:
         """The anonymizer, fitted to the rows of `data` that have what the form needs.
 
         Raises:
-            UserError: The data lacks something, or isn't enough for the options.
+            UserError: The data lacks something, isn't enough for the options, or has no spread that float32 holds.
         """
         for need in self.needs:
             data.needed(need, by=self.name)
         if "private" in self.needs:
             data = data.with_known_private()
+        data.refuse_degenerate()
         return self.fit(data, options, seed)
 
     def described(self, made: Anonymizer, data: FitData) -> str:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:  # torch is imported when something is fitted
     from splavu.anonymizers.affine import AffineAnonymizer
 
 
+SMALLEST_SPREAD = 1e-7
+"""Deviations below this share of the largest are rounding."""
+
+
 def inlp(features: NDArray, labels: NDArray, *, rounds: int = 8, penalty: float = 1.0) -> Projection:
     """Remove, in each round, the direction by which logistic regression predicts each attribute.
 
@@ -34,7 +38,8 @@ def inlp(features: NDArray, labels: NDArray, *, rounds: int = 8, penalty: float 
 
     labels = np.asarray(labels).reshape(len(labels), -1)
     mean = features.mean(axis=0, dtype=np.float64)
-    scale = np.maximum(deviations(features), np.finfo(np.float32).tiny)
+    spread = deviations(features)
+    scale = np.where(spread > SMALLEST_SPREAD * spread.max(), spread, np.inf)  # a constant dimension predicts nothing
     centered = features - mean
     width = len(mean)
     removed = np.zeros((width, 0))
@@ -46,6 +51,7 @@ def inlp(features: NDArray, labels: NDArray, *, rounds: int = 8, penalty: float 
             for column in labels.T
             if len(np.unique(column)) > 1
         ]
+        found = [line for line in found if line.any()]  # on what is left, an attribute may not be predicted at all
         if not found or removed.shape[1] + len(found) >= width:
             break
         removed, _ = np.linalg.qr(np.column_stack([removed, *(line / np.linalg.norm(line) for line in found)]))
