@@ -139,10 +139,23 @@ def examine(
         ),
         **parts,
         **beyond,
-        warnings=(*inputs.warnings, *rising(parts["learning_curve"])),
+        warnings=(*inputs.warnings, *_fitted_to_test(raw, anonymizer), *rising(parts["learning_curve"])),
         columns=inputs.columns,
         seconds=time.perf_counter() - started,
     )
+
+
+def _fitted_to_test(raw: AttackData | None, anonymizer: Anonymizer | None) -> list[str]:
+    """A warning where the anonymizer was fitted to videos of the test subjects, which its checkpoint's hashes show."""
+    fitted_to = None if anonymizer is None else anonymizer.fitted_to
+    if raw is None or fitted_to is None:
+        return []
+    names, video = np.unique(raw.test.videos, return_inverse=True)
+    share = np.bincount(video, fitted_to.holds(raw.test.features)) / np.bincount(video)
+    if not (fitted := int((share >= max(fitted_to.share / 2, 1e-9)).sum())):
+        return []
+    found = f"the anonymizer was fitted to {fitted} of the test subjects' {len(names)} videos"
+    return [f"{found}: what is found of them doesn't hold for other people; fit it to training subjects"]
 
 
 def _attribute_parts(

@@ -157,6 +157,17 @@ def test_blank_subjects_are_refused(world, blank):
             command(folder)
 
 
+def test_an_audit_of_those_the_anonymizer_was_fitted_to_is_warned_of(world):
+    folder, rows = world
+    given = ("--raw", str(folder / "store.h5"), "--aam", str(folder / "leace.pth"))
+    table(folder, rows)
+    fit(folder)
+    assert any("fitted to 8 of the test subjects' 8 videos" in text for text in audit(folder, *given)["warnings"])
+    table(folder, rows, split=lambda row: ("train", "val", "test")[int(row["subject"][1:]) // 7])
+    fit(folder)
+    assert not any("fitted to" in text for text in audit(folder, *given)["warnings"])
+
+
 def test_keys_with_dots_take_their_own_labels(world):
     folder, rows = world
     table(folder, rows, filename=lambda row: row["filename"] + ".mp4")
