@@ -19,7 +19,7 @@ from mgfn.data.lists import KIND_OF_NAME, Entry, read_list
 from mgfn.errors import InputError
 from splavu.errors import as_user_errors
 from splavu.runtime import cli
-from splavu.runtime.files import claimed, write_text
+from splavu.runtime.files import claimed, write_bytes
 
 
 @as_user_errors(InputError)
@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with claimed(args.out, inputs=[args.list]):
         entries = read_list(args.list, args.datasetname)
-        write_text(args.out, "".join(f"{entry.name} {_label(entry)}\n" for entry in entries), inputs=[args.list])
+        text = "".join(f"{entry.name} {_label(entry)}\n" for entry in entries)
+        write_bytes(args.out, text.encode(errors="surrogateescape"), inputs=[args.list])
     print(f"{args.out}: {len(entries)} videos, {sum(entry.is_abnormal for entry in entries)} abnormal")
 
 

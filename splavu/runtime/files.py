@@ -81,8 +81,8 @@ def write_bytes(path: PathLike, content: bytes, *, inputs: Iterable[PathLike] = 
 
 
 def write_text(path: PathLike, text: str, *, inputs: Iterable[PathLike] = ()) -> Path:
-    """Write a text file in UTF-8; otherwise as `write_bytes`."""
-    return write_bytes(path, text.encode(), inputs=inputs)
+    """Write a text file in UTF-8, with bytes of names that aren't as Python's escapes; otherwise as `write_bytes`."""
+    return write_bytes(path, text.encode(errors="backslashreplace"), inputs=inputs)
 
 
 @contextlib.contextmanager

@@ -43,10 +43,12 @@ def features(number, rows=3, width=8):
 
 @pytest.fixture
 def store(tmp_path):
-    with StoreWriter(tmp_path / "raw.h5", attributes={"encoder": "demo"}) as writer:
+    folder = tmp_path / "lat\udce9 \x1b[2J|<b>"
+    folder.mkdir()
+    with StoreWriter(folder / "raw.h5", attributes={"encoder": "demo"}) as writer:
         for number, key in enumerate(ODD):
             writer.add(key, features(number))
-    return tmp_path / "raw.h5"
+    return folder / "raw.h5"
 
 
 def is_plain(text):
@@ -90,23 +92,26 @@ def test_a_folder_keeps_them_with_checksums_that_sha256sum_reads(tmp_path):
         subprocess.run(["sha256sum", "--check", "--status", "SHA256SUMS"], cwd=tmp_path / "raw", check=True)
 
 
-def test_commands_read_any_name_and_print_none_raw(store, capsys, tmp_path):
-    with (tmp_path / "labels.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+def test_commands_read_any_name_and_print_none_raw(store, capsys, monkeypatch):
+    folder = store.parent
+    monkeypatch.setattr(sys, "stdout", cli._PrintableStream(sys.stdout))
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         csv.writer(file).writerows(
             [("filename", "subject", "hat"), *((key, f"s{n // 2}", n % 2) for n, key in enumerate(ODD))]
         )
-    (tmp_path / "folder").mkdir()
-    fit = ["fit", "leace", "--raw", store, "--private", tmp_path / "labels.csv", "--out", tmp_path / "l.pth"]
+    fit = ["fit", "leace", "--raw", store, "--private", folder / "labels.csv", "--out", folder / "l.pth"]
     assert main([*map(str, fit)]) == 0
-    anonymize = ["anonymize", "--aam", tmp_path / "l.pth", store]
-    assert main([*map(str, [*anonymize, tmp_path / "kept.h5"])]) == 0
-    assert set(FeatureStore(tmp_path / "kept.h5").keys()) == set(ODD)
-    assert main([*map(str, [*anonymize, tmp_path / "hashed.h5", "--keys", "secret"])]) == 0
-    assert main(["verify", str(tmp_path / "kept.h5"), "--feature-dim", "7"]) == 1  # every key is a fault
-    audit = ["audit", "--released", tmp_path / "hashed.h5", "--raw", store, "--labels", tmp_path / "labels.csv"]
-    audit += ["--keys", tmp_path / "hashed.h5.keys.csv", "--quick", "--anyway", "--workers", "1", "--out", tmp_path]
-    main([*map(str, audit), "--device", "cpu"])
-    assert (tmp_path / "report.html").read_text(encoding="utf-8")
+    anonymize = ["anonymize", "--aam", folder / "l.pth", store]
+    assert main([*map(str, [*anonymize, folder / "kept.h5"])]) == 0
+    assert set(FeatureStore(folder / "kept.h5").keys()) == set(ODD)
+    assert main([*map(str, [*anonymize, folder / "hashed.h5", "--keys", "secret"])]) == 0
+    assert main(["verify", str(folder / "kept.h5"), "--feature-dim", "7"]) == 1  # every key is a fault
+    audit = ["audit", "--released", folder / "hashed.h5", "--raw", store, "--labels", folder / "labels.csv"]
+    audit += ["--keys", folder / "hashed.h5.keys.csv", "--quick", "--anyway", "--workers", "1", "--out", folder]
+    main([*map(str, audit), "--device", "cpu", "--attributes-only"])
+    main(["audit-report", str(folder / "evidence.json"), "--out", str(folder / "again.html")])
+    page = (folder / "again.html").read_text(encoding="utf-8")
+    assert "|<b>" not in page
     captured = capsys.readouterr()
     assert is_plain(captured.out.replace("\t", "")), captured.out
     assert r"lat\udce9" in captured.out
