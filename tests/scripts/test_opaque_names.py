@@ -140,3 +140,31 @@ def test_log_and_arguments_are_escaped(monkeypatch):
     logging.getLogger("splavu").warning("'%s' is left out", "a\x1b[2J\nb")
     assert is_plain(log.getvalue())
     assert log.getvalue().count("\n") == 2
+
+
+def test_videos_of_any_name_are_extracted(tmp_path, capsys):
+    """Into a store of the names' bytes, also when it is extended; what can't be read is named on one line."""
+    av = pytest.importorskip("av")
+    from feature_extraction.feature_extraction_action import main as extract
+
+    names = ["lat\udce9.mp4", "clear\x1b[2J.mp4", "a|b.mp4"]
+    (tmp_path / "videos").mkdir()
+    for shade, name in enumerate(names):
+        with av.open(str(tmp_path / "made.mp4"), "w") as container:
+            stream = container.add_stream("mpeg4", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for _ in range(16):
+                frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 60 * shade, np.uint8))
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        (tmp_path / "made.mp4").rename(tmp_path / "videos" / name)
+    (tmp_path / "videos/bad\nline.mp4").write_bytes(b"no video")
+    given = ["--videos", tmp_path / "videos", "--out", tmp_path / "s.h5", "--encoder", "demo", "--device", "cpu"]
+    given = [*map(str, given), "--set", "num_workers=1", "--quiet"]
+    assert extract(given) == 1
+    assert set(FeatureStore(tmp_path / "s.h5").keys()) == {"lat\udce9", "clear\x1b[2J", "a|b"}
+    assert [line for line in capsys.readouterr().out.split("\n") if line.startswith(r"failed: bad\nline: ")]
+    (tmp_path / "videos/bad\nline.mp4").unlink()
+    shutil.copy(tmp_path / "videos/a|b.mp4", tmp_path / "videos/\udcff.mp4")
+    assert extract(given) == 0
+    assert "\udcff" in FeatureStore(tmp_path / "s.h5")
