@@ -29,7 +29,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(path, "there is no such checkpoint") from None
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:  # its own words advise to run what the file holds
+        problem = "holds more than tensors and plain values, so loading it could run code"
+        raise InputError(path, problem, "get it from its author") from error
+    except (OSError, EOFError, RuntimeError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), "no content")
         raise InputError(path, f"is no checkpoint ({reason})", "give a file of weights") from error
     if not isinstance(content, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -38,33 +37,44 @@ class KNNAttacker:
         known, target = known_labels(labels, self.device)
         counts = sorted({min(k, len(features)) for k in self.neighbours})
         for name in self.scalings:
-            scaling = SCALINGS[name](features, self.device)
-            memory = scaling(features)
-            votes = partial(_neighbour_votes, scaling, memory, target, known, self.chunk)
-            for k, scores in zip(counts, votes(counts, validation[0]), strict=True):
-                self.best_.offer(average_precisions(validation[1], scores), partial(_first_vote, votes, k))
+            votes = _Votes(SCALINGS[name](features, self.device), features, target, known, counts, self.chunk)
+            for place, scores in enumerate(votes(validation[0])):
+                self.best_.offer(average_precisions(validation[1], scores), partial(votes.of, place))
         return self
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         return self.best_.scores(features)
 
 
-def _neighbour_votes(
-    scaling: Scaling, memory: Tensor, target: Tensor, known: Tensor, chunk: int, counts: list[int], features: np.ndarray
-) -> list[np.ndarray]:  # [N, D] -> one [N, A] for each k of `counts` (ascending)
-    queries = scaling(features)
-    length = memory.square().sum(dim=1)  # [M]
-    votes: list[list[Tensor]] = [[] for _ in counts]
-    for query in queries.split(chunk):
-        squared = torch.addmm(length, query, memory.T, alpha=-2).add_(query.square().sum(dim=1, keepdim=True))
-        nearest, rows = squared.clamp_min_(0).topk(counts[-1], largest=False)  # [b, k], closest first
-        for place, k in enumerate(counts):
-            distance, row = nearest[:, :k], rows[:, :k]
-            bandwidth = distance.mean(dim=1, keepdim=True).clamp_min(1e-30) / 4
-            weight = torch.exp(-(distance - distance[:, :1]) / (2 * bandwidth))[..., None] * known[row]  # [b, k, A]
-            votes[place].append((weight * target[row]).sum(dim=1) / weight.sum(dim=1).clamp_min(1e-30))
-    return [torch.cat(blocks).cpu().numpy() for blocks in votes]
+class _Votes:
+    """Votes of the k nearest training rows for each k of `counts` (ascending), from one search."""
 
+    def __init__(
+        self, scaling: Scaling, features: np.ndarray, target: Tensor, known: Tensor, counts: list[int], chunk: int
+    ) -> None:
+        self.scaling, self.counts, self.chunk = scaling, counts, chunk
+        self.memory = scaling(features)
+        self.length = self.memory.square().sum(dim=1)  # [M]
+        self.positive, self.known = target * known, None if bool(known.all()) else known
+        self._last: tuple[np.ndarray, list[np.ndarray]] | None = None
 
-def _first_vote(votes: Callable, k: int, features: np.ndarray) -> np.ndarray:  # [N, D] -> [N, A]
-    return votes([k], features)[0]
+    def of(self, place: int, features: np.ndarray) -> np.ndarray:  # [N, D] -> [N, A]
+        """Those of one k: attributes that chose different ones share the search."""
+        if self._last is None or self._last[0] is not features:
+            self._last = features, self(features)
+        return self._last[1][place]
+
+    def __call__(self, features: np.ndarray) -> list[np.ndarray]:  # [N, D] -> one [N, A] for each k
+        votes: list[list[Tensor]] = [[] for _ in self.counts]
+        for query in self.scaling(features).split(self.chunk):
+            squared = torch.addmm(self.length, query, self.memory.T, alpha=-2).add_(query.square().sum(dim=1)[:, None])
+            nearest, rows = squared.clamp_min_(0).topk(self.counts[-1], largest=False)  # [b, k], closest first
+            positive = self.positive[rows]  # [b, k, A]
+            known = None if self.known is None else self.known[rows]
+            for place, k in enumerate(self.counts):
+                distance = nearest[:, :k]
+                bandwidth = distance.mean(dim=1, keepdim=True).clamp_min(1e-30) / 4
+                weight = torch.exp(-(distance - distance[:, :1]) / (2 * bandwidth))[:, None]  # [b, 1, k]
+                of_all = weight.sum(dim=2) if known is None else torch.bmm(weight, known[:, :k])[:, 0]
+                votes[place].append(torch.bmm(weight, positive[:, :k])[:, 0] / of_all.clamp_min(1e-30))
+        return [torch.cat(blocks).cpu().numpy() for blocks in votes]

@@ -131,7 +131,7 @@ def read_inputs(
             that raw and released don't share, values that are not finite, a group without subjects, attributes none of
             which can be judged.
     """
-    table.require_subjects()
+    table.require_subjects("add it, or give --groups: a split is by subject")
     labels = table.path
     paths = {"released": expanded(released, "--released"), "raw": expanded(raw, "--raw") if raw else []}
     features, files, shown = {}, [], {}

@@ -36,7 +36,7 @@ def read_text(path: str | Path, *, opaque: bool = False) -> str:
     path = Path(path)
     try:
         if not path.is_file():
-            raise UserError(path, "no such label file", "see the README for the layout of each data set")
+            raise UserError(path, "no such label file", "check the path; docs/data.md has the layout of each data set")
         text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape" if opaque else "strict")
     except OSError as error:
         raise UserError(path, f"can't be read ({error.strerror})", "give a file that you may read") from error

@@ -154,10 +154,13 @@ def read_side_table(path: str | Path, keys: Sequence[str]) -> PrivateLabels:
     """
     has_seven = set(VISPR_ATTRIBUTES).issubset(read_rows(path)[0])
     attributes = [f"{name}:binary" for name in VISPR_ATTRIBUTES] if has_seven else None
-    table = read_private_table(path, attributes=attributes)
-    table.require_binary("the evaluation")
+    try:
+        table = read_private_table(path, attributes=attributes)
+        table.require_binary("the evaluation")
+    except UserError as error:  # the options that its remedy offers belong to other commands
+        raise UserError(error.culprit, error.problem, "mend the table") from error
     table.require_subjects()
-    table.report("attacked")
+    table.report("attacked", by_user=False)
     return table.of(keys)
 
 

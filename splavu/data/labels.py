@@ -105,7 +105,7 @@ def read_attribute_pickle(path: str | Path, *, num_attributes: int = 7) -> dict[
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(path, "no such label file", "see the README for the layout of each data set")
+        raise UserError(path, "no such label file", "see docs/data.md for the layout of each data set")
     try:
         loaded = _ArrayUnpickler(io.BytesIO(path.read_bytes())).load()
     except Exception as error:  # a damaged stream makes the unpickler call anything with anything
@@ -187,7 +187,7 @@ def _shown(value: object) -> str:
 
 def _filled(labels: dict[str, int], path: object) -> dict[str, int]:
     if not labels:
-        raise UserError(path, "names no file", "see the README for the layout of each data set")
+        raise UserError(path, "names no file", "see docs/data.md for the layout of each data set")
     return labels
 
 

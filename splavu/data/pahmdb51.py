@@ -89,7 +89,9 @@ def read_pahmdb51(folder: str | Path, *, num_frames: Mapping[str, int] | None = 
     folder = Path(folder)
     paths = sorted(folder.glob("*.json"))
     if not paths:
-        raise UserError(folder, "holds no annotation file <action>.json", "see the README for the layout of PA-HMDB51")
+        raise UserError(
+            folder, "holds no annotation file <action>.json", "see docs/data.md for the layout of PA-HMDB51"
+        )
     videos: dict[str, FrameLabels] = {}
     source: dict[str, Path] = {}
     for path in paths:

@@ -113,9 +113,15 @@ class PrivateTable:
         """`summary` of the records, after the name of the file."""
         return f"{self.path.name}: {summary(self.records, verb)}"
 
-    def report(self, verb: str) -> None:
-        """Log the `summary`: as a warning, where a column is left out that wasn't chosen to be."""
-        is_whole = not self.unasked and all(column.kind == "binary" for column in self.columns)
+    def report(self, verb: str, *, by_user: bool = True) -> None:
+        """Log the `summary`: as a warning, where a column is left out that the user didn't choose to leave out.
+
+        Args:
+            verb: Of `summary`.
+            by_user: Whether the attributes that were asked for, if any, are the user's choice.
+        """
+        left_out = self.unasked if by_user else self.skipped
+        is_whole = not left_out and all(column.kind == "binary" for column in self.columns)
         logger.log(logging.INFO if is_whole else logging.WARNING, "%s", self.summary(verb))
 
     def require_binary(self, command: str) -> None:
@@ -125,10 +131,10 @@ class PrivateTable:
             remedy = f"{command} takes columns of 0 and 1, yes and no; --attributes NAME:binary decides"
             raise UserError(self.path, f"has no binary attribute ({read or 'no other column'})", remedy)
 
-    def require_subjects(self) -> None:
+    def require_subjects(self, remedy: str = "add it: a split is by subject") -> None:
         """Refuse a table that doesn't say who is who."""
         if self.subjects is None:
-            raise UserError(self.path, "has no column 'subject'", "add it, or give --groups: a split is by subject")
+            raise UserError(self.path, "has no column 'subject'", remedy)
 
     def rows_of(self, keys: Iterable[str]) -> dict[str, int]:
         """Key -> row, of those of the keys that have one (`keys.match_keys`), in the order of the keys.
@@ -315,5 +321,5 @@ def _subjects(rows: Sequence[Mapping[str, str]], groups: str | Path | None, path
         return tuple(group_of[name_in_groups[name]] for name in names)
     for column in ("subject", "group"):
         if column in rows[0]:
-            return tuple(filled(rows, column, path, remedy="fill them in, or take the column out"))
+            return tuple(filled(rows, column, path, remedy="fill them in"))
     return None

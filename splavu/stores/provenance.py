@@ -44,7 +44,7 @@ OUR_ATTRIBUTES = frozenset(
 CHECKSUM_ATTRIBUTE = "sha256"
 """Attribute of each HDF5 dataset that this program writes: `checksum` of its features."""
 
-EXTRACT_AGAIN = "extract the features again"
+EXTRACT_AGAIN = "copy it again, or extract or anonymize the features again"
 """The remedy for damaged features."""
 
 

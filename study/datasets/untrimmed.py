@@ -45,7 +45,7 @@ class UntrimmedSpec:
 def _thumos_names(folder: Path) -> Mapping[str, list[str]]:
     path = folder / "thumos14.json"
     if not path.is_file():
-        raise UserError(path, "no such annotation file", "it says which video is of which split; see the README")
+        raise UserError(path, "no such annotation file", "it says which video is of which split; see docs/data.md")
     database = read_json(path).get("database")
     if not isinstance(database, dict) or not all(isinstance(video, dict) for video in database.values()):
         raise UserError(path, "is no THUMOS14 annotation file (JSON with a 'database')", "use the published one")

@@ -179,8 +179,10 @@ def test_a_side_table_gives_the_seven_attributes_or_all_binary_columns(tmp_path,
         tmp_path / "p.csv",
         f"filename,subject,note,hat,{seven}\na.avi,s1,hm,1,0,1,0,,1,0,1\nb.avi,s2,hm,0,1,1,1,1,1,1,1\n",
     )
-    labels = read_side_table(path, ["a", "c"])
+    with caplog.at_level("WARNING"):
+        labels = read_side_table(path, ["a", "c"])
     assert labels.attributes == VISPR_ATTRIBUTES
+    assert all(name in caplog.text for name in ("note", "hat")), "the user did not choose"
     np.testing.assert_array_equal(labels.values["a"], [1, 0, 1, np.nan, 0, 1, 0])
     assert labels.subjects == {"a": "s1"}
     write(path, "filename,subject,hat,age\na.avi,s1,1,20.5\nb.avi,s2,no,31\n")

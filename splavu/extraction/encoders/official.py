@@ -32,7 +32,10 @@ def read(path: str | Path) -> Mapping[str, object]:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # official files keep their command line
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+    except pickle.UnpicklingError as error:  # its own words advise to run what the file holds
+        problem = "holds more than tensors and plain values, so loading it could run code"
+        raise UserError(path, problem, "get it from its author") from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(path, f"not a checkpoint of plain tensors ({reason})", "download it again") from error
     if not isinstance(content, Mapping):
