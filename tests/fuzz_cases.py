@@ -31,7 +31,7 @@ from fuzz_inputs import BAD, EITHER, GOOD, KEYS, OPAQUE_KEYS, WIDTH, Features
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 WORK = "a/b/work/"
-COMPANIONS = (".partial", ".partial.lock", ".lock", ".keys.csv", ".secret")
+COMPANIONS = (".partial", ".partial.lock", ".lock", ".keys.csv", ".rows.csv", ".secret")
 """Beside an output: what an interrupted run goes on from, and the owner's files of secret keys."""
 
 
@@ -163,7 +163,7 @@ def _worse(first: str, second: str) -> str:
 
 
 def _odd_option(made: Made, rng: random.Random) -> tuple[str, str]:
-    flag = rng.choice(list(made.odd))
+    flag = rng.choice([flag for flag, values in made.odd.items() if any(values)])
     bad, unknown = made.odd[flag]
     value = rng.choice([*bad, *unknown])
     if "=" in flag:  # of --set
@@ -726,8 +726,8 @@ def check_data(rng: random.Random, work: Path) -> Made:
 def compare(rng: random.Random, work: Path) -> Made:
     inputs.copy(WORLDS / "study", work)
     (work / "base.py").write_text(BASE)
-    text = "candidates = ({'name': 'one', 'fit': 'quantizer', 'bits': 3},)\nseeds = (0,)\nbase = 'base.py'\n"
-    (work / "compare.py").write_text(text)
+    text = "candidates = ({'name': 'one', 'fit': 'quantizer', 'bits': 3},)\nseeds = (0,)\n"
+    (work / "compare.py").write_text(text + placed(work, base="base.py"))
     sources = [rng.choice(["compare.py", "base.py", *study_files(work, rng)])]
     odd = {"--jobs": (("x",), ("0", "-1", *HUGE)), **odd_settings(_params("study.compare.plan", "CompareParams")())}
     options = [("--params", "compare.py"), ("--dry-run",), ("--quiet",)]
@@ -743,17 +743,20 @@ candidates = ({"fa_arch": "quantizer", "bits": 4, "seeds": (1,)},)
 seeds = (0,)
 attackers = ("logistic",)
 most_lost = 5.0
-num_resamples = 20
-base = "base.py"
-data_root = "data"
+num_resamples = 100
 """
+
+
+def placed(work: Path, **places: str) -> str:
+    """Assignments of paths: those in a parameter file are of the repository, not of the working folder."""
+    return "".join(f"{name} = {str(work / place)!r}\n" for name, place in places.items())
 
 
 def sweep(rng: random.Random, work: Path) -> Made:
     inputs.copy(WORLDS / "study", work)
     (work / "data/features").symlink_to("../features")
     (work / "base.py").write_text(BASE)
-    (work / "sweep.py").write_text(SWEEP)
+    (work / "sweep.py").write_text(SWEEP + placed(work, base="base.py", data_root="data"))
     sources = [rng.choice(["sweep.py", "base.py", *study_files(work, rng, "hmdb")])]
     odd = {"--jobs": (("x",), ("0", "-1")), **odd_settings(_params("study.sweep.measure", "SweepParams")())}
     options = [("--params", "sweep.py"), ("--jobs", "1"), ("--quiet",), ("--device", "cpu")]
@@ -1021,7 +1024,7 @@ def _commands() -> dict[str, Command]:
                     "study", _params("study.privacy", "PrivacyEvalParams"),
                     arguments=(
                         "data_root=None", "views=('temporal',)", "attackers=('logistic',)", "seeds=(0,)",
-                        "num_resamples=20", "anon=False",
+                        "num_resamples=100", "anon=False",
                     ),
                 ),
                 "params/params_demo_fb.py",
@@ -1046,7 +1049,7 @@ def _commands() -> dict[str, Command]:
             trained(
                 "tsh", _params("bias.evaluate_bias", "BiasParams"),
                 arguments=(
-                    "ft_arch=demo", "data_root=None", "seeds=(0,)", "num_epochs=1", "num_resamples=20",
+                    "ft_arch=demo", "data_root=None", "seeds=(0,)", "num_epochs=1", "num_resamples=100",
                     "datasets=('tsh',)", "anon=False",
                 ),
             ),
@@ -1056,7 +1059,7 @@ def _commands() -> dict[str, Command]:
             "gait", "gait/evaluate_gait.py",
             trained(
                 "casia", _params("gait.evaluate_gait", "GaitParams"),
-                arguments=("ft_arch=demo", "data_root=None", "anon=False", "num_resamples=20"),
+                arguments=("ft_arch=demo", "data_root=None", "anon=False", "num_resamples=100"),
             ),
             codes=(3, 4), share_valid=0.1,
         ),
@@ -1066,7 +1069,7 @@ def _commands() -> dict[str, Command]:
                 "films", _params("pahmdb.eval_pahmdb", "PaHmdbParams"),
                 arguments=(
                     "ft_arch=demo", "saved_fa_models=()", "transfer=False", "attackers=('logistic',)", "folds=3",
-                    "num_resamples=20", "num_epochs=1", "data_root=None",
+                    "num_resamples=100", "num_epochs=1", "data_root=None",
                 ),
             ),
             codes=(3, 4), share_valid=0.05,
@@ -1138,7 +1141,7 @@ def _import(command: Command) -> None:
         importlib.import_module(".".join(path.parts))
 
 
-def _loaded(path: str) -> types.ModuleType:
+def loaded(path: str) -> types.ModuleType:
     """A module of the tests that lies in a folder of its own."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, REPOSITORY / "tests" / path)
     assert spec is not None
@@ -1308,15 +1311,17 @@ def _casia(folder: Path) -> None:
     made.data.mkdir(parents=True)
     made.features.mkdir()
     (made.data / "note.txt").write_text("no label file is needed\n")
-    _loaded("scripts/test_gait.py").write(made)
+    loaded("scripts/test_gait.py").write(made)
 
 
 def _films(folder: Path) -> None:
-    _loaded("scripts/test_pahmdb.py").write_films(folder / "films")
+    made = loaded("scripts/test_pahmdb.py")
+    made.FILMS, made.OTHERS = 10, 4  # type: ignore[attr-defined]
+    made.write_films(folder / "films")
 
 
 def _videos(folder: Path) -> None:
-    made = _loaded("scripts/test_feature_extraction.py")
+    made = loaded("scripts/test_feature_extraction.py")
     for seed, (name, length) in enumerate({"a.mp4": 18, "b.avi": 16, "c.avi": 5}.items()):
         made.write_video(folder / "videos" / name, length, seed=seed)
 

@@ -201,10 +201,10 @@ def _finished(pid: int, streams: Sequence[Path], started: float, limit: float) -
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    return Result(code, *(path.read_bytes() for path in streams), seconds, _reaped(GRACE))
+    return Result(code, *(path.read_bytes() for path in streams), seconds, children_left(GRACE))
 
 
-def _reaped(grace: float) -> tuple[str, ...]:
+def children_left(grace: float) -> tuple[str, ...]:
     """Wait for the orphans, which are ours (`PR_SET_CHILD_SUBREAPER`), and end those that stay longer than `grace`."""
     until, left = time.monotonic() + grace, []
     while True:
