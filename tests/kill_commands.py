@@ -118,8 +118,8 @@ WORK = {
     ),
     "fit": Work(
         lambda folder: _features(folder, videos=400, clips=30, width=64),
-        [*SPLAVU, "fit", "quantizer", "--raw", "in/raw.h5", "--labels", "in/labels.csv", "--codes", "64", "--min-subjects",
-         "1", "--out", "out/q.pth", "--quiet"],
+        [*SPLAVU, "fit", "quantizer", "--raw", "in/raw.h5", "--labels", "in/labels.csv", "--codes", "64",
+         "--min-subjects", "1", "--out", "out/q.pth", "--quiet"],
         _weights("q.pth"),
     ),
     "audit": Work(
@@ -136,7 +136,8 @@ WORK = {
     ),
     "train": Work(
         _to_train,
-        [sys.executable, str(REPOSITORY / "multitask_train_fa.py"), "--params", str(REPOSITORY / "params/params_demo.py"),
+        [sys.executable, str(REPOSITORY / "multitask_train_fa.py"), "--params",
+         str(REPOSITORY / "params/params_demo.py"),
          *(part for text in SETTINGS for part in ("--set", text)), "--quiet", "--device", "cpu"],
         _weights("runs/trained/model_temp.pth"),
     ),
@@ -278,8 +279,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for kind, t in one.tally.items():
                 faults += t.left + t.changed + t.torn + t.codes + t.late + t.lost
                 rows.append(
-                    f"| {name} | {one.seconds:.1f} | {kind.name} | {t.interrupted} | {t.ended} | {t.left} | {t.changed} "
-                    f"| {t.torn} | {t.codes} | {t.late} | {t.lost} | {t.slowest:.1f} s |"
+                    f"| {name} | {one.seconds:.1f} | {kind.name} | {t.interrupted} | {t.ended} | {t.left} "
+                    f"| {t.changed} | {t.torn} | {t.codes} | {t.late} | {t.lost} | {t.slowest:.1f} s |"
                 )
             print(rows[-2], rows[-1], sep="\n", file=sys.stderr)
     print("\n".join(rows))

@@ -137,6 +137,8 @@ def read_json(path: str | Path, *, remedy: str) -> Any:
             found[key] = value
         return found
 
+    if Path(path).exists() and not Path(path).is_file():
+        raise InputError(path, "is no regular file", remedy)
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
     except InputError:

@@ -82,10 +82,11 @@ def from_dict(content: Mapping[str, Any], *, source: object = "config") -> Confi
 
 def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The mapping in a YAML file, laid over its base's, if it names one."""
+    if not path.is_file():
+        problem = "is no regular file" if path.exists() else "doesn't exist"
+        raise InputError(path, problem, "give a YAML file such as tridet/thumos_videoMAE.yaml")
     if path.resolve() in above:
         raise InputError(path, "is its own base", "remove the key 'base' from one of the files")
-    if not path.exists():
-        raise InputError(path, "doesn't exist", "give a YAML file such as tridet/thumos_videoMAE.yaml")
     with _as_input_errors():
         content = read_yaml(path)
     base = content.pop("base", None)

@@ -13,7 +13,6 @@ if __name__ == "__main__":  # before the imports, which take seconds
     leave_at_once()
 
 import argparse
-import json
 import logging
 import pickle
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tridet import cli
-from tridet.annotations import ENDLESS, Video
+from tridet.annotations import ENDLESS, Video, read_json
 from tridet.average_precision import THUMOS_TIOUS, AveragePrecision, Segments, mean_average_precision
 from tridet.checkpoints import check_target, find, load_weights, write_json, written
 from tridet.detector import TriDet
@@ -176,7 +175,10 @@ def _trained_on(folder: Path) -> tuple[str | None, str | None] | None:
     recorded = folder / "params.json"
     if not recorded.is_file():
         return None
-    params = json.loads(recorded.read_text())
+    try:
+        params = dict(read_json(recorded, remedy="restore it"))
+    except (TypeError, ValueError):
+        raise InputError(recorded, "isn't as it was written", "restore it, or remove it") from None
     return params.get("aam"), params.get("aam_serving")
 
 

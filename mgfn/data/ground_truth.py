@@ -59,7 +59,7 @@ class GroundTruth:
         self.entries = list(entries)
         self.frames_per_snippet = frames_per_snippet
         lengths = [count * frames_per_snippet for count in num_snippets]
-        if not path.exists():
+        if not path.is_file() and not path.is_dir():  # a pipe would wait for ever
             raise InputError(path, "there is no such ground truth", "set --gt")
         if path.is_file() and path.suffix != ".txt":
             self._truths, self._sources = _split(path, self.entries, lengths, mismatch)

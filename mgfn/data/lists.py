@@ -82,6 +82,8 @@ def read_list(path: str | Path, dataset: str) -> list[Entry]:
     """
     if dataset not in KIND_OF_NAME:
         raise InputError("datasetname", f"'{dataset}' is unknown", nearest(dataset, KIND_OF_NAME))
+    if Path(path).exists() and not Path(path).is_file():
+        raise InputError(path, "is no regular file", "give one feature path a line")
     try:
         text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
     except FileNotFoundError:

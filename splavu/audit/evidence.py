@@ -67,6 +67,7 @@ from splavu.metrics.estimates import Estimate
 from splavu.metrics.inference import Equivalence
 from splavu.release.model_card import AUDIT_SCHEMA
 from splavu.runtime.files import PathLike, write_text
+from splavu.runtime.records import read_record
 
 SCHEMA = AUDIT_SCHEMA
 
@@ -310,12 +311,9 @@ def read_evidence(path: str | Path) -> dict[str, Any]:
         UserError: No such file, no JSON, or not of an audit.
     """
     path = Path(path)
-    try:
-        evidence = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(path, "is not there", "python -m splavu audit ... --out FOLDER writes it") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(path, f"can't be read as JSON ({error})", "run the audit again") from error
+    if not path.is_file():
+        raise UserError(path, "there is no such file", "python -m splavu audit ... --out FOLDER writes it")
+    evidence = read_record(path, "run the audit again")
     schema = evidence.get("schema") if isinstance(evidence, dict) else None
     if schema != SCHEMA:
         raise UserError(path, f"is no evidence of an audit: schema {schema!r}, expected '{SCHEMA}'", "audit again")

@@ -15,10 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the page, and print where it is."""
     from splavu.audit.evidence import read_evidence
-    from splavu.audit.report.page import MARKS, write_report
-    from splavu.runtime.files import claimed
+    from splavu.audit.report.page import MARKS, report
+    from splavu.runtime.files import claimed, write_text
+    from splavu.runtime.records import as_written
 
     target = args.out or args.evidence.with_name("report.html")
     with claimed(target, inputs=[args.evidence], marks=MARKS):
-        print(f"report: {write_report(target, read_evidence(args.evidence))}")
+        evidence = read_evidence(args.evidence)
+        with as_written(args.evidence, "run the audit again"):
+            page = report(evidence)
+        print(f"report: {write_text(target, page, inputs=[args.evidence])}")
     return 0

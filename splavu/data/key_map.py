@@ -192,6 +192,8 @@ def read_key_map(*paths: PathLike) -> KeyMap:
 
 
 def _rows(path: PathLike) -> list[list[str]]:
+    if Path(path).exists() and not Path(path).is_file():
+        raise UserError(path, "is no regular file", "give the map that anonymize wrote")
     try:
         text = Path(path).read_bytes().decode(errors="surrogateescape")
         header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)

@@ -33,7 +33,8 @@ from splavu.reports.run_sections import (
 )
 from splavu.runtime import extras
 from splavu.runtime.files import write_text
-from splavu.runtime.run_folder import TABLE
+from splavu.runtime.records import as_written, read_record, read_records
+from splavu.runtime.run_folder import START_AGAIN, TABLE
 
 HOW_TO_READ = """Top-1 is the accuracy of a fresh linear head on unseen subjects. cMAP is the mean average precision of
 the strongest attacker for each private attribute: newly trained on the features in question, tuned on validation
@@ -73,6 +74,14 @@ def write_report(folder: str | Path, *, data: str | Path | None = None) -> Repor
     runs = {name: run for name, run in runs.items() if run["results"] or run["privacy"] or run["table"]}
     if not runs:
         raise UserError(folder, "holds no run with results", "train and evaluate first, or name the folder above them")
+    for name, run in runs.items():
+        with as_written(folder / name, START_AGAIN):
+            _configurations({name: run})
+    with as_written(folder, START_AGAIN):
+        return _written(folder, runs, data)
+
+
+def _written(folder: Path, runs: Mapping[str, Mapping[str, Any]], data: str | Path | None) -> Report:
     configurations = _configurations(runs)
     evaluations = {name: run["privacy"] for name, run in runs.items() if run["privacy"]}
     released = {name: result for name, result in evaluations.items() if _protocol(result) == "release"}
@@ -108,7 +117,7 @@ PARAMETERS = ("params.json", "options.json")
 def _read_run(path: Path) -> dict[str, Any]:
     def read(name: str) -> Any:
         file = path / name
-        return json.loads(file.read_text()) if file.is_file() else None
+        return read_record(file, START_AGAIN) if file.is_file() else None
 
     history = path / "metrics.jsonl"
     return {
@@ -116,8 +125,8 @@ def _read_run(path: Path) -> dict[str, Any]:
         "versions": read("versions.json") or {},
         "results": read("results.json"),
         "privacy": read("metrics.json"),
-        "table": written.read_text() if (written := path / TABLE).is_file() else "",
-        "history": [json.loads(line) for line in history.read_text().splitlines()] if history.is_file() else [],
+        "table": written.read_text(encoding="utf-8", errors="replace") if (written := path / TABLE).is_file() else "",
+        "history": read_records(history, START_AGAIN) if history.is_file() else [],
     }
 
 

@@ -15,10 +15,12 @@ from splavu.runtime import extras
 from splavu.runtime.environment import versions
 from splavu.runtime.files import ROOM, claimed, write_text
 from splavu.runtime.params import as_dict, build
+from splavu.runtime.records import as_written, read_record, read_records
 from splavu.runtime.schema import folder_name
 
 logger = logging.getLogger(__name__)
 
+START_AGAIN = "restore it, or remove the run folder and run again"
 TABLE = "table.md"
 """A run's section of a report: a heading of second level, text, tables, pictures in the same folder."""
 
@@ -63,7 +65,7 @@ class RunFolder:
     def read_json(self, name: str) -> Any:
         """The value that `write_json` wrote; None if there is none."""
         path = self.path / name
-        return json.loads(path.read_text()) if path.is_file() else None
+        return read_record(path, START_AGAIN) if path.is_file() else None
 
     def cached_result(
         self,
@@ -115,21 +117,16 @@ class RunFolder:
     def history(self) -> list[dict[str, float]]:
         """The records of metrics.jsonl, oldest first."""
         path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        return read_records(path, START_AGAIN) if path.is_file() else []
 
     def rewind(self, step: int) -> None:
         """Drop the records from `step` on: a resumed run writes them again. An incomplete last line is dropped too."""
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return
-        kept = []
-        for line in path.read_text().splitlines():
-            try:
-                if json.loads(line)["step"] < step:
-                    kept.append(line + "\n")
-            except json.JSONDecodeError:
-                break
-        write_text(path, "".join(kept))
+        with as_written(path, START_AGAIN):
+            kept = [record for record in self.history() if record["step"] < step]
+        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def close(self) -> None:
         """Flush TensorBoard."""

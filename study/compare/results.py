@@ -9,7 +9,6 @@ Shapes: S seeds.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,8 @@ from scipy.special import stdtrit
 from splavu.audit.evidence import read_evidence
 from splavu.audit.headline import Leakages, least_protected, removed
 from splavu.metrics.estimates import NAN, Interval
+from splavu.runtime.records import read_record
+from splavu.runtime.run_folder import START_AGAIN
 from study.compare.costs import AnonymizerCost, cost_of
 from study.compare.plan import Comparison, Entry, TaskName
 from study.experiments.runner import UNRELIABLE, Outcome
@@ -163,7 +164,7 @@ def _finished(
     for seed, job in entry.jobs.get(kind, {}).items():
         if outcomes[job].state in ("done", *UNRELIABLE.values()):
             path = folder / job / file
-            found[seed] = read_evidence(path) if kind == "audit" else json.loads(path.read_text())
+            found[seed] = read_evidence(path) if kind == "audit" else read_record(path, START_AGAIN)
     return found
 
 

@@ -20,8 +20,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from splavu.attacks.gates import GATE_FAILED, UNDECIDED
+from splavu.errors import UserError
 from splavu.runtime import signals
 from splavu.runtime.files import write_text
+from splavu.runtime.records import DAMAGE, read_record
+from splavu.runtime.run_folder import START_AGAIN
 from study import config
 from study.experiments.jobs import Job
 
@@ -72,8 +75,8 @@ def finished(job: Job, folder: Path, stamp: Mapping[str, Any]) -> Outcome | None
     if not path.is_file() or not (folder / job.name / job.result).is_file():
         return None
     try:
-        found = json.loads(path.read_text())
-    except json.JSONDecodeError:
+        found = dict(read_record(path, START_AGAIN))
+    except (UserError, *DAMAGE):
         return None
     state, seconds = found.pop("state", "done"), found.pop("seconds", None)
     return Outcome(state, seconds=seconds) if found == stamp else None
@@ -179,7 +182,7 @@ def _search_path() -> dict[str, str]:
 
 def _with_checkpoints(part: str, folder: Path) -> str:
     def chosen(found: re.Match[str]) -> str:
-        return json.loads((folder / found[1] / "results.json").read_text())["checkpoint"]
+        return read_record(folder / found[1] / "results.json", START_AGAIN)["checkpoint"]
 
     return re.sub(r"\{checkpoint of ([^}]+)\}", chosen, part)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from splavu.errors import UserError, nearest
 from splavu.metrics.estimates import Interval
 from splavu.reports.markdown import markdown_table
 from splavu.runtime.files import claimed, write_text
+from splavu.runtime.records import as_written, read_record
+from splavu.runtime.run_folder import START_AGAIN
 from study import config
 from study.check_data.inventory import Places
 from study.experiments.jobs import Job
@@ -84,7 +85,9 @@ def value_of(cell: Cell, outcomes: Mapping[str, Outcome], jobs: Sequence[Job], f
     if cell.job is None or outcomes[cell.job].state not in ("done", *UNRELIABLE.values()):
         return None
     result = next(job.result for job in jobs if job.name == cell.job)
-    return cell.read(json.loads((folder / cell.job / result).read_text()))
+    path = folder / cell.job / result
+    with as_written(path, START_AGAIN):
+        return cell.read(read_record(path, START_AGAIN))
 
 
 def listing(jobs: Sequence[Job], cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> str:
