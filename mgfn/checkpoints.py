@@ -5,7 +5,6 @@ Nothing but tensors and plain values is ever loaded. Ours are written by the tra
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 
 from mgfn.errors import InputError
 from mgfn.model import MGFN, Architecture, model_from_state
+from splavu.runtime.plain_values import load_checkpoint
 
 STATE_KEYS = ("model_ema", "model", "ft_model_ad_state_dict_ema", "ft_model_ad_state_dict", "state_dict")
 """Where weights lie in a checkpoint: ours, a co-training's, and the usual one elsewhere; a moving average, where one
@@ -25,16 +25,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: No such file, or no checkpoint.
     """
+    if not Path(path).is_file():
+        raise InputError(path, "there is no such checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(path, "there is no such checkpoint") from None
-    except pickle.UnpicklingError as error:  # its own words advise to run what the file holds
-        problem = "holds more than tensors and plain values, so loading it could run code"
-        raise InputError(path, problem, "get it from its author") from error
-    except (OSError, EOFError, RuntimeError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), "no content")
-        raise InputError(path, f"is no checkpoint ({reason})", "give a file of weights") from error
+        content = load_checkpoint(path)
+    except ValueError as error:
+        raise InputError(path, f"is no checkpoint ({error})", "give a file of weights") from error
     if not isinstance(content, dict):
         raise InputError(path, f"holds a {type(content).__name__}, no weights", "give a file of weights")
     return content
@@ -52,7 +48,10 @@ def read_network(path: str | Path, *, mag_ratio: float = Architecture.mag_ratio)
     """
     content = read_checkpoint(path)
     state = next((content[key] for key in STATE_KEYS if isinstance(content.get(key), dict)), content)
-    mag_ratio = content.get("architecture", {}).get("mag_ratio", mag_ratio)
+    recorded = content.get("architecture")
+    mag_ratio = recorded.get("mag_ratio", mag_ratio) if isinstance(recorded, dict) else mag_ratio
+    if not isinstance(mag_ratio, (int, float)):
+        raise InputError(path, f"its mag_ratio is {mag_ratio!r}, expected a number", "give a file of weights")
     try:
         return model_from_state({k: v for k, v in state.items() if isinstance(v, torch.Tensor)}, mag_ratio=mag_ratio)
     except InputError as error:

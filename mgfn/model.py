@@ -126,7 +126,10 @@ def model_from_state(state: Mapping[str, Tensor], *, mag_ratio: float = Architec
     Raises:
         InputError: This is no MGFN.
     """
-    state = {name.removeprefix("module."): value for name, value in state.items()}
+    state = {
+        name.removeprefix("module.").removeprefix("_orig_mod.").replace("._orig_mod.", "."): value
+        for name, value in state.items()
+    }
     model = MGFN(dataclasses.replace(_architecture_of(state), mag_ratio=mag_ratio))
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 import platform
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +24,7 @@ from torch import Tensor, nn
 from splavu.errors import UserError
 from splavu.runtime import files
 from splavu.runtime.files import replacing
+from splavu.runtime.plain_values import load_checkpoint
 from tridet.errors import InputError, first_few
 from tridet.optim import LearningRate, MovingAverage
 from tridet.schema import Config, to_dict
@@ -99,6 +98,14 @@ def resume(path: str | Path, training: Training) -> int:
         raise InputError(path, f"has no {', '.join(lacking)}", "resume from an epoch_NNN.pth.tar of a training run")
     _load(training.network, content, "trained", path)
     _load(training.average.network, content, "ema", path)
+    try:
+        return _resumed(content, path, training)
+    except (AttributeError, LookupError, RuntimeError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(path, f"holds no state of a training ({reason})", "resume from another") from error
+
+
+def _resumed(content: Mapping[str, Any], path: str | Path, training: Training) -> int:
     own, saved = (state["param_groups"] for state in (training.optimizer.state_dict(), content["optimizer"]))
     if [len(group["params"]) for group in own] != [len(group["params"]) for group in saved]:
         raise InputError(path, "its optimizer groups parameters otherwise", "set the model as it was trained")
@@ -174,7 +181,7 @@ def _wrapped(network: nn.Module) -> dict[str, Tensor]:
 def _unwrapped(name: str) -> str:
     while name.startswith(WRAPPERS):
         name = name.split(".", 1)[1]
-    return name
+    return name.replace("._orig_mod.", ".")
 
 
 def _other_settings(recorded: Any, config: Any) -> list[str]:
@@ -201,18 +208,17 @@ def read(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise InputError(path, "no such checkpoint", "train it first, or correct the path")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            path, "holds more than tensors and plain values, so loading it could run code", "get it from its author"
-        ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(path, f"can't be read as a checkpoint ({reason})", "copy it again") from error
+        content = load_checkpoint(path)
+    except ValueError as error:
+        remedy = "copy it again, or save weights and plain values alone"
+        raise InputError(path, f"can't be read as a checkpoint ({error})", remedy) from error
     if not isinstance(content, dict):
         raise InputError(path, f"holds a {type(content).__name__}, expected a dictionary", "give a checkpoint")
-    if content.get("format_version", 0) > FORMAT_VERSION:
-        raise InputError(path, f"has format {content['format_version']}, newer than this program's", "update it")
+    version = content.get("format_version", 0)
+    if not isinstance(version, int):
+        raise InputError(path, f"has format {version!r}, expected a number", "give a checkpoint")
+    if version > FORMAT_VERSION:
+        raise InputError(path, f"has format {version}, newer than this program's", "update it")
     return content
 
 

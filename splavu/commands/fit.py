@@ -119,6 +119,9 @@ def fit(args: argparse.Namespace) -> str:
     check_target(args.out, inputs=inputs)
     first = None if args.after is None else load_anonymizer(args.after).eval()
     data, files = read_training(args)
+    if first is not None and first.architecture["feature_dim"] != data.features.shape[1]:
+        problem = f"anonymizes features {first.architecture['feature_dim']} wide, --raw is {data.features.shape[1]}"
+        raise UserError("--after", problem, "give an anonymizer of the same encoder")
     raw, fitted_to = data.features, data.fitted_to.and_before(None if first is None else first.fitted_to)
     if first is not None and args.after is not None:
         files.append({"role": "after", "name": args.after.name, "sha256": weights_hash(first)})

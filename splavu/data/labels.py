@@ -6,11 +6,9 @@ added one output to its heads to live with it; here the file's base is part of i
 
 from __future__ import annotations
 
-import io
 import json
-import pickle
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +17,7 @@ from splavu.data.csv_table import by_key, lines_of, read_rows, read_text
 from splavu.data.keys import file_key
 from splavu.data.splits import ntu_name
 from splavu.errors import UserError
-
-try:
-    from numpy._core import multiarray as _multiarray
-except ImportError:  # NumPy 1
-    from numpy.core import multiarray as _multiarray
+from splavu.runtime.plain_values import load_arrays
 
 VISPR_ATTRIBUTES = (
     "skin_color",
@@ -107,7 +101,7 @@ def read_attribute_pickle(path: str | Path, *, num_attributes: int = 7) -> dict[
     if not path.is_file():
         raise UserError(path, "no such label file", "see docs/data.md for the layout of each data set")
     try:
-        loaded = _ArrayUnpickler(io.BytesIO(path.read_bytes())).load()
+        loaded = load_arrays(path.read_bytes())
     except Exception as error:  # a damaged stream makes the unpickler call anything with anything
         problem = f"is no pickle of NumPy arrays ({type(error).__name__}: {error})"
         raise UserError(path, problem, "use the published label file") from error
@@ -130,21 +124,6 @@ def read_vector_csv(path: str | Path, *, num_attributes: int = 5) -> dict[str, n
 def read_ntu_actions(names: Iterable[str]) -> dict[str, int]:
     """NTU RGB+D names `SsssCcccPpppRrrrAaaa...` -> {name: action, 0-based}."""
     return {name: ntu_name(name).action - 1 for name in names}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Rebuilds NumPy arrays and scalars; every other global in the stream is refused."""
-
-    _ALLOWED: Mapping[tuple[str, str], Callable] = {
-        (f"numpy.{core}.multiarray", name): getattr(_multiarray, name)
-        for core in ("core", "_core")
-        for name in ("_reconstruct", "scalar")
-    } | {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
-
-    def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it wants to load {module}.{name}")
-        return self._ALLOWED[module, name]
 
 
 def class_index(value: object, path: object, key: str, *, base: int, num_classes: int | None = None) -> int:

@@ -31,7 +31,7 @@ from splavu.release.anonymize import refuse_mixing
 from splavu.release.model_card import Audit, model_card, read_audit
 from splavu.release.serving import serve_rows
 from splavu.runtime import extras
-from splavu.runtime.checkpoints import load_into
+from splavu.runtime.checkpoints import load_into, understood
 from splavu.runtime.environment import pick_device
 from splavu.runtime.files import write_bytes
 
@@ -191,13 +191,14 @@ def _read_folder(folder: Path) -> anonymizers.Anonymizer:
         arch, width = architecture.pop("arch"), architecture.pop("feature_dim")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(folder / CONFIG_FILE, f"is no config of an anonymizer ({error!r})", "get it again") from error
-    if version > FORMAT_VERSION:
+    if not isinstance(version, int) or version > FORMAT_VERSION:
         raise UserError(folder / CONFIG_FILE, f"has format {version}, newer than this package's", "update splavu")
     try:
         state = load((folder / WEIGHTS_FILE).read_bytes())
     except Exception as error:  # safetensors raises its own kind, which has no name in common with others
         raise UserError(folder / WEIGHTS_FILE, f"can't be read ({error})", "get it again") from error
-    network = build_anonymizer(arch, width, **architecture)
+    with understood(folder / CONFIG_FILE):
+        network = build_anonymizer(arch, width, **architecture)
     load_into(network, state, folder / WEIGHTS_FILE)
     if weights_hash(network) != recorded:
         raise UserError(folder / WEIGHTS_FILE, f"holds other weights than {CONFIG_FILE} names", "get both again")

@@ -7,9 +7,8 @@ A checkpoint is a dictionary with the published keys (`fa_model_state_dict`, `ft
 
 from __future__ import annotations
 
-import pickle
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from splavu.errors import UserError, writing
 from splavu.runtime.files import PathLike, replacing
+from splavu.runtime.plain_values import load_checkpoint
 
 FORMAT_VERSION = 1
 MARKS = (b"format_version",)
@@ -60,22 +60,31 @@ def read(path: str | Path, *, device: torch.device | str = "cpu") -> dict[str, A
     if not path.is_file():
         raise UserError(path, "no such checkpoint", "train it first, or correct the path")
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            path,
-            "holds more than tensors and plain values, so loading it could run code",
-            "save it again with state_dict() only, or get it from its author",
-        ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
-        raise UserError(
-            path, f"can't be read as a checkpoint ({str(error).splitlines()[0]})", "copy it again"
-        ) from error
+        content = load_checkpoint(path, device=device)
+    except ValueError as error:
+        remedy = "copy it again, or save weights and plain values alone"
+        raise UserError(path, f"can't be read as a checkpoint ({error})", remedy) from error
     if not isinstance(content, dict):
         raise UserError(path, f"holds a {type(content).__name__}, expected a dictionary", "use a checkpoint")
-    if content.get("format_version", 0) > FORMAT_VERSION:
-        raise UserError(path, f"has format {content['format_version']}, newer than this package's", "update splavu")
+    version = content.get("format_version", 0)
+    if not isinstance(version, int):
+        raise UserError(path, f"has format {version!r}, expected a number", "use a checkpoint of this program")
+    if version > FORMAT_VERSION:
+        raise UserError(path, f"has format {version}, newer than this package's", "update splavu")
     return content
+
+
+@contextmanager
+def understood(path: object) -> Iterator[None]:
+    """Turns what goes wrong with the content of the checkpoint `path`, which anyone may have written, into a UserError.
+
+    It names the kind of error: to a developer, one that is the program's own looks the same.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        said = f"{type(error).__name__}: {error}".strip(": ").splitlines()[0][:200]
+        raise UserError(path, f"holds what this program doesn't write ({said})", "use another checkpoint") from error
 
 
 def state_of(
@@ -93,18 +102,34 @@ def state_of(
         if not content or not all(isinstance(value, Tensor) for value in content.values()):
             raise UserError(path, f"has no '{key}'", f"it holds {', '.join(map(str, content)) or 'nothing'}")
         state = content
-    return {unwrapped(name): value for name, value in state.items()}
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(path, f"'{key}' holds no weights", "use a checkpoint of weights")
+    names = {str(name): unwrapped(str(name)) for name in state}
+    if len(set(names.values())) < len(names):
+        raise UserError(path, f"'{key}' holds a weight twice, also under a wrapper's name", "save it again")
+    return {names[str(name)]: value for name, value in state.items()}
 
 
 def unwrapped(name: str) -> str:
-    """A parameter's name without the prefixes that DistributedDataParallel and torch.compile put before it."""
+    """A parameter's name without what DistributedDataParallel puts before it, and torch.compile before it or within."""
     while name.startswith(_WRAPPERS):
         name = name.split(".", 1)[1]
-    return name
+    return name.replace("._orig_mod.", ".")
 
 
 def load_into(network: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
     """Load weights strictly.
+
+    Raises:
+        UserError: As `check_fits`.
+    """
+    check_fits(network, state, path)
+    with understood(path):
+        network.load_state_dict(state)
+
+
+def check_fits(network: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Whether weights are those of a network, which may be on the meta device.
 
     Raises:
         UserError: A parameter is missing, surplus, or of another shape; the first one is named.
@@ -120,4 +145,3 @@ def load_into(network: nn.Module, state: Mapping[str, Tensor], path: str | Path)
             )
     if surplus := sorted(set(state).difference(own)):
         raise UserError(path, f"'{surplus[0]}' is unknown to this network", "set the architecture as it was trained")
-    network.load_state_dict(state)

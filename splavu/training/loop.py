@@ -134,12 +134,15 @@ def _fit(
         only_deterministic_kernels()
     if resumable.is_file() and not restart and done is None:
         content = checkpoints.read(resumable)
-        for part, now in described.items():
-            refuse_other(resumable, content.get(part, {}), now, free_to_change)
-        trainer.load_weights(content)
-        for holder in (engine, trainer, *trainer.learners):
-            holder.load_state(content)
-        progress = content["progress"]
+        with checkpoints.understood(resumable):
+            for part, now in described.items():
+                refuse_other(resumable, content.get(part, {}), now, free_to_change)
+            trainer.load_weights(content)
+            for holder in (engine, trainer, *trainer.learners):
+                holder.load_state(content)
+            progress = {**progress, **content["progress"]}
+            if not isinstance(progress["next_epoch"], int) or not isinstance(progress["written"], list):
+                raise TypeError("its progress is no number and list")
         signals.work_is_kept()
         logger.info("%s: resuming at epoch %d", resumable, progress["next_epoch"])
     else:

@@ -6,9 +6,6 @@ Here one name that is missing, unknown or of another shape is an error.
 
 from __future__ import annotations
 
-import argparse
-import pickle
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from splavu.errors import UserError
+from splavu.runtime.plain_values import load_checkpoint
 
 _WRAPPERS = ("_orig_mod.", "module.", "backbone.")  # torch.compile, DistributedDataParallel, repackaging
 
@@ -30,14 +28,9 @@ def read(path: str | Path) -> Mapping[str, object]:
     if not path.is_file():
         raise UserError(path, "no such checkpoint", "correct --weights, or download it")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # official files keep their command line
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:  # its own words advise to run what the file holds
-        problem = "holds more than tensors and plain values, so loading it could run code"
-        raise UserError(path, problem, "get it from its author") from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(path, f"not a checkpoint of plain tensors ({reason})", "download it again") from error
+        content = load_checkpoint(path, mmap=True)
+    except ValueError as error:
+        raise UserError(path, f"not a checkpoint of plain tensors ({error})", "download it again") from error
     if not isinstance(content, Mapping):
         raise UserError(path, "no dictionary of weights", "use an official checkpoint")
     return content
@@ -53,6 +46,7 @@ def named_weights(checkpoint: Mapping[str, object], *, entries: Sequence[str]) -
     for name, weight in checkpoint.items():
         while prefix := next((prefix for prefix in _WRAPPERS if name.startswith(prefix)), None):
             name = name.removeprefix(prefix)
+        name = name.replace("._orig_mod.", ".")
         if isinstance(weight, Tensor):
             state[name] = weight
     return state
