@@ -11,6 +11,7 @@ from typing import Any
 from splavu.data.clips import ClipBatch, EvenClips, FeatureDataset, RandomClip, uniform
 from splavu.data.csv_table import read_rows
 from splavu.data.encoders import encoder_spec
+from splavu.data.keys import match_keys
 from splavu.data.labels import VISPR_ATTRIBUTES
 from splavu.data.loader import BatchLoader
 from splavu.data.private_labels import PrivateLabels, read_private_table
@@ -129,9 +130,10 @@ def open_split(
         static = FeatureStore(path, feature_dim=width)
     keys, labels = spec.keys(labels_root, split, store.keys()), None
     if with_labels:
-        labels = spec.read_labels(Path(labels_root) / spec.folder, split, keys)
         source = f"the {split} labels of {spec.name}"
-        keys = matched(labels, keys, label_source=source, store_source=store.path)
+        found = spec.read_labels(Path(labels_root) / spec.folder, split, keys)
+        labels = matched(found, keys, label_source=source, store_source=store.path)
+        keys = list(labels)
         if not spec.multi_label and (beyond := [key for key in keys if labels[key] >= spec.num_classes]):
             problem = f"'{beyond[0]}' has class {labels[beyond[0]]}, but there are {spec.num_classes}, counted from 0"
             raise UserError(source, problem, "check the label file")
@@ -165,24 +167,25 @@ def read_side_table(path: str | Path, keys: Sequence[str]) -> PrivateLabels:
 
 
 def matched(
-    labels: Mapping[str, object], keys: Sequence[str], *, label_source: object, store_source: object
-) -> list[str]:
-    """The common keys of labels and features, in the labels' order.
+    labels: Mapping[str, Any], keys: Sequence[str], *, label_source: object, store_source: object
+) -> dict[str, Any]:
+    """Key of the features -> label, in the labels' order; names and keys match as `keys.match_keys` says.
 
     Raises:
-        UserError: A label without features, or features without a label; one is named, and how many there are.
+        UserError: A label without features, or features without a label; one is named, and how many there are. A name
+            that could be two keys, or a key two names.
     """
-    stored = set(keys)
-    if absent := [key for key in labels if key not in stored]:
+    key_of = {name: key for key, name in match_keys(labels, keys, source=label_source).items()}
+    if absent := [name for name in labels if name not in key_of]:
         raise UserError(
             store_source,
             f"no features for '{absent[0]}' ({len(absent)} of {len(labels)} in {label_source} have none)",
             "extract them, or remove them from the label file",
         )
-    if surplus := sorted(stored.difference(labels)):
+    if surplus := sorted(set(keys).difference(key_of.values())):
         raise UserError(
             store_source,
-            f"'{surplus[0]}' is not in {label_source} ({len(surplus)} of {len(stored)} features have no label)",
+            f"'{surplus[0]}' is not in {label_source} ({len(surplus)} of {len(keys)} features have no label)",
             "label them, or extract this split alone",
         )
-    return list(labels)
+    return {key_of[name]: label for name, label in labels.items()}

@@ -117,7 +117,11 @@ def test_uniform_is_flat_and_independent_of_its_neighbours():
 
 
 def test_labels_and_features_must_name_the_same_videos():
-    assert matched({"b": 1, "a": 2}, ["a", "b"], label_source="l", store_source="s") == ["b", "a"]
+    assert list(matched({"b": 1, "a": 2}, ["a", "b"], label_source="l", store_source="s")) == ["b", "a"]
+    found = matched({"E05": 1, "E06": 2}, ["s/E06.mp4", "s/E05.mp4"], label_source="l", store_source="s")
+    assert found == {"s/E05.mp4": 1, "s/E06.mp4": 2}
+    with refused("l"):
+        matched({"a": 0}, ["a.mp4", "a.avi"], label_source="l", store_source="s")
     with refused("s"):
         matched({"a": 0, "c": 1}, ["a"], label_source="l", store_source="s")
     with refused("s"):
