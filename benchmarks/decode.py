@@ -20,8 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from splavu.errors import UserError
-from splavu.extraction.videos import BACKENDS, list_videos, open_video, pick_backend
+from splavu.extraction.videos import BACKENDS, list_videos, open_video, usable_backends
 from splavu.runtime import cli
 
 
@@ -32,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args(argv)
-    readers, paths = args.readers or _usable(), list_videos(args.folder)
+    readers, paths = args.readers or usable_backends(), list_videos(args.folder)
     wall, processor = (dict.fromkeys(readers, float("inf")) for _ in range(2))
     pools = {reader: multiprocessing.get_context("spawn").Pool(args.processes) for reader in readers}
     for repeat in range(args.repeats + 1):
@@ -72,16 +71,6 @@ def _compare(path: Path, readers: Sequence[str]) -> None:
         gap = np.abs(expected[:length].astype(int) - found[:length]).max()
         frames = f"{len(expected)} and {len(found)} frames"
         print(f"{path.name}: {readers[0]} and {reader}: {frames}, largest difference of a pixel {gap} of 255")
-
-
-def _usable() -> list[str]:
-    readers = []
-    for name in BACKENDS:
-        try:
-            readers.append(pick_backend(name))
-        except UserError as error:
-            print(f"left out: {error}")
-    return readers
 
 
 if __name__ == "__main__":

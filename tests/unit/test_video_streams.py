@@ -245,6 +245,26 @@ def test_recordings_that_begin_within_a_group_of_pictures_are_read(tmp_path, rea
             np.testing.assert_allclose(np.diff(video.times), 0.04, atol=1e-4)
 
 
+def test_a_recording_may_be_set_back_and_end_within_a_picture(tmp_path):
+    """Two recordings in one file, the clock of the second as it was at the beginning; then one that stops anywhere."""
+    path = write_frames(tmp_path / "a.ts", grey_steps(50), codec="mpeg2video", gop_size=10)
+    once, data = shown(path, "pyav"), path.read_bytes()
+    path.write_bytes(data + data)
+    np.testing.assert_array_equal(shown(path, "pyav"), np.concatenate([once, once]))
+    with open_video(path, "pyav") as video:
+        np.testing.assert_allclose(video.times, np.arange(100) / 25, atol=1e-4)
+    path.write_bytes(data[: int(len(data) * 0.55)])
+    found = shown(path, "pyav")
+    np.testing.assert_array_equal(found, once[: len(found)])
+    assert 20 < len(found) < 30
+
+
+def test_colours_that_nobody_converts_are_refused(tmp_path, reader):
+    path = write_frames(tmp_path / "a.mkv", grey_steps(3), codec="ffv1", colorspace=14)  # ICtCp
+    with refused(path), open_video(path, reader) as video:
+        list(video.frames())
+
+
 @pytest.mark.parametrize("stamps", [np.arange(0, 4000, 40), PAUSED], ids=["constant", "paused"])
 @pytest.mark.parametrize(
     ("ending", "codec"), [("mkv", "libx264"), ("webm", "libvpx-vp9"), ("avi", "mpeg4"), ("flv", "flv")]

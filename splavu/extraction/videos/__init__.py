@@ -30,6 +30,7 @@ __all__ = [
     "list_videos",
     "open_video",
     "pick_backend",
+    "usable_backends",
 ]
 
 logger = logging.getLogger(__name__)
@@ -88,12 +89,28 @@ def pick_backend(name: str | None = None) -> str:
         )
     if usable[0] != candidates[0]:
         logger.warning(
-            "PyAV is not installed; decoding with %s, which does not notice every damaged file (%s)",
+            "PyAV is not installed; decoding with %s, which does not notice every damaged file, nor what it shows "
+            "otherwise than FFmpeg does: mirrored pictures, more than 8 bits, several videos in a file (%s)",
             usable[0],
             extras.remedy("video"),
         )
+    if usable[0] == "dali":
+        logger.warning(
+            "DALI does not give FFmpeg's colours: 1 to 2 levels off on average, more at the edges of objects"
+        )
     BACKENDS[usable[0]].load().check()
     return usable[0]
+
+
+def usable_backends() -> list[str]:
+    """Those that work here; why another one doesn't is logged."""
+    names = []
+    for name in BACKENDS:
+        try:
+            names.append(pick_backend(name))
+        except UserError as error:
+            logger.warning("left out: %s", error)
+    return names
 
 
 def backend_version(name: str) -> str:

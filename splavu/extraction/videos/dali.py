@@ -1,8 +1,9 @@
 """NVIDIA DALI: decoding by the graphics card's video engine (NVDEC), or by the processor where there is none.
 
 Note: frames come back to host memory, like those of every other reader, because the transforms start there. Pixels
-differ by a level or two of 255 from FFmpeg's, since colours are converted by other arithmetic: a store must not mix the
-two, and records which it holds. DALI's processor variant knows VP8, VP9 and MJPEG only.
+differ from FFmpeg's by 1 to 2 levels of 255 on average and by 50 at sharp edges, since chroma is interpolated and
+colours are converted in another way: a store must not mix the two, and records which it holds. DALI's processor variant
+knows VP8, VP9 and MJPEG only, and the matrix of BT.601 only.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from splavu.extraction.videos.streams import (
     frames_per_second,
     open_container,
     turning_filters,
+    unknown_colours,
 )
 
 if TYPE_CHECKING:
@@ -45,17 +46,22 @@ class PyAVReader(VideoReader):
         self._opened = None
         account, picture = Account(container, stream), _Picture()
         stamps: list[float | None] = []
+        is_cut_off = False
         with container:
             try:
                 for packet in container.demux():
                     account.add(packet)
                     if packet.stream is not stream:
                         continue
-                    for frame in packet.decode():
-                        if frame.is_corrupt:
+                    for frame in account.decoded(packet):
+                        if is_cut_off or (frame.is_corrupt and not account.is_broadcast):
                             raise self._damaged(len(stamps), "a corrupt frame")
+                        if frame.is_corrupt:  # the last picture of a recording, if none follows
+                            is_cut_off = True
+                            continue
                         if not stamps:
                             self._checked_size(frame.width, frame.height)
+                            self._refuse(unknown_colours(frame))
                         account.note(frame)
                         is_wanted = wanted is None or len(stamps) in wanted
                         stamps.append(frame.time)

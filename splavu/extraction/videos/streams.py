@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video import VideoFrame, VideoStream
 
+LEAP = 10
+"""Seconds between two packets of a broadcast that are no pause, but another clock: ffmpeg's `-dts_delta_threshold`."""
 SMALLEST_PICTURE = 16
 """Bytes: a shorter packet may say no more than "as before", and gives no frame in some formats."""
+CONVERTED = frozenset({0, 1, 2, 3, 4, 5, 6, 7, 9})
+"""Colour matrices by number (ITU-T H.273): RGB, BT.709, none named, reserved, FCC, BT.601 (two), SMPTE 240M, BT.2020."""
 REMEDY = "replace the file or leave it out"
 
 
@@ -102,10 +106,18 @@ def turning_filters(frame: VideoFrame) -> tuple[tuple[str, str], ...]:
     return (("rotate", f"{angle}*PI/180"),)
 
 
+def unknown_colours(frame: VideoFrame) -> str:
+    """What is wrong with a colour matrix that FFmpeg's `scale` filter has no numbers for, '' if it has."""
+    return (
+        "" if int(frame.colorspace) in CONVERTED else f"its colour matrix, number {int(frame.colorspace)}, is unknown"
+    )
+
+
 class Account:
     """A running account of the packets of a file, to be asked at its end whether all of it has come.
 
     Attributes:
+        is_broadcast: MPEG-TS or a program stream, which may begin and end anywhere.
         first: Time stamp of the first frame that decodes, in the stream's units. What comes earlier is the rest of a
             group of pictures whose beginning was not recorded.
         is_interlaced: Two packets may be one frame.
@@ -118,12 +130,17 @@ class Account:
         self._claimed, self._claims_all = _claimed_end(container, stream, self._form)
         self._end = self._end_of_all = -math.inf
         self.num_packets = 0
+        self.is_broadcast = bool(self._form & {"mpegts", "mpeg"})
+        self._last: Packet | None = None
+        self._shift = 0
         self.stamps: list[tuple[int, int]] = []  # of packets to be shown: (time stamp, size)
         self.first: int | None = None
         self.is_interlaced = False
 
     def add(self, packet: Packet) -> None:
-        """Take note of a packet of any stream."""
+        """Take note of a packet of any stream. Those of a broadcast get time stamps without leaps (`_join`)."""
+        if self.is_broadcast and packet.stream is self._stream and packet.size:
+            self._join(packet)
         stamp = packet.dts if packet.pts is None else packet.pts
         if not packet.size:  # the end of a stream
             return
@@ -138,6 +155,31 @@ class Account:
         self._end = max(self._end, end)
         if not packet.is_discard and not _is_hidden(packet):  # outside the edit list: decoded, never shown
             self.stamps.append((stamp, packet.size))
+
+    def _join(self, packet: Packet) -> None:
+        """Let a packet's time stamps go on from the last one's where the clock was set back or leapt, as in ffmpeg."""
+        if packet.dts is None:
+            return
+        last, packet.dts = self._last, packet.dts + self._shift
+        if last is not None:
+            leap = packet.dts - last.dts - (last.duration or 0)
+            if abs(leap * packet.time_base) > LEAP or (packet.dts - last.dts) * packet.time_base < -0.1:
+                self._shift -= leap
+                packet.dts -= leap
+        if packet.pts is not None:
+            packet.pts += self._shift
+        self._last = packet
+
+    def decoded(self, packet: Packet) -> Sequence[VideoFrame]:
+        """The frames that a packet completes; none of what a broadcast holds before its first whole picture."""
+        import av
+
+        try:
+            return packet.decode()
+        except av.FFmpegError:
+            if self.is_broadcast and self.first is None:
+                return []
+            raise
 
     def note(self, frame: VideoFrame) -> None:
         """Take note of a frame that was decoded."""
@@ -281,15 +323,15 @@ def inspect(path: Path) -> Facts:
                 if packet.stream is not stream:
                     continue
                 if frame is None:
-                    frame = next(iter(packet.decode()), None)
-                elif packet.is_corrupt:
+                    frame = next(iter(account.decoded(packet)), None)
+                elif packet.is_corrupt and not account.is_broadcast:
                     raise UserError(path, f"damaged: packet {account.num_packets} is not whole", REMEDY)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise UserError(path, f"damaged ({first_line(error)})", REMEDY) from error
         if frame is None:
             raise UserError(path, "no frame of this video decodes", REMEDY)
         account.note(frame)
-        if problem := account.missing():
+        if problem := unknown_colours(frame) or account.missing():
             raise UserError(path, problem, REMEDY)
         shown, unit = account.shown(), float(stream.time_base or 1)
         leading = len(account.stamps) - len(shown)
