@@ -31,7 +31,7 @@ LEAP = 10
 SMALLEST_PICTURE = 16
 """Bytes: a shorter packet may say no more than "as before", and gives no frame in some formats."""
 CONVERTED = frozenset({0, 1, 2, 3, 4, 5, 6, 7, 9})
-"""Colour matrices by number (ITU-T H.273): RGB, BT.709, none named, reserved, FCC, BT.601 (two), SMPTE 240M, BT.2020."""
+"""Colour matrices by number (ITU-T H.273): RGB, BT.709, none named, reserved, FCC, two of BT.601, 240M, BT.2020."""
 REMEDY = "replace the file or leave it out"
 
 
