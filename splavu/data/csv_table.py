@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from splavu.data.keys import file_key
-from splavu.errors import UserError
+from splavu.errors import UserError, printable
 
 Row = Mapping[str, str]
 """Column -> cell, as it stands in the file."""
@@ -55,7 +55,7 @@ def lines_of(text: str) -> list[str]:
 def read_rows(path: str | Path, columns: Sequence[str] = ("filename",)) -> list[Row]:
     """The rows of a CSV file whose header has `columns`; the first of them names the video.
 
-    Spaces around the names in the header are dropped, those in cells are kept.
+    Spaces around the names in the header are dropped, and what can't be printed in them is escaped; cells are kept.
 
     Raises:
         UserError: No CSV file, a column that is missing or there twice, no row, a row of another length, a row that
@@ -66,9 +66,9 @@ def read_rows(path: str | Path, columns: Sequence[str] = ("filename",)) -> list[
         header, *rows = [cells for cells in reader if cells] or [[]]
     except csv.Error as error:
         raise UserError(path, f"is no CSV file ({error}, line {reader.line_num})", "is a quote left open?") from error
-    header = [name.strip() for name in header]
     if not all(map(_is_text, header)):
         raise UserError(path, "has a header that isn't UTF-8", "save it as UTF-8")
+    header = [printable(name.strip()) for name in header]
     if twice := [name for place, name in enumerate(header) if name in header[:place]]:
         raise UserError(path, f"duplicate column '{twice[0]}'", "keep one of the two, or rename it")
     if missing := [name for name in columns if name not in header]:
@@ -101,7 +101,7 @@ def _is_text(cell: str) -> bool:
 
 
 def _header_remedy(header: Sequence[str]) -> str:
-    is_other = len(header) == 1 and any(separator in header[0] for separator in ";\t|")
+    is_other = len(header) == 1 and any(separator in header[0] for separator in (";", r"\t", "|"))
     return "separate the columns by commas" if is_other else "mend the header"
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from splavu.data.csv_table import check_splits, filled, is_unknown, read_rows, split_of
 from splavu.data.keys import match_keys
-from splavu.errors import UserError, nearest
+from splavu.errors import UserError, nearest, printable
 
 logger = logging.getLogger(__name__)
 
@@ -284,7 +284,7 @@ def _classes(cells: Mapping[str, str]) -> tuple[dict[str, float], tuple[str, ...
     """Cell in lower case -> the place of its class, and the names of the classes; 1 and 1.0 are one."""
     numbers = {lower: _number(lower) for lower in cells}
     meaning: Mapping[str, Any] = {lower: lower for lower in cells} if None in numbers.values() else numbers
-    names: dict[Any, str] = {meaning[lower]: cell for lower, cell in cells.items()}
+    names: dict[Any, str] = {meaning[lower]: printable(cell) for lower, cell in cells.items()}
     places = {value: float(place) for place, value in enumerate(sorted(names))}
     return {lower: places[meaning[lower]] for lower in cells}, tuple(names[value] for value in sorted(names))
 

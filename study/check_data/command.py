@@ -12,7 +12,7 @@ from splavu.data.datasets import Layout
 from splavu.data.encoders import EncoderSpec, encoder_spec
 from splavu.data.keys import file_key
 from splavu.data.verification import differences
-from splavu.errors import UserError, nearest
+from splavu.errors import UserError, nearest, printable
 from splavu.extraction.preprocessing import protocol_preprocessing
 from splavu.stores import Attributes, open_features
 from study import config
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
             raise UserError("data set", f"'{name}' is unknown", f"{nearest(name, NAMES)} Your own videos: {FOLDER}NAME")
     findings = [check(name, places) for name in args.names or DEFAULT]
     for finding in findings:
-        print("\n".join(finding.lines()))
+        print("\n".join(map(printable, finding.lines())))
     unusable = [finding.name for finding in findings if not finding.is_usable]
     print(
         f"{len(findings) - len(unusable)} of {len(findings)} usable"

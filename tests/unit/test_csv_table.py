@@ -55,6 +55,11 @@ def test_what_is_no_table_is_refused_by_name(tmp_path, content, names):
         read_rows(tmp_path / "t.csv", ("filename", "x"))
 
 
+def test_names_of_columns_are_one_printable_line(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b'filename,"two\nlines","\x1b[2J"\na.mp4,0,1\n')
+    assert list(read_rows(tmp_path / "t.csv")[0]) == ["filename", r"two\nlines", r"\x1b[2J"]
+
+
 def test_names_of_files_are_bytes(tmp_path):
     """Whatever the file system allows; only a name may be other than UTF-8."""
     (tmp_path / "t.csv").write_bytes(b'filename,x\nlat\xe9.mp4,1\n"new\nline",0\n\xe2\x80\xa8.mp4,1\n')

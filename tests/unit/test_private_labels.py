@@ -64,6 +64,7 @@ def test_binary_columns_in_the_spellings_people_write(tmp_path, cells, values):
         (("10", "9.0", "9"), (1, 0, 0), ("9.0", "10")),
         (("f", "m", "f"), (0, 1, 0), ("f", "m")),
         (("Red", "red", "?"), (0, 0, np.nan), ("Red",)),
+        (("a\x1b[2J", "b", "b"), (0, 1, 1), (r"a\x1b[2J", "b")),
         (("yes", "no", "perhaps", "no"), (2, 0, 1, 0), ("no", "perhaps", "yes")),
     ],
 )
