@@ -149,7 +149,7 @@ class PrivateTable:
         """The binary attributes of the keys that `rows_of` finds; raises what it does."""
         row = self.rows_of(keys)
         binary = [column.values for column in self.columns if column.kind == "binary"]
-        values = np.array(binary, np.float32).reshape(len(binary), -1).T  # [N, A]
+        values = np.array(binary, np.float32).reshape(len(binary), len(self.names)).T  # [N, A]
         return PrivateLabels(
             self.attributes,
             {key: values[number] for key, number in row.items()},
