@@ -18,8 +18,12 @@ class InputError(ValueError):
     def __init__(self, culprit: object, problem: str, remedy: str = "") -> None:
         self.culprit, self.problem, self.remedy = str(culprit), problem, remedy
         line = f"{culprit}: {problem}" + (f"; {remedy}" if remedy else "")
-        # What a terminal would obey, and bytes of names that aren't UTF-8, as Python's escapes.
-        super().__init__("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line))
+        super().__init__(printable(line))
+
+
+def printable(text: str) -> str:
+    """What a terminal would obey, and bytes of names that aren't UTF-8, as Python's escapes."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from mgfn.errors import InputError
+from mgfn.errors import InputError, printable
 from mgfn.frame_scores import ScoredVideo
 from mgfn.runs import write_whole
 
@@ -79,7 +79,8 @@ def _draw(video: ScoredVideo, images: Mapping[int, NDArray[np.uint8]], path: Pat
     axes.plot(video.scores, color="tab:blue", linewidth=1)
     for index in images:
         axes.axvline(index, color="0.6", linewidth=0.5, linestyle=":")
-    axes.set(xlim=(0, len(video.scores)), ylim=(0, 1), xlabel="frame", ylabel="anomaly score", title=video.name)
+    axes.set(xlim=(0, len(video.scores)), ylim=(0, 1), xlabel="frame", ylabel="anomaly score")
+    axes.set_title(printable(video.name), parse_math=False)
     write_whole(path, lambda file: figure.savefig(file, format="png", dpi=100))
 
 

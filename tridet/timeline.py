@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tridet.checkpoints import written
-from tridet.errors import InputError
+from tridet.errors import InputError, printable
 
 TRUTH, DETECTION = "#3d5a80", "#ee6c4d"
 
@@ -78,7 +78,7 @@ def draw_timeline(
     axes = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     if frames:
         _draw_frames(axes[0], frames)
-    axes[0].set_title(title, loc="left", fontsize=10)
+    axes[0].set_title(printable(title), loc="left", fontsize=10, parse_math=False)
     _draw_bands(axes[-1], classes, class_names, shown, truth)
     axes[-1].set_xlim(0, duration)
     axes[-1].set_xlabel(f"seconds{'   (' + note + ')' if note else ''}", fontsize=8)
@@ -132,7 +132,8 @@ def _draw_bands(axis: Any, classes: Sequence[int], names: Any, shown: Intervals,
         for (start, end), score in zip(shown.segments[own], shown.scores[own], strict=True):
             strength = float(np.clip(score, 0.15, 1.0))
             axis.barh(base - 0.2, end - start, left=start, height=0.36, color=DETECTION, alpha=strength)
-    axis.set_yticks(range(len(classes)), [str(names[label]) for label in reversed(classes)], fontsize=8)
+    shown_names = [printable(str(names[label])) for label in reversed(classes)]
+    axis.set_yticks(range(len(classes)), shown_names, fontsize=8, parse_math=False)
     axis.set_ylim(-0.5, max(len(classes), 1) - 0.5)
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right", "left"]].set_visible(False)

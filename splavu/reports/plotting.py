@@ -39,6 +39,11 @@ def canvas(width: float, height: float, columns: int = 1, **options: Any) -> tup
 
 def saved(figure: Any, path: Path) -> Path:
     """Write a figure as PNG; without its creation date and versions, the same runs give the same bytes."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        if "$" in text.get_text():  # of a name; Matplotlib would read it as a formula
+            text.set_parse_math(False)
     with writing(path), replacing(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
     return path

@@ -55,7 +55,7 @@ class TableInOrder(OrderedWriter[TablePart]):
         try:
             found = self._parquet.read_metadata(self.path)
         except (self._arrow.ArrowException, OSError) as error:
-            raise UserError(self.path, "is not a complete Parquet file", "delete it, or write elsewhere") from error
+            raise UserError(self.path, "is not a complete Parquet file", "write elsewhere, or move it away") from error
         attributes = parsed_attributes(self.path, (found.metadata or {}).get(METADATA_KEY, b"{}"))
         refuse_conflict(self.path, attributes, self.attributes)
         names = [field.name for field in self._fields]

@@ -201,5 +201,5 @@ class FeatureReader(ABC):
             raise UserError(
                 self.path,
                 f"'{key}' is {shape[-1]} wide, {self.feature_dim} expected",
-                "choose the encoder (ft_arch) that made this store, or extract again",
+                "give features of one encoder, the one that is expected here",
             )

@@ -57,3 +57,8 @@ def test_the_truth_is_shaded(tmp_path):
 def test_an_absent_folder_of_videos_is_refused(tmp_path):
     with refused("absent", InputError):
         draw_all([made("a", [0.5])], tmp_path, FRAMES, videos=tmp_path / "absent")
+
+
+def test_names_are_no_formulas(tmp_path):
+    draw_all([made(r"a$\frac$" + "\udce9", [0.5])], tmp_path, FRAMES)
+    assert len(list(tmp_path.glob("*.png"))) == 1

@@ -209,3 +209,11 @@ def test_the_figure_of_a_head_for_attributes_has_a_column(runs):
     assert "| features | top-1 | head cMAP |" in text
     assert "| raw features | 87.5 | 62.5 |" in text
     assert "| aam, one feature at a time | 75.0 | 50.0 |" in text
+
+
+def test_names_in_figures_are_no_formulas(tmp_path):
+    plotting = pytest.importorskip("splavu.reports.plotting")
+    pytest.importorskip("matplotlib")
+    figure, (axis,) = plotting.canvas(2, 2)
+    axis.set_title(r"run$\frac$")
+    assert plotting.saved(figure, tmp_path / "f.png").stat().st_size

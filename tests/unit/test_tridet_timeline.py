@@ -156,3 +156,9 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_one_before(tmp_path):
     with pytest.raises(IndexError):
         draw_timeline(path, title="", duration=1.0, detections=intervals((0, 1, 7), scores=[1.0]), class_names=NAMES)
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"before"]
+
+
+def test_names_are_no_formulas(drawn):
+    """`$` would begin one, and a byte that isn't UTF-8 has no glyph."""
+    odd = r"a$\frac$" + "\udce9\x1b"
+    assert drawn(intervals((10, 20, 0), scores=[0.9]), title=odd, class_names=[odd, "Run", "Swim"]).size
