@@ -6,6 +6,7 @@ video for BT.601 before 17.0, and sets the chroma of 10-bit 4:2:0 video wrongly 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,12 +47,11 @@ class PyAVReader(VideoReader):
         self._opened = None
         account, picture = Account(container, stream), _Picture()
         stamps: list[float | None] = []
-        is_cut_off = False
+        unit, is_cut_off = float(stream.time_base or 1), False
         with container:
             try:
-                for packet in container.demux():
-                    account.add(packet)
-                    if packet.stream is not stream:
+                for packet in container.demux(*account.streams):
+                    if not account.add(packet):
                         continue
                     for frame in account.decoded(packet):
                         if is_cut_off or (frame.is_corrupt and not account.is_broadcast):
@@ -64,7 +64,7 @@ class PyAVReader(VideoReader):
                             self._refuse(unknown_colours(frame))
                         account.note(frame)
                         is_wanted = wanted is None or len(stamps) in wanted
-                        stamps.append(frame.time)
+                        stamps.append(None if frame.pts is None else frame.pts * unit)
                         yield picture.levels(frame) if is_wanted else None
             except (av.FFmpegError, OSError, ValueError) as error:
                 raise self._damaged(len(stamps), error) from error
@@ -83,29 +83,44 @@ class _Picture:
     """Frames turned and converted to RGB, all to the size of the first: streams may change theirs midway."""
 
     def __init__(self) -> None:
+        self._turning: tuple[tuple[str, str], ...] = ()
         self._form: tuple[object, ...] = ()
         self._graph: Graph | None = None
         self._size = ""
 
     def levels(self, frame: VideoFrame) -> np.ndarray:  # -> [H, W, 3] uint8 RGB
-        turning = turning_filters(frame)
-        form = (frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range), turning)
+        if frame.key_frame or self._graph is None:
+            self._turning = turning_filters(frame)
+        form = (frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range))
+        form = (*form, self._turning)
         if form != self._form:
-            self._form, self._graph = form, self._built(*form)
-        self._graph.vpush(frame)
-        converted = self._graph.vpull()
+            self._form, self._graph = form, _graph(*form, self._size)
+        try:
+            self._graph.vpush(frame)
+            converted = self._graph.vpull()
+        except BaseException:
+            _KEPT.form = None
+            raise
         self._size = self._size or f"{converted.width}:{converted.height}"
         return converted.to_ndarray()
 
-    def _built(
-        self, width: int, height: int, pixels: str, matrix: int, span: int, turning: tuple[tuple[str, str], ...]
-    ) -> Graph:
-        from av.filter import Graph
 
+_KEPT = threading.local()
+"""The last graph of each thread and its form: one starts a thread of its own, which takes as long as a few frames."""
+
+
+def _graph(
+    width: int, height: int, pixels: str, matrix: int, span: int, turning: tuple[tuple[str, str], ...], size: str
+) -> Graph:
+    """The filters from a frame of this form to RGB of a `size` ("640:480"; "" leaves it)."""
+    from av.filter import Graph
+
+    source = f"video_size={width}x{height}:pix_fmt={pixels}:time_base=1/1000:colorspace={matrix}:range={span}"
+    # Where a picture is turned, FFmpeg chooses before or after which filter to convert it.
+    scale = () if turning and not size else (("scale", ":".join(filter(None, (size, "threads=1")))),)
+    chain = (("buffer", source), *turning, *scale, ("format", "rgb24"), ("buffersink", ""))
+    if getattr(_KEPT, "form", None) != chain:
         graph = Graph()
-        source = f"video_size={width}x{height}:pix_fmt={pixels}:time_base=1/1000:colorspace={matrix}:range={span}"
-        # Where a picture is turned, FFmpeg chooses before or after which filter to convert it.
-        scale = () if turning and not self._size else (("scale", ":".join(filter(None, (self._size, "threads=1")))),)
-        chain = [("buffer", source), *turning, *scale, ("format", "rgb24"), ("buffersink", "")]
         graph.link_nodes(*(graph.add(name, arguments or None) for name, arguments in chain)).configure()
-        return graph
+        _KEPT.graph, _KEPT.form = graph, chain
+    return _KEPT.graph

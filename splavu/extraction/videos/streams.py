@@ -117,6 +117,7 @@ class Account:
     """A running account of the packets of a file, to be asked at its end whether all of it has come.
 
     Attributes:
+        streams: Those whose packets it wants: the video, or all where the file says only when all of them end.
         is_broadcast: MPEG-TS or a program stream, which may begin and end anywhere.
         first: Time stamp of the first frame that decodes, in the stream's units. What comes earlier is the rest of a
             group of pictures whose beginning was not recorded.
@@ -124,51 +125,55 @@ class Account:
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        self._stream = stream
+        self._stream, self._unit = stream, float(stream.time_base or 1)
         self._start = max(0.0, (container.start_time or 0) / 1e6)  # below 0 is what the decoder of sound needs
         self._form = set(container.format.name.split(","))
-        self._claimed, self._claims_all = _claimed_end(container, stream, self._form)
-        self._end = self._end_of_all = -math.inf
+        self._claimed, is_of_all = _claimed_end(container, stream, self._form)
+        self._end = -math.inf
+        self._may_hide = stream.codec_context.name in ("vp8", "libvpx")
+        self._last: tuple[int, int] | None = None  # time stamp and duration
+        self._shift = 0
+        self.streams = list(container.streams) if is_of_all else [stream]
         self.num_packets = 0
         self.is_broadcast = bool(self._form & {"mpegts", "mpeg"})
-        self._last: Packet | None = None
-        self._shift = 0
         self.stamps: list[tuple[int, int]] = []  # of packets to be shown: (time stamp, size)
         self.first: int | None = None
         self.is_interlaced = False
 
-    def add(self, packet: Packet) -> None:
-        """Take note of a packet of any stream. Those of a broadcast get time stamps without leaps (`_join`)."""
-        if self.is_broadcast and packet.stream is self._stream and packet.size:
+    def add(self, packet: Packet) -> bool:
+        """Take note of a packet; returns whether it is one of the video. Those of a broadcast then have no leaps."""
+        is_ours = packet.stream is self._stream
+        size = packet.size
+        if not size:  # the end of a stream
+            return is_ours
+        if self.is_broadcast and is_ours:
             self._join(packet)
         stamp = packet.dts if packet.pts is None else packet.pts
-        if not packet.size:  # the end of a stream
-            return
-        if stamp is not None and packet.time_base:
-            end = float((stamp + (packet.duration or 0)) * packet.time_base)
-            self._end_of_all = max(self._end_of_all, end)
-        if packet.stream is not self._stream:
-            return
-        self.num_packets += 1
+        self.num_packets += is_ours
         if stamp is None:
-            return
-        self._end = max(self._end, end)
-        if not packet.is_discard and not _is_hidden(packet):  # outside the edit list: decoded, never shown
-            self.stamps.append((stamp, packet.size))
+            return is_ours
+        unit = self._unit if is_ours else float(packet.time_base or 0)
+        self._end = max(self._end, (stamp + (packet.duration or 0)) * unit)
+        # What is outside the edit list is decoded, but never shown.
+        if is_ours and not packet.is_discard and not (self._may_hide and _is_hidden(packet)):
+            self.stamps.append((stamp, size))
+        return is_ours
 
     def _join(self, packet: Packet) -> None:
         """Let a packet's time stamps go on from the last one's where the clock was set back or leapt, as in ffmpeg."""
         if packet.dts is None:
             return
-        last, packet.dts = self._last, packet.dts + self._shift
-        if last is not None:
-            leap = packet.dts - last.dts - (last.duration or 0)
-            if abs(leap * packet.time_base) > LEAP or (packet.dts - last.dts) * packet.time_base < -0.1:
+        stamp = packet.dts + self._shift
+        if self._last is not None:
+            step = stamp - self._last[0]
+            leap = step - self._last[1]
+            if abs(leap) * self._unit > LEAP or step * self._unit < -0.1:
                 self._shift -= leap
-                packet.dts -= leap
-        if packet.pts is not None:
-            packet.pts += self._shift
-        self._last = packet
+                stamp -= leap
+        if self._shift:
+            packet.dts = stamp
+            packet.pts = None if packet.pts is None else packet.pts + self._shift
+        self._last = stamp, packet.duration or 0
 
     def decoded(self, packet: Packet) -> Sequence[VideoFrame]:
         """The frames that a packet completes; none of what a broadcast holds before its first whole picture."""
@@ -207,12 +212,11 @@ class Account:
     def missing(self) -> str:
         """What is gone from the end of the file, '' if nothing is known to be."""
         frames, fps = self._stream.frames, frames_per_second(self._stream)
-        end = self._end_of_all if self._claims_all else self._end
-        if self._claimed is None or self._claimed - end <= max(0.02 * self._claimed, 3 / fps if fps else 0, 0.1):
+        if self._claimed is None or self._claimed - self._end <= max(0.02 * self._claimed, 3 / fps if fps else 0, 0.1):
             return ""
         if "avi" not in self._form and 0 < frames <= self.num_packets:
             return ""
-        return f"truncated: it ends after {max(end, 0):.1f} of {self._claimed:.1f} s"
+        return f"truncated: it ends after {max(self._end, 0):.1f} of {self._claimed:.1f} s"
 
 
 def _claimed_end(container: InputContainer, stream: VideoStream, form: set[str]) -> tuple[float | None, bool]:
@@ -244,7 +248,7 @@ def _clock(text: str) -> float:
 
 def _is_hidden(packet: Packet) -> bool:
     """Whether a packet of VP8 is a picture to predict others from, never shown (RFC 6386, 9.1: show_frame)."""
-    return packet.stream.codec_context.name in ("vp8", "libvpx") and not bytes(memoryview(packet)[:1])[0] & 0x10
+    return not bytes(memoryview(packet)[:1])[0] & 0x10
 
 
 def frame_times(
@@ -318,9 +322,8 @@ def inspect(path: Path) -> Facts:
     account, frame = Account(container, stream), None
     with container:
         try:
-            for packet in container.demux():
-                account.add(packet)
-                if packet.stream is not stream:
+            for packet in container.demux(*account.streams):
+                if not account.add(packet):
                     continue
                 if frame is None:
                     frame = next(iter(account.decoded(packet)), None)
