@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from mgfn.option import Options, flag
+from splavu.runtime import limits
 from splavu.runtime.cli import ArgumentParser
 from splavu.runtime.options import add_options
 
@@ -36,7 +37,11 @@ def parse(argv: Sequence[str] | None, *, description: str, kind: type[Parsed] = 
     for name in INERT:
         spellings = dict.fromkeys([flag(name), "--" + name.replace("-", "_")])
         parser.add_argument(*spellings, dest=name, help="historic, without effect")
+    limits.add_reading(parser)
     args = vars(parser.parse_args(argv))
+    reading = {name: args.pop(name) for name in ("memory", "follow_links")}
+    if any(reading.values()):  # options that another script hands on leave the limits as that script set them
+        limits.apply(argparse.Namespace(**reading))
     for name in INERT:
         if args.pop(name) is not None:
             logger.warning("--%s has no effect and never had", name)

@@ -14,12 +14,10 @@ from torch import Tensor
 
 from splavu.errors import UserError, as_user_errors
 from splavu.runtime import cli as scripts
-from splavu.runtime import environment
+from splavu.runtime import environment, limits
 from splavu.runtime.cli import EXIT_CODES, ArgumentParser
 from tridet.config import Config, load, parse_yaml
 from tridet.errors import InputError
-
-within = scripts.within
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -42,6 +40,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     )
     made.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     made.add_argument("--quiet", action="store_true", help="no progress bars, warnings only")
+    limits.add_reading(made)
     return made
 
 
@@ -50,6 +49,7 @@ def start(args: argparse.Namespace) -> tuple[Config, torch.device, Callable[[Ten
     logging.basicConfig(
         level=logging.WARNING if args.quiet else logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True
     )
+    limits.apply(args)
     device = pick_device(args.device)
     config = load(args.config, overrides(args.set))
     anonymizer = None

@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, TypedDict
 
 import numpy as np
@@ -29,6 +30,8 @@ from tridet.windows import cut, random_window
 
 logger = logging.getLogger(__name__)
 
+NPY_ERRORS = (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError, KeyError, OverflowError)
+"""What NumPy raises for a damaged file: it reads the header as Python."""
 CACHED_BYTES = 2 * 2**30
 """Features that take less than this are kept in memory."""
 
@@ -177,9 +180,12 @@ class ThumosDataset(Dataset):
         return len(array)
 
     def _opened(self, video: Video) -> NDArray[Any]:
+        path = self.path(video)
+        if not path.resolve().is_relative_to(Path(self.config.feat_folder or "").resolve()):
+            raise InputError(path, f"leads out of its folder, to '{path.resolve()}'", "copy the file into the folder")
         try:
-            array = np.load(self.path(video), mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except NPY_ERRORS as error:
             raise InputError(self.path(video), f"can't be read ({error})", "extract it again") from error
         if not isinstance(array, np.ndarray):
             raise InputError(self.path(video), "is an archive of arrays", "save one array with numpy.save")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from mgfn.data.lists import Entry
 from mgfn.errors import InputError
+
+NPY_ERRORS = (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError, KeyError, OverflowError)
+"""What NumPy raises for a damaged file: it reads the header as Python."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,11 @@ class FeatureVideos(Sequence):
         if not root.is_dir():
             raise InputError(root, "there is no such folder of features", "set --features")
         paths = [_paths_of(entry.name, root) for entry in self.entries]
+        whole = root.resolve()
+        for path in (path for found in paths for path in found):
+            if not path.resolve().is_relative_to(whole):
+                problem = f"leads out of its folder, to '{path.resolve()}'"
+                raise InputError(path, problem, "copy the file into the folder")
         if missing := [entry for entry, found in zip(self.entries, paths, strict=True) if not found]:
             raise InputError(
                 missing[0].place,
@@ -144,8 +153,10 @@ def _loaded(path: Path, *, header_only: bool = False) -> np.ndarray:
         raise InputError(path, "is an empty file", "extract this video again")
     try:
         array = np.load(path, mmap_mode="r" if header_only else None, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except NPY_ERRORS as error:
         raise InputError(path, f"is no NumPy array ({error})", "extract this video again") from None
+    if not isinstance(array, np.ndarray):
+        raise InputError(path, "is an archive of arrays", "save one array with numpy.save")
     if array.dtype.kind != "f":
         raise InputError(path, f"holds {array.dtype}, expected numbers with a fraction", "extract this video again")
     return array

@@ -24,11 +24,14 @@ from splavu.data.key_map import KeyMap
 from splavu.data.keys import match_keys
 from splavu.data.private_labels import PrivateLabels, PrivateTable
 from splavu.errors import UserError
+from splavu.runtime import limits
 from splavu.runtime.files import file_hash
 from splavu.stores import open_features
 
 logger = logging.getLogger(__name__)
 
+MEMORY_FACTOR = 6
+"""Memory that an audit takes, by that of the features: measured, about 5."""
 FOLDS = 5
 """Parts that subjects are dealt into without a column `split`: three to train on, one to tune on, one to test on."""
 VALIDATION_SHARE = 0.2
@@ -134,12 +137,14 @@ def read_inputs(
     table.require_subjects("add it, or give --groups: a split is by subject")
     labels = table.path
     paths = {"released": expanded(released, "--released"), "raw": expanded(raw, "--raw") if raw else []}
-    features, files, shown = {}, [], {}
+    features, files, shown, num_bytes = {}, [], {}, 0
     for role, stores in paths.items():
         features[role] = {}
         for path in stores:
             store = open_features(path)
             files.append(InputFile(role, path.name, file_hash(path), dict(store.attributes)))
+            num_bytes += store.num_bytes()
+            limits.require(MEMORY_FACTOR * num_bytes, path, "auditing its features")
             of_store = (path.name, *(f"{name}={value}" for name, value in store.attributes.items()))
             for place, stored in enumerate(store):
                 key = key_map.raw(stored) if key_map is not None and role == "released" else stored
@@ -175,7 +180,7 @@ def read_inputs(
         examples[warnings[-1]] = absent[0]
     if table.unasked:
         names = ", ".join(f"'{name}'" for name in table.unasked)
-        warnings.append(f"columns that were not attacked: {names}; name those that are private with --attributes")
+        warnings.append(f"{names} of {Path(labels).name} was not attacked: name it with --attributes if it is private")
     if raw:
         name_of = match_keys(features["raw"], features["released"], source="--raw")
         features["raw"] = {key: features["raw"][name] for key, name in name_of.items()}

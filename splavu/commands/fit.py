@@ -34,10 +34,11 @@ from splavu.data.subjects import read_subjects
 from splavu.errors import UserError, nearest
 from splavu.runtime import limits
 from splavu.runtime.files import check_target, claimed, file_hash
-from splavu.runtime.schema import Key, Seed, conformed
 
 logger = logging.getLogger(__name__)
 
+MEMORY_FACTOR = 10
+"""Memory that fitting takes at most, by that of the features: measured, from 4 (orthogonal) to 10 (inlp)."""
 FLAG_OF = {"static": "static", "classes": "labels", "private": "private", "subjects": "subjects"}
 """Field of `FitData` -> the flag that names its file."""
 
@@ -66,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: the column of --private; without one, videos count)",
     )
     parser.add_argument("--after", type=Path, metavar="CKPT", help="anonymizer to come first")
-    parser.add_argument("--seed", type=Key, help="of draws (default 0); of noise, a secret (default: at random)")
+    parser.add_argument("--seed", type=int, help="of draws (default 0); of noise, a secret (default: at random)")
     options = parser.add_argument_group("options of methods")
     for name, declared in _options(forms).items():
         first = next(iter(declared.values()))
@@ -112,8 +113,6 @@ def fit(args: argparse.Namespace) -> str:
         for name, value in vars(args).items()
         if name.startswith("option_") and value is not None
     }
-    if form.seed != "secret" and args.seed is not None:
-        conformed(Seed, args.seed, "--seed")
     options = form.read(given, culprit=lambda name: f"--{name.replace('_', '-')}")
     for need in form.needs:
         if not getattr(args, FLAG_OF[need]):
@@ -213,7 +212,7 @@ def _stores(paths: Sequence[Path], role: str, files: list[dict[str, Any]]) -> di
     from splavu.stores import open_features
 
     found: dict[str, NDArray[np.float32]] = {}
-    width = None
+    width, num_bytes = None, 0
     for path in paths:
         store = open_features(path, feature_dim=width)
         width = store.feature_dim
@@ -221,6 +220,8 @@ def _stores(paths: Sequence[Path], role: str, files: list[dict[str, Any]]) -> di
             raise UserError(path, "is a released store: its features are anonymized already", "give the raw features")
         attributes = {name: value for name, value in store.attributes.items() if isinstance(value, str | int | float)}
         files.append({"role": role, "name": path.name, "sha256": file_hash(path), "attributes": attributes})
+        num_bytes += store.num_bytes()
+        limits.require(MEMORY_FACTOR * num_bytes, path, "fitting to its features")
         for key in store:
             if key in found:
                 raise UserError(path, f"duplicate key '{key}', also in another store of --{role}", "give it once")

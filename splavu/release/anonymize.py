@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,6 +43,7 @@ from splavu.data.key_map import (
 )
 from splavu.errors import UserError
 from splavu.release.serving import serve_each, serve_rows
+from splavu.runtime import limits
 from splavu.runtime.files import PathLike, check_target, file_hash
 from splavu.runtime.progress import progress_bar
 from splavu.stores import open_features
@@ -55,6 +57,10 @@ from splavu.stores.scanning import Scan
 
 Unit = Literal["alone", "video"]
 
+MEMORY_FACTOR = 4
+"""Memory that a release takes, by that of the largest key: measured, about 3."""
+MEMORY_OF_ROW = 200
+"""Bytes that the order of the rows and the map of a table take for each row."""
 _OTHER_WIDTH = "give the anonymizer of the encoder that made these features"
 
 
@@ -138,6 +144,8 @@ def anonymize_store(
         keys = hashed_keys(store.keys(), secret_keys.secret, crops=source.is_dir())
         scan = Scan(store, order=sorted(keys.released_of, key=keys.released_of.__getitem__))
         headers = [(keys.released_of[key], shape) for key, shape in scan.headers]
+    largest, key = max((math.prod(shape), key) for key, shape in scan.headers)
+    limits.require(MEMORY_FACTOR * 4 * largest, source, f"anonymizing '{key}'")
     refuse_unchanged(anonymizer)
     anonymizer = anonymizer.to(device).eval()
     attributes = provenance(store.attributes, anonymizer, source=source, secret_keys=secret_keys)
@@ -210,6 +218,7 @@ def anonymize_table(
     attributes = provenance(table.attributes, anonymizer, source=source, secret_keys=secret_keys)
     order, maps = None, {}
     if secret_keys is not None:
+        limits.require(MEMORY_OF_ROW * table.num_rows, source, f"hashing {table.num_rows} rows")
         order = hashed_order(table.num_rows, secret_keys.secret)
         maps = {name: hashed_keys(table.texts(name), secret_keys.secret) for name in hashed}
     state = state_of_files([source])

@@ -120,6 +120,15 @@ def require(num_bytes: float, culprit: object, what: str = "reading it") -> None
         raise UserError(culprit, f"{what} takes {needed} of memory, the ceiling is {shown(ceiling())}", remedy)
 
 
+def of_allocation(error: BaseException) -> str | None:
+    """What Python, NumPy or torch say of memory that they couldn't get; None of any other error."""
+    if isinstance(error, MemoryError):
+        return " ".join(str(error).split()) or "it is used up"
+    if isinstance(error, RuntimeError) and (found := re.search(r"tried to allocate \d+ bytes", str(error))):
+        return found[0]
+    return None
+
+
 def free_memory() -> int:
     """Bytes that can be allocated without swapping; half of all where the system doesn't say."""
     with contextlib.suppress(OSError, StopIteration, ValueError):

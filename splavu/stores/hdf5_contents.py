@@ -8,6 +8,7 @@ with what the file holds before anything is allocated. What is no feature stays 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections import deque
@@ -34,6 +35,7 @@ FIRST_LOOK = 16
 FOLLOW = "give --follow-links to read it, or copy the features into this file"
 _DIGEST_NAME = CHECKSUM_ATTRIBUTE.encode()
 _DIGEST = np.empty((), "S64")
+_DIGEST_TYPE = h5t.py_create(_DIGEST.dtype)
 
 
 class Entry(NamedTuple):
@@ -287,8 +289,9 @@ def _digest(dataset: h5d.DatasetID) -> str | None:
     if not h5a.exists(dataset, _DIGEST_NAME):
         return None
     attribute = h5a.open(dataset, _DIGEST_NAME)
-    if attribute.get_storage_size() != _DIGEST.nbytes or attribute.get_space().get_simple_extent_ndims():
-        return str(plain(h5py.Dataset(dataset).attrs[CHECKSUM_ATTRIBUTE]))
-    text = np.empty_like(_DIGEST)
-    attribute.read(text)
-    return text.item().decode(errors="replace")
+    if attribute.get_storage_size() == _DIGEST.nbytes:
+        text = np.empty_like(_DIGEST)
+        with contextlib.suppress(TypeError, OSError):  # as this program writes it
+            attribute.read(text, _DIGEST_TYPE)
+            return text.item().decode(errors="replace")
+    return str(plain(h5py.Dataset(dataset).attrs[CHECKSUM_ATTRIBUTE]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -129,6 +130,14 @@ class FeatureReader(ABC):
     def num_rows(self, key: str) -> int:
         """Number of clips (or time steps) under `key`; 1 for a single feature [D]."""
         return rows_in(self._header(key)[0])
+
+    def num_bytes(self, keys: Iterable[str] | None = None) -> int:
+        """Memory that the features of `keys` (of all keys) take as float32, by their headers.
+
+        Raises:
+            UserError: One can't be read.
+        """
+        return sum(4 * math.prod(self.header(key)[0]) for key in (self.keys() if keys is None else keys))
 
     def verify(self, keys: Iterable[str] | None = None, *, checksums: bool = False) -> None:
         """Read every feature of `keys` (of all keys) once and check width, dtype, finiteness and that it isn't empty.

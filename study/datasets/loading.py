@@ -15,6 +15,7 @@ from splavu.data.encoders import encoder_spec
 from splavu.data.private_labels import PrivateLabels
 from splavu.data.subjects import Subject, read_subjects
 from splavu.errors import UserError
+from splavu.runtime import limits
 from splavu.stores import FeatureStore
 from study import config
 from study.datasets.catalog import WITH_SUBJECTS, CatalogueRow, row_of
@@ -113,8 +114,8 @@ def privacy_rows(
         )
     if len(keys) < len(stored):
         logger.info("%s: %d of %d videos have private labels", path, len(keys), len(stored))
-    store.verify(keys)
-    blocks = [np.atleast_2d(store[key]) for key in keys]
+    limits.require(2 * store.num_bytes(keys), path, "reading its features")
+    blocks = [store.verified(key).reshape(-1, store.feature_dim) for key in keys]
     counts = [len(block) for block in blocks]
     rows = Rows(
         np.concatenate(blocks),

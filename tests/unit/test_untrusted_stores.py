@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -16,9 +17,12 @@ import pytest
 from conftest import REPOSITORY
 from refusals import refused
 
+from mgfn.data.features import FeatureVideos
+from mgfn.errors import InputError as MgfnInputError
+from splavu.__main__ import main
 from splavu.data.verification import verify_store
 from splavu.errors import UserError
-from splavu.runtime import limits
+from splavu.runtime import cli, limits
 from splavu.stores import FeatureFolder, FeatureStore, open_features
 
 SECRET = np.full((2, 8), 7, np.float32)
@@ -402,3 +406,45 @@ def test_the_collected_inputs():
     np.testing.assert_array_equal(
         FeatureStore(SHARED / "links_all.h5")["v00"], FeatureStore(SHARED / "store_40x3x8.h5")["v00"]
     )
+
+
+@pytest.mark.parametrize("command", ["fit", "audit", "anonymize"])
+def test_every_command_says_what_would_have_been_needed(tmp_path, command, monkeypatch):
+    """Before it allocates anything: here all that is left is a megabyte."""
+    path = tmp_path / "raw.h5"
+    with h5py.File(path, "w") as file:
+        for number in range(4):
+            file[f"v{number}"] = np.random.default_rng(number).normal(size=(40_000, 64)).astype(np.float32)
+    table = tmp_path / "labels.csv"
+    table.write_text("filename,subject,a\n" + "".join(f"v{n},s{n},{n % 2}\n" for n in range(4)))
+    made = tmp_path / "made.pth"
+    words = {
+        "fit": ["fit", "random", "--keep", "4", "--raw", path, "--out", made],
+        "audit": ["audit", "--released", path, "--labels", table],
+        "anonymize": ["anonymize", "--aam", made, path, tmp_path / "out.h5"],
+    }
+    if command == "anonymize":
+        assert main([*map(str, words["fit"]), "--quiet"]) == 0
+    monkeypatch.setattr(limits, "left", lambda: 2**20)
+    with refused("raw.h5", naming="--memory"):
+        main([*map(str, words[command]), "--quiet"])
+
+
+def test_an_allocation_that_fails_is_one_line(monkeypatch, capsys):
+    def main(argv):
+        np.empty(2**50)
+
+    with pytest.raises(SystemExit) as left:
+        cli.run(main)
+    assert left.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["../outside/other", "link"])
+def test_detectors_read_nothing_outside_their_folder(tmp_path, outside, name):
+    folder = tmp_path / "features"
+    folder.mkdir()
+    (folder / "link.npy").symlink_to(outside / "other.npy")
+    videos = SimpleNamespace(name=name, place="list.txt:1")
+    with refused(f"{Path(name).name}.npy", MgfnInputError):
+        FeatureVideos([videos], folder)
