@@ -40,7 +40,7 @@ from splavu.data.subjects import GENDERS, Subject
 from splavu.errors import UserError
 from splavu.runtime import checkpoints, cli, environment, params, run_folder
 from splavu.runtime.progress import progress_bar
-from splavu.runtime.schema import Clips, Count, NonNegative, OneOf, Positive, Seeds, unique
+from splavu.runtime.schema import Clips, Count, Draws, NonNegative, OneOf, Positive, Seeds, unique
 from splavu.stores import FeatureStore
 from study import config
 from study.datasets.catalog import WITH_SUBJECTS
@@ -71,7 +71,7 @@ class BiasParams(JudgedFeatures):
     weight_decay: NonNegative = 0.01
     num_modes: Clips = 5
     """Evenly spaced clips of a test video, whose probabilities are averaged."""
-    num_resamples: Count = 1000
+    num_resamples: Draws = 1000
     """Draws of subjects for the intervals, and swaps of genders among them."""
 
     def __post_init__(self) -> None:

@@ -55,7 +55,7 @@ from splavu.extraction.videos import backend_version, image_reader_version, pick
 from splavu.runtime import cli, params
 from splavu.runtime.environment import pick_device
 from splavu.runtime.options import add_options, given_options, option
-from splavu.runtime.schema import Count, NonNegativeInt, Seed
+from splavu.runtime.schema import Few, NonNegativeInt, Seed
 from splavu.stores import StoreWriter
 from study import config
 from study.datasets.catalog import FOLDER, STORED, CatalogueRow, row_of
@@ -69,7 +69,7 @@ class ExtractionParams(ExtractionSettings):
         0, "also N static clips of each video, in the same pass", flag="--static", metavar="N"
     )
     static_augment: Literal["train", "always", "never"] = option("train", "which splits' static clips are augmented")
-    num_views: Count = 20
+    num_views: Few = 20
     protocol: Literal["released", "published"] = option("released", "preprocessing: 'published' is the paper's")
     seed: Seed = option(0, "of the augmentation")
 

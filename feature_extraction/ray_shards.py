@@ -22,6 +22,7 @@ from pathlib import Path
 
 from splavu.errors import UserError
 from splavu.runtime import cli, extras
+from splavu.runtime.schema import Few, NonNegative, Positive
 
 SCRIPT = Path(__file__).with_name("feature_extraction_action.py")
 
@@ -76,9 +77,9 @@ def _mapped(commands: Sequence[Sequence[str]], *, num_cpus: float, num_gpus: flo
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.ArgumentParser(description=__doc__, epilog=cli.EXIT_CODES)
-    parser.add_argument("--shards", type=int, required=True, help="how many; a few for each node or GPU")
-    parser.add_argument("--cpus", type=float, default=2, help="cores that a shard takes (default: 2)")
-    parser.add_argument("--gpus", type=float, default=0, help="GPUs that a shard takes (default: 0)")
+    parser.add_argument("--shards", type=Few, required=True, help="how many; a few for each node or GPU")
+    parser.add_argument("--cpus", type=Positive, default=2, help="cores that a shard takes (default: 2)")
+    parser.add_argument("--gpus", type=NonNegative, default=0, help="GPUs that a shard takes (default: 0)")
     parser.add_argument("--address", help="of the cluster; by default the one Ray finds, else this machine")
     parser.add_argument("arguments", nargs="*", help="of feature_extraction_action.py, after --")
     return parser

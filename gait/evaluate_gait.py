@@ -38,7 +38,7 @@ from splavu.attacks.release_protocol import finite
 from splavu.errors import UserError
 from splavu.runtime import cli, environment, params, run_folder
 from splavu.runtime.progress import progress_bar
-from splavu.runtime.schema import Count, unique
+from splavu.runtime.schema import Count, Draws, unique
 from splavu.stores import FeatureStore
 from study import config
 from study.datasets.catalog import casia_names
@@ -54,7 +54,7 @@ class GaitParams(JudgedFeatures):
     """Whose walkers take part; nothing is trained, so both halves of Casia-B may."""
     batch_size: Count = 1024
     """Clips anonymized at once; each as if it came alone."""
-    num_resamples: Count = 1000
+    num_resamples: Draws = 1000
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Interval, Predicate
+from annotated_types import Ge, Interval, Le, Predicate
 
 from mgfn.errors import InputError
 
@@ -26,8 +26,10 @@ def _is_run_name(text: str) -> bool:
     return bool(re.fullmatch(r"\w[\w./-]{,199}", text)) and ".." not in text
 
 
-Count = Annotated[int, Ge(1)]
-NonNegativeInt = Annotated[int, Ge(0)]
+Count = Annotated[int, Ge(1), Le(2**31 - 1)]
+NonNegativeInt = Annotated[int, Ge(0), Le(2**31 - 1)]
+Few = Annotated[int, Interval(ge=1, le=1024)]
+FewOrNone = Annotated[int, Interval(ge=0, le=1024)]
 Share = Annotated[float, Interval(ge=0, lt=1)]
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 Block = Literal["gb", "fb"]
@@ -55,9 +57,9 @@ class Options:
 
     mag_ratio: float = option(0.1, "weight of the magnitude's embedding")
     widths: tuple[Count, Count, Count] = option((64, 128, 1024), "widths of the stages (ours)")
-    depths1: Count = option(3, "layers of the first stage")
-    depths2: Count = option(3, "layers of the second stage")
-    depths3: Count = option(2, "layers of the third stage")
+    depths1: Few = option(3, "layers of the first stage")
+    depths2: Few = option(3, "layers of the second stage")
+    depths3: Few = option(2, "layers of the third stage")
     mgfn_type1: Block = option("gb", "block of the first stage: glance or focus")
     mgfn_type2: Block = option("fb", "block of the second stage")
     mgfn_type3: Block = option("fb", "block of the third stage")
@@ -70,7 +72,7 @@ class Options:
     batch_size: Count = option(16, "normal videos a step, and as many abnormal ones")
     max_epoch: Count = option(1000, "epochs")
     seed: Seed = option(0, "of weights, batches and dropout (ours)")
-    workers: NonNegativeInt = option(0, "threads that read features")
+    workers: FewOrNone = option(0, "threads that read features")
 
     validation_share: Share = option(0.2, "share of the training videos that selects the epoch; 0: the last (ours)")
     list_seed: Seed = option(0, "draws the validation part (ours)")

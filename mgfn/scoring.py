@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mgfn.data.sets import TestSet
+from mgfn.errors import InputError
 from mgfn.frame_scores import video_auc
 from mgfn.model import MGFN
 
@@ -26,11 +27,18 @@ SNIPPETS_AT_ONCE = 16384
 
 @torch.no_grad()
 def scores_of(model: MGFN, batch: Tensor) -> NDArray[np.float32]:  # [1, N, T, D + 1] -> [T]
-    """Snippet scores of one video, mean over crops; leaves the network in evaluation mode."""
+    """Snippet scores of one video, mean over crops; leaves the network in evaluation mode.
+
+    Raises:
+        InputError: They are not finite: nothing can be ranked by them.
+    """
     model.eval()
     device = next(model.parameters()).device
     crops = batch.transpose(0, 1).split(max(1, SNIPPETS_AT_ONCE // batch.shape[2]))  # each [n, 1, T, D + 1]
-    return torch.cat([model.score(part.to(device)) for part in crops]).mean(dim=0).cpu().numpy()
+    scores = torch.cat([model.score(part.to(device)) for part in crops]).mean(dim=0).cpu().numpy()
+    if not np.isfinite(scores).all():
+        raise InputError("the network", "gives scores that are not finite", "lower --lr, or check the features")
+    return scores
 
 
 def score_all(model: MGFN, test_set: TestSet) -> list[NDArray[np.float32]]:  # -> V x [T]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from splavu.data.pahmdb51 import PAHMDB51_VALUES, FrameLabels, clip_labels, read
 from splavu.data.splits import film_of
 from splavu.errors import UserError
 from splavu.stores import FeatureReader, FeatureStore
+from splavu.stores.reader import Examined
 from study import config
 from study.datasets.loading import dataset_spec
 
@@ -151,6 +153,13 @@ class JoinedStores(FeatureReader):
 
     def _header(self, key: str) -> tuple[tuple[int, ...], np.dtype]:
         return self._store_of[key]._header(key)
+
+    def files(self) -> list[Path]:
+        return [file for store in dict.fromkeys(self._store_of.values()) for file in store.files()]
+
+    def examined(self, key: str) -> Examined:
+        self._require(key)
+        return self._store_of[key].examined(key)
 
 
 def _of_clips(video: str, frames: FrameLabels, num_clips: int, labels: LabelSet) -> NDArray:  # -> [K, A]

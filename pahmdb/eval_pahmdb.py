@@ -41,7 +41,7 @@ from splavu.errors import UserError
 from splavu.reports.plotting import check_drawing
 from splavu.runtime import cli, environment, params, run_folder
 from splavu.runtime.progress import progress_bar
-from splavu.runtime.schema import Clips, Count, NonNegative, Positive, RunName, Schema, Seed, Seeds
+from splavu.runtime.schema import Clips, Count, Draws, Few, NonNegative, Positive, RunName, Schema, Seed, Seeds
 from study import config
 from study.models import feature_dim
 from study.privacy import Attackers
@@ -61,7 +61,7 @@ class PaHmdbParams(Schema):
     """Checkpoints of anonymizers; none evaluates raw features only."""
     saved_fa_model: str | None = None
     """One more."""
-    num_heads: Count = 8
+    num_heads: Few = 8
     """Of a published checkpoint, which doesn't record it."""
     serving: Serving = "alone"
     v_batch_size: Count = 1024
@@ -74,7 +74,7 @@ class PaHmdbParams(Schema):
     val_share: Annotated[float, Interval(gt=0, lt=1)] = 0.2
     """Share of VISPR's training images that validate."""
     max_train_rows: Count = 20_000
-    num_resamples: Count = 1000
+    num_resamples: Draws = 1000
     num_epochs: Count = 250
     """Of the head for action recognition, as are the next five."""
     batch_size: Count = 1024

@@ -18,7 +18,7 @@ from splavu.data.encoders import encoder_spec
 from splavu.errors import UserError, nearest
 from splavu.runtime import checkpoints
 from splavu.runtime.params import derived_value
-from splavu.runtime.schema import Count, RunName, Schema
+from splavu.runtime.schema import Count, Few, RunName, Schema
 from splavu.training.heads import LinearHead, PrivacyHead
 from study import config as roots
 from study.datasets.loading import dataset_spec
@@ -40,7 +40,7 @@ class JudgedFeatures(Schema):
     """The anonymizer's checkpoint."""
     fa_arch: str | None = None
     """A checkpoint records its architecture; given here too, the two must agree."""
-    num_heads: Count = 8
+    num_heads: Few = 8
     """Of a published checkpoint, which doesn't record it."""
 
 

@@ -18,7 +18,7 @@ from splavu.attacks import paper_protocol, release_protocol
 from splavu.attacks.rows import AttackData, Rows, hold_out
 from splavu.metrics.protocols import protocol_name
 from splavu.runtime.params import derived_value
-from splavu.runtime.schema import Convert, Count, OneOf, Positive, Seeds
+from splavu.runtime.schema import Convert, Count, Draws, OneOf, Positive, Seeds
 from study.datasets.loading import dataset_spec, privacy_rows
 from study.models import JudgedFeatures
 
@@ -46,7 +46,7 @@ class PrivacyEvalParams(JudgedFeatures):
     batch_size: Count = 1024
     attackers: Attackers = DEFAULT_ATTACKERS
     seeds: Seeds = (0, 1, 2)
-    num_resamples: Count = 1000
+    num_resamples: Draws = 1000
     max_train_rows: Count = 20_000
     """Of more training rows a random draw is taken, another for each seed; the result says so."""
     level: Literal["row", "video"] = "row"

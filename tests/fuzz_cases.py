@@ -136,7 +136,7 @@ class Command:
                     continue
                 what, verdict = inputs.damage_file(work / place, rng)
                 about.append(f"{place}: {what}")
-                expect = _worse(expect, verdict if made.reads_all or verdict != BAD else EITHER)
+                expect = _worse(expect, verdict if made.reads_all else EITHER)
             elif change == "option" and made.odd:
                 verdict, text = _odd_option(made, rng)
                 about.append(text)
@@ -151,6 +151,7 @@ class Command:
                     expect = _worse(expect, verdict)
             elif change == "line":
                 about.append(_odd_line(made, rng))
+                outputs += made.may_write
                 expect = EITHER
         changed = changes != ["nothing"]
         oracle = made.oracle if not changed or expect == GOOD else None
@@ -187,7 +188,9 @@ def _odd_line(made: Made, rng: random.Random) -> str:
             rng.choice((("--no-such-option",), ("--quit",), ("--device", "tpu"), ("--device", "cuda:99")))
         )
     elif change == "empty" and made.positional:
-        made.positional[rng.randrange(len(made.positional))] = rng.choice(("", " ", os.fsdecode(b"\xff\xfe")))
+        odd = rng.choice(("", " ", os.fsdecode(b"\xff\xfe")))
+        made.positional[rng.randrange(len(made.positional))] = odd
+        made.may_write.append(odd)
     elif change == "swapped" and len(made.positional) > 1:
         made.positional.reverse()
         return "arguments swapped"
@@ -200,6 +203,7 @@ NO_COUNT = ("0", "-1", "x", "1.5", "", "nan")
 HUGE = ("1000000000000", "9" * 30)
 NO_SEED = ("x", "", "1.5", "nan")
 ODD_SEED = ("-1", str(2**31), str(2**64), "9" * 40)
+NO_SIZE = ("x", "-1", "nan", "1X", "")
 NO_NUMBER = ("nan", "inf", "-inf", "x", "", "-1")
 
 
@@ -333,6 +337,7 @@ def fit(rng: random.Random, work: Path) -> Made:
     odd = {
         **used,
         "--seed": (NO_SEED, ODD_SEED),
+        "--memory": (NO_SIZE, ("1K", "1T")),
         "--attributes": (("nothing", "tall:number"), (",", "", "tall,tall")),
         "--after": (("nowhere.pth", raw, "labels.csv"), ()),
         "--private": (("nowhere.csv", raw), ("labels.csv",)),
@@ -349,6 +354,8 @@ WORLDS = Path()
 
 def anonymize(rng: random.Random, work: Path) -> Made:
     kind = rng.choice(("h5", "h5", "h5", "npy", "parquet"))
+    if kind == "h5" and rng.random() < 0.15:
+        return _released_before(rng, work)
     style = rng.choice([*KEYS, *(OPAQUE_KEYS if kind == "h5" else ())])
     key = {**KEYS, **OPAQUE_KEYS}[style]
     features = inputs.make_features(rng, key, videos=rng.choice((1, 6, 24)))
@@ -399,17 +406,41 @@ def anonymize(rng: random.Random, work: Path) -> Made:
     odd = {
         "--unit": (("both", ""), ("video",)),
         "--keys": (("public", ""), ("secret",)),
-        "--secret": (("nowhere/x/secret", ""), (aam, source)),
+        "--secret": (("",), (aam, source, "new/secret")),
         "--column": (("nothing",), ("features", "id")),
         "--keep": (("nothing",), ("id", "", "id:plain", "id:hashed")),
         "--aam": (("nowhere.pth", "", source, "../../../outside/precious.txt"), ()),
         "--num-heads": (("x", "1.5"), ("0", "-1", "3", *HUGE)),
         "--out": ((), (source, "other.h5")),
+        "--memory": (NO_SIZE, ("1K", "1T")),
     }
     return Made(
         [source, target], options, target, [source, aam], oracle, odd, about=f"{aam}, {about}",
-        may_write=["other.h5"],
+        may_write=["other.h5", "new"],
     )  # fmt: skip
+
+
+def _released_before(rng: random.Random, work: Path) -> Made:
+    """OUT is there already, made from a store of the same keys and shapes; the new one has an older time."""
+    features = {key: value + 1 for key, value in _former().items()}
+    inputs.write_h5(work / "in.h5", features)
+    os.utime(work / "in.h5", (10**9, 10**9))
+    for name in ("pca.pth", "out.h5"):
+        shutil.copy(WORLDS / "core" / name, work / name)
+
+    def oracle(result: Any) -> None:
+        reference, found = np.load(WORLDS / "core/fitted_to.npy"), read_blocks(work / "out.h5")
+        for key, value in features.items():
+            np.testing.assert_allclose(found[key], project(value, reference, 3), atol=5e-3, err_msg=key)
+
+    options = [("--aam", "pca.pth"), ("--quiet",), ("--allow-fitted",)]
+    return Made(
+        ["in.h5", "out.h5"], options, "out.h5", ["in.h5", "pca.pth"], oracle, about="released before", keep_out=True
+    )
+
+
+def _former() -> Features:
+    return inputs.make_features(random.Random("former"), KEYS["plain"], videos=6)
 
 
 def read_blocks(path: Path) -> Features:
@@ -455,6 +486,7 @@ def verify(rng: random.Random, work: Path) -> Made:
     odd = {
         "--feature-dim": (("x", "1.5"), ("0", "-1", "7", "8", *HUGE)),
         "--keys": (("nowhere.csv", names[0]), ()),
+        "--memory": (NO_SIZE, ("1K", "1T")),
     }
     return Made(names, [("--quiet",)], "nothing", names, oracle, odd, keep_out=True, about="; ".join(about))
 
@@ -1182,6 +1214,11 @@ def _core(folder: Path) -> None:
             str(made / "quantizer.pth"),
         ]
     )
+    inputs.write_h5(made / "former.h5", _former())
+    main(
+        ["anonymize", "--aam", str(made / "pca.pth"), str(made / "former.h5"), str(made / "out.h5"), "--quiet",
+         "--allow-fitted"]
+    )  # fmt: skip
     torch.manual_seed(0)
     for name, options in (("transformer", {"num_layers": 1, "num_heads": 2}), ("mlp", {})):
         network = build_anonymizer(name, WIDTH, identity=False, **options)

@@ -495,7 +495,7 @@ def damage_folder(path: Path, rng: random.Random) -> tuple[str, str]:
         file.unlink()
         os.mkfifo(file)
     elif change == "name":
-        np.save(path / f"{odd_file_name(rng)}.npy", value)
+        np.save(path / f"{odd_file_name(rng)}.npy", value + 1)
         verdict = GOOD
     elif change == "empty":
         file.write_bytes(b"")

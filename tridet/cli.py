@@ -19,6 +19,8 @@ from splavu.runtime.cli import EXIT_CODES, ArgumentParser
 from tridet.config import Config, load, parse_yaml
 from tridet.errors import InputError
 
+within = scripts.within
+
 
 def parser(description: str) -> argparse.ArgumentParser:
     """An argument parser with what both scripts take: CONFIG, --set, --aam, --aam-serving, --device, --quiet."""

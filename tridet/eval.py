@@ -18,10 +18,11 @@ import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Predicate
 from torch import Tensor
 from tqdm import tqdm
 
@@ -31,7 +32,7 @@ from tridet.average_precision import THUMOS_TIOUS, AveragePrecision, Segments, m
 from tridet.checkpoints import check_target, find, load_weights, write_json, written
 from tridet.detector import TriDet
 from tridet.errors import InputError
-from tridet.schema import Config
+from tridet.schema import Config, Count, NonNegativeInt
 from tridet.score_fusion import fuse_video_scores, read_video_scores
 from tridet.thumos14 import Batches, ThumosDataset, ground_truth
 from tridet.timeline import Intervals, check_drawing, draw_timeline
@@ -157,17 +158,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     made = cli.parser(__doc__)
     made.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="*.pth.tar, or a folder of them")
-    made.add_argument("-t", "--topk", type=int, default=-1, help="detections a video (default: the configuration's)")
+    made.add_argument(
+        "-t",
+        "--topk",
+        type=cli.within(Annotated[int, Predicate(_is_topk)]),
+        default=-1,
+        help="detections a video (default: the configuration's)",
+    )
     made.add_argument("--saveonly", action="store_true", help="write eval_results.pkl and don't evaluate")
     made.add_argument("-p", "--print-freq", type=int, default=10, help="accepted; progress is a bar here")
-    made.add_argument("--batch-size", type=int, default=1, help="videos at once; the results don't depend on it")
-    made.add_argument("--pictures", type=int, default=0, metavar="N", help="draw the time lines of N videos")
+    made.add_argument("--batch-size", type=Count, default=1, help="videos at once; the results don't depend on it")
+    made.add_argument("--pictures", type=NonNegativeInt, default=0, metavar="N", help="draw the time lines of N videos")
     made.add_argument("--videos", type=Path, help="folder of VIDEO_ID.mp4, for frames in the pictures")
     made.add_argument("--video", type=Path, metavar="FILE", help="detect in this video instead")
     made.add_argument("--encoder", default="videoMAE", help="of --video; as ft_arch in params (default videoMAE)")
     made.add_argument("--weights", help="of the encoder: a hub name or a folder")
     made.add_argument("--out", type=Path, help="PNG of --video (default: FILE's name beside the checkpoint)")
     return made
+
+
+def _is_topk(count: int) -> bool:
+    """at least 1, or -1 for the configuration's"""
+    return count == -1 or 1 <= count < 2**31
 
 
 def _trained_on(folder: Path) -> tuple[str | None, str | None] | None:

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Interval, Predicate
+from annotated_types import Ge, Gt, Interval, Le, Predicate
 
 from tridet.errors import InputError
 
@@ -25,8 +25,10 @@ def _is_odd(number: int) -> bool:
     return number % 2 == 1
 
 
-Count = Annotated[int, Ge(1)]
-NonNegativeInt = Annotated[int, Ge(0)]
+Count = Annotated[int, Ge(1), Le(2**31 - 1)]
+NonNegativeInt = Annotated[int, Ge(0), Le(2**31 - 1)]
+Few = Annotated[int, Interval(ge=1, le=1024)]
+FewOrNone = Annotated[int, Interval(ge=0, le=1024)]
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Interval(ge=0, lt=1)]
@@ -64,7 +66,7 @@ class DatasetConfig:
 class LoaderConfig:
     batch_size: Count = 8
     """Videos a training step."""
-    num_workers: NonNegativeInt = 4
+    num_workers: FewOrNone = 4
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class ModelConfig:
     head_kernel_size: KernelSize = 3
     boudary_kernel_size: KernelSize = 3
     """Of the start and end heads. The published spelling; `boundary_kernel_size` is accepted too."""
-    head_num_layers: Count = 3
+    head_num_layers: Few = 3
     head_with_ln: bool = True
     max_buffer_len_factor: float = 6.0
     """Inert: points are computed for the length at hand."""
@@ -185,7 +187,7 @@ class EngineConfig:
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the network's products; losses, weights and evaluation are fp32."""
-    accumulate: Count = 1
+    accumulate: Few = 1
     """Batches whose gradients are averaged into one update; the schedule counts updates."""
     compile: bool = False
     """torch.compile the network."""

@@ -35,7 +35,7 @@ from splavu.runtime.environment import seed_everything
 from splavu.runtime.files import write_text
 from splavu.runtime.params import as_dict
 from splavu.runtime.run_folder import RunFolder
-from splavu.runtime.schema import folder_name
+from splavu.runtime.schema import NonNegativeInt, folder_name
 from splavu.training import loop
 from splavu.training.engine import EngineParams
 from tridet import checkpoints, cli
@@ -271,7 +271,9 @@ def _described(args: argparse.Namespace) -> dict[str, str]:
 def main(argv: Sequence[str] | None = None) -> int:
     made = cli.parser(__doc__)
     made.add_argument("-p", "--print-freq", type=int, default=10, help="accepted; losses are recorded once an epoch")
-    made.add_argument("-c", "--ckpt-freq", type=int, default=5, help="epochs between checkpoints (default 5)")
+    made.add_argument(
+        "-c", "--ckpt-freq", type=NonNegativeInt, default=5, help="epochs between checkpoints (default 5)"
+    )
     made.add_argument("--output", default="", metavar="NAME", help="names the run folder (default: the time)")
     begin = made.add_mutually_exclusive_group()
     begin.add_argument(
@@ -279,7 +281,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     begin.add_argument("--restart", action="store_true", help="start again although the run folder has a checkpoint")
     made.add_argument(
-        "--eval-freq", type=int, default=0, help="epochs between mAP curves on the test split (default: none)"
+        "--eval-freq",
+        type=NonNegativeInt,
+        default=0,
+        help="epochs between mAP curves on the test split (default: none)",
     )
     args = made.parse_args(argv)
     refuse_several_processes("tridet/train.py")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import Interval
 
 from splavu.anonymizers.apply import Serving
-from splavu.runtime.schema import Clips, Count, NonNegative, NonNegativeInt, RunName, Seed
+from splavu.runtime.schema import Clips, Count, Few, FewOrNone, NonNegative, RunName, Seed
 from splavu.training.engine import EngineParams
 from study import config
 from study.training.anonymizer_params import AnonymizerParams
@@ -41,8 +41,8 @@ class VpParams(EngineParams):
     """The anonymizer's checkpoint; None is what train_vp_fa.py wrote with these parameters."""
     serving: Serving = "alone"
     fa_arch: Literal["transformer", "mlp"] = "transformer"
-    num_layers_fa: Count = 3
-    num_heads: Count = 8
+    num_layers_fa: Few = 3
+    num_heads: Few = 8
     ssl: bool = False
     """The privacy term: self-supervised on static clips, or False: on the five attributes."""
 
@@ -54,7 +54,7 @@ class VpParams(EngineParams):
     v_batch_size: Count = 512
     val_freq: Count = 10
     num_modes: Clips = 5
-    num_workers: NonNegativeInt = 0
+    num_workers: FewOrNone = 0
     learning_rate_fa: NonNegative = 1e-4
     learning_rate_ft: NonNegative = 1e-3
     learning_rate_fb: NonNegative = 1e-3

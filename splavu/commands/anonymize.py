@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from splavu.errors import UserError
 from splavu.runtime import limits
+from splavu.runtime.schema import Few
 
 if TYPE_CHECKING:
     from splavu.anonymizers import Anonymizer
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="release clips that the anonymizer was fitted to, also where its codes have a floor of fewer than 5 "
         "subjects",
     )
-    parser.add_argument("--num-heads", type=int, default=8, help="attention heads, where a checkpoint lacks them")
+    parser.add_argument("--num-heads", type=Few, default=8, help="attention heads, where a checkpoint lacks them")
     limits.add_reading(parser)
 
 

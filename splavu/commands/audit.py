@@ -11,12 +11,16 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from splavu.errors import UserError
+from annotated_types import Interval
+
 from splavu.runtime import limits
+from splavu.runtime.cli import within
+from splavu.runtime.schema import Count, Few, Seed, Seeds, conformed
 
 NUM_SEEDS = 5
+Margin = Annotated[float, Interval(gt=0, lt=0.5)]
 EVIDENCE, PAGE = "evidence.json", "report.html"
 
 
@@ -46,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--attributes", help="comma list of columns, NAME or NAME:binary, NAME:class, NAME:value (default: all of them)"
     )
     parser.add_argument("--aam", type=Path, metavar="CKPT", help="checkpoint of the anonymizer")
-    parser.add_argument("--num-heads", type=int, default=8, help="attention heads, where a checkpoint lacks them")
+    parser.add_argument("--num-heads", type=Few, default=8, help="attention heads, where a checkpoint lacks them")
     parser.add_argument("--quick", action="store_true", help="three fast attackers and one seed: a first look")
     parser.add_argument(
         "--families", help="comma list of attackers; compare figures only with audits by the same attackers"
@@ -54,20 +58,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--attributes-only", action="store_true", help="without linkage, inversion, membership and learning curves"
     )
-    parser.add_argument("--margin", type=float, default=0.05, help="AUC within this of 0.5 counts as chance (0.05)")
     parser.add_argument(
-        "--max-train-rows", type=int, default=20_000, help="attackers are trained on a sample of at most this many rows"
+        "--margin",
+        type=within(Margin),
+        default=0.05,
+        help="AUC within this of 0.5 counts as chance (0.05)",
     )
     parser.add_argument(
-        "--max-clips", type=int, default=64, help="at most this many clips per video, evenly spaced (default 64)"
+        "--max-train-rows",
+        type=Count,
+        default=20_000,
+        help="attackers are trained on a sample of at most this many rows",
+    )
+    parser.add_argument(
+        "--max-clips",
+        type=Count,
+        default=64,
+        help="at most this many clips per video, evenly spaced (default 64)",
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="for evidence.json and report.html")
-    parser.add_argument("--seed", type=int, default=0, help="the first seed; it also deals the subjects (default 0)")
+    parser.add_argument("--seed", type=Seed, default=0, help="the first seed; it also deals the subjects (default 0)")
     parser.add_argument(
-        "--seeds", type=int, default=NUM_SEEDS, help=f"how many seeds, for random attackers (default {NUM_SEEDS})"
+        "--seeds",
+        type=Few,
+        default=NUM_SEEDS,
+        help=f"how many seeds, for random attackers (default {NUM_SEEDS})",
     )
     parser.add_argument("--anyway", action="store_true", help="audit although too few test subjects can decide nothing")
-    parser.add_argument("--workers", type=int, help="processes (default: one per core, at most 8)")
+    parser.add_argument("--workers", type=Few, help="processes (default: one per core, at most 8)")
     limits.add_reading(parser)
 
 
@@ -103,8 +121,7 @@ def _audit(args: argparse.Namespace, inputs: Sequence[Path]) -> int:
     from splavu.data.private_labels import read_private_table
     from splavu.runtime.environment import pick_device
 
-    if args.seeds < 1:
-        raise UserError("--seeds", f"{args.seeds} train no attacker", "give at least 1")
+    seeds = conformed(Seeds, tuple(range(args.seed, args.seed + args.seeds)), "--seed")
     table = read_private_table(args.labels, attributes=args.attributes, groups=args.groups)
     others = {role: path for role, path in (("groups", args.groups), ("aam", args.aam)) if path is not None}
     audited = read_inputs(
@@ -128,9 +145,7 @@ def _audit(args: argparse.Namespace, inputs: Sequence[Path]) -> int:
     if args.families:
         changes["families"] = tuple(name.strip() for name in args.families.split(",") if name.strip())
     options = (
-        AuditOptions.quickly(seeds=(args.seed,), **changes)
-        if args.quick
-        else AuditOptions(seeds=tuple(range(args.seed, args.seed + args.seeds)), **changes)
+        AuditOptions.quickly(seeds=(args.seed,), **changes) if args.quick else AuditOptions(seeds=seeds, **changes)
     )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # attackers are small; more threads cost more than they give

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from splavu.runtime.schema import Count, Few
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
@@ -12,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--aam", metavar="ANONYMIZER", required=True, help="checkpoint, folder of save_pretrained, or hub name"
     )
-    parser.add_argument("--opset", type=int, default=18, help="version of ONNX's operators (default 18)")
-    parser.add_argument("--num-heads", type=int, default=8, help="attention heads, where a checkpoint lacks them")
+    parser.add_argument("--opset", type=Count, default=18, help="version of ONNX's operators (default 18)")
+    parser.add_argument("--num-heads", type=Few, default=8, help="attention heads, where a checkpoint lacks them")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -34,6 +34,7 @@ from splavu.data.subjects import read_subjects
 from splavu.errors import UserError, nearest
 from splavu.runtime import limits
 from splavu.runtime.files import check_target, claimed, file_hash
+from splavu.runtime.schema import Key, Seed, conformed
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: the column of --private; without one, videos count)",
     )
     parser.add_argument("--after", type=Path, metavar="CKPT", help="anonymizer to come first")
-    parser.add_argument("--seed", type=int, help="of draws (default 0); of noise, a secret (default: at random)")
+    parser.add_argument("--seed", type=Key, help="of draws (default 0); of noise, a secret (default: at random)")
     options = parser.add_argument_group("options of methods")
     for name, declared in _options(forms).items():
         first = next(iter(declared.values()))
@@ -113,6 +114,8 @@ def fit(args: argparse.Namespace) -> str:
         for name, value in vars(args).items()
         if name.startswith("option_") and value is not None
     }
+    if form.seed != "secret" and args.seed is not None:
+        conformed(Seed, args.seed, "--seed")
     options = form.read(given, culprit=lambda name: f"--{name.replace('_', '-')}")
     for need in form.needs:
         if not getattr(args, FLAG_OF[need]):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from splavu.errors import UserError
 from splavu.runtime import limits
+from splavu.runtime.schema import Count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--features", type=Path, help="with --list: folder of the videos' features")
     parser.add_argument(
-        "--frames-per-snippet", type=int, default=16, help="with --list: frames a feature stands for (default 16)"
+        "--frames-per-snippet",
+        type=Count,
+        default=16,
+        help="with --list: frames a feature stands for (default 16)",
     )
     limits.add_reading(parser)
 

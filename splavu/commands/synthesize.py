@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from splavu.runtime.schema import Few, Probability, Seed
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("--out", type=Path, required=True, help="data root to write to")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same pixels (default 0)")
+    parser.add_argument("--seed", type=Seed, default=0, help="the same seed gives the same pixels (default 0)")
     parser.add_argument("--size", choices=("tiny", "small", "full"), default="small", help="(default small)")
     parser.add_argument(
         "--scene-bias",
-        type=float,
+        type=Probability,
         default=0.0,
         help="probability that a video's background is the one of its action, 0 to 1 (default 0)",
     )
@@ -22,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="comma list of hmdb51, vispr, thumos14, ucf_crime, casia_b, pa_hmdb51, vp, ntu, tsh, ucf101 "
         "(default: the first two)",
     )
-    parser.add_argument("--workers", type=int, help="processes (default: one per core)")
+    parser.add_argument("--workers", type=Few, help="processes (default: one per core)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from splavu.errors import UserError
 from splavu.runtime import limits
+from splavu.runtime.schema import Count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="OUT.keys.csv of stores released with --keys secret: faults are listed by raw key, and keys must be those "
         "of the map; may be repeated",
     )
-    parser.add_argument("--feature-dim", type=int, help="width to expect (default: that of the store's encoder)")
+    parser.add_argument("--feature-dim", type=Count, help="width to expect (default: that of the store's encoder)")
     limits.add_reading(parser)
 
 

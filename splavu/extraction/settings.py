@@ -10,7 +10,7 @@ from splavu.extraction.decoding import TIMEOUT
 from splavu.extraction.obfuscation import OBFUSCATIONS
 from splavu.extraction.videos import BACKENDS
 from splavu.runtime.options import option
-from splavu.runtime.schema import Count, NonNegativeInt, OneOf, Positive, Schema
+from splavu.runtime.schema import Count, FewOrNone, OneOf, Positive, Schema
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ExtractionSettings(Schema):
     person_boxes: str | None = option(None, "where people are, for blur and blacken", metavar="FILE.csv")
     backend: Annotated[str, OneOf(BACKENDS)] | None = option(None, "video reader (default: pyav)")
     batch_size: Count = option(32, "clips that the encoder takes at once")
-    num_workers: NonNegativeInt | None = option(
+    num_workers: FewOrNone | None = option(
         None, "decoding processes; 0: threads of this process", flag="--workers", metavar="N"
     )
     timeout: Positive = option(TIMEOUT, "silence after which a decoder counts as hung", metavar="SECONDS")

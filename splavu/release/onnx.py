@@ -35,6 +35,7 @@ TOLERANCE = 1e-4
 float32 (6e-8), which is what sums of a thousand terms in another order may differ by."""
 MARKS = (b"anonymizer_sha256",)
 """Every file that this program has written ends with it (`splavu.runtime.files.check_target`)."""
+OLDEST_OPSET = 7
 BATCHES = (1, 2, 7, 64, 257)
 """Sizes of batch that are compared: alone, not a multiple of anything, a tile, more than that."""
 
@@ -86,9 +87,15 @@ def export_onnx(
     check_target(path, inputs=inputs)
     refuse_mixing(anonymizer)
     onnx, onnxruntime = _onnx(path)
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise UserError("--opset", f"{opset} is unknown", f"give one from {OLDEST_OPSET} to {newest}")
     anonymizer = anonymizer.cpu().eval()
     width = anonymizer.architecture["feature_dim"]
     model = _exported(anonymizer, width, opset, path)
+    made = max(entry.version for entry in model.opset_import if not entry.domain)
+    if made != opset:
+        raise UserError("--opset", f"{opset} can't be had: the exporter gives {made}", f"give --opset {made}")
     onnx.helper.set_model_props(
         model,
         {
@@ -106,7 +113,7 @@ def export_onnx(
     if not difference <= TOLERANCE:
         raise UserError(path, f"ONNX differs from PyTorch by {difference:.1e} of the largest output", "use PyTorch")
     write_bytes(path, content, inputs=inputs)
-    return Exported(path, max(entry.version for entry in model.opset_import if not entry.domain), difference)
+    return Exported(path, made, difference)
 
 
 def _exported(anonymizer: Anonymizer, width: int, opset: int, path: Path) -> Any:

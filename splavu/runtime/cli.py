@@ -16,12 +16,14 @@ import os
 import re
 import signal
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO, cast
+from typing import Annotated, Any, NoReturn, TextIO, cast
 
 from splavu.errors import UserError, printable
 from splavu.runtime import limits, signals
+from splavu.runtime.schema import OF_OPTIONS, conformed
 
 OUTPUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 """Error numbers of the system where nothing can be written."""
@@ -32,10 +34,16 @@ EXIT_CODES = str(__doc__).split("\n\n", 1)[1].strip()
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Reports bad arguments in one line, and shows descriptions as they were written."""
+    """Reports bad arguments in one line, and shows descriptions as they were written.
+
+    The `type` of an option may be an annotation with a range, such as `splavu.runtime.schema.Count`.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
+        self.register("type", Path, _path)
+        for kind in OF_OPTIONS:  # also within its groups
+            self.register("type", kind, within(kind))
 
     def error(self, message: str) -> NoReturn:
         """Exit code 2, as for any bad input, and the option at fault first in the line."""
@@ -47,6 +55,30 @@ class ArgumentParser(argparse.ArgumentParser):
                 message = f"{message.removeprefix(f'{argparse_says}: ')}: {says}"
         message = printable(message.removeprefix("argument "))
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def within(kind: Any) -> Callable[[str], Any]:
+    """The `type` of an option: a number in the range of an annotation such as `Count`, checked as at a parameter."""
+    plain = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+
+    def read(text: str) -> Any:
+        try:
+            value = plain(text)
+        except ValueError:
+            wanted = "a whole number" if plain is int else "a number"
+            raise argparse.ArgumentTypeError(f"is '{text}', expected {wanted}") from None
+        try:
+            return conformed(kind, value, "")
+        except UserError as error:
+            raise argparse.ArgumentTypeError(error.problem) from None
+
+    return read
+
+
+def _path(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty, expected a file or a folder")
+    return Path(text)
 
 
 def parser(description: str, *, default_params: str | Path | None = None, epilog: str = "") -> argparse.ArgumentParser:

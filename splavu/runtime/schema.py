@@ -69,13 +69,25 @@ def folder_name(text: str) -> bool:
     return bool(text.strip()) and text.isprintable() and all(len(part.encode()) <= 200 for part in text.split("/"))
 
 
-Count = Annotated[int, Ge(1)]
-NonNegativeInt = Annotated[int, Ge(0)]
+LARGEST = 2**31 - 1
+"""What every library below takes as a number of things."""
+Count = Annotated[int, Ge(1), Le(LARGEST)]
+NonNegativeInt = Annotated[int, Ge(0), Le(LARGEST)]
+Few = Annotated[int, Interval(ge=1, le=1024)]
+"""Of what is built or started one by one: layers, heads, processes, seeds."""
+FewOrNone = Annotated[int, Interval(ge=0, le=1024)]
+Draws = Annotated[int, Interval(ge=1, le=100_000)]
+"""Resamples of a statistic, whose memory grows with them."""
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
+Probability = Annotated[float, Interval(ge=0, le=1)]
 Share = Annotated[float, Interval(ge=0, lt=1)]
 """A part of a whole that leaves something over."""
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
+Key = Annotated[int, Interval(ge=0, lt=2**63)]
+"""A secret seed."""
+OF_OPTIONS = (float, Count, NonNegativeInt, Few, FewOrNone, Positive, NonNegative, Probability, Share, Seed, Key)
+"""What `type` of an option of the command line may be (`splavu.runtime.cli.ArgumentParser`)."""
 Seeds = Annotated[tuple[Seed, ...], MinLen(1), Predicate(unique)]
 Clips = Annotated[int, Interval(ge=1, le=1000)]
 """Evenly spaced clips of a video."""
@@ -89,6 +101,18 @@ class Schema:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+def conformed(kind: Any, value: Any, name: str) -> Any:
+    """`value` as the annotation `kind` wants it, for options that are no field of a dataclass.
+
+    Raises:
+        UserError: Blames `name`: the type is another, or it is out of range.
+    """
+    try:
+        return _conform(kind, value, name)
+    except _Fault as fault:
+        raise fault.user_error(None) from None
 
 
 def build(schema: type[Built], values: Mapping[str, Any], *, source: object) -> Built:
@@ -147,7 +171,8 @@ class _Fault(Exception):
             return UserError(source, f"parameter '{self.name}' is {value}, expected {self.wanted}", self.remedy)
         culprit = self.name.partition("[")[0]
         where = "" if culprit == self.name else f"{self.name} "
-        remedy = self.remedy or ("" if source is None else f"given in {source} or by a flag")
+        is_flag = source is None or str(source).startswith("-")
+        remedy = self.remedy or ("" if is_flag else f"given in {source} or by a flag")
         verb = "expected" if self.of_type else "must be"
         return UserError(culprit, f"{where}is {value}, {verb} {self.wanted}", remedy)
 

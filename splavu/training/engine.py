@@ -23,7 +23,7 @@ from splavu.runtime.distributed import NOT_DISTRIBUTED, Processes
 from splavu.runtime.environment import autocast
 from splavu.runtime.options import option
 from splavu.runtime.progress import progress_bar
-from splavu.runtime.schema import Count, Positive, Schema, Share
+from splavu.runtime.schema import Count, Few, Positive, Schema, Share
 from splavu.training.learners import Learner
 
 STEPS_BETWEEN_CHECKS = 50
@@ -37,7 +37,7 @@ class EngineParams(Schema):
     precision: Literal["fp32", "bf16", "fp16"] = option(
         "fp32", "of matrix products; fp16 scales losses. Weights, losses and metrics are fp32"
     )
-    accumulate: Count = option(1, "batches whose gradients are averaged into one update")
+    accumulate: Few = option(1, "batches whose gradients are averaged into one update")
     """NT-Xent compares within each batch, so this makes no larger batch."""
     clip_norm: Positive | None = option(None, "largest gradient norm of a network; none: no clipping")
     """TriDet has its own."""

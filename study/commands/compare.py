@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 
 from splavu.runtime import cli
+from splavu.runtime.schema import Few
 from study import config
 
 PARAMS = "params/params_compare.py"
@@ -26,7 +27,7 @@ PARAMS = "params/params_compare.py"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     cli.add_params(parser, config.HERE / PARAMS)
-    parser.add_argument("--jobs", type=int, default=1, help="commands at a time, one thread each (default 1)")
+    parser.add_argument("--jobs", type=Few, default=1, help="commands at a time, one thread each (default 1)")
     parser.add_argument("--quick", action="store_true", help="quick audits: to see that it runs, not for a decision")
     parser.add_argument("--dry-run", action="store_true", help="list what would be run, and the table so far")
 

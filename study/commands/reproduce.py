@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from splavu.runtime.schema import Few
 from study.reproduce.published_numbers import TABLES
 
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, metavar="ROOT", help="data root, its stores in features/ (default: config.py)"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="commands at a time, one thread each (default 1)")
+    parser.add_argument("--jobs", type=Few, default=1, help="commands at a time, one thread each (default 1)")
     parser.add_argument("--quick", action="store_true", help="a few epochs: to see that it runs, not for its numbers")
     parser.add_argument(
         "--dry-run", action="store_true", help="list cells and commands, what they need, what is missing"

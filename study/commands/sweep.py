@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 
 from splavu.runtime import cli
+from splavu.runtime.schema import Few
 from study import config
 
 PARAMS = "params/params_sweep.py"
@@ -23,7 +24,7 @@ PARAMS = "params/params_sweep.py"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     cli.add_params(parser, config.HERE / PARAMS)
-    parser.add_argument("--jobs", type=int, default=2, help="candidates at a time, one thread each (default 2)")
+    parser.add_argument("--jobs", type=Few, default=2, help="candidates at a time, one thread each (default 2)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from splavu.errors import UserError
 from splavu.reports.plotting import check_drawing
 from splavu.runtime import environment as runtime
 from splavu.runtime import params, run_folder
@@ -22,8 +21,6 @@ from study.experiments.runner import Outcome, finished, run_all, stamps, surroun
 
 def run(args: argparse.Namespace) -> int:
     """0: every job is done, or --dry-run. 1: some failed, and are listed. Bad input raises UserError (2)."""
-    if args.jobs < 1:
-        raise UserError("--jobs", f"is {args.jobs}, expected at least 1")
     if not args.dry_run:
         check_drawing()
     p = params.load(args.params, CompareParams, args.set)

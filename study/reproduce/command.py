@@ -27,8 +27,6 @@ def run(args: argparse.Namespace) -> int:
     """0: every cell has its number. 1: some are missing or failed, and listed. Bad input raises UserError (2)."""
     if args.table not in TABLES:
         raise UserError("table", f"'{args.table}' is unknown", nearest(args.table, TABLES))
-    if args.jobs < 1:
-        raise UserError("--jobs", f"is {args.jobs}, expected at least 1")
     published = chosen(TABLES[args.table], args.columns)
 
     root = None if args.data is None else args.data.resolve()

@@ -18,8 +18,6 @@ from study.sweep.results import conclude
 
 def run(args: argparse.Namespace) -> int:
     """0: every candidate has been measured, and one was chosen. 1: none was, or some could not be made."""
-    if args.jobs < 1:
-        raise UserError("--jobs", f"is {args.jobs}, expected at least 1")
     check_drawing()
     p = params.load(args.params, SweepParams, args.set)
     run = run_folder.RunFolder(config.RUNS, p.run_id)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, MinLen
+from annotated_types import Interval, MinLen
 from threadpoolctl import threadpool_limits
 
 from splavu.anonymizers import array_map
@@ -71,7 +71,7 @@ class SweepParams(Schema):
     """Families, fresh for each candidate and seed; an ensemble of them counts for each attribute."""
     most_lost: float = 2.0
     """Points that the chosen one may lose of top-1, and of each probe; below 0: has to gain."""
-    num_resamples: Annotated[int, Ge(100)] = 1000
+    num_resamples: Annotated[int, Interval(ge=100, le=100_000)] = 1000
     """Fewer give no interval."""
     max_train_rows: Count = 20_000
     """Attackers learn from a draw of as many clips."""

@@ -15,7 +15,19 @@ from splavu.anonymizers import pipeline
 from splavu.anonymizers.closed_form.codes import CodeSpace
 from splavu.anonymizers.closed_form.methods import PARAMETERS
 from splavu.errors import UserError
-from splavu.runtime.schema import Clips, Count, NonNegative, NonNegativeInt, OneOf, Positive, RunName, Seed, Share
+from splavu.runtime.schema import (
+    Clips,
+    Count,
+    Few,
+    FewOrNone,
+    NonNegative,
+    NonNegativeInt,
+    OneOf,
+    Positive,
+    RunName,
+    Seed,
+    Share,
+)
 from splavu.training.engine import EngineParams
 from splavu.training.multitask import EpochLength
 from splavu.training.objectives import OBJECTIVES, Objective
@@ -58,8 +70,8 @@ class AnonymizerParams(EngineParams):
     fa_arch: str = "transformer"
     """A chain (`splavu.anonymizers.pipeline`): [closed forms that erase+][transformer|mlp|encoder][+quantizer][+noise],
     with options of closed forms (`splavu fit --help`) in parentheses: 'leace+random(keep=64)+quantizer(bits=8)'."""
-    num_layers_fa: Count = 3
-    num_heads: Count = 8
+    num_layers_fa: Few = 3
+    num_heads: Few = 8
     window: NonNegativeInt | None = None
     """Of the encoder: steps back in time that a block sees; None is 0, each step on its own."""
     bottleneck: Count | None = None
@@ -100,7 +112,7 @@ class AnonymizerParams(EngineParams):
     """Epochs between validations."""
     num_modes: Clips = 5
     """Evenly spaced clips a video in validation."""
-    num_workers: NonNegativeInt = 0
+    num_workers: FewOrNone = 0
     """Accepted for old files; features are gathered from memory, which takes no workers."""
     epoch_length: EpochLength = "clips"
     """'clips': a pass over ar_dataset; 'longest', 'shortest': over the longest, the shortest source."""
@@ -123,11 +135,11 @@ class AnonymizerParams(EngineParams):
     same, by networks trained for it."""
     extra_terms: dict[ObjectiveName, NonNegative] | None = None
     """Further rows of OBJECTIVES with their weights, such as {"conditional": 0.1}."""
-    critic_steps: Count = 5
+    critic_steps: Few = 5
     """Updates of the critics for each batch, on other batches."""
     critic_reset: NonNegativeInt = 10
     """Epochs after which one of the critics, in turn, is re-initialised; 0: never."""
-    num_critics: Count = 2
+    num_critics: Few = 2
     learning_rate_critic: NonNegative = 1e-3
     consistency: Literal["absolute", "relative"] = "absolute"
     """'relative': divided by the variance of the training features, so that one weight serves every encoder."""

@@ -19,7 +19,7 @@ from splavu.data.datasets import BatchLoader, EvenClips, FeatureDataset
 from splavu.errors import UserError
 from splavu.runtime import environment, run_folder
 from splavu.runtime.distributed import Processes
-from splavu.runtime.schema import Clips, Count, NonNegative, NonNegativeInt, RunName, Seed
+from splavu.runtime.schema import Clips, Count, Few, FewOrNone, NonNegative, RunName, Seed
 from splavu.training import loop
 from splavu.training.engine import EngineParams
 from splavu.training.learners import Learner, adamw, moving_average
@@ -45,7 +45,7 @@ class HeadParams(EngineParams):
     anon: bool = True
     """Read anonymized features (of saved_fa_model) instead of raw ones."""
     saved_fa_model: str | None = None
-    num_heads: Count = 8
+    num_heads: Few = 8
     """Of the authors' checkpoints, which don't record it."""
     serving: Serving = "alone"
     """How features reach the anonymizer: 'alone' one at a time, as released; 'batch' as for the paper's numbers."""
@@ -60,7 +60,7 @@ class HeadParams(EngineParams):
     test_split: str = "test"
     val_freq: Count = 2
     num_modes: Clips = 5
-    num_workers: NonNegativeInt = 0
+    num_workers: FewOrNone = 0
     """Accepted for old files; features are gathered from memory, which takes no workers."""
     learning_rate: NonNegative = 1e-3
     weight_decay: NonNegative = 0.01

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from splavu.runtime.schema import Count, NonNegative, NonNegativeInt, RunName, Seed
+from splavu.runtime.schema import Count, Few, FewOrNone, NonNegative, RunName, Seed
 from splavu.training.engine import EngineParams
 
 
@@ -21,15 +21,15 @@ class PretrainParams(EngineParams):
     """Another root than config.DATA, named from the repository's folder; its stores lie in features/ below it."""
     feature_dim: Count | None = None
     fa_arch: Literal["transformer", "mlp"] = "transformer"
-    num_layers_fa: Count = 3
-    num_heads: Count = 8
+    num_layers_fa: Few = 3
+    num_heads: Few = 8
     batch_as_sequence: bool = False
     num_epochs: Count = 500
     batch_size: Count = 512
     v_batch_size: Count = 512
     val_split: str = "val"
     val_freq: Count = 10
-    num_workers: NonNegativeInt = 0
+    num_workers: FewOrNone = 0
     """Accepted for old files; features are gathered from memory, which takes no workers."""
     learning_rate: NonNegative = 1e-4
     weight_decay: NonNegative = 0.01

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 from sklearn.metrics import log_loss, roc_auc_score
 
 from mgfn import build_model, scoring
+from mgfn.errors import InputError
 from mgfn.scoring import scores_of, video_figures
 from mgfn.snippets import full_length_batch
 
@@ -33,3 +35,10 @@ def test_video_figures_are_of_the_mean_of_the_highest_snippets(model):
     ]
     assert found["auc"] == pytest.approx(roc_auc_score(is_abnormal, scores))
     assert found["bce"] == pytest.approx(log_loss(is_abnormal, scores), rel=1e-5)
+
+
+def test_scores_that_are_not_finite_are_refused():
+    model = torch.nn.Linear(2, 1)
+    model.score = lambda part: torch.full((len(part), 3), torch.nan)
+    with refused("the network", InputError):
+        scores_of(model, torch.zeros(1, 1, 3, 2))

@@ -214,6 +214,8 @@ class QuantizerOptions(Schema):
 def _fit(data: FitData, options: QuantizerOptions, seed: int | None) -> Quantizer:
     from splavu.anonymizers.quantizer import Quantizer
 
+    if options.dims is not None and options.dims > data.features.shape[1]:
+        raise UserError("dims", f"is {options.dims}, features are {data.features.shape[1]} wide", "give fewer")
     at_least, owners, unit = options.min_subjects, data.owners, data.unit
     found = len(np.unique(owners[owners >= 0]))
     if found < at_least:

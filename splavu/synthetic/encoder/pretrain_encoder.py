@@ -39,6 +39,7 @@ from torch.nn.functional import (
 
 from splavu.runtime import cli, signals
 from splavu.runtime.files import claimed, replacing
+from splavu.runtime.schema import Count, Few, NonNegative, Positive, Seed, Share
 from splavu.synthetic.encoder.pretraining_clips import (
     CAPTION_WORDS,
     CLIP,
@@ -337,20 +338,22 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, required=True, help="run folder: clips, state.pt and encoder/")
     parser.add_argument("--init", type=Path, help="folder of an encoder to go on from, instead of random weights")
-    parser.add_argument("--steps", type=int, default=7000, help="optimisation steps")
-    parser.add_argument("--batch-size", type=int, default=32, help="clips per step, a quarter of them stills")
-    parser.add_argument("--lr", type=float, default=6e-4, help="peak learning rate (warm-up, then cosine)")
-    parser.add_argument("--paint-weight", type=float, default=1.0, help="weight of the reconstruction")
-    parser.add_argument("--portrait-weight", type=float, default=3.0, help="weight of the close-ups")
-    parser.add_argument("--caption-weight", type=float, default=4.0, help="weight of the words that describe the video")
-    parser.add_argument("--joints-weight", type=float, default=10.0, help="weight of the joint positions")
-    parser.add_argument("--tokens-weight", type=float, default=10.0, help="weight of the joints that tokens hold")
-    parser.add_argument("--masked-share", type=float, default=0.4, help="share of steps that hide half of the patches")
-    parser.add_argument("--subjects", type=int, default=600, help="people in the training videos")
-    parser.add_argument("--per-subject", type=int, default=6, help="videos of each")
-    parser.add_argument("--save-every", type=int, default=500, help="steps between saved states")
-    parser.add_argument("--seed", type=int, default=0, help="weights, batches and augmentation")
-    parser.add_argument("--workers", type=int, default=2, help="processes that render")
+    parser.add_argument("--steps", type=Count, default=7000, help="optimisation steps")
+    parser.add_argument("--batch-size", type=Count, default=32, help="clips per step, a quarter of them stills")
+    parser.add_argument("--lr", type=Positive, default=6e-4, help="peak learning rate (warm-up, then cosine)")
+    parser.add_argument("--paint-weight", type=NonNegative, default=1.0, help="weight of the reconstruction")
+    parser.add_argument("--portrait-weight", type=NonNegative, default=3.0, help="weight of the close-ups")
+    parser.add_argument(
+        "--caption-weight", type=NonNegative, default=4.0, help="weight of the words that describe the video"
+    )
+    parser.add_argument("--joints-weight", type=NonNegative, default=10.0, help="weight of the joint positions")
+    parser.add_argument("--tokens-weight", type=NonNegative, default=10.0, help="weight of the joints that tokens hold")
+    parser.add_argument("--masked-share", type=Share, default=0.4, help="share of steps that hide half of the patches")
+    parser.add_argument("--subjects", type=Count, default=600, help="people in the training videos")
+    parser.add_argument("--per-subject", type=Count, default=6, help="videos of each")
+    parser.add_argument("--save-every", type=Count, default=500, help="steps between saved states")
+    parser.add_argument("--seed", type=Seed, default=0, help="weights, batches and augmentation")
+    parser.add_argument("--workers", type=Few, default=2, help="processes that render")
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=automatic, help="where to train")
     return parser.parse_args(arguments)
