@@ -12,7 +12,6 @@ import torch
 
 from mgfn.errors import InputError
 from mgfn.model import MGFN, Architecture, model_from_state
-from splavu.runtime.plain_values import load_checkpoint
 
 STATE_KEYS = ("model_ema", "model", "ft_model_ad_state_dict_ema", "ft_model_ad_state_dict", "state_dict")
 """Where weights lie in a checkpoint: ours, a co-training's, and the usual one elsewhere; a moving average, where one
@@ -25,6 +24,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: No such file, or no checkpoint.
     """
+    from splavu.runtime.plain_values import load_checkpoint  # reading files needs splavu, the network doesn't
+
     if not Path(path).is_file():
         raise InputError(path, "there is no such checkpoint")
     try:

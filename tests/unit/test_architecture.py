@@ -30,7 +30,7 @@ SCRIPT_MODULES = ("multitask_train_fa", "pretrain_fa", "train_ft", "privacy_eval
 LEVEL = {name: level for level, name in enumerate(PACKAGES)}
 JOINTS = {
     "tridet": {"config", "cli", "anonymize", "task", "learner", "train", "from_video", "checkpoints"},
-    "mgfn": {"command_line", "checkpoints", "anonymize", "task", "train", "main", "runs", "label_list"},
+    "mgfn": {"command_line", "anonymize", "task", "train", "main", "runs", "label_list"},
 }
 """Folders that a person may copy into another project, and the modules by which they join this one."""
 
