@@ -114,7 +114,7 @@ def add_params(made: argparse.ArgumentParser, default_params: str | Path | None 
         metavar="FILE",
         default=default_params,
         required=default_params is None,
-        help="assignments in Python (.py, which is run), TOML or YAML (.toml, .yaml, which are not)"
+        help="assignments in Python (.py: it is run as a program), or in TOML or YAML (.toml, .yaml: nothing is run)"
         + (f" (default: {default_params})" if default_params else ""),
     )
     made.add_argument(

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import runpy
+import sys
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,13 +55,16 @@ def read_file(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(path, "no such parameter file", "see params/ for examples")
-    if path.suffix in (".yaml", ".yml"):
+    kind = path.suffix.lower()
+    if kind in (".yaml", ".yml"):
         return read_yaml(path)
-    if path.suffix == ".toml":
+    if kind == ".toml":
         return _read_toml(path)
+    if kind not in (".py", ""):
+        raise UserError(path, "is no .py, .toml or .yaml", "name it for what it is: only Python is run")
     try:
         module = runpy.run_path(os.fspath(path))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = getattr(error, "lineno", None)
         where = f"{path}:{line}" if line else path
         raise UserError(
@@ -74,10 +78,10 @@ def read_file(path: str | Path) -> dict[str, Any]:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    try:
+    if sys.version_info >= (3, 11):
         import tomllib
-    except ModuleNotFoundError:
-        raise UserError(path, "TOML needs Python 3.11 or newer", "write it as YAML (.yaml)") from None
+    else:
+        import tomli as tomllib
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
@@ -129,7 +133,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise UserError("--set", f"'{text}' is not NAME=VALUE", "write for example --set num_epochs=10")
     try:
         return name.strip(), ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # also of thousands of brackets
         return name.strip(), value.strip()
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import math
-import sys
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,7 +20,7 @@ from feature_extraction.feature_extraction_action import ExtractionParams
 from feature_extraction.long_videos import LongVideoParams
 from gait.evaluate_gait import GaitParams
 from pahmdb.eval_pahmdb import PaHmdbParams
-from splavu.runtime import params
+from splavu.runtime import cli, params
 from splavu.runtime.options import add_options, given_options, option
 from splavu.runtime.schema import MAY_BE_INFINITE, Count, OneOf, Positive, Schema, Seeds, build, unique
 from study.compare.plan import CompareParams
@@ -91,10 +91,6 @@ def test_assignments_overrides_and_conversions(tmp_path):
     ],
 )
 def test_files_that_run_nothing(tmp_path, name, text):
-    if name.endswith("toml") and sys.version_info < (3, 11):
-        with refused(name):
-            params.load(write(tmp_path, text, name), Example)
-        return
     loaded = params.load(write(tmp_path, text, name), Example, ["num_epochs=4"])
     assert loaded == Example("a", "transformer", 0.001, 4, views=("static",), out=Path("x/y"))
 
@@ -315,3 +311,53 @@ def test_options_out_of_range_are_refused_by_declaration(override):
     culprit = path.name if override == "seed=10**30" else name
     with refused(culprit):
         params.load(path, AnonymizerParams, [override])
+
+
+SCRIPTS = (
+    "multitask_train_fa", "pretrain_fa", "train_ft", "privacy_eval", "vp.train_vp_fa", "vp.train_vp_fb",
+    "vp.train_vp_ft", "bias.evaluate_bias", "gait.evaluate_gait", "pahmdb.eval_pahmdb",
+    "feature_extraction.feature_extraction_action", "feature_extraction.long_videos",
+)  # fmt: skip
+
+
+class Asked(Exception):
+    """Stops a script where it has said which parameter file is its default."""
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_default_files_are_found_from_any_folder(script, tmp_path, monkeypatch):
+    found = []
+
+    def parser(*_, default_params=None, **__):
+        found.append(default_params)
+        raise Asked
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "parser", parser)
+    with pytest.raises(Asked):
+        importlib.import_module(script).main([])
+    assert found[0].is_absolute()
+    assert found[0].is_file()
+
+
+@pytest.mark.parametrize("name", ["p.YAML", "p.TOML", "p.json", "p.txt", "p.pyc"])
+def test_only_python_is_run(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("open('made', 'w')\n")
+    with refused(name):
+        params.read_file(name)
+    assert not (tmp_path / "made").exists()
+    (tmp_path / "p.py").write_text("open('made', 'w').close()\nx = 1\n")
+    assert params.read_file("p.py") == {"x": 1}
+    assert (tmp_path / "made").exists()
+
+
+def test_a_file_that_leaves_is_refused(tmp_path):
+    (tmp_path / "p.py").write_text("raise SystemExit(0)\n")
+    with refused(tmp_path / "p.py"):
+        params.read_file(tmp_path / "p.py")
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "(" * 200_000, "1+" * 5000 + "1", "9" * 10_000])
+def test_a_value_beyond_the_parser_stays_text(text):
+    assert params.parse_override(f"x={text}") == ("x", text)
