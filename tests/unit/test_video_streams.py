@@ -148,17 +148,30 @@ def turned(picture: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray
     return result
 
 
+def copied(path: Path, to: Path) -> Path:
+    """The packets and the display matrix of a video in another container."""
+    with av.open(str(path)) as source, av.open(str(to), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                container.mux(packet)
+    return to
+
+
 @pytest.mark.parametrize(
     "matrix", [(s, 0, 0, t) for s in (1, -1) for t in (1, -1)] + [(0, s, t, 0) for s in (1, -1) for t in (1, -1)]
 )
-@pytest.mark.parametrize("ending", ["mp4", "mov"])
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
 def test_videos_are_upright(tmp_path, reader, matrix, ending):
-    path = write_frames(tmp_path / f"a.{ending}", grey_steps(3))
+    path = write_frames(tmp_path / f"a.{'mp4' if ending == 'mkv' else ending}", grey_steps(3))
     upright = shown(path, "pyav")
     data = path.read_bytes()
     place = data.index(b"tkhd") + 4 + 40  # version 0: 40 bytes, then the matrix: a, b, u, c, d, v, x, y, w
     a, b, c, d = (value << 16 for value in matrix)
     path.write_bytes(data[:place] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[place + 36 :])
+    if ending == "mkv":
+        path = copied(path, tmp_path / "a.mkv")
     found = shown(path, reader)
     if found is None:
         is_mirrored = np.linalg.det(np.reshape(matrix, (2, 2))) < 0
