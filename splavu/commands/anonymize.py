@@ -70,12 +70,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Anonymize a store, a folder or a table, and print what was written."""
-    from splavu.anonymizers.guarantees import budget_of
-    from splavu.data.key_names import what_keys_reveal
-    from splavu.release.anonymize import SecretKeys, anonymize_store, anonymize_table
-    from splavu.release.fitted_rows import owners_of_released
-    from splavu.release.pretrained import load_pretrained
-    from splavu.runtime.environment import pick_device
     from splavu.runtime.files import check_target, files_of
     from splavu.stores import open_features
     from splavu.stores.parquet import FeatureTable, is_parquet
@@ -89,6 +83,16 @@ def run(args: argparse.Namespace) -> int:
     check_target(target, inputs=inputs, is_folder=args.store.is_dir())
     if args.secret is not None and args.keys == "kept":
         raise UserError("--secret", "is for keys that are renamed", "add --keys secret")
+    if not is_parquet(args.store):
+        open_features(args.store)  # what is no store is refused before torch is imported
+
+    from splavu.anonymizers.guarantees import budget_of
+    from splavu.data.key_names import what_keys_reveal
+    from splavu.release.anonymize import SecretKeys, anonymize_store, anonymize_table
+    from splavu.release.fitted_rows import owners_of_released
+    from splavu.release.pretrained import load_pretrained
+    from splavu.runtime.environment import pick_device
+
     anonymizer = load_pretrained(args.aam, num_heads=args.num_heads)
     device = pick_device(args.device)
     keep = [name.strip() for name in args.keep.split(",") if name.strip()]

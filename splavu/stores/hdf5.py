@@ -17,6 +17,9 @@ from splavu.stores.hdf5_contents import HDF5_ERRORS, Entry, Refusal, entries
 from splavu.stores.provenance import EXTRACT_AGAIN, Attributes, checksum, scalar_attributes, warn_without_attributes
 from splavu.stores.reader import Examined, FeatureReader
 
+READING = 1.25
+"""Memory that reading and checking an array takes, by that of the array."""
+
 
 class FeatureStore(FeatureReader):
     """An HDF5 file with one float dataset [K, D] or [D] per key, the format of the published features.
@@ -82,7 +85,7 @@ class FeatureStore(FeatureReader):
         entry = self._entry(key)
         self._check_kind(key, entry.dtype)
         self._check_shape(key, entry.shape)
-        limits.require(entry.num_bytes, self.path, f"'{key}' (shape {entry.shape})")
+        limits.require(READING * entry.num_bytes, self.path, f"'{key}' (shape {entry.shape})")
         features = np.empty(entry.shape, dtype=np.float32)
         try:
             file = self._open(entry.file)

@@ -72,9 +72,9 @@ class FeatureTable:
             self._file = parquet.ParquetFile(
                 self.path, buffer_size=2**20, pre_buffer=False, page_checksum_verification=True
             )
-        except (self._arrow.ArrowException, OSError) as error:
+            self.schema: pa.Schema = self._file.schema_arrow
+        except (self._arrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise UserError(self.path, f"not a complete Parquet file ({_line(error)})", "copy it again") from error
-        self.schema: pa.Schema = self._file.schema_arrow
         self.column = self._features_column(column)
         for name in keep:
             self._require_plain(name)
@@ -86,10 +86,16 @@ class FeatureTable:
         if not self.num_rows:
             raise UserError(self.path, "the table has no rows", "check what wrote it")
         groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+        if sum(group.num_rows for group in groups) != self.num_rows:
+            found = f"declares {self.num_rows} rows, its row groups others"
+            raise UserError(self.path, found, "copy it again")
         chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
-        num_bytes = sum(
-            chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] == self.column
-        )
+        try:
+            num_bytes = sum(
+                chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] == self.column
+            )
+        except UnicodeDecodeError as error:
+            raise UserError(self.path, f"a column's name is no text ({error})", "copy it again") from error
         self._rows_a_part = max(1, PART_BYTES * self.num_rows // max(1, num_bytes))
         self._rows_of_groups = [group.num_rows for group in groups]
         self._parts_of_groups = [-(-num_rows // self._rows_a_part) for num_rows in self._rows_of_groups]
@@ -122,7 +128,7 @@ class FeatureTable:
                     for index, rows in enumerate(self._rows_of_group(group)):
                         if index >= start:
                             yield self._part(rows, first_row + index * self._rows_a_part)
-                except (self._arrow.ArrowException, OSError) as error:
+                except (self._arrow.ArrowException, OSError, UnicodeDecodeError) as error:
                     raise UserError(
                         self.path, f"row group {group} can't be read ({_line(error)})", "copy the file again"
                     ) from error
@@ -137,7 +143,7 @@ class FeatureTable:
         """
         try:
             found = self._file.read(columns=[name]).column(0).unique()
-        except (self._arrow.ArrowException, OSError) as error:
+        except (self._arrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise UserError(self.path, f"column '{name}' can't be read ({_line(error)})", "copy it again") from error
         return [str(value) for value in found.to_pylist() if value is not None]
 

@@ -147,3 +147,12 @@ def test_refused(tmp_path, anonymizer, monkeypatch):
         anonymize_table(source, target, anonymizer, column="features")
     assert caught.value.remedy == extras.remedy("parquet")
     assert not target.exists()
+
+
+@pytest.mark.parametrize("metadata", [b"{", b"[1]", b"\xff\xfe"])
+def test_damaged_provenance_is_one_line(tmp_path, anonymizer, metadata):
+    path = tmp_path / "raw.parquet"
+    lists = pa.array([[0.5] * WIDTH] * 3, pa.list_(pa.float32()))
+    pq.write_table(pa.table({"features": lists}).replace_schema_metadata({b"splavu": metadata}), path)
+    with refused(path):
+        anonymize_table(path, tmp_path / "out.parquet", anonymizer)
