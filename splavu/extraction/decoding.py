@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 from splavu.errors import UserError
+from splavu.runtime import signals
 from splavu.runtime.workers import end_with_parent, without_ctrl_c
 
 Pieces = Iterator[tuple[str, Tensor] | None]
@@ -283,6 +284,9 @@ def warm_up(asked: int | None) -> None:
         _context()
         with without_ctrl_c():
             forkserver.ensure_running()
+        # Python's own name for it isn't public. Without it, the server ends after its imports, which take seconds.
+        if server := getattr(forkserver._forkserver, "_forkserver_pid", None):
+            signals.HELPERS.add(server)
 
 
 def _context() -> multiprocessing.context.BaseContext:

@@ -8,6 +8,7 @@ While a script still imports there is nothing to clean up, and the signal ends i
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -25,6 +26,9 @@ PATIENCE = 1.0
 PROGRAMS: set[subprocess.Popen[bytes]] = set()
 """Programs that a command has started and waits for: they are ended with it."""
 
+HELPERS: set[int] = set()
+"""Processes that would take their time to see that this one has ended, by their number."""
+
 
 class Stopped(KeyboardInterrupt):
     """One of the signals has come."""
@@ -36,7 +40,7 @@ class _State:
     number: int | None = None
     is_kept = False
     is_said = False
-    knows_forks = False
+    is_registered = False
 
 
 def leave_at_once() -> None:
@@ -67,9 +71,10 @@ def raised() -> Iterator[None]:
     os.set_blocking(writer, False)
     wakes_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     over = threading.Event()
-    if not _State.knows_forks:
-        _State.knows_forks = True
+    if not _State.is_registered:
+        _State.is_registered = True
         os.register_at_fork(after_in_child=_as_a_child)
+        atexit.register(_ignore)
     threading.Thread(target=_watch, args=(reader, over), name="signals", daemon=True).start()
     try:
         yield
@@ -88,6 +93,9 @@ def leave(number: int) -> NoReturn:
         sys.stdout.flush()
     for program in list(PROGRAMS):
         program.terminate()
+    for helper in HELPERS:
+        with contextlib.suppress(OSError):
+            os.kill(helper, signal.SIGKILL)
     for child in multiprocessing.active_children():
         child.kill()
     os._exit(128 + number)
@@ -126,6 +134,12 @@ def _watch(reader: int, over: threading.Event) -> None:
                 leave(byte[0])
             break
     os.close(reader)
+
+
+def _ignore() -> None:
+    """What is left is Python's own end, in which a signal would change the exit code of a command that is done."""
+    for number in WORDS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_a_child() -> None:

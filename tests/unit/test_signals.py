@@ -97,6 +97,22 @@ def test_ends_in_one_line(tmp_path, main, number, to):
         time.sleep(0.05)
 
 
+def test_a_command_that_is_done_keeps_its_exit_code(tmp_path):
+    """While Python itself ends, which takes a while with large libraries."""
+    program = f"{textwrap.dedent(START)}\nclass Late:\n    def __del__(self):\n        ready_late()\n"
+    program += "def ready_late(write=os.write, sleep=time.sleep):\n    write(1, b'late\\n'); sleep(0.5)\n"
+    program += "sys.late = Late()\ncli.run(lambda argv: 3)\n"
+    (tmp_path / "program.py").write_text(program)
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "program.py")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    ) as process:  # fmt: skip
+        assert process.stdout.readline() == "late\n"
+        process.terminate()
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (3, "")
+
+
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     with started(tmp_path, "workers") as process:
         workers = [int(process.stdout.readline()) for _ in range(2)]
