@@ -36,6 +36,7 @@ FOLDS = 5
 """Parts that subjects are dealt into without a column `split`: three to train on, one to tune on, one to test on."""
 VALIDATION_SHARE = 0.2
 """Of the training subjects, where the table has no split `val`."""
+NAMES_IGNORED = "attackers did not read names: what follows holds for a release under secret keys alone"
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ def read_inputs(
     max_clips: int = 64,
     seed: int = 0,
     key_map: KeyMap | None = None,
+    read_names: bool = True,
 ) -> AuditInputs:
     """Features of the stores, joined with the table and split by subjects.
 
@@ -126,6 +128,7 @@ def read_inputs(
         max_clips: Of a longer video, as many evenly spaced clips are taken, and a warning says so.
         seed: Of the dealing of subjects, where the table has no split.
         key_map: The owner's, of stores released under secret keys: the table and `raw` have the raw keys.
+        read_names: False leaves out what keys, lengths and file attributes say; a warning says so.
 
     A table without a column of attributes is audited for identity alone.
 
@@ -165,7 +168,7 @@ def read_inputs(
         example = next(iter(features["released"]), "nothing")
         remedy = "check the names; if keys are hashed, give the owner's map with --keys"
         raise UserError(labels, f"has a label for none of the released keys, such as '{example}'", remedy)
-    warnings: list[str] = []
+    warnings: list[str] = [] if read_names else [NAMES_IGNORED]
     examples: dict[str, str] = {}  # of warnings; in the log only, for evidence may be published
     if unlabelled := [key for key in features["released"] if key not in row_of]:
         warnings.append(
@@ -219,7 +222,7 @@ def read_inputs(
         tuple(table.records),
         questions.asked,
         {key: np.array([column[row] for column in values]) for key, row in row_of.items()},
-        {key: shown[key] for key in keys},
+        {key: shown[key] for key in keys} if read_names else {},
     )
 
 

@@ -84,6 +84,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=NUM_SEEDS,
         help=f"how many seeds, for random attackers (default {NUM_SEEDS})",
     )
+    parser.add_argument(
+        "--ignore-names",
+        action="store_true",
+        help="attack features alone, to compare anonymizers: what keys reveal ends with anonymize --keys secret",
+    )
     parser.add_argument("--anyway", action="store_true", help="audit although too few test subjects can decide nothing")
     parser.add_argument("--workers", type=Few, help="processes (default: one per core, at most 8)")
     limits.add_reading(parser)
@@ -132,6 +137,7 @@ def _audit(args: argparse.Namespace, inputs: Sequence[Path]) -> int:
         max_clips=args.max_clips,
         seed=args.seed,
         key_map=read_key_map(*args.keys) if args.keys else None,
+        read_names=not args.ignore_names,
     )
     power = power_of_test(audited)
     if not power.decides and not args.anyway:

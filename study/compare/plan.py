@@ -227,7 +227,7 @@ class Comparison:
         if self.p.audit_attributes is not None:
             options["--attributes"] = ",".join(self.p.audit_attributes)
         given = [str(part) for pair in options.items() for part in pair]
-        command = ["-m", "splavu", "audit", "--anyway", "--raw", *map(str, self.raw_stores.values())]
+        command = ["-m", "splavu", "audit", "--anyway", "--ignore-names", "--raw", *map(str, self.raw_stores.values())]
         command += ["--released", *(str(self.runs / release / path.name) for path in self.raw_stores.values()), *given]
         quickly = ["--quick"] if self.quick else []
         return Job(folder, ((*command, *quickly, "--quiet"),), "evidence.json", (release,))

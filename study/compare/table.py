@@ -91,7 +91,8 @@ def notes(
     others = "".join(f"; of {e.name} {_listed(e.seeds)}" for e in entries[1:] if e.seeds != comparison.p.seeds)
     said = [
         f"Data: {setting.ar_dataset} by {setting.ft_arch}, {where}. Seeds {_listed(comparison.p.seeds)}{others}.",
-        f"Audits: full, an audit a seed, attackers that draw trained with {comparison.p.audit_seeds} seeds in each.",
+        f"Audits: full, an audit a seed, attackers that draw trained with {comparison.p.audit_seeds} seeds in each. "
+        "Names are not read: they end with anonymize --keys secret.",
         f"reduction: %, of the excess over chance under the strongest attackers, by the unit at which least is removed"
         f"{_covered(rows)}. by unit: the same for every unit. protected least: of all attributes and units, that of "
         "which the largest share is left. [95 % intervals over test subjects and audits, which draw the same test "

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from refusals import refused
 
-from splavu.audit.inputs import read_inputs
+from splavu.audit.inputs import NAMES_IGNORED, read_inputs
 from splavu.data.key_map import hashed_keys
 from splavu.data.private_labels import read_private_table
 from splavu.stores import StoreWriter, open_features
@@ -212,3 +212,12 @@ def test_a_release_under_secret_keys_is_read_by_the_owners_map(tmp_path, labels)
         read_inputs(released, table)
     with refused("the map of keys"):
         read_inputs([raw], table, key_map=keys)
+
+
+def test_names_are_handed_to_attackers_unless_they_are_to_be_ignored_which_is_said(tmp_path, labels):
+    raw, table = write_store(tmp_path / "raw.h5"), read_private_table(labels)
+    found, features_alone = (read_inputs([raw], table, read_names=read_names) for read_names in (True, False))
+    assert set(found.keys) == set(open_features(raw))
+    assert not features_alone.keys
+    assert NAMES_IGNORED not in found.warnings
+    assert NAMES_IGNORED in features_alone.warnings

@@ -175,6 +175,7 @@ def test_audits_attack_the_columns_that_are_named_or_all(compared):
     ]
     assert option(commands[0], "--attributes") == "gender,stature"
     assert "--attributes" not in commands[1]
+    assert all("--ignore-names" in command for command in commands)  # they would hide how anonymizers differ
 
 
 def test_a_trained_one_is_served_by_the_checkpoint_that_its_training_chooses(compared):
