@@ -183,7 +183,7 @@ def read_inputs(
         examples[warnings[-1]] = absent[0]
     if table.unasked:
         names = ", ".join(f"'{name}'" for name in table.unasked)
-        warnings.append(f"columns that were not attacked: {names}; name those that are private with --attributes")
+        warnings.append(f"{names} of {Path(labels).name} was not attacked: name it with --attributes if it is private")
     if raw:
         name_of = match_keys(features["raw"], features["released"], source="--raw")
         features["raw"] = {key: features["raw"][name] for key, name in name_of.items()}

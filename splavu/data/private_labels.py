@@ -31,11 +31,10 @@ logger = logging.getLogger(__name__)
 
 Kind = Literal["binary", "class", "value"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-NO_ATTRIBUTES = ("filename", "subject", "group", "split")
-"""Columns that say who and where."""
-IF_ASKED = ("label", "action", "num_frames")
-"""Columns of the task and of the file: private attributes only where `--attributes` names them. Whoever reads a table
-without them is told so."""
+NO_ATTRIBUTES = ("filename", "subject", "group", "split", "label")
+"""Columns that say who and where; a task's label is no private attribute though it may be of two classes."""
+IF_ASKED = ("action", "num_frames")
+"""Columns of the task and of the file: private attributes only where `--attributes` names them."""
 NOT_READ = "not read"
 """In place of a kind: a column that `--attributes` doesn't name, or one of `IF_ASKED`."""
 BINARY = {"no": 0, "yes": 1, "n": 0, "y": 1, "false": 0, "true": 1, "f": 0, "t": 1}

@@ -67,6 +67,12 @@ def test_named_commands_exist(name):
     assert named <= COMMANDS.keys() | STUDY_COMMANDS.keys()
 
 
+@pytest.mark.parametrize("name", CURRENT)
+def test_named_tests_are_there(name):
+    for file, test in re.findall(r"(tests/[\w/]+\.py)::(\w+)", (REPOSITORY / name).read_text()):
+        assert f"\ndef {test}(" in (REPOSITORY / file).read_text(), f"{file} has no {test}"
+
+
 def test_the_api_page_lists_every_public_name():
     """Made again by `python docs/build_api.py`."""
     spec = importlib.util.spec_from_file_location("build_api", REPOSITORY / "docs/build_api.py")
