@@ -65,8 +65,7 @@ class Case:
 
     def is_output(self, path: str) -> bool:
         """Whether it is an output file, which a refusal must not leave."""
-        is_file = any(Path(output).suffix for output in self.outputs)
-        return is_file and "" in self._within(path)
+        return any(Path(output).suffix and path == os.path.normpath(WORK + output) for output in self.outputs)
 
 
 @dataclass
@@ -177,8 +176,10 @@ def _odd_option(made: Made, rng: random.Random) -> tuple[str, str]:
 def _odd_line(made: Made, rng: random.Random) -> str:
     change = rng.choice(("lost", "twice", "unknown", "empty", "swapped", "device"))
     if change == "lost":
-        if rng.random() < 0.5 and made.options:
-            made.options.pop(rng.randrange(len(made.options)))
+        short = [option for option in made.options if any("epoch" in part for part in option)]
+        if rng.random() < 0.5 and made.options:  # what bounds the time stays
+            lost = rng.choice(made.options)
+            made.options = [option for option in made.options if option is not lost or option in short]
         elif made.positional:
             made.positional.pop(rng.randrange(len(made.positional)))
     elif change == "twice" and made.options:

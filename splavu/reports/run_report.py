@@ -105,9 +105,10 @@ def _written(folder: Path, runs: Mapping[str, Mapping[str, Any]], data: str | Pa
         "heads": {name: run["results"] for name, run in runs.items() if "features" in (run["results"] or {})},
         "runs": {name: {"params": run["params"], "versions": run["versions"]} for name, run in runs.items()},
     }
+    text = _markdown(folder, configurations, evaluations, runs, figures)
+    table = summary_table(configurations, _views(configurations)) if _any_judged(configurations) else ""
     write_text(folder / "metrics.json", json.dumps(summary, indent=1) + "\n")
-    path = write_text(folder / "report.md", _markdown(folder, configurations, evaluations, runs, figures))
-    return Report(path, summary_table(configurations, _views(configurations)) if _any_judged(configurations) else "")
+    return Report(write_text(folder / "report.md", text), table)
 
 
 PARAMETERS = ("params.json", "options.json")

@@ -150,7 +150,7 @@ def check_target(
             mode = path.lstat().st_mode
         except FileNotFoundError:
             mode = None
-        resolved = path.resolve()
+        resolved = _resolved(path)
         if mode is not None and stat.S_ISLNK(mode):
             if not resolved.is_relative_to(path.parent.resolve()):
                 raise UserError(path, f"is a link to {resolved}", "give the file itself, or remove the link")
@@ -160,13 +160,18 @@ def check_target(
         if marks and mode is not None and not _holds_one(resolved, marks):
             raise UserError(path, "was not written by this command: it is not replaced", "give another name")
         for name in inputs:
-            source = Path(name).resolve()
+            source = _resolved(name)
             is_same = source == resolved or (mode is not None and source.exists() and source.samefile(resolved))
             if is_same or (source.is_dir() and resolved.is_relative_to(source)):
                 where = "is" if is_same else "lies in"
                 raise UserError(path, f"{where} an input of this command ({name})", "give another name for the output")
             if is_folder and source.is_relative_to(resolved):
                 raise UserError(path, f"holds an input of this command ({name})", "give another folder for the output")
+
+
+def _resolved(path: PathLike) -> Path:
+    """Where a path leads; a link that leads back to itself stays (`Path.resolve` raises on some versions)."""
+    return Path(os.path.realpath(path))
 
 
 def is_companion(name: str) -> bool:

@@ -114,7 +114,7 @@ def test_the_end_of_a_key_is_no_extension(here):
     write_store("dots.h5", content)
     write_table("dots.csv", {"tall": tall}, names)
     assert run("fit", "leace", "--raw", "dots.h5", "--private", "dots.csv", "--out", "l.pth")[0] == 0
-    assert run("anonymize", "--aam", "l.pth", "dots.h5", "out.h5", "--allow-fitted")[0] == 0
+    assert run("anonymize", "--aam", "l.pth", "dots.h5", "out.h5")[0] == 0
     with h5py.File("out.h5") as file:
         means = np.array([file[name][()].mean(axis=0) for name in names])
     assert np.abs(means[1::2].mean(axis=0) - means[::2].mean(axis=0)).max() < 0.01
@@ -131,7 +131,7 @@ def test_an_output_is_no_input(here, out):
 
 
 def test_a_release_of_another_content_is_made_again(here):
-    anonymize = ("anonymize", "--aam", "pca.pth", "raw.h5", "out.h5", "--allow-fitted")
+    anonymize = ("anonymize", "--aam", "pca.pth", "raw.h5", "out.h5")
     assert run(*anonymize)[0] == 0
     first = Path("out.h5").read_bytes()
     write_store("raw.h5", features(1))
@@ -145,7 +145,7 @@ def test_a_foreign_partial_folder_is_kept(here, is_link):
     Path("mine").mkdir()
     Path("mine/precious.txt").write_text("mine")
     Path("out.h5.partial").symlink_to("mine") if is_link else Path("mine").rename("out.h5.partial")
-    run("anonymize", "--aam", "pca.pth", "raw.h5", "out.h5", "--allow-fitted")
+    run("anonymize", "--aam", "pca.pth", "raw.h5", "out.h5")
     assert Path("out.h5.partial/precious.txt").read_text() == "mine"
 
 
@@ -158,7 +158,7 @@ def test_links_are_named(here, kind):
             "external": h5py.ExternalLink("o.h5", "/a"),
         }
         file["zzz"] = links[kind]
-    assert "zzz" in refused("anonymize", "--aam", "pca.pth", "raw.h5", "out.h5", "--allow-fitted")
+    assert "zzz" in refused("anonymize", "--aam", "pca.pth", "raw.h5", "out.h5")
     assert run("verify", "raw.h5")[0] == 1
 
 
@@ -183,7 +183,7 @@ def test_nothing_is_read_outside_the_store(here, kind):
                 file.create_virtual_dataset("zzz", layout)
             else:
                 file.create_dataset("zzz", (3, WIDTH), "f4", external=[("secret.bin", 0, secret.nbytes)])
-    refused("anonymize", "--aam", "pca.pth", source, target, "--allow-fitted")
+    refused("anonymize", "--aam", "pca.pth", source, target)
     assert not Path(target).exists()
     assert run("verify", source)[0] == 1
 
@@ -301,7 +301,7 @@ def test_features_that_nothing_can_be_fitted_to_are_refused(here, value):
 
 def test_an_audit_of_those_it_was_fitted_to_is_warned_of(here):
     assert run("fit", "leace", "--raw", "raw.h5", "--private", "private.csv", "--out", "l.pth")[0] == 0
-    assert run("anonymize", "--aam", "l.pth", "raw.h5", "out.h5", "--allow-fitted")[0] == 0
+    assert run("anonymize", "--aam", "l.pth", "raw.h5", "out.h5")[0] == 0
     found = warnings_of("--released", "out.h5", "--raw", "raw.h5", "--aam", "l.pth")
     assert any("fitted to" in text for text in found)
 
@@ -329,13 +329,13 @@ def test_a_second_run_of_a_run_folder_is_refused(here, monkeypatch):
 def test_an_output_within_an_input_is_refused(here):
     Path("long").mkdir()
     np.save("long/a.npy", features()["v00"])
-    refused("anonymize", "--aam", "pca.pth", "long", "long/out", "--allow-fitted")
+    refused("anonymize", "--aam", "pca.pth", "long", "long/out")
     assert not Path("long/out").exists()
 
 
 def test_an_attribute_is_not_taken_for_a_checksums_place(here):
     write_store("raw.h5", None, note="splavu-checksum-of-item-0000000000000000")
-    assert run("anonymize", "--aam", "pca.pth", "raw.h5", "out.h5", "--allow-fitted")[0] == 0
+    assert run("anonymize", "--aam", "pca.pth", "raw.h5", "out.h5")[0] == 0
     assert run("verify", "out.h5")[0] == 0
     with h5py.File("out.h5") as file:
         assert (
@@ -394,7 +394,7 @@ def test_harmless_values_beside_weights_are_read(here):
 
     for value in (np.float64(0.5), argparse.Namespace(lr=0.1), Path("a/b"), collections.defaultdict(int, a=1)):
         torch.save({**torch.load("pca.pth", weights_only=True), "args": value}, "more.pth")
-        code, line = run("anonymize", "--aam", "more.pth", "raw.h5", f"out-{type(value).__name__}.h5", "--allow-fitted")
+        code, line = run("anonymize", "--aam", "more.pth", "raw.h5", f"out-{type(value).__name__}.h5")
         assert code == 0, line
 
 
@@ -406,7 +406,7 @@ class Evil:
 def test_code_beside_weights_is_not_run(here):
     """The opposite of the row before; this one held before, too."""
     torch.save({**torch.load("pca.pth", weights_only=True), "args": Evil()}, "evil.pth")
-    refused("anonymize", "--aam", "evil.pth", "raw.h5", "out.h5", "--allow-fitted")
+    refused("anonymize", "--aam", "evil.pth", "raw.h5", "out.h5")
     assert not Path("was_run").exists()
 
 
@@ -426,7 +426,7 @@ def test_companions_of_macos_are_no_features(here):
     np.save("long/a.npy", features()["v00"])
     Path("long/._a.npy").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(60))
     assert run("verify", "long")[0] == 0
-    assert run("anonymize", "--aam", "pca.pth", "long", "out", "--allow-fitted")[0] == 0
+    assert run("anonymize", "--aam", "pca.pth", "long", "out")[0] == 0
     assert [path.name for path in Path("out").rglob("*.npy")] == ["a.npy"]
 
 
@@ -442,7 +442,7 @@ def test_class_ids_may_have_gaps(here):
 @pytest.mark.parametrize("kind", ["f2", "f8", ">f4"])
 def test_floats_of_every_kind_are_converted(here, kind):
     write_store("other.h5", {name: value.astype(kind) for name, value in features().items()})
-    assert run("anonymize", "--aam", "pca.pth", "other.h5", "out.h5", "--allow-fitted")[0] == 0
+    assert run("anonymize", "--aam", "pca.pth", "other.h5", "out.h5")[0] == 0
 
 
 def test_files_of_other_endings_are_read_or_listed(here, capsys):
@@ -485,7 +485,7 @@ def test_the_installed_program_handles_errors(here):
 def test_names_that_are_not_utf8_are_released(here, capsys):
     key = os.fsdecode(b"caf\xe9")
     write_store("odd.h5", {key: features()["v00"]})
-    assert run("anonymize", "--aam", "pca.pth", "odd.h5", "out.h5", "--allow-fitted")[0] == 0
+    assert run("anonymize", "--aam", "pca.pth", "odd.h5", "out.h5")[0] == 0
     assert run("verify", "out.h5")[0] == 0
     with h5py.File("out.h5") as file:
         names = []
@@ -519,7 +519,7 @@ def test_odd_checkpoints_are_one_line(here, kind, request):
         code, _ = run("export", "--aam", path, "x.onnx")
         assert code in (0, 2)
         return
-    refused("anonymize", "--aam", "odd.pth", "raw.h5", "out.h5", "--allow-fitted")
+    refused("anonymize", "--aam", "odd.pth", "raw.h5", "out.h5")
     assert not Path("out.h5").exists()
 
 
@@ -528,7 +528,7 @@ def test_attributes_of_every_kind_are_one_line_or_read(here, shared):
         file.attrs["array"] = np.arange(3)
         file.attrs["reference"] = file.ref
         file.attrs["text"] = np.bytes_(b"caf\xe9")
-    assert run("anonymize", "--aam", "pca.pth", "raw.h5", "out.h5", "--allow-fitted")[0] in (0, 2)
+    assert run("anonymize", "--aam", "pca.pth", "raw.h5", "out.h5")[0] in (0, 2)
     assert run("verify", "raw.h5")[0] in (0, 1, 2)
     assert run("verify", shared / "cases/attr.h5")[0] in (0, 1, 2)
 
@@ -547,7 +547,7 @@ def test_a_declared_size_is_not_believed(here, rows):
     with h5py.File("bomb.h5", "w") as file:
         file.create_dataset("a", (rows, WIDTH), "f4", chunks=(1024, WIDTH))
     started = time.monotonic()
-    refused("anonymize", "--aam", "pca.pth", "bomb.h5", "out.h5", "--allow-fitted")
+    refused("anonymize", "--aam", "pca.pth", "bomb.h5", "out.h5")
     assert run("verify", "bomb.h5")[0] in (1, 2)
     assert time.monotonic() - started < 10
 
@@ -559,7 +559,7 @@ def test_keys_nested_without_end_are_named(here):
             group = group.create_group("d")
         group["x"] = features()["v00"]
     assert run("verify", "deep.h5")[0] in (1, 2)
-    refused("anonymize", "--aam", "pca.pth", "deep.h5", "out.h5", "--allow-fitted")
+    refused("anonymize", "--aam", "pca.pth", "deep.h5", "out.h5")
 
 
 @pytest.mark.parametrize("method", ["inlp", "quantizer", "pca"])
@@ -685,7 +685,7 @@ def test_a_store_open_elsewhere_is_said_to_be(here):
     try:
         assert other.stdout is not None
         other.stdout.readline()
-        line = refused("anonymize", "--aam", "pca.pth", "raw.h5", "out.h5", "--allow-fitted")
+        line = refused("anonymize", "--aam", "pca.pth", "raw.h5", "out.h5")
         assert "open" in line
         assert "delete" not in line
     finally:
@@ -723,7 +723,7 @@ def test_tridet_stays_in_its_folder(here):
 def test_escapes_in_keys_are_not_printed_raw(here, capsys):
     write_store("odd.h5", {"\x1b[31mred": np.full((2, WIDTH), np.nan, np.float32)})
     run("verify", "odd.h5")
-    _, line = run("anonymize", "--aam", "pca.pth", "odd.h5", "out.h5", "--allow-fitted")
+    _, line = run("anonymize", "--aam", "pca.pth", "odd.h5", "out.h5")
     assert "\x1b" not in "".join(capsys.readouterr()) + line
 
 

@@ -304,3 +304,10 @@ def test_a_run_folder_has_a_name_below_its_root(tmp_path, run_id):
     with refused("run_id"):
         RunFolder(tmp_path / "runs", run_id)
     assert RunFolder(tmp_path / "runs", "group/run").path == tmp_path / "runs/group/run"
+
+
+def test_a_link_that_leads_to_itself_is_an_input_like_any_other(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    check_target(tmp_path / "out", inputs=[tmp_path / "loop"])
+    with refused("loop"):
+        check_target(tmp_path / "loop", inputs=[tmp_path / "loop"])
