@@ -136,7 +136,7 @@ class _Walk:
             if self.num_links > self.most_links:
                 raise RuntimeError("it names more datasets than it has bytes")
             yield from found
-            if len(found) < most:
+            if len(found) < most or start >= opened.get_num_objs():
                 return
             most = self.most_links + 1
 

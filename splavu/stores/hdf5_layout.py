@@ -34,7 +34,8 @@ def lay_out(
     spaces: dict[tuple[int, ...], h5py.h5s.SpaceID] = {}
     places: list[int] = []
     with h5py.File(path, "w", locking=False) as file:
-        file.attrs.update(attributes)
+        for name, value in attributes.items():
+            _note(file.attrs, name, value)
         parent, parent_name = file.id, ""
         for key, shape, noted in items:
             # h5py's low level, which takes half as long as create_dataset and makes the same bytes.
@@ -50,9 +51,20 @@ def lay_out(
                     text = h5py.h5t.py_create(value.dtype, logical=True)
                     h5py.h5a.create(dataset, label.encode(), text, scalar).write(np.array(value))
                 else:
-                    h5py.Dataset(dataset).attrs[label] = value
+                    _note(h5py.Dataset(dataset).attrs, label, value)
             places.append(dataset.get_offset())
     return np.array(places, np.int64)
+
+
+def _note(attributes: h5py.AttributeManager, name: str, value: object) -> None:
+    """Write an attribute; a name or text whose bytes aren't UTF-8 is written as those bytes."""
+    if isinstance(value, str) and _is_opaque(value):
+        value = np.bytes_(value.encode(errors="surrogateescape"))
+    attributes[name.encode(errors="surrogateescape") if _is_opaque(name) else name] = value
+
+
+def _is_opaque(text: str) -> bool:
+    return any("\udc80" <= letter <= "\udcff" for letter in text)
 
 
 def _group(root: h5py.h5g.GroupID, folder: str) -> h5py.h5g.GroupID:

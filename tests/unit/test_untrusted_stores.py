@@ -448,3 +448,12 @@ def test_detectors_read_nothing_outside_their_folder(tmp_path, outside, name):
     videos = SimpleNamespace(name=name, place="list.txt:1")
     with refused(f"{Path(name).name}.npy", MgfnInputError):
         FeatureVideos([videos], folder)
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 32])
+def test_a_group_may_hold_any_number_of_keys(tmp_path, count, libver):
+    with h5py.File(tmp_path / "a.h5", "w", libver=libver) as file:
+        for i in range(count):
+            file[f"v{i:03d}"] = file[f"below/v{i:03d}"] = np.full((2, 4), i, np.float32)
+    assert len(FeatureStore(tmp_path / "a.h5").keys()) == 2 * count
