@@ -161,7 +161,8 @@ def test_a_folder_with_broken_files(folder):
 
 
 def test_a_file_made_again_has_its_last_checksum(folder):
-    (folder / "folder/video0.npy").write_bytes(b"torn")
+    path = folder / "folder/video0.npy"
+    path.write_bytes(path.read_bytes()[:40])
     FolderWriter(folder, attributes=ATTRIBUTES).add("folder/video0", np.ones((2, 8)))
     FeatureFolder(folder).verify(checksums=True)
     assert faults(folder) == {}
