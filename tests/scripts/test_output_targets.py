@@ -145,6 +145,28 @@ def test_an_audit_writes_into_no_store_and_below_no_file(world, target):
     assert content(world.parent) == before
 
 
+@pytest.mark.parametrize("command", ["fit", "export", "audit-report", "anonymize"])
+@pytest.mark.parametrize(
+    "theirs", [b"filename,label\n", b"PK\x03\x04 weights of another program", b"<!DOCTYPE html>\n"]
+)
+def test_a_file_of_another_program_is_refused(world, command, theirs):
+    (world / "target").write_bytes(theirs)
+    before = content(world.parent)
+    with refused("target"):
+        __main__.main(arguments(command, "target"))
+    assert content(world.parent) == before
+
+
+@pytest.mark.parametrize("name", ["evidence.json", "report.html"])
+def test_an_audit_replaces_no_file_of_another_program(world, name):
+    (world / "out").mkdir()
+    (world / "out" / name).write_text('{"schema": "another"}\n')
+    before = content(world.parent)
+    with refused(name):
+        __main__.main(arguments("audit", "out"))
+    assert content(world.parent) == before
+
+
 @pytest.mark.parametrize("command", ["fit", "anonymize", "anonymize a folder", "audit-report"])
 def test_the_same_command_writes_an_ordinary_target(world, command):
     """The opposite: what was refused above is refused for its target alone."""
