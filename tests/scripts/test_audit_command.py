@@ -165,10 +165,7 @@ def test_too_few_test_subjects_are_undecided_before_the_work_and_after(study, tm
         (("--attributes", "gendre"), "private_labels.csv"),
         (("--attributes", "gender:colour"), "--attributes"),
         (("--attributes", "subject"), "private_labels.csv"),
-        (("--margin", "0.7"), "--margin"),
         (("--raw", "{train}"), "--raw"),
-        (("--seeds", "0"), "--seeds"),
-        (("--seeds", "-1"), "--seeds"),
     ],
 )
 def test_bad_input_is_refused_in_a_line(study, more, culprit):

@@ -407,8 +407,3 @@ def test_a_base_that_no_sweep_can_start_from_is_told_in_one_line(
     assert left.value.code == 2
     assert_refusal(capsys.readouterr().err, culprit, names)
     assert not (world.runs / "bad").exists()
-
-
-def test_no_job_at_a_time_is_refused(world, here):
-    with refused("--jobs", naming="0"):
-        again(world, "--jobs", "0")

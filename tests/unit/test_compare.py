@@ -559,11 +559,6 @@ def test_without_matplotlib_nothing_is_begun_and_the_list_is_shown(file, here, m
     assert "python -m splavu fit leace" in capsys.readouterr().out
 
 
-def test_no_command_at_a_time_is_refused():
-    with refused("--jobs"):
-        study_command(["compare", "--jobs", "0", "--dry-run", "--quiet"])
-
-
 def test_the_list_that_comes_with_it_is_sound(world, here, tmp_path):
     for name, origin in (("hmdb51", world.data / "hmdb51"), ("features", world.features)):
         (tmp_path / name).symlink_to(origin)

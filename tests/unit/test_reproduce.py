@@ -169,7 +169,6 @@ def test_nothing_at_all_is_listed_and_nothing_is_written(tmp_path, monkeypatch, 
     [
         (["tabel9"], "table", ("'tabel9'", "'table9'")),
         (["table9", "--columns", "cmapp"], "--columns", ("'cmapp'", "'cmap'")),
-        (["table9", "--jobs", "0"], "--jobs", "0"),
     ],
 )
 def test_bad_input_is_told_in_one_line(arguments, culprit, names):
