@@ -203,38 +203,6 @@ def test_a_key_of_an_annotation_file_stays_in_its_folder(here):
         read_annotations("a.json")
 
 
-@pytest.mark.parametrize("name", ["rot90.mp4", "rot180.mp4", "tv709_444.mp4"])
-def test_videos_are_upright_and_of_their_own_colours(shared, name):
-    """As ffmpeg's command shows them."""
-    import shutil
-
-    from splavu.extraction.videos import open_video
-
-    path = shared / "cases" / name
-    program = shutil.which("ffmpeg")
-    if program is None:
-        pytest.skip("needs the program ffmpeg")
-    with open_video(path, "pyav") as video:
-        frames = np.concatenate(list(video.frames(batch_size=16)))
-    command = [
-        program,
-        "-v",
-        "error",
-        "-i",
-        str(path),
-        "-pix_fmt",
-        "rgb24",
-        "-sws_flags",
-        "accurate_rnd+full_chroma_int",
-        "-f",
-        "rawvideo",
-        "-",
-    ]
-    raw = subprocess.run(command, capture_output=True, check=True).stdout
-    wanted = np.frombuffer(raw, np.uint8).reshape(-1, *frames.shape[1:])
-    assert np.abs(frames[: len(wanted)].astype(int) - wanted[: len(frames)]).mean() < 0.5
-
-
 def test_the_best_stream_is_read(shared):
     from splavu.extraction.videos import open_video
 
