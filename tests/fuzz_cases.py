@@ -128,7 +128,9 @@ class Command:
             changes = ["nothing"]
         else:
             changes = rng.choices(["input", "option", "output", "line"], [50, 27, 17, 6], k=rng.choice((1, 1, 1, 1, 2)))
-        for change in changes:
+        for number, change in enumerate(changes):
+            if change == "output" and "output" in changes[:number]:
+                continue  # the first one's target is no longer written to
             if change == "input" and made.sources:
                 place = rng.choice(made.sources)
                 if not os.path.lexists(work / place):

@@ -14,6 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page, and print where it is."""
+    from jinja2 import UndefinedError
+
     from splavu.audit.evidence import read_evidence
     from splavu.audit.report.page import MARKS, report
     from splavu.runtime.files import claimed, write_text
@@ -23,6 +25,9 @@ def run(args: argparse.Namespace) -> int:
     with claimed(target, inputs=[args.evidence], marks=MARKS):
         evidence = read_evidence(args.evidence)
         with as_written(args.evidence, "run the audit again"):
-            page = report(evidence)
+            try:
+                page = report(evidence)
+            except UndefinedError as error:  # Jinja's, for a value of another kind
+                raise ValueError(error) from error
         print(f"report: {write_text(target, page, inputs=[args.evidence])}")
     return 0

@@ -27,6 +27,8 @@ from splavu.runtime.schema import OF_OPTIONS, conformed
 
 OUTPUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 """Error numbers of the system where nothing can be written."""
+PATH_ERRORS = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR}
+"""Where a path can't be one of a file."""
 REMEDY = "free space or choose another output folder, then run the same command to go on"
 
 _PARTS = re.compile(r"([\n\t])")
@@ -188,6 +190,10 @@ def _failed(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno in OUTPUT_ERRORS:
         where = error.filename or "the output folder"
         print(f"{name}: {printable(str(where))}: can't be written ({error.strerror}); {REMEDY}", file=sys.stderr)
+        return 2
+    if isinstance(error, OSError) and error.errno in PATH_ERRORS and error.filename is not None:
+        where = printable(os.fsdecode(error.filename))[-300:]
+        print(f"{name}: {where}: is no path of a file here ({error.strerror}); correct it", file=sys.stderr)
         return 2
     if isinstance(error, KeyboardInterrupt):
         print(signals.line(signal.SIGINT), end="", file=sys.stderr)

@@ -92,3 +92,16 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path, kind):
     }[kind]
     with refused("pipe", error):
         read()
+
+
+def test_evidence_of_another_kind_is_named(tmp_path, monkeypatch):
+    from splavu.__main__ import main
+    from splavu.audit.evidence import SCHEMA
+
+    monkeypatch.chdir(tmp_path)
+    for place, damage in enumerate(({"inversion": 3}, {"attributes": 0.5}, {"attributes": [{"prevalence": "x"}]})):
+        path = tmp_path / f"{place}.json"
+        path.write_text(json.dumps({"schema": SCHEMA, **damage}))
+        with refused(f"{place}.json"):
+            main(["audit-report", str(path), "--out", "out.html", "--quiet"])
+    assert not (tmp_path / "out.html").exists()
