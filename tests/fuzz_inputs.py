@@ -830,7 +830,7 @@ def odd_output(name: str, work: Path, inputs: list[str], rng: random.Random) -> 
     elif change == "escapes":
         target, may_change = f"sub/../../{name}", ["sub", f"../{name}"]
     elif change == "dot":
-        target, verdict, may_change = ".", EITHER, []
+        target, verdict, may_change = ".", EITHER, [] if suffix else ["."]
     elif change == "null byte":
         return "nothing", name, EITHER, [name]  # no command line can hold one
     return change, target, verdict, may_change
