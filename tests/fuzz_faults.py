@@ -124,16 +124,6 @@ def releases_go_by_time() -> None:
     ordered.OrderedWriter._is_made_from_origin = lambda self, found: True  # type: ignore[attr-defined]
 
 
-def attributes_of_any_kind() -> None:
-    """Attributes are taken as HDF5 gives them: arrays, references, bytes."""
-    from splavu.stores import provenance
-
-    everywhere(
-        provenance.scalar_attributes,
-        lambda culprit, found: {str(provenance.plain(name)): provenance.plain(value) for name, value in found},
-    )
-
-
 def the_program_handles_no_error() -> None:
     """The installed program `splavu` ends in Python's own way."""
     from splavu import __main__ as program
@@ -163,7 +153,6 @@ FAULTS: dict[str, Fault] = {
     "the end of a key for an extension": Fault(the_end_of_a_key_is_an_extension, ("fit", "audit", "rename-keys")),
     "columns of words left out": Fault(words_are_no_attributes, ("fit", "audit")),
     "stale release": Fault(releases_go_by_time, ("anonymize",)),
-    "attributes of any kind": Fault(attributes_of_any_kind, ("fit", "anonymize", "verify")),
     "no error handling in the program": Fault(the_program_handles_no_error, ("fit", "anonymize", "verify", "export")),
     "names printed raw": Fault(names_are_printed_raw, ("anonymize", "verify")),
     "companions of macOS": Fault(companions_are_features, ("anonymize", "verify")),
