@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from splavu.errors import UserError
 from splavu.runtime import limits
+from splavu.runtime.cli import ArgumentParser
 from splavu.runtime.schema import Few
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     """The options of the command."""
     parser.usage = "splavu anonymize --aam ANONYMIZER IN OUT [--unit video] [--keys secret] [...]"
     parser.add_argument(

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from annotated_types import Interval
 
 from splavu.runtime import limits
-from splavu.runtime.cli import within
+from splavu.runtime.cli import ArgumentParser, within
 from splavu.runtime.schema import Count, Few, Seed, Seeds, conformed
 
 NUM_SEEDS = 5
@@ -24,7 +24,7 @@ Margin = Annotated[float, Interval(gt=0, lt=0.5)]
 EVIDENCE, PAGE = "evidence.json", "report.html"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     """The options of the command."""
     stores: dict[str, Any] = {"nargs": "+", "action": "extend", "metavar": "STORE"}
     parser.add_argument("--released", **stores, required=True, help="stores of released features; * is expanded")

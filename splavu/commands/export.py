@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from splavu.runtime.cli import ArgumentParser
 from splavu.runtime.schema import Count, Few
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("target", metavar="OUT.onnx", type=Path, help="to be written")
     parser.add_argument(

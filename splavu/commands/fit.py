@@ -33,6 +33,7 @@ from splavu.data.private_labels import read_private_table
 from splavu.data.subjects import read_subjects
 from splavu.errors import UserError, nearest
 from splavu.runtime import limits
+from splavu.runtime.cli import ArgumentParser
 from splavu.runtime.files import check_target, claimed, file_hash
 from splavu.runtime.schema import Key, Seed, conformed
 
@@ -44,7 +45,7 @@ FLAG_OF = {"static": "static", "classes": "labels", "private": "private", "subje
 """Field of `FitData` -> the flag that names its file."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     """The options of the command: its files, and every option of every closed form."""
     stores = {"nargs": "+", "action": "extend", "metavar": "STORE", "type": Path}
     forms = list(_working_forms())

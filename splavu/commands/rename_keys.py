@@ -15,10 +15,11 @@ from pathlib import Path
 
 from splavu.errors import UserError
 from splavu.runtime import limits
+from splavu.runtime.cli import ArgumentParser
 from splavu.runtime.schema import Count
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     """The options of the command."""
     from splavu.data.name_tables import NAME_RULES
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from splavu.runtime.cli import ArgumentParser
 from splavu.runtime.schema import Few, Probability, Seed
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("--out", type=Path, required=True, help="data root to write to")
     parser.add_argument("--seed", type=Seed, default=0, help="the same seed gives the same pixels (default 0)")

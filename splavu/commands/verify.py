@@ -11,10 +11,11 @@ from pathlib import Path
 
 from splavu.errors import UserError
 from splavu.runtime import limits
+from splavu.runtime.cli import ArgumentParser
 from splavu.runtime.schema import Count
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("stores", type=Path, nargs="+", metavar="STORE", help="HDF5 store, or a folder of .npy files")
     parser.add_argument(

@@ -47,6 +47,10 @@ class ArgumentParser(argparse.ArgumentParser):
         for kind in OF_OPTIONS:  # also within its groups
             self.register("type", kind, within(kind))
 
+    def add_argument(self, *flags: str, **options: Any) -> argparse.Action:
+        """As argparse has it; `type` may be an annotation."""
+        return super().add_argument(*flags, **options)
+
     def error(self, message: str) -> NoReturn:
         """Exit code 2, as for any bad input, and the option at fault first in the line."""
         for argparse_says, says in (

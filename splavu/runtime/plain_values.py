@@ -108,7 +108,7 @@ def load_checkpoint(path: str | pathlib.Path, *, device: torch.device | str = "c
     import torch
 
     try:
-        allowed = [(value, name) for name, value in BESIDE_WEIGHTS.items()]
+        allowed: list[Any] = [(value, name) for name, value in BESIDE_WEIGHTS.items()]
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of protocols that torch doesn't read, which is an error then
             return torch.load(

@@ -10,7 +10,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import connection, context, resource_tracker
+from multiprocessing import connection, resource_tracker
+from multiprocessing.context import SpawnContext, SpawnProcess
 
 
 @contextlib.contextmanager
@@ -77,13 +78,13 @@ def _begin(initializer: Callable[[], None]) -> None:
     initializer()
 
 
-class _Process(context.SpawnProcess):
+class _Process(SpawnProcess):
     def start(self) -> None:
         with without_ctrl_c():
             super().start()
 
 
-class _Context(context.SpawnContext):
+class _Context(SpawnContext):
     """Remembers the processes that it made."""
 
     def __init__(self) -> None:
