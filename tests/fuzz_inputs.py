@@ -601,7 +601,7 @@ def damage_table(path: Path, rng: random.Random) -> tuple[str, str]:
     elif change == "no filename":
         rows = [row[1:] for row in rows]
     elif change == "blank name":
-        rows[place][0] = " "
+        rows[place][0], verdict = " ", EITHER  # a name, if an odd one
     elif change == "short row":
         rows[place], verdict = rows[place][:-1], EITHER
     elif change == "long row":

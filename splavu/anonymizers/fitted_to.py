@@ -78,7 +78,8 @@ class FeatureMap:
         """Squared Mahalanobis distance from the mean, by dimension: about 1 on the map."""
         centered = rows.astype(np.float64) - self.mean
         places = centered @ self.directions.T.astype(np.float64)
-        others = np.maximum(np.square(centered).sum(axis=1) - np.square(places).sum(axis=1), 0)
+        with np.errstate(invalid="ignore", over="ignore"):  # values that aren't finite are refused by their reader
+            others = np.maximum(np.square(centered).sum(axis=1) - np.square(places).sum(axis=1), 0)
         return (np.square(places) @ (1 / self.variances.astype(np.float64)) + others / self.rest) / rows.shape[1]
 
     def distances(self, rows: NDArray) -> Array:  # [N, D] -> [N]
