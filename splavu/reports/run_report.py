@@ -69,7 +69,7 @@ def write_report(folder: str | Path, *, data: str | Path | None = None) -> Repor
     if data is not None:
         extras.check("av", extra="video", why="frames of the videos are read with it")
     folder = Path(folder)
-    found = sorted({path.parent for name in PARAMETERS for path in folder.glob(f"*/{name}")})
+    found = sorted({path.parent for name in PARAMETERS for path in folder.glob(f"*/{name}") if path.is_file()})
     runs = {path.name: _read_run(path) for path in found}
     runs = {name: run for name, run in runs.items() if run["results"] or run["privacy"] or run["table"]}
     if not runs:
