@@ -1,8 +1,9 @@
 """Reading pickles and checkpoints of strangers: what they hold is tensors, arrays and plain values, or it isn't loaded.
 
 A pickle names functions and has them called. Here a name is looked up in a list and nowhere else; all that stand in it
-build a value from what the file gives, and do nothing else. Checkpoints are read by torch's own unpickler for weights,
-`weights_only=True`, with the same list beside its own.
+build a value from what the file gives, and do nothing else. NumPy's own believe the file: a kind of numbers whose size
+was changed makes them read, or write, beyond the array. So others that check stand in their place. Checkpoints are read
+by torch's own unpickler for weights, `weights_only=True`, with the same list beside its own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import datetime
 import io
 import pathlib
 import pickle
+import re
 import types
 import warnings
 import zipfile
@@ -23,9 +25,6 @@ import numpy as np
 
 if TYPE_CHECKING:
     import torch
-
-_multiarray = np.core.multiarray if int(np.__version__.split(".")[0]) < 2 else np._core.multiarray  # pyright: ignore
-_numeric = np.core.numeric if int(np.__version__.split(".")[0]) < 2 else np._core.numeric  # pyright: ignore
 
 
 def _latin1(text: str, encoding: str = "latin1") -> bytes:
@@ -45,12 +44,56 @@ def _without_default(_factory: object = None) -> dict[Any, Any]:
     return {}
 
 
+class _Kind:
+    """`numpy.dtype` of plain numbers and texts, by its name; the state that follows may choose the order of bytes."""
+
+    def __init__(self, name: str | bytes, *_options: object) -> None:
+        text = name.decode("latin1") if isinstance(name, bytes) else str(name)
+        if not re.fullmatch(r"[<>=|]?([biufc?]\d{0,2}|[SU]\d{1,6})", text):
+            raise pickle.UnpicklingError(f"it holds numbers of the kind {text[:20]!r}")
+        self.dtype = np.dtype(text)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _version, order, subarray, names, fields, size, *_ = state
+        byte_order: Any = order.decode("latin1") if isinstance(order, bytes) else order
+        if any(part is not None for part in (subarray, names, fields)) or size not in (-1, self.dtype.itemsize):
+            raise pickle.UnpicklingError("it holds a kind of numbers made of others")
+        self.dtype = self.dtype.newbyteorder(byte_order)
+
+
+class _Array(np.ndarray):
+    """An array whose bytes are as many as its shape and kind say."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _version, shape, kind, is_fortran, content = state
+        found = _from_bytes(content, kind, shape, "F" if is_fortran else "C")
+        state = 1, found.shape, found.dtype, bool(is_fortran), found.tobytes("A")
+        super().__setstate__(state)  # pyright: ignore[reportArgumentType]  it says np.bool
+
+
+def _new_array(_kind: object = None, _shape: object = None, _code: object = None) -> _Array:
+    """`_reconstruct`: an array without a number, which gets its state next."""
+    return np.ndarray.__new__(_Array, (0,), np.int8)
+
+
+def _scalar(kind: _Kind, content: bytes | str) -> Any:
+    """`scalar`: one number from its bytes."""
+    return _from_bytes(content, kind, (), "C")[()]
+
+
+def _from_bytes(content: bytes | str, kind: _Kind | np.dtype, shape: Any, order: Any = "C") -> np.ndarray:
+    """`_frombuffer`: as many numbers as `shape` says, no more and no less."""
+    dtype = kind.dtype if isinstance(kind, _Kind) else np.dtype(kind)
+    values = np.frombuffer(content.encode("latin1") if isinstance(content, str) else content, dtype)
+    return values.reshape(shape, order=order)
+
+
 ARRAYS: Mapping[str, Any] = {
-    **{f"numpy.{core}.multiarray._reconstruct": _multiarray._reconstruct for core in ("core", "_core")},
-    **{f"numpy.{core}.multiarray.scalar": _multiarray.scalar for core in ("core", "_core")},
-    **{f"numpy.{core}.numeric._frombuffer": _numeric._frombuffer for core in ("core", "_core")},
-    "numpy.ndarray": np.ndarray,
-    "numpy.dtype": np.dtype,
+    **{f"numpy.{core}.multiarray._reconstruct": _new_array for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _from_bytes for core in ("core", "_core")},
+    "numpy.ndarray": _Array,
+    "numpy.dtype": _Kind,
     "_codecs.encode": _latin1,
     "__builtin__.bytes": _no_bytes,
     "builtins.bytes": _no_bytes,
@@ -73,12 +116,11 @@ BESIDE_WEIGHTS: Mapping[str, Any] = {
         for module in ("pathlib", "pathlib._local")
         for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path", "PurePath")
     },
-    **{f"numpy.dtypes.{name}": getattr(np.dtypes, name) for name in np.dtypes.__all__},
 }
 """The same for what training programs keep beside weights: options, paths, metrics."""
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+class _ArrayUnpickler(pickle._Unpickler):  # pyright: ignore  in Python: the one in C takes memory as the file wishes
     def find_class(self, module: str, name: str) -> object:
         if f"{module}.{name}" not in ARRAYS:
             raise pickle.UnpicklingError(f"it wants to load {module}.{name}")
