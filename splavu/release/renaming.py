@@ -136,9 +136,11 @@ class Renaming:
         """Name -> released key, in the order of the file to be written.
 
         Raises:
-            UserError: A name has none, and isn't to be dropped; or none has one.
+            UserError: A name has none, and isn't to be dropped; or none has one; or one is blank.
         """
         names = list(names)
+        if any(not name.strip() for name in names):
+            raise UserError(source, "names a video with a blank", "fill it in, or take the line out")
         found = self.keys.renamed(names, source=source)
         absent = [name for name in names if name not in found]
         if absent and (not self.drop or not found):

@@ -262,8 +262,8 @@ def extract_with_toy(root: Path, study: Study, *, path: Sequence[Path] = ()) -> 
         "study check-data folder:gym --encoder toy",
         ["splavu", "verify", train, test],
         with_settings("train_ft", "dataset=folder:gym", "ft_arch=toy", "num_epochs=2", *head),
-        ["splavu", "fit", "pca", "--keep", 1, "--raw", train, "--out", study.root / "gym.pth"],
-        ["splavu", "anonymize", "--aam", study.root / "gym.pth", test, study.root / "released.h5"],
+        ["splavu", "fit", "pca", "--keep", 1, "--raw", train, test, "--out", study.root / "gym.pth"],
+        ["splavu", "anonymize", "--allow-fitted", "--aam", study.root / "gym.pth", test, study.root / "released.h5"],
         ["splavu", "verify", study.root / "released.h5"],
         path=path,
     )

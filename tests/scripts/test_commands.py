@@ -108,7 +108,7 @@ BAD_INPUT = [
     (["audit"], "--released, --labels"),
     (["audit", "--released", "absent.h5", "--labels", "absent.csv"], "--released"),
     (["audit-report", "absent.json"], "absent.json"),
-    (["anonymize", "--aam", "absent.pth", "absent.h5", "out.h5"], "absent.pth"),
+    (["anonymize", "--aam", "absent.pth", "absent.h5", "out.h5"], "absent.h5"),
     (["export", "--aam", "absent.pth", "out.onnx"], "absent.pth"),
     (["report", "absent"], "absent"),
     (["synthesize", "--out", "world", "--sets", "hmbd51"], "set 'hmbd51'"),

@@ -58,7 +58,7 @@ def test_an_output_folder_that_can_not_be_written(study, place):
         runs.write_text("not a folder")
     else:
         runs = "/proc/splavu"  # nobody can make folders there, not even root
-    assert_refuses(train(study, "num_epochs=1", runs=runs), f"{runs}/run/params.json")
+    assert_refuses(train(study, "num_epochs=1", runs=runs), f"{runs}/run")
 
 
 def test_metrics_that_a_kill_cut_off_are_written_again(study):

@@ -88,6 +88,12 @@ def test_a_video_without_a_key_is_refused_or_dropped_never_copied(tmp_path):
         renaming(["b"], drop=True).file(table)
 
 
+def test_a_blank_name_is_no_stranger_to_be_dropped(tmp_path):
+    table = written(tmp_path / "table.csv", 'filename,label\na.avi,0\n" ",1\n')
+    with refused("table.csv"):
+        renaming(["a"], drop=True).file(table)
+
+
 def test_json_of_labels(tmp_path):
     path = written(tmp_path / "labels.json", json.dumps({"b": 2, "a": 1}))
     (tmp_path / "out.json").write_bytes(renaming("ab").file(path).content)
