@@ -854,7 +854,7 @@ def tridet_eval(rng: random.Random, work: Path) -> Made:
     options = [*COMMON]
     sources = [rng.choice(["thumos14.json", "small.yaml", "features", "runs/epoch_000.pth.tar"])]
     odd = tridet_options(work, rng) | {
-        "-t": (("0", "-1", "x"), HUGE),
+        "-t": (("0", "-2", "x"), ("-1", *HUGE)),
         "--batch-size": (("0", "-1", "x"), ()),
         "--pictures": (("-1", "x"), ("0", "1")),
         "--video": (("nowhere.mp4", "thumos14.json"), ()),

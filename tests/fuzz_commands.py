@@ -474,7 +474,7 @@ def table(records: Sequence[dict]) -> str:
     return "\n".join(rows)
 
 
-def told(records: Sequence[dict], *, most: int = 2) -> str:
+def overview(records: Sequence[dict], *, most: int = 2) -> str:
     """The findings, likely equal ones together."""
     groups = defaultdict(list)
     for record in records:
@@ -525,7 +525,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         taken = time.monotonic() - started
     if args.records:
         args.records.write_text("".join(json.dumps(record) + "\n" for record in records))
-    print(told(records))
+    print(overview(records))
     print(table(records))
     print(f"seed {args.seed}, {len(records)} cases in {taken:.0f} s")
     return 1 if any(record["finding"] for record in records) else 0

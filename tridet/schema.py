@@ -144,7 +144,7 @@ class TestConfig:
     iou_threshold: float = 0.1
     """Of hard NMS."""
     min_score: float = 0.01
-    max_seg_num: int = 1000
+    max_seg_num: Count = 1000
     nms_method: Literal["soft", "hard", "none"] = "soft"
     nms_sigma: Positive = 0.5
     duration_thresh: float = 0.05

@@ -19,7 +19,7 @@ NAMES_SHOWN = 20
 def list_media(folder: str | Path, extensions: Collection[str], *, kind: str, below: bool) -> list[Path]:
     """All files in `folder` that end in one of `extensions`, in upper or lower case, sorted.
 
-    A link that leads nowhere is among them, for whoever reads it to name. What is left out is logged by name: other
+    A link that leads nowhere is among them, for its reader to name. What is left out is logged by name: other
     endings, linked folders, folders that can't be read. Companions that macOS leaves (`._a.mp4`) and other hidden files
     without such an ending are no one's data, and are not mentioned.
 

@@ -89,7 +89,7 @@ def raised() -> Iterator[None]:
 def leave(number: int) -> NoReturn:
     """Say that the signal ended the command, and end the process without a wait for its threads."""
     _say(number)
-    with contextlib.suppress(OSError, ValueError):  # whoever reads our output may have gone
+    with contextlib.suppress(OSError, ValueError):  # the reader of our output may have gone
         sys.stdout.flush()
     for program in list(PROGRAMS):
         program.terminate()

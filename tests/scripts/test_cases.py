@@ -555,23 +555,14 @@ def test_closed_forms_fit_or_refuse(here, method, kind):
         assert all(value.isfinite().all() for value in weights.values())
 
 
+QUICK_AUDIT = ("audit", "--released", "raw.h5", "--labels", "private.csv", "--quick", "--workers", "1", "--anyway")
+
+
 @pytest.mark.parametrize(
     "options", [("--max-train-rows", "0"), ("--seed", "-1"), ("--seed", "9" * 30), ("--out", ""), ("--margin", "-1")]
 )
 def test_options_of_an_audit_out_of_range_are_one_line(here, options):
-    refused(
-        "audit",
-        "--released",
-        "raw.h5",
-        "--labels",
-        "private.csv",
-        "--quick",
-        "--attributes-only",
-        "--workers",
-        "1",
-        "--anyway",
-        *options,
-    )
+    refused(*QUICK_AUDIT, "--attributes-only", *options)
 
 
 @pytest.mark.parametrize(
@@ -632,19 +623,7 @@ def test_an_output_that_cannot_be_written_is_noticed_before_the_work(here, monke
 
     monkeypatch.setattr(audit_run, "examine", lambda *args, **options: pytest.fail("the work was done first"))
     Path("file").write_text("x")
-    refused(
-        "audit",
-        "--released",
-        "raw.h5",
-        "--labels",
-        "private.csv",
-        "--quick",
-        "--workers",
-        "1",
-        "--anyway",
-        "--out",
-        "file/report",
-    )
+    refused(*QUICK_AUDIT, "--out", "file/report")
 
 
 def test_a_store_open_elsewhere_is_said_to_be(here):

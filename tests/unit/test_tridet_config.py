@@ -167,6 +167,7 @@ def test_a_key_with_two_values():
         ("train_cfg", {"label_smoothing": 1.0}, "train_cfg.label_smoothing"),
         ("train_cfg", {"cls_prior_prob": 0}, "train_cfg.cls_prior_prob"),
         ("opt", {"learning_rate": float("nan")}, "opt.learning_rate"),
+        ("test_cfg", {"max_seg_num": -1}, "test_cfg.max_seg_num"),
         ("opt", {"warmup_epochs": -1}, "opt.warmup_epochs"),
     ],
 )

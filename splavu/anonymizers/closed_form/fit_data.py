@@ -161,7 +161,7 @@ class FitData:
         largest = float(max(high.max(), -low.min()))
         spread = float((high.astype(np.float64) - low).max())
         if spread == 0:
-            raise UserError("features", "are all the same: nothing can be told of their directions", "give more videos")
+            raise UserError("features", "are all the same: they have no directions", "give more videos")
         if largest > LARGEST:
             raise UserError("features", f"reach {largest:.2g}, {LARGEST:.0g} at most", "scale them down")
         if spread < 1 / LARGEST:
