@@ -135,6 +135,18 @@ def hub_origin(weights: str, config: PretrainedConfig) -> dict[str, str]:
     return {"weights_hub": repository.removeprefix("models--").replace("--", "/"), "weights_revision": revision}
 
 
+UNLOADABLE = (OSError, ValueError, RuntimeError, KeyError, ImportError)
+"""What transformers raises for weights that it can't load."""
+
+
+def not_loaded(weights: str, error: Exception) -> UserError:
+    """What to say of weights that transformers could not load, by what it raised."""
+    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+    where = "this folder" if Path(weights).is_dir() else "the hub (offline?)"
+    remedy = "download it where there is a connection and give its folder with --weights"
+    return UserError(weights, f"could not be loaded from {where} ({reason})", remedy)
+
+
 def _load(weights: str, spec: EncoderSpec) -> tuple[PreTrainedModel, Preprocessing]:
     extras.require("transformers", extra="encoders", why="the encoder is built by it", culprit=f"encoder '{spec.name}'")
     from transformers import AutoConfig, AutoModel
@@ -154,14 +166,8 @@ def _load(weights: str, spec: EncoderSpec) -> tuple[PreTrainedModel, Preprocessi
         model, report = AutoModel.from_pretrained(
             weights, output_loading_info=True, local_files_only=path.is_dir(), dtype=torch.float32
         )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        where = "this folder" if path.is_dir() else "the hub (offline?)"
-        raise UserError(
-            weights,
-            f"could not be loaded from {where} ({reason})",
-            "download it where there is a connection and give its folder with --weights",
-        ) from error
+    except UNLOADABLE as error:
+        raise not_loaded(weights, error) from error
     lost = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in report[kind])
     for name, weight in model.named_parameters():
         if name in lost and _UNUSED_PARTS & set(name.split(".")):

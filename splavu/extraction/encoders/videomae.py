@@ -24,7 +24,7 @@ from splavu.errors import UserError
 from splavu.extraction.encoders import official
 from splavu.extraction.encoders.cpu_transformer import CPUTransformer
 from splavu.extraction.encoders.frozen import FrozenEncoder, fitted_spec
-from splavu.extraction.encoders.hub import hub_origin
+from splavu.extraction.encoders.hub import UNLOADABLE, hub_origin, not_loaded
 from splavu.extraction.encoders.vit import HEADS_OF_WIDTH, LAYER_NORM_EPS
 from splavu.runtime import extras
 
@@ -250,13 +250,8 @@ def _load_pretrained(spec: EncoderSpec, weights: str) -> VideoMAEEncoder:
         model, report = VideoMAEForVideoClassification.from_pretrained(
             weights, output_loading_info=True, local_files_only=is_local, dtype=torch.float32
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        where = "this folder" if is_local else "the hub (offline?)"
-        raise UserError(
-            weights,
-            f"VideoMAE could not be loaded from {where}",
-            "download it where there is a connection and give its folder with --weights, or use --encoder demo",
-        ) from error
+    except UNLOADABLE as error:
+        raise not_loaded(weights, error) from error
     lost = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if lost:
         raise UserError(
