@@ -165,6 +165,9 @@ def _prepare(streams: Sequence[Path], cwd: Path, environment: dict[str, str]) ->
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="strict", closefd=False)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
     tempfile.tempdir = None
+    if torch := sys.modules.get("torch"):
+        # A fork has to make PyTorch's pool of threads again, and two threads that do so at once may fail.
+        torch.set_num_threads(1)
 
 
 def _limit_resources() -> None:

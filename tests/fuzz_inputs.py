@@ -394,6 +394,8 @@ def missing(path: Path, rng: random.Random) -> str:
 
 def link_to_it(path: Path, rng: random.Random) -> str:
     """A link that the user names is followed."""
+    if path.is_symlink():
+        return GOOD  # to what it was, or to nothing
     moved = path.with_name(f"{path.stem}_moved{path.suffix}")
     path.rename(moved)
     path.symlink_to(moved.name)

@@ -23,7 +23,7 @@ from splavu.data.encoders import ENCODERS
 from splavu.data.key_map import KEYS_ATTRIBUTE, KeyMap
 from splavu.errors import UserError, printable
 from splavu.stores import HDF5_ERRORS, Attributes, FeatureFolder, FeatureReader, FeatureStore
-from splavu.stores.reader import rows_in
+from splavu.stores.reader import rows_in, shape_problem
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ALIVE = None
@@ -219,10 +219,8 @@ def _problem(
     shape, dtype = header
     if dtype.kind != "f":
         return f"holds {dtype}, features are floats", True
-    if not shape or 0 in shape:
-        return f"is empty (shape {shape})", True
-    if shape[-1] != width:
-        return f"is {shape[-1]} wide, {width} expected", True
+    if problem := shape_problem(shape, width)[0]:
+        return problem, True
     features, digest, as_written = reader.examined(key)
     if as_written is False:
         return "was changed after it was written: its checksum differs", True

@@ -35,6 +35,23 @@ def rows_in(shape: tuple[int, ...]) -> int:
     return shape[0] if len(shape) > 1 else 1
 
 
+def shape_problem(shape: tuple[int, ...], width: int | None) -> tuple[str, str]:
+    """What is wrong with the shape of a key's features, and the remedy; ('', '') if nothing.
+
+    Args:
+        shape: Must be [D], [K, D] or [T, N, D].
+        width: D of the store, or that is expected.
+    """
+    if not shape or 0 in shape:
+        return f"is empty (shape {shape})", EXTRACT_AGAIN
+    if len(shape) > 3:
+        return f"has {len(shape)} dimensions (shape {shape})", "store [K, D], or [T, N, D] for crops: pool the others"
+    if shape[-1] != width:
+        problem = f"is {shape[-1]} wide, {width} expected"
+        return problem, "give features of one encoder, the one that is expected here"
+    return "", ""
+
+
 class Examined(NamedTuple):
     """The features of a key with what is known of them."""
 
@@ -204,11 +221,6 @@ class FeatureReader(ABC):
         _note_conversion(str(self.path), str(dtype))
 
     def _check_shape(self, key: str, shape: tuple[int, ...]) -> None:
-        if not shape or 0 in shape:
-            raise UserError(self.path, f"'{key}' is empty (shape {shape})", EXTRACT_AGAIN)
-        if shape[-1] != self.feature_dim:
-            raise UserError(
-                self.path,
-                f"'{key}' is {shape[-1]} wide, {self.feature_dim} expected",
-                "give features of one encoder, the one that is expected here",
-            )
+        problem, remedy = shape_problem(shape, self.feature_dim)
+        if problem:
+            raise UserError(self.path, f"'{key}' {problem}", remedy)

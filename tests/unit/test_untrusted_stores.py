@@ -315,6 +315,22 @@ def test_floats_of_every_kind_are_read_as_float32(tmp_path, kind, as_folder):
     assert not faults(path)
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1, 8), (2, 3, 4, 8), (1,) * 20])
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_features_of_more_dimensions_than_crops_have_are_refused_by_name(tmp_path, shape, as_folder):
+    value = np.ones(shape, np.float32)
+    path = tmp_path / "f" if as_folder else tmp_path / "f.h5"
+    if as_folder:
+        path.mkdir()
+        np.save(path / "a.npy", value)
+    else:
+        with h5py.File(path, "w") as file:
+            file["a"] = value
+            file["b"] = np.ones((1, shape[-1]), np.float32)
+    with refused(path, naming=("a", str(len(shape)))):
+        open_features(path)["a"]
+
+
 @pytest.mark.parametrize("value", [np.ones((2, 8), np.int32), np.ones((2, 8), complex), np.full((2, 8), b"text")])
 @pytest.mark.parametrize("as_folder", [False, True])
 def test_what_is_no_float_is_refused_by_name(tmp_path, value, as_folder):
