@@ -508,6 +508,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--records", type=Path, help="write a line of JSON a case")
     args = parser.parse_args(argv)
     as_nobody()
+    if args.records:
+        args.records.touch()  # what can't be written is found before the work
     from fuzz_cases import COMMANDS, prepare
 
     names = args.only or list(COMMANDS)
@@ -526,11 +528,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         started = time.monotonic()
         records = campaign(cases, seed=args.seed, workers=args.workers, limit=args.limit, seconds=args.seconds)
         taken = time.monotonic() - started
-    if args.records:
-        args.records.write_text("".join(json.dumps(record) + "\n" for record in records))
     print(overview(records))
     print(table(records))
     print(f"seed {args.seed}, {len(records)} cases in {taken:.0f} s")
+    if args.records:
+        args.records.write_text("".join(json.dumps(record) + "\n" for record in records))
     return 1 if any(record["finding"] for record in records) else 0
 
 
