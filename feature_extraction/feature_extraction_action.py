@@ -20,29 +20,20 @@ if __name__ == "__main__":  # before the imports, which take seconds
     leave_at_once()
 
 import argparse
-import contextlib
-import functools
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-from tqdm import tqdm
-
-from splavu.errors import UserError, nearest, printable
-from splavu.extraction.decoding import Job, decoders, warm_up
+from splavu.errors import UserError, nearest
+from splavu.extraction.decoding import warm_up
 from splavu.extraction.encoders import FrozenEncoder, load_encoder
-from splavu.extraction.extract import extract
+from splavu.extraction.extract_source import described, extract_source, report_failures
 from splavu.extraction.obfuscation import Obfuscation, default_features, obfuscation
 from splavu.extraction.preprocessing import protocol_preprocessing
-from splavu.extraction.provenance import provenance
 from splavu.extraction.settings import ExtractionSettings
-from splavu.extraction.shards import Shard, device_name, find_shard, is_under_torchrun, ranks_here
+from splavu.extraction.shards import device_name, find_shard, is_under_torchrun
 from splavu.extraction.sources import (
-    CLIPS,
-    STATIC,
     VIEWS,
     Source,
     folder_files,
@@ -51,12 +42,11 @@ from splavu.extraction.sources import (
     vispr_files,
     vp_files,
 )
-from splavu.extraction.videos import backend_version, image_reader_version, pick_backend
+from splavu.extraction.videos import pick_backend
 from splavu.runtime import cli, params
 from splavu.runtime.environment import pick_device
 from splavu.runtime.options import add_options, given_options, option
 from splavu.runtime.schema import Few, NonNegativeInt, Seed
-from splavu.stores import StoreWriter
 from study import config
 from study.datasets.catalog import FOLDER, STORED, CatalogueRow, row_of
 
@@ -88,32 +78,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     hide = obfuscation(settings.obfuscate, person_boxes=settings.person_boxes)
     warm_up(settings.num_workers)
     encoder = load_encoder(settings.encoder, settings.weights)
-    spec = encoder.spec
-    print(f"encoder {spec.name}, {spec.feature_dim} wide, weights {encoder.weights_hash[:12]}, on {device}")
-    if spec.name == "demo":
-        print("note: the demo encoder is for trying things out; for real features use --encoder videoMAE")
+    print(described(encoder, device))
     failures: dict[str, str] = {}
     is_last = False
     for source in _sources(args, settings, encoder, hide):
-        failures, is_last = _run(
+        extracted = extract_source(
             source,
-            failures,
             encoder,
             settings,
             backend=backend,
             device=device,
+            known=failures,
             shard=shard,
             is_merge=args.merge,
             resume=not args.fresh,
-            quiet=args.quiet,
         )
-    for key, reason in failures.items():
-        print(printable(f"failed: {key}: {reason}"))
-    if failures:
-        print(f"{len(failures)} failed; run the same command to try these again")
+        print(extracted)
+        failures, is_last = extracted.failures, extracted.is_whole
+    code = report_failures(failures)
     if shard is not None and not is_last and is_under_torchrun():
         return 0  # the last rank reports all failures and exits with 1
-    return 1 if failures else 0
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -189,117 +174,6 @@ def _splits(args: argparse.Namespace, spec: CatalogueRow) -> list[str]:
         if split not in known:
             raise UserError("--split", f"{args.dataset} has no split '{split}'", nearest(split, known))
     return splits
-
-
-def _run(
-    source: Source,
-    known: dict[str, str],
-    encoder: FrozenEncoder,
-    settings: ExtractionParams,
-    *,
-    backend: str,
-    device: torch.device,
-    shard: Shard | None,
-    is_merge: bool,
-    resume: bool,
-    quiet: bool,
-) -> tuple[dict[str, str], bool]:
-    """Extract one source, or a shard of it, into its stores.
-
-    Args:
-        known: What failed in the sources before; the last of several shards has to know.
-
-    Returns:
-        Key -> why it failed, here or before, and whether the stores are whole: of several shards, after the last.
-    """
-    started = time.monotonic()
-    failures: dict[str, str] = {}
-    num_videos = num_clips = 0
-    keys = list(source.files) if shard is None else shard.keys(source.files)
-    ours = None if shard is None else (shard.index, shard.count)
-    with contextlib.ExitStack() as stack:
-        writers: dict[str, StoreWriter] = {}
-        for output, path in source.stores.items():
-            attributes = _provenance(output, source, encoder, settings, backend)
-            writers[output] = stack.enter_context(StoreWriter(path, attributes=attributes, resume=resume, shard=ours))
-            writers[output].failures |= known
-        jobs = []
-        for key in keys:
-            missing = [output for output, writer in writers.items() if not writer.done(key)]
-            if missing:
-                num_frames = encoder.spec.num_frames
-                make = source.only(key).pieces
-                pieces = functools.partial(make, key, missing, num_frames=num_frames, backend=backend)
-                jobs.append(Job(key, pieces, source.files[key]))
-        num_done = len(keys) - len(jobs)
-        if is_merge:
-            failures |= {job.key: "not extracted yet" for job in jobs}
-            jobs = []
-        num_workers, is_isolated = decoders(settings.num_workers, sharing=ranks_here())
-        results = extract(
-            jobs,
-            encoder,
-            preprocessing=source.preprocessing,
-            device=device,
-            batch_size=settings.batch_size,
-            num_workers=num_workers,
-            precision=settings.precision,
-            is_isolated=is_isolated,
-            timeout=settings.timeout,
-        )
-        title = next(iter(source.stores.values())).name
-        for result in tqdm(results, total=len(jobs), desc=printable(title), unit="file", disable=quiet or None):
-            try:
-                if result.error is not None:
-                    raise result.error
-                for output, features in result.features.items():
-                    is_single = output == VIEWS and not source.is_augmented  # stored as (D,)
-                    writers[output].add(result.key, features[0] if is_single else features)
-                    num_clips += len(features)
-                num_videos += 1
-            except UserError as error:
-                failures[result.key] = str(error)
-                for writer in writers.values():
-                    writer.failures[result.key] = str(error)
-    seconds = time.monotonic() - started
-    is_whole = all(writer.is_merged for writer in writers.values())
-    for writer in writers.values():
-        if not writer.is_merged:
-            print(f"{writer.path}: shard {shard} done; the last one merges")
-        elif len(writer):
-            print(f"{writer.path}: {len(writer)} keys")
-        else:
-            print(f"{writer.path}: not written, nothing could be extracted")
-    print(
-        f"  {num_videos} files, {num_clips} clips in {seconds:.1f} s ({num_clips / max(seconds, 1e-9):.0f} clips/s), "
-        f"{num_done} were there already, {len(failures)} failed"
-    )
-    for writer in writers.values():
-        failures |= writer.failures
-    return known | failures, is_whole
-
-
-def _provenance(
-    output: str, source: Source, encoder: FrozenEncoder, settings: ExtractionParams, backend: str
-) -> dict[str, str | int | float]:
-    num_frames = encoder.spec.num_frames
-    if output == CLIPS:
-        rule: dict[str, str | int | bool] = {"kind": "consecutive", "frames": num_frames, "stride": 1, "overlap": 0}
-    else:
-        rule = {"kind": "static", "frames": num_frames, "augmented": source.is_augmented}
-        rule["count"] = (
-            settings.fb_frame_pool if output == STATIC else (settings.num_views if source.is_augmented else 1)
-        )
-        if source.is_augmented:
-            rule["seed"] = settings.seed
-    return provenance(
-        encoder,
-        preprocessing=source.preprocessing,
-        decoder=image_reader_version() if output == VIEWS else backend_version(backend),
-        precision=settings.precision,
-        clip_rule=rule,
-        hide=source.hide,
-    )
 
 
 if __name__ == "__main__":

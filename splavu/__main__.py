@@ -24,11 +24,14 @@ from splavu.errors import UserError, nearest
 from splavu.runtime import checkout, cli
 
 COMMANDS = {
+    "protect": "videos, or a store of features -> a protected release and a page about it: all that follows, in one",
+    "extract": "folder of videos -> store of clip features, and of static clips",
     "synthesize": "render a synthetic world in the folder layouts of the real data sets",
     "fit": "fit an anonymizer in closed form (eraser, LEACE, quantizer, noise, ...) in seconds",
     "anonymize": "raw features -> released features",
     "rename-keys": "label and annotation files -> the same for features released under secret keys",
     "audit": "measure what released features reveal to strong attackers",
+    "probe": "measure what released features are still good for: the actions, by new linear heads",
     "audit-report": "evidence.json of an audit -> report.html",
     "verify": "check feature stores for faults, and report where their features come from",
     "export": "trained anonymizer -> ONNX, checked against PyTorch",

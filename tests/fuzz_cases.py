@@ -601,6 +601,61 @@ def audit(rng: random.Random, work: Path) -> Made:
     return Made([], options, "report", sources, oracle, odd, about=about)
 
 
+def protect(rng: random.Random, work: Path) -> Made:
+    raw, features, about = draw_store(rng, work, videos=40)
+    keys = _public(features)
+    write_tables(rng, work, keys)
+    options: list[tuple[str, ...]] = [("--features", raw), ("--out", "protected"), ("--quiet",), ("--device", "cpu")]
+    sources = [raw]
+    if rng.random() < 0.7:
+        options += [("--actions", "labels.csv"), ("--subjects", "private.csv")]
+        sources += ["labels.csv", "private.csv"]
+
+    def oracle(result: Any) -> None:
+        (released,) = (p for p in (work / "protected").iterdir() if p.stem == "released" and p.suffix != ".csv")
+        from splavu.stores import open_features
+
+        store = open_features(released)
+        assert len(store) == len(keys)
+        rows = np.concatenate([store[key].reshape(-1, WIDTH) for key in store])
+        assert len(np.unique(rows, axis=0)) <= 16, "40 videos don't give 5 subjects to more vectors"
+
+    odd = {
+        "--min-subjects": (("0", "-1", "x", "4", "30", *HUGE), ("5",)),
+        "--bits": (("0", "-1", "x", "13", *HUGE), ("1",)),
+        "--rank": (("0", "-1", "x"), ("1", "99", *HUGE)),
+        "--static": (("nowhere.h5",), (raw,)),
+        "--private": (("nowhere.csv", raw), ()),
+        "--encoder": ((), ("demo", "nothing")),
+        "--memory": (NO_SIZE, ("1K", "1T")),
+    }
+    return Made([], options, "protected", sources, oracle, odd, about=about)
+
+
+def probe(rng: random.Random, work: Path) -> Made:
+    raw, features, about = draw_store(rng, work, videos=24)
+    keys = _public(features)
+    write_tables(rng, work, keys)
+    inputs.write_h5(work / "released.h5", {key: features[key] for key in features})
+    rows = [
+        ["filename", "subject", "split"],
+        *([k, f"p{i // 2}", ("train", "test")[i // 12]] for i, k in enumerate(keys)),
+    ]
+    (work / "subjects.csv").write_bytes(inputs.csv_text(rows, rng))
+    options: list[tuple[str, ...]] = [
+        ("--raw", raw), ("--released", "released.h5"), ("--labels", "labels.csv"), ("--subjects", "subjects.csv"),
+        ("--out", "use.json"), ("--quiet",),
+    ]  # fmt: skip
+
+    def oracle(result: Any) -> None:
+        found = json.loads((work / "use.json").read_text())
+        assert found["lost"]["value"] == 0, "the release is the raw store"
+        assert found["test_videos"] == 12
+
+    odd = {"--keys": (("nowhere.csv", raw), ()), "--memory": (NO_SIZE, ("1K", "1T"))}
+    return Made([], options, "use.json", [raw, "labels.csv", "subjects.csv"], oracle, odd, about=about)
+
+
 def audit_report(rng: random.Random, work: Path) -> Made:
     shutil.copy(WORLDS / "audit/evidence.json", work / "evidence.json")
     options: list[tuple[str, ...]] = [("--out", "out.html"), ("--quiet",)]
@@ -970,6 +1025,12 @@ def extraction(rng: random.Random, work: Path) -> Made:
     return Made([], options, "out.h5", [rng.choice(made)], oracle, odd, reads_all=False, may_write=["out_fb3.h5"])
 
 
+def extract(rng: random.Random, work: Path) -> Made:
+    made = extraction(rng, work)
+    options = [("--encoder", "demo"), *(one for one in made.options if one[0] != "--videos")]
+    return dataclasses.replace(made, positional=["videos"], options=options)
+
+
 def long_videos(rng: random.Random, work: Path) -> Made:
     made = videos(rng, work)
     options: list[tuple[str, ...]] = [("--videos", "videos"), ("--out", "out"), ("--workers", "0"), *COMMON]
@@ -1018,6 +1079,9 @@ def _commands() -> dict[str, Command]:
         Command("report", "splavu", report, "report", share_valid=0.05),
         Command("synthesize", "splavu", synthesize, "synthesize", share_valid=0.1),
         Command("verify", "splavu", verify, "verify", codes=(1,)),
+        Command("extract", "splavu", extract, "extract", codes=(1,)),
+        Command("probe", "splavu", probe, "probe"),
+        Command("protect", "splavu", protect, "protect", codes=(4,)),
         _script("check-data", "study/__main__.py", check_data, command="check-data", codes=(1,)),
         _script("compare", "study/__main__.py", compare, command="compare", codes=(1,)),
         _script("sweep", "study/__main__.py", sweep, command="sweep", codes=(1,), share_valid=0.02),
@@ -1138,7 +1202,7 @@ def prepare(folder: Path, names: Sequence[str]) -> None:
         ({"bias"}, _tsh),
         ({"gait"}, _casia),
         ({"pahmdb"}, _films),
-        ({"extraction", "long_videos"}, _videos),
+        ({"extraction", "extract", "long_videos"}, _videos),
         ({"synthesize"}, _smaller_world),
     ]  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

@@ -226,6 +226,30 @@ def read_inputs(
     )
 
 
+def planned_inputs(table: PrivateTable, num_clips: Mapping[str, int], *, seed: int = 0) -> AuditInputs:
+    """What `read_inputs` will give of a release, without features: who is tested on and what can be asked, from the
+    labels alone. Its rows are empty.
+
+    Args:
+        table: Of `read_private_table`.
+        num_clips: Key -> clips, of the videos to be released.
+        seed: As for `read_inputs`.
+
+    Raises:
+        UserError: What `read_inputs` finds in the table.
+    """
+    table.require_subjects("add it, or give --groups: a split is by subject")
+    row_of = table.rows_of(num_clips)
+    if not row_of:
+        raise UserError(table.path, "has a label for none of the videos", "check the names")
+    every = questions_of(table.columns, *_of(list(row_of), row_of, table))
+    groups = _groups(list(row_of), _labels(table, row_of, every), seed, table.path)
+    questions, notes = _judged(table, row_of, groups)
+    empty = {key: np.zeros((num_clips[key], 1), np.float32) for key in row_of}
+    data = _attack_data(empty, groups, _labels(table, row_of, questions))
+    return AuditInputs(questions.attributes, data, None, (), tuple(notes), asked=questions.asked)
+
+
 def expanded(names: Iterable[str | Path], flag: str) -> list[Path]:
     paths: list[Path] = []
     for name in names:

@@ -65,7 +65,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--subjects",
         type=Path,
         metavar="CSV",
-        help="CSV filename,subject, optionally split: who is in each video, so that codes stand for enough people "
+        help="CSV filename,subject,split, one of the two may be missing: who is in each video, so that codes stand for "
+        "enough people "
         "(default: the column of --private; without one, videos count)",
     )
     parser.add_argument("--after", type=Path, metavar="CKPT", help="anonymizer to come first")
@@ -176,7 +177,10 @@ def read_training(args: argparse.Namespace) -> tuple[FitData, list[dict[str, Any
         files.append({"role": "subjects", "name": args.subjects.name, "sha256": file_hash(args.subjects)})
         found = read_subjects(args.subjects, features)
         _require_training(args.subjects, found.splits.values() or ("train",))
-        subjects, left_out = found.subjects, {key for key, split in found.splits.items() if split != "train"}
+        subjects, left_out = (
+            found.subjects or subjects,
+            {key for key, split in found.splits.items() if split != "train"},
+        )
     keys = [
         key
         for key in features

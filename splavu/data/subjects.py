@@ -33,20 +33,27 @@ class Subject:
 def read_subjects(path: str | Path, keys: Iterable[str]) -> PrivateLabels:
     """Who is in those of the keys that have a row in a table `filename,subject`, and their splits, if it has any.
 
+    A table `filename,split` says who is trained on and not who is who.
+
     Raises:
         UserError: Besides damaged rows, a row without a subject, a subject in two splits, and rows and keys that match
             in two ways.
     """
-    rows = read_rows(path, ("filename", "subject"))
+    rows = read_rows(path)
+    if "split" not in rows[0]:
+        rows = read_rows(path, ("filename", "subject"))
     names = [row["filename"] for row in rows]
-    subjects = dict(zip(names, filled(rows, "subject", path, remedy="fill them in, or take the rows out"), strict=True))
     splits = {name: split_of(row["split"], name, path) for name, row in zip(names, rows, strict=True) if "split" in row}
-    check_splits(subjects, splits, path)
-    name_of = match_keys(subjects, keys, source=path)
+    subjects: dict[str, str] = {}
+    if "subject" in rows[0]:
+        cells = filled(rows, "subject", path, remedy="fill them in, or take the rows out")
+        subjects = dict(zip(names, cells, strict=True))
+        check_splits(subjects, splits, path)
+    name_of = match_keys(names, keys, source=path)
     return PrivateLabels(
         (),
         {},
-        {key: subjects[name] for key, name in name_of.items()},
+        {key: subjects[name] for key, name in name_of.items() if name in subjects},
         {key: splits[name] for key, name in name_of.items() if name in splits},
     )
 

@@ -112,6 +112,20 @@ def folder_files(folder: Path) -> dict[str, Path]:
     return _by_name(list_videos(folder))
 
 
+def folder_source(
+    folder: Path,
+    out: Path,
+    preprocessing: Preprocessing,
+    *,
+    num_static: int = 0,
+    seed: int = 0,
+    hide: Obfuscation | None = None,
+) -> Source:
+    """The videos of a folder, whose static clips are random crops; raises what `folder_files` does."""
+    stores = video_stores(out, num_static)
+    return Source(folder_files(folder), stores, preprocessing, True, num_static, seed=seed, hide=hide)
+
+
 def split_files(spec: DatasetSpec, data: Path, split: str) -> dict[str, Path]:
     """The videos of a split, below `data/{folder}/videos`: those that its label file names, or whose names say so."""
     spec.check_split(split)

@@ -16,7 +16,8 @@ from conftest import REPOSITORY
 PACKAGES = (
     "splavu._version", "splavu.errors", "splavu.runtime", "splavu.stores", "splavu.metrics", "splavu.data",
     "splavu.attackers", "splavu.anonymizers", "splavu.extraction", "splavu.synthetic", "splavu.training",
-    "splavu.release", "splavu.reports", "splavu.attacks", "splavu.audit", "splavu.tuning", "splavu.commands",
+    "splavu.release", "splavu.reports", "splavu.attacks", "splavu.audit", "splavu.tuning", "splavu.protect",
+    "splavu.commands",
     "splavu.api", "splavu", "splavu.__main__",
     "mgfn", "tridet",
     "config", "study", "feature_dl", "model_loaders",

@@ -32,6 +32,7 @@ from splavu.anonymizers.closed_form.support import (
     supporters,
 )
 from splavu.errors import UserError
+from splavu.metrics.vector_owners import vector_owners
 from splavu.runtime.schema import Count, Schema
 
 if TYPE_CHECKING:  # torch is imported when something is fitted
@@ -40,7 +41,10 @@ if TYPE_CHECKING:  # torch is imported when something is fitted
 logger = logging.getLogger(__name__)
 
 CodeSpace = Literal["actions", "features"]
+Floor = Literal["centroid", "vector"]
 
+MOST_WHOLE_BITS = 14
+"""Where each released vector has a floor: all vectors are listed, and merged one by one."""
 BITS_A_CODEBOOK = 10
 """More bits are split among several codebooks of k-means: more centroids need more clips."""
 RIDGE, RIDGE_WITHOUT_FLOOR = 3.0, 0.01
@@ -150,6 +154,35 @@ def supported_codebooks(
     return books
 
 
+def whole_codebook(books: Sequence[Array]) -> Array:  # each [K, d] -> [product of K, d]
+    """All sums of one centroid of each codebook: every vector that these can release, as one codebook."""
+    vectors = np.zeros((1, books[0].shape[1]))
+    for book in books:
+        vectors = (vectors[:, None] + book).reshape(-1, book.shape[1])
+    return vectors
+
+
+def most_supported(clips_of_owner: NDArray[np.int64], at_least: int) -> int:  # [owners] -> count
+    """The most vectors that can each be released for clips of `at_least` owners, however well they are placed.
+
+    An owner supports at most as many vectors as it has clips; K vectors need K x `at_least` supporters.
+
+    Args:
+        clips_of_owner: Clips of each owner, at least one.
+        at_least: The floor.
+    """
+    if len(clips_of_owner) < at_least:
+        return 0
+    low, high = 1, int(clips_of_owner.sum()) // at_least
+    while low < high:  # what K vectors need grows faster than what is there
+        middle = (low + high + 1) // 2
+        if np.minimum(clips_of_owner, middle).sum() >= middle * at_least:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
 def _class_means(places: Array, classes: NDArray, most: int, seed: int) -> Array:  # [N, d], [N] -> [K, d]
     """The mean of each class, or where that is more than `most`, of groups of classes that lie together."""
     from sklearn.cluster import KMeans  # takes a second to import
@@ -194,6 +227,13 @@ class QuantizerOptions(Schema):
             parameter="min_subjects",
         ),
     ] = COMMON_FLOOR
+    floor: Annotated[
+        Floor,
+        About(
+            "what the subjects are counted for: 'centroid', each centroid of each codebook; 'vector', each vector that "
+            f"is released, which takes one codebook, up to {MOST_WHOLE_BITS} bits, and many subjects per bit"
+        ),
+    ] = "centroid"
     space: Annotated[
         CodeSpace,
         About(
@@ -216,6 +256,9 @@ def _fit(data: FitData, options: QuantizerOptions, seed: int | None) -> Quantize
 
     if options.dims is not None and options.dims > data.features.shape[1]:
         raise UserError("dims", f"is {options.dims}, features are {data.features.shape[1]} wide", "give fewer")
+    if options.floor == "vector" and (options.codes is not None or (options.bits or 0) > MOST_WHOLE_BITS):
+        problem = f"'vector' takes at most {MOST_WHOLE_BITS} bits, and no number of codes"
+        raise UserError("floor", problem, f"give --bits {MOST_WHOLE_BITS} or fewer, or leave the floor to centroids")
     at_least, owners, unit = options.min_subjects, data.owners, data.unit
     found = len(np.unique(owners[owners >= 0]))
     if found < at_least:
@@ -231,10 +274,13 @@ def _fit(data: FitData, options: QuantizerOptions, seed: int | None) -> Quantize
         books = kmeans_codebooks(places, codes, owners, at_least, seed=seed or 0)
     else:
         books = supported_codebooks(places, classes, options.bits or 0, owners, at_least, seed=seed or 0)
+        if options.floor == "vector" and books:
+            books = [merge_until_supported(places, whole_codebook(books), owners, at_least)]
     asked = options.bits or max(options.codes or (1,)) > 1
     if asked and not any(len(book) > 1 for book in books):
         problem = f"of {found} {unit}s no two centroids are supported by {at_least} each"
-        raise UserError("min_subjects", problem, f"{2 * at_least} {unit}s would do, or lower it")
+        would_do = f"{2 * at_least} {unit}s would do" if found < 2 * at_least else f"fit to more than {found} {unit}s"
+        raise UserError("min_subjects", problem, f"{would_do}, or lower it")
     if not by_kmeans:  # directions without a level would reveal whom the others were chosen from
         used = np.any([book.any(axis=0) for book in books], axis=0)
         subspace, books = subspace.along(used), [book[:, used] for book in books]
@@ -258,7 +304,9 @@ def _describe(made: Quantizer, data: FitData) -> str:
     used = made.usage(torch.from_numpy(data.features))
     sizes = " x ".join(map(str, made.architecture["codes"]))
     bits = f"at most {used.budget:.2f} bits a clip (used {used.entropy:.2f}, {used.distinct} vectors)"
-    return f"{sizes} codes, {bits}, each supported by {Support.of(made.architecture['support'])}"
+    alone = vector_owners(made.codes(torch.from_numpy(data.features)).numpy(), data.owners)
+    owned = f"{100 * alone.share:.0f} % of these vectors are of one {data.unit} alone"
+    return f"{sizes} codes, {bits}, each supported by {Support.of(made.architecture['support'])}; {owned}"
 
 
 QUANTIZER = ClosedForm(

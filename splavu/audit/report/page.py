@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChainableUndefined, Environment, PackageLoader
+from jinja2 import ChainableUndefined, ChoiceLoader, Environment, PackageLoader
 
 from splavu.audit.report import formats, sections
 from splavu.runtime.files import write_text
@@ -66,9 +66,13 @@ def report(evidence: Mapping[str, Any]) -> str:
     Args:
         evidence: As `evidence.plain` or `evidence.read_evidence` gives it; parts may be missing.
     """
+    return environment().get_template("page.html").render(title=TITLE, **context(evidence))
+
+
+def context(evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """What the templates of the sections need of an audit's evidence."""
     shares = [one["prevalence"] for one in evidence.get("attributes") or ()]
-    return _environment().get_template("page.html").render(
-        title=TITLE,
+    return dict(
         evidence={name: part for name, part in sections.without_names(evidence).items() if part is not None},
         verdicts=VERDICTS,
         leaking=sections.leaking(evidence),
@@ -85,20 +89,21 @@ def report(evidence: Mapping[str, Any]) -> str:
         missing=sections.missing(evidence),
         splits=list(dict.fromkeys(split for share in shares for split in share)),
         options={name: json.dumps(value) for name, value in (evidence.get("command") or {}).items()},
-    )  # fmt: skip
+    )
 
 
 @functools.cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("splavu.audit.report"),
+def environment(package: str = "splavu.audit.report") -> Environment:
+    """Jinja's environment: the templates of a package, then those of this one."""
+    made = Environment(
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("splavu.audit.report")]),
         autoescape=True,
         undefined=ChainableUndefined,  # parts of the evidence may be missing
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "number": formats.number,
         "share": formats.share,
         "bounds": formats.bounds,
@@ -107,4 +112,4 @@ def _environment() -> Environment:
         "left": lambda reduction: max(0.0, 1 - reduction),  # what can still be read: never less than nothing
         "as_json": lambda value, indent=None: json.dumps(value, indent=indent, ensure_ascii=indent is None),
     }
-    return environment
+    return made
