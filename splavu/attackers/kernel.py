@@ -53,9 +53,8 @@ class KernelAttacker:
                 for index, known in enumerate(patterns):
                     if known.any():
                         columns = np.flatnonzero(pattern_of.ravel() == index)
-                        self._offer(
-                            scaling, directions, phases, mapped[known], labels[known], judged, validation[1], columns
-                        )
+                        rows = mapped if known.all() else mapped[known]
+                        self._offer(scaling, directions, phases, rows, labels[known], judged, validation[1], columns)
         return self
 
     def _offer(
@@ -73,11 +72,11 @@ class KernelAttacker:
         target = torch.as_tensor(labels[:, columns], device=mapped.device)
         mean = mapped.mean(dim=0)
         centred = mapped - mean
-        covariance = centred.T @ centred / len(centred)  # [F, F]
+        covariance = _gram(centred) / len(centred)  # [F, F]
         wanted = centred.T @ (target - target.mean(dim=0)) / len(centred)  # [F, c]
         every_axis = torch.eye(len(covariance), device=covariance.device)
         for penalty in self.penalties:
-            weight = torch.linalg.solve(covariance + penalty * every_axis, wanted)
+            weight = torch.cholesky_solve(wanted, torch.linalg.cholesky(covariance + penalty * every_axis))
             precisions = np.full(validation_labels.shape[1], np.nan)
             scores = ((judged - mean) @ weight).cpu().numpy()
             precisions[columns] = average_precisions(validation_labels[:, columns], scores)
@@ -101,6 +100,16 @@ def _kernel_scores(
     scaling: Scaling, directions: Tensor, phases: Tensor, mean: Tensor, weight: Tensor, features: np.ndarray
 ) -> np.ndarray:  # [N, D] -> [N, A]
     return ((_mapped(scaling(features), directions, phases) - mean) @ weight).cpu().numpy()
+
+
+def _gram(rows: Tensor, block: int = 256) -> Tensor:  # [N, F] -> [F, F]
+    """rows.T @ rows, whose halves mirror each other and are computed once."""
+    gram = rows.new_empty(rows.shape[1], rows.shape[1])
+    for start in range(0, rows.shape[1], block):
+        part = rows[:, start:].T @ rows[:, start : start + block]  # [F - start, block]
+        gram[start:, start : start + block] = part
+        gram[start : start + block, start:] = part.T
+    return gram
 
 
 def _mapped(inputs: Tensor, directions: Tensor, phases: Tensor) -> Tensor:  # [N, d], [d, F], [F] -> [N, F]

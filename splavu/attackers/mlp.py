@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from splavu.attackers.networks import RECIPES, NetworkAttacker
+from splavu.attackers.networks import RECIPES, Dropout, NetworkAttacker
 
 
 class MLPAttacker(NetworkAttacker):
@@ -31,6 +31,6 @@ class MLPAttacker(NetworkAttacker):
     def build(self, feature_dim: int, num_attributes: int) -> nn.Sequential:
         layers: list[nn.Module] = []
         for width in self.hidden:
-            layers += [nn.Linear(feature_dim, width), nn.ReLU(), nn.Dropout(self.dropout)]
+            layers += [nn.Linear(feature_dim, width), nn.ReLU(), Dropout(self.dropout)]
             feature_dim = width
         return nn.Sequential(*layers, nn.Linear(feature_dim, num_attributes))

@@ -31,11 +31,8 @@ class Scaling:
 
 def standardise(features: np.ndarray, device: torch.device | str = "cpu") -> Scaling:  # [N, D]
     """Zero mean, unit variance for each coordinate; a constant coordinate becomes 0."""
-    rows = _double(features, device)
-    spread = rows.std(dim=0, correction=0)
-    floor = spread.max() * torch.finfo(torch.float32).eps
-    inverse = torch.where(spread > floor, 1 / spread.clamp_min(1e-300), 0.0)
-    return Scaling(rows.mean(dim=0).float().to(device), inverse.float().to(device))
+    mean, inverse, _ = _spread(features, device)
+    return Scaling(mean.float().to(device), inverse.float().to(device))
 
 
 def whiten(features: np.ndarray, device: torch.device | str = "cpu") -> Scaling:  # [N, D]
@@ -54,7 +51,36 @@ def whiten(features: np.ndarray, device: torch.device | str = "cpu") -> Scaling:
     return Scaling(mean.float().to(device), matrix.float().to(device))
 
 
+def whiten_standardised(features: np.ndarray, device: torch.device | str = "cpu") -> tuple[Scaling, Tensor]:  # [N, D]
+    """Whitening along the principal axes of the standardised features, and what a weight costs there: [d].
+
+    A linear function of the whitened features with weights v is, on the standardised ones, the function whose least
+    weights w have |w|^2 = sum of cost * v^2. So classifiers with penalised weights on either can be fitted to the same
+    inputs, of unit covariance, which few iterations suffice for.
+    """
+    mean, inverse, scaled = _spread(features, device)
+    triangle = torch.linalg.qr(scaled, mode="r").R
+    _, singular, axes = torch.linalg.svd(triangle, full_matrices=False)
+    kept = singular > singular.max() * torch.finfo(torch.float32).eps
+    if not kept.any():
+        return Scaling(mean.float().to(device), torch.zeros(len(inverse), 1, device=device)), torch.ones(
+            1, device=device
+        )
+    stretch = len(scaled) ** 0.5 / singular[kept]
+    matrix = inverse[:, None] * axes[kept].T * stretch
+    return Scaling(mean.float().to(device), matrix.float().to(device)), stretch.square().float().to(device)
+
+
 SCALINGS: dict[str, Callable[..., Scaling]] = {"standardise": standardise, "whiten": whiten}
+
+
+def _spread(features: np.ndarray, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor]:
+    """[N, D] -> mean [D], 1 / standard deviation [D] (0 for a constant coordinate) and standardised rows, float64."""
+    rows = _double(features, device)
+    mean, spread = rows.mean(dim=0), rows.std(dim=0, correction=0)
+    floor = spread.max() * torch.finfo(torch.float32).eps
+    inverse = torch.where(spread > floor, 1 / spread.clamp_min(1e-300), 0.0)
+    return mean, inverse, (rows - mean) * inverse
 
 
 def _double(features: np.ndarray, device: torch.device | str) -> Tensor:  # [N, D] -> [N, D] float64

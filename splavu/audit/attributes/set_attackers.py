@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from splavu.attackers import Scaling
-from splavu.attackers.networks import RECIPES, NetworkAttacker
+from splavu.attackers.networks import RECIPES, Dropout, NetworkAttacker
 from splavu.audit.identity.similarity import Metric, cosines
 from splavu.errors import UserError, nearest
 
@@ -176,10 +176,10 @@ class _Pool(nn.Module):
         # Of next to nothing, not of nothing: equal queries would learn alike.
         self.queries = nn.Parameter(torch.randn(width, num_queries) * 1e-3)
         self.answer = nn.Sequential(
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(width * num_queries, width),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(width, num_attributes),
         )
         self.of_mean = nn.Linear(num_inputs, num_attributes, bias=False)

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from splavu import metrics
 from splavu.attackers import whiten
+from splavu.attackers.networks import Dropout
 from splavu.metrics.estimates import Estimate, estimated
 
 BLOCK = 512  # reconstructions whose similarities are held at once
@@ -93,13 +94,17 @@ def learn_mlp(
     patience: int = 6,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    ridge: LinearMap | None = None,
 ) -> Inverter:  # [N, D], [N, E]
     """What a network with one hidden layer, on whitened inputs, adds to the ridge; the epoch best on `validation`.
 
     It starts as the ridge and is never worse than it on the validation rows. Stochastic: `seed` draws first weights,
     dropout and the order of rows, and the generator of the caller is left as it was.
+
+    Args:
+        ridge: What `learn_ridge` gives for the same pairs, where it is known already.
     """
-    ridge, scaling = learn_ridge(inputs, targets, validation), whiten(inputs, device)
+    ridge, scaling = ridge or learn_ridge(inputs, targets, validation), whiten(inputs, device)
     left, left_out = (
         np.asarray(wanted, dtype=np.float64) - ridge(given) for given, wanted in ((inputs, targets), validation)
     )
@@ -112,8 +117,8 @@ def learn_mlp(
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         first = nn.Linear(given.shape[1], hidden)
-        network = nn.Sequential(first, nn.ReLU(), nn.Dropout(dropout), last).to(device)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
+        network = nn.Sequential(first, nn.ReLU(), Dropout(dropout), last).to(device)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
         best, least, waited = copy.deepcopy(network), float(wanted_out.square().mean()), 0
         for _ in range(max_epochs):
             network.train()

@@ -21,7 +21,7 @@ from splavu.audit.attributes.names import Names
 from splavu.audit.attributes.set_attackers import maximum_similarity
 from splavu.audit.attributes.units import set_data
 from splavu.audit.identity.clips_apart import clips_apart, one_video_each
-from splavu.audit.identity.inversion import INVERTERS, Inverter, inversion
+from splavu.audit.identity.inversion import Inverter, inversion, learn_mlp, learn_ridge
 from splavu.audit.identity.linkage import Linkability, linkability, linked
 from splavu.audit.identity.membership import change_signals, code_signals, membership
 from splavu.audit.identity.set_linkage import SIZES, linked_sets, strongest_set_metric
@@ -44,11 +44,9 @@ def learn_inverters(inputs: AuditInputs, *, seed: int = 0) -> dict[str, Inverter
         return {}
     released, raw = inputs.released, inputs.raw
     pairs = released.validation.features, raw.validation.features
-    learnt = {}
-    for name, learn in INVERTERS.items():
-        options = {"seed": seed} if name == "mlp" else {}
-        learnt[name] = learn(released.train.features, raw.train.features, pairs, **options)
-    return learnt
+    ridge = learn_ridge(released.train.features, raw.train.features, pairs)
+    mlp = learn_mlp(released.train.features, raw.train.features, pairs, seed=seed, ridge=ridge)
+    return {"ridge": ridge, "mlp": mlp}
 
 
 def inverted(inputs: AuditInputs, inverters: Mapping[str, Inverter], *, num_resamples: int) -> dict[str, Any]:
