@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The whole idea on a synthetic world: videos -> frozen features -> anonymizer -> utility, privacy, report.
+#   bash run_demo.sh
 # Sets itself up (a .venv here, or the active virtual environment). Run again, it skips whatever is done. Trainings of small
 # networks run in pairs, a core each.
 set -euo pipefail

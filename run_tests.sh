@@ -1,10 +1,16 @@
 #!/usr/bin/env bash
-# Lint and test everything, in the active virtual environment or in .venv. Arguments go to pytest.
+# Lint, types and tests, in the active virtual environment or in .venv. Arguments go to pytest.
+#   bash run_tests.sh           all but what is long by nature
+#   bash run_tests.sh --slow    every test, and how much of the code they run
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./setup_env.sh
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # a worker per core: more threads would wait for each other
+
+COVERAGE=()
+[[ " $* " != *" --slow "* ]] || COVERAGE=(--cov=splavu --cov-report=term:skip-covered --cov-fail-under=85)
 ruff check .
 ruff format --check .
 pyright --project pyproject.toml
-# A worker per core; the tests of one file stay on one worker, which makes what they share once.
-exec python -m pytest -n auto --dist loadfile --cov=splavu --cov-report=term:skip-covered --cov-fail-under=85 "$@"
+# What the tests of one file share is made once, for they stay on one worker.
+exec python -m pytest -n auto --dist loadfile "${COVERAGE[@]}" "$@"

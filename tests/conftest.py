@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
+import functools
 import os
+import shutil
 import subprocess
-import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 import torch
@@ -17,15 +21,35 @@ from splavu.data.labels import VISPR_ATTRIBUTES
 from splavu.stores import StoreWriter
 
 QUICK_SCRIPTS = {"test_readme.py"}
-"""What of tests/scripts is quick, but for its own marks. The other files start many processes and are marked slow."""
+"""What of tests/scripts is quick, but for its own marks. The other files take many seconds and are marked slow."""
+LONG_SCRIPTS = {
+    "test_adding.py": "copies of the repository are changed, and their commands run",
+    "test_distributed.py": "several processes train together",
+    "test_every_dataset.py": "a world of every data set is rendered and extracted",
+    "test_extraction_kill.py": "a command is killed over and over",
+    "test_extraction_torchrun.py": "several processes extract together",
+    "test_fuzz_campaign.py": "300 random command lines",
+    "test_sweep.py": "many anonymizers are fitted and measured",
+    "test_training_kill.py": "a command is killed over and over",
+    "test_wheel.py": "the wheel is built, installed and used",
+}
+"""What of tests/scripts is long by nature, and why."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run what is long by nature, too")
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Before `-m` chooses among them."""
     for item in items:
         if item.path.parent.name == "scripts" and item.path.name not in QUICK_SCRIPTS:
             item.add_marker(pytest.mark.slow)
+            if item.path.name in LONG_SCRIPTS:
+                item.add_marker(pytest.mark.long(reason=LONG_SCRIPTS[item.path.name]))
+        if (long := item.get_closest_marker("long")) and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason=f"{long.kwargs['reason']}: with --slow"))
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -80,18 +104,20 @@ class Study:
 
     def script(self, name: str, *args: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run a script of the repository as a user would."""
-        return subprocess.run(
-            [sys.executable, str(REPOSITORY / name), *args],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env=self.environment,
-            cwd=self.root,
-        )
+        return forks.python(REPOSITORY / name, *args, cwd=self.root, environment=self.environment, timeout=timeout)
 
 
 def write_study(root: Path, *, videos_per_subject: int = 6, noise: float = 0.5, seed: int = 0) -> Study:
     """Videos of 12 + 6 + 8 subjects: action, seven attributes and the subject add up linearly in each feature."""
+    shutil.copytree(_template(videos_per_subject, noise, seed), root, dirs_exist_ok=True)
+    return Study(root)
+
+
+@functools.cache
+def _template(videos_per_subject: int, noise: float, seed: int) -> Path:
+    """A study that is copied for each test, which takes a hundredth of the time."""
+    root = Path(tempfile.mkdtemp(prefix="splavu-study-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
     study, rng = Study(root), np.random.default_rng(seed)
     actions = rng.normal(size=(NUM_ACTIONS, WIDTH))
     attributes = rng.normal(size=(len(VISPR_ATTRIBUTES), WIDTH))
@@ -120,7 +146,7 @@ def write_study(root: Path, *, videos_per_subject: int = 6, noise: float = 0.5, 
                     private.append({"filename": f"{name}.avi", "subject": f"p{subject}", "split": split, **bits})
         _write_csv(hmdb / f"hmdb51_{split}_labels.csv", labels)
     _write_csv(hmdb / "private_labels.csv", private)
-    return study
+    return root
 
 
 @pytest.fixture

@@ -180,6 +180,7 @@ def test_a_person_in_two_splits_is_refused(study, tmp_path):
         main(arguments(study, "--labels", table))
 
 
+@pytest.mark.long(reason="an audit starts processes, and each imports PyTorch")
 def test_processes_give_the_numbers_of_one(study, tmp_path):
     """As a program of its own: attackers are trained in processes that start by importing it again."""
     for workers in ("1", "2"):

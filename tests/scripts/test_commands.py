@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 from conftest import REPOSITORY
@@ -125,11 +126,11 @@ def test_bad_input_is_one_line_and_exit_code_2_and_nothing_is_written(tmp_path, 
     entry = "from splavu.__main__ import entry; entry()"
     answers = []
     for program in (["-m", "splavu"], ["-c", entry]):
-        code, out, err, _ = started(*program, *arguments, cwd=tmp_path)
-        assert (code, out) == (2, "")
-        assert_refusal(err, culprit)
-        answers.append(err.partition(": ")[2])
-        assert {path.name for path in tmp_path.iterdir()} == {".out", ".err"}
+        done = forks.python(*program, *arguments, cwd=tmp_path, environment=os.environ)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert_refusal(done.stderr, culprit)
+        answers.append(done.stderr.partition(": ")[2])
+        assert not list(tmp_path.iterdir())
     assert answers[0] == answers[1]
 
 
@@ -160,10 +161,28 @@ def test_scripts_find_their_parameters_from_any_folder(tmp_path, script):
     """A wrong --set is the first fault that is found, so the parameter file was read."""
     (tmp_path / "config.py").write_text(HOSTILE)
     options = ["--dataset", "hmdb51"] if script.startswith("feature_extraction/feature") else []
-    code, _, err, _ = started(REPOSITORY / script, *options, "--set", "no_such_name=1", cwd=tmp_path)
-    assert code == 2
-    assert "no_such_name" in err
-    assert err.count("\n") == 1
+    words = (REPOSITORY / script, *options, "--set", "no_such_name=1")
+    done = forks.python(*words, cwd=tmp_path, environment=os.environ)
+    assert done.returncode == 2
+    assert "no_such_name" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_process_and_a_fork_say_the_same(tmp_path):
+    """What the tests of `forks` rest on: streams, exit code, and a traceback's last line."""
+    programs = (
+        ("-m", "splavu", "fit", "pca", "--raw", "absent.h5", "--out", "out.pth", "--keep", "4"),
+        (REPOSITORY / "train_ft.py", "--set", "no_such_name=1"),
+        ("-c", "import sys; print(sys.argv); print(1 / 0)", "a"),
+        ("-c", "import sys; sys.exit('told')"),
+        ("-c", "import os, config; print(os.getcwd(), config.__file__, __name__)"),
+    )
+    (tmp_path / "config.py").touch()
+    for program in programs:
+        code, out, err, _ = started(*program, cwd=tmp_path)
+        done = forks.python(*program, cwd=tmp_path, environment=os.environ)
+        assert (done.returncode, done.stdout) == (code, out)
+        assert done.stderr.splitlines()[-1:] == err.splitlines()[-1:]
 
 
 def test_a_missing_package_is_one_line_that_names_the_extra(monkeypatch):

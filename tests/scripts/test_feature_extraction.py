@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import forks
 import h5py
 import numpy as np
 import pytest
@@ -159,6 +160,7 @@ def test_one_bad_video_is_reported_and_stops_nothing(videos, tmp_path, weights, 
     assert len(FeatureStore(tmp_path / "o.h5")) == 4
 
 
+@pytest.mark.long(reason="a command is killed over and over")
 def test_kill_and_resume_equals_an_uninterrupted_run(tmp_path, weights):
     folder = tmp_path / "videos"
     for i in range(40):
@@ -262,8 +264,8 @@ def test_two_videos_of_one_name_are_refused(videos, tmp_path, weights):
 
 
 def test_exit_code_of_bad_input(tmp_path):
-    command = [sys.executable, str(SCRIPT), "--videos", str(tmp_path / "none"), "--out", "x.h5"]
-    finished = subprocess.run([*command, "--backend", "pyav", "--batch-size", "0"], capture_output=True, text=True)
+    command = [SCRIPT, "--videos", tmp_path / "none", "--out", "x.h5", "--backend", "pyav", "--batch-size", "0"]
+    finished = forks.python(*command, cwd=tmp_path, environment=os.environ)
     assert_refuses(finished, "batch_size", "0")
 
 

@@ -251,6 +251,7 @@ def test_a_torn_file_is_made_again(videos, tmp_path, weights):
     np.testing.assert_allclose(np.load(torn), before, atol=ROUNDING)
 
 
+@pytest.mark.long(reason="a command is killed over and over")
 def test_a_killed_run_leaves_only_whole_files_and_is_resumed(tmp_path, weights):
     folder, out = tmp_path / "videos", tmp_path / "out"
     for i in range(40):

@@ -14,6 +14,7 @@ import time
 import types
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 import torch
@@ -105,6 +106,7 @@ def test_a_run_that_goes_on_ends_with_the_same_weights(world):
     assert same_training(world, "whole", "parts")
 
 
+@pytest.mark.long(reason="a command is killed over and over")
 def test_killed_at_a_random_moment_and_started_again_equals_uninterrupted(world):
     options = {"max_epoch": 10, "lr": RATES}
     train_script.main(world.options(model_name="whole", **options))
@@ -285,7 +287,6 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(world, what):
 
 def test_the_command_line_leaves_with_code_2_and_one_line(world):
     culprit, names = spoil(world, "missing file")
-    program = [sys.executable, str(REPOSITORY / "mgfn/main.py"), *world.options()]
-    done = subprocess.run(program, capture_output=True, text=True, cwd=world.root)
+    done = forks.python(REPOSITORY / "mgfn/main.py", *world.options(), cwd=world.root, environment=os.environ)
     assert_refuses(done, culprit, names)
     assert done.stderr.startswith("main.py: ")

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import forks
 import pytest
 import torch
 from conftest import REPOSITORY
@@ -22,9 +23,11 @@ CRITIC = {
 
 
 def run(study, *, processes=1, **changes):
-    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     settings = [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]
     options = ["--params", ROBUST, "--device", "cpu", "--quiet", "--set", "data_root=None", *settings]
+    if processes == 1:
+        return forks.python(SCRIPT, *options, cwd=study.root, environment=study.environment)
     return subprocess.run(
         [sys.executable, *start, SCRIPT, *options],
         capture_output=True,
@@ -68,6 +71,7 @@ def test_what_cannot_be_is_one_line(study, changes, culprit, names):
     assert not (study.runs / "demo/robust/model_temp.pth").exists()
 
 
+@pytest.mark.long(reason="several processes train together")
 def test_critics_of_two_processes_are_those_of_one_to_rounding(study):
     records = []
     for processes in (1, 2):

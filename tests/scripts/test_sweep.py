@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 from conftest import NUM_ACTIONS, REPOSITORY, Study, write_study
@@ -92,10 +93,7 @@ def write(study: Study, *lines: str, name: str = "sweep.py") -> str:
 def swept(world) -> subprocess.CompletedProcess[str]:
     """The sweep as a user runs it."""
     options = ["--params", str(world.root / "sweep.py"), "--quiet", "--device", "cpu", "--jobs", "2"]
-    return subprocess.run(
-        [sys.executable, "-m", "splavu", "sweep", *options],
-        capture_output=True, text=True, timeout=600, env=world.environment, cwd=REPOSITORY,
-    )  # fmt: skip
+    return forks.python("-m", "splavu", "sweep", *options, cwd=REPOSITORY, environment=world.environment, timeout=600)
 
 
 @pytest.fixture

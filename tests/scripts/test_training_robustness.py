@@ -2,9 +2,8 @@
 
 import json
 import re
-import subprocess
-import sys
 
+import forks
 import pytest
 import torch
 from conftest import REPOSITORY
@@ -32,9 +31,7 @@ def train(study, *settings, limit=None, runs=None):
     script += [part for text in settings for part in ("--set", text)]
     start = [] if limit is None else ["-c", LIMITED, str(limit)]
     environment = {**study.environment, **({} if runs is None else {"SPLAVU_RUNS": str(runs)})}
-    return subprocess.run(
-        [sys.executable, *start, *script], capture_output=True, text=True, timeout=300, env=environment, cwd=study.root
-    )
+    return forks.python(*start, *script, cwd=study.root, environment=environment)
 
 
 def test_a_full_disk_stops_with_one_line_and_the_run_goes_on_when_there_is_room(study):

@@ -226,6 +226,7 @@ def test_batches_of_videos_change_no_detection(trained, evaluated):
         np.testing.assert_allclose(alone[name], together[name], atol=1e-3)  # sums in another order
 
 
+@pytest.mark.long(reason="a command is killed over and over")
 def test_killed_at_a_random_moment_and_started_again_equals_uninterrupted(trained):
     world, _ = trained
     run, whole = world.run("killed"), world.run("raw")

@@ -59,6 +59,7 @@ def test_normalisations_take_squares_that_half_precision_cannot_hold(config):
 
 
 @pytest.mark.slow
+@pytest.mark.long(reason="a network is compiled")
 def test_a_compiled_network_computes_the_same_and_keeps_its_names(config):
     compiled = network_of(config)
     compiled.compile(backend="eager")
