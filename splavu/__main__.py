@@ -28,6 +28,7 @@ COMMANDS = {
     "extract": "folder of videos -> store of clip features, and of static clips",
     "synthesize": "render a synthetic world in the folder layouts of the real data sets",
     "fit": "fit an anonymizer in closed form (eraser, LEACE, quantizer, noise, ...) in seconds",
+    "tune": "choose an operating point (method, rank, bits) for one's own store on held-out subjects",
     "anonymize": "raw features -> released features",
     "rename-keys": "label and annotation files -> the same for features released under secret keys",
     "audit": "measure what released features reveal to strong attackers",

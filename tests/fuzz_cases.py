@@ -842,6 +842,29 @@ def placed(work: Path, **places: str) -> str:
     return "".join(f"{name} = {str(work / place)!r}\n" for name, place in places.items())
 
 
+def tune(rng: random.Random, work: Path) -> Made:
+    raw, features, about = draw_store(rng, work)
+    write_tables(rng, work, _public(features))
+    options: list[tuple[str, ...]] = [
+        ("--raw", raw),
+        ("--labels", "labels.csv"),
+        ("--methods", rng.choice(("quantizer", "noise,quantizer"))),
+        ("--out", "tuned"),
+        ("--workers", "1"),
+        ("--quiet",),
+    ]
+    odd = {
+        "--lose": (("-1", "101", "nan", "x"), ("0", "100")),
+        "--methods": (("pac", "", "pca,"), ("pca", "leace")),
+        "--seed": (NO_SEED, ()),
+        "--workers": (("0", "-1", "x"), ()),
+        "--memory": (NO_SIZE, ("1K", "1T")),
+        "--subjects": (("nowhere.csv",), ("private.csv", "labels.csv")),
+        "--private": (("nowhere.csv", raw), ("labels.csv", "private.csv")),
+    }
+    return Made([], options, "tuned", [raw, "labels.csv"], None, odd, expect=EITHER, about=about)
+
+
 def sweep(rng: random.Random, work: Path) -> Made:
     inputs.copy(WORLDS / "study", work)
     (work / "data/features").symlink_to("../features")
@@ -1071,6 +1094,7 @@ def _script(name: str, path: str, build: Callable, **options: Any) -> Command:
 def _commands() -> dict[str, Command]:
     listed = [
         Command("fit", "splavu", fit, "fit"),
+        Command("tune", "splavu", tune, "tune", codes=(1,), share_valid=0.05),
         Command("anonymize", "splavu", anonymize, "anonymize"),
         Command("audit", "splavu", audit, "audit", codes=(3, 4)),
         Command("audit-report", "splavu", audit_report, "audit-report", share_valid=0.05),

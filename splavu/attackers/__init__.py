@@ -83,6 +83,7 @@ ATTACKERS = Registry(
         "knn": AttackerSpec(KNNAttacker, stochastic=False),
         "svm": AttackerSpec(SVMAttacker, stochastic=False),
         "kernel": AttackerSpec(KernelAttacker, stochastic=True),
+        "kernel_small": AttackerSpec(partial(KernelAttacker, num_features=256, bandwidths=(1.0, 4.0)), stochastic=True),
     },
     group="splavu.attackers",
     kind=AttackerSpec,

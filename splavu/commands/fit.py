@@ -126,6 +126,8 @@ def fit(args: argparse.Namespace) -> str:
     check_target(args.out, inputs=inputs)
     first = None if args.after is None else load_anonymizer(args.after).eval()
     data, files = read_training(args)
+    if data.private is not None:
+        data = data.with_known_private()
     if first is not None and first.architecture["feature_dim"] != data.features.shape[1]:
         problem = f"anonymizes features {first.architecture['feature_dim']} wide, --raw is {data.features.shape[1]}"
         raise UserError("--after", problem, "give an anonymizer of the same encoder")
@@ -171,7 +173,7 @@ def read_training(args: argparse.Namespace) -> tuple[FitData, list[dict[str, Any
     features = _stores(args.raw, "raw", files)
     static = _stores(args.static, "static", files) if args.static else None
     classes = _classes(args.labels, features, files) if args.labels else None
-    private, subjects = _private(args, features, files) if args.private else (None, None)
+    private, subjects, attributes = _private(args, features, files) if args.private else (None, None, ())
     left_out: set[str] = set()
     if args.subjects:
         files.append({"role": "subjects", "name": args.subjects.name, "sha256": file_hash(args.subjects)})
@@ -207,10 +209,9 @@ def read_training(args: argparse.Namespace) -> tuple[FitData, list[dict[str, Any
         None if classes is None else np.array([classes[key] for key in owners]),
         None if private is None else np.stack([private[key] for key in owners]),
         np.array(owners),
+        attributes=attributes,
         subjects=_subject_of_rows(subjects, keys, owners),
     )
-    if private is not None:
-        data = data.with_known_private()
     if data.static is not None and data.static.shape[1] != data.features.shape[1]:
         raise UserError("--static", f"is {data.static.shape[1]} wide, --raw {data.features.shape[1]}", "one encoder")
     return data, files
@@ -268,8 +269,9 @@ def _subject_of_rows(
 
 def _private(
     args: argparse.Namespace, keys: Iterable[str], files: list[dict[str, Any]]
-) -> tuple[dict[str, NDArray[np.float32]], Mapping[str, str] | None]:
-    """Private attributes [A] (NaN for unknown) of those of the keys that are trained on; their subjects, if it says."""
+) -> tuple[dict[str, NDArray[np.float32]], Mapping[str, str] | None, tuple[str, ...]]:
+    """Private attributes [A] (NaN for unknown) of those of the keys that are trained on; their subjects, if it says;
+    the names of the attributes."""
     table = read_private_table(args.private, attributes=args.attributes)
     table.require_binary(f"fit {args.method}")
     hashed = file_hash(args.private)
@@ -279,7 +281,7 @@ def _private(
     labels = table.of(keys)
     _warn_of_absent(args.private, table.names, table.splits, table.rows_of(keys).values())
     trained = {key: row for key, row in labels.values.items() if labels.splits.get(key, "train") == "train"}
-    return trained, labels.subjects or None
+    return trained, labels.subjects or None, labels.attributes
 
 
 def _warn_of_absent(

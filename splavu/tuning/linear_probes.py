@@ -66,8 +66,30 @@ class LongVideos:
         return sorted(order[count:].tolist()), sorted(order[:count].tolist())
 
 
+@dataclass(frozen=True)
+class ActionHits:
+    """Whether the action of each of V test videos was named."""
+
+    hits: np.ndarray
+    """[V] of 0 and 1."""
+    guesses: np.ndarray
+    """[V] the same of the commonest action."""
+    clusters: np.ndarray
+    """[V] the subject of each."""
+
+
 def actions(released: AttackData, classes: Mapping[str, int], num_resamples: int) -> ProbeScore:
     """Top-1 on the test subjects' videos; the head learns from all others. Chance names the commonest action."""
+    found = action_hits(released, classes)
+    resamples = metrics.cluster_resamples(found.clusters, num_resamples=num_resamples)
+    weights = resamples.counts[:, resamples.cluster_of_row].astype(np.float64)
+    weights /= weights.sum(axis=1, keepdims=True)
+    hits, guesses = found.hits, found.guesses
+    return ProbeScore(float(hits.mean()), weights @ hits, float(guesses.mean()), weights @ guesses)
+
+
+def action_hits(released: AttackData, classes: Mapping[str, int]) -> ActionHits:
+    """Video by video what `actions` counts."""
     learnt = [released.train, released.validation]
     features, people = (np.concatenate([getattr(rows, name) for rows in learnt]) for name in ("features", "clusters"))
     numbers = np.array([classes[video] for rows in learnt for video in rows.videos])
@@ -81,10 +103,7 @@ def actions(released: AttackData, classes: Mapping[str, int], num_resamples: int
     kinds_seen, counts = np.unique(actual, return_counts=True)
     hits = (kinds[scores.argmax(axis=1)] == actual).astype(np.float64)
     guesses = (actual == kinds_seen[counts.argmax()]).astype(np.float64)
-    resamples = metrics.cluster_resamples(test.clusters[first], num_resamples=num_resamples)
-    weights = resamples.counts[:, resamples.cluster_of_row].astype(np.float64)
-    weights /= weights.sum(axis=1, keepdims=True)
-    return ProbeScore(float(hits.mean()), weights @ hits, float(guesses.mean()), weights @ guesses)
+    return ActionHits(hits, guesses, test.clusters[first])
 
 
 def moments(videos: LongVideos, serve: ArrayMap, num_resamples: int) -> ProbeScore:

@@ -11,9 +11,9 @@ from splavu.reports.markdown import markdown_table
 from splavu.runtime.files import write_text
 from splavu.runtime.run_folder import RunFolder
 from splavu.tuning import operating_points
+from splavu.tuning.figure import trade_offs
 from splavu.tuning.operating_points import Point
 from study.experiments.candidates import Candidate
-from study.sweep.figure import trade_offs
 from study.sweep.measure import SweepParams, seeds_of
 from study.training.anonymizer_params import AnonymizerParams
 

@@ -114,6 +114,7 @@ BAD_INPUT = [
     (["report", "absent"], "absent"),
     (["synthesize", "--out", "world", "--sets", "hmbd51"], "set 'hmbd51'"),
     (["fit", "pca", "--raw", "absent.h5", "--out", "out.pth", "--keep", "4"], "absent.h5"),
+    (["tune", "--raw", "absent.h5", "--labels", "absent.csv", "--out", "tuned"], "absent.h5"),
     (["sweep", "--params", "absent.py"], "absent.py"),
     (["check-data", "hmbd51"], "data set"),
     (["adit"], "adit"),

@@ -24,6 +24,7 @@ from tridet.schema import Config
 
 OUT_OF_RANGE = {
     "fit": ["--seed=-1", f"--seed={2**63}", "--seed=x", "--out=", "--raw="],
+    "tune": ["--lose=-1", "--lose=101", "--lose=nan", "--seed=-1", "--workers=0", "--out=", "--labels="],
     "anonymize": ["--num-heads=0", "--num-heads=100000", "--out="],
     "audit": [
         "--max-train-rows=0", "--max-train-rows=-1", f"--max-train-rows={10**20}", "--max-clips=0", "--seeds=0",

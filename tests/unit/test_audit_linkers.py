@@ -160,9 +160,8 @@ def test_features_that_are_all_alike_link_nobody(value):
 def test_of_many_validation_features_whole_people_are_kept(monkeypatch):
     monkeypatch.setattr(similarity, "MOST_ROWS", 50)
     features, people = draw(2)
-    kept = similarity._some_people(people)
+    kept = similarity.some_people(people, 50)
     assert 40 < len(kept) <= 50
     assert all(np.isin(np.flatnonzero(people == person), kept).all() for person in people[kept])
     assert link(3, strongest_metric(*draw(1), (features, people))).rank1.value > 0.3
-    monkeypatch.setattr(similarity, "MOST_ROWS", 1)
-    assert len(np.unique(people[similarity._some_people(people)])) == 2
+    assert len(np.unique(people[similarity.some_people(people, 1)])) == 2

@@ -319,5 +319,11 @@ QUANTIZER = ClosedForm(
     one_of=("bits", "codes"),
     place="quantize",
     seed="draws",
+    tried=(
+        *({"bits": bits} for bits in (8, 12, 16, 20, 24)),
+        *({"bits": bits, "space": "features"} for bits in (12, 20)),
+        {"codes": (256,)},
+    ),
+    tried_last=tuple({"bits": bits} for bits in (12, 16, 20)),
     describe=_describe,
 )

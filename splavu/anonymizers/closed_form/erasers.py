@@ -199,6 +199,7 @@ ERASER = ClosedForm(
     uses=("classes",),
     without_classes={"spare_actions": False},
     one_of=("rank", "share"),
+    tried=({"rank": 32}, {"rank": 8}),
     describe=describe_affine,
 )
 LEACE = ClosedForm(
@@ -207,6 +208,7 @@ LEACE = ClosedForm(
     fit=_fit_leace,
     options=LeaceOptions,
     needs=("private",),
+    tried=({},),
     describe=describe_affine,
 )
 ORTHOGONAL = ClosedForm(

@@ -98,6 +98,10 @@ class ClosedForm:
     """What a seed is to it: nothing; of its draws; a key that must stay secret, at random unless it is given."""
     network: type[Anonymizer] | None = None
     """The class of its anonymizers, where it is none of `splavu.anonymizers.ANONYMIZERS`; `arch` is then the name."""
+    tried: tuple[Mapping[str, Any], ...] = ()
+    """Options that `splavu tune` measures it with; with the first of them it also stands before quantizers."""
+    tried_last: tuple[Mapping[str, Any], ...] = ()
+    """Of a quantizer: options that it is measured with behind each part that erases."""
     describe: Callable[[Any, FitData], str] | None = None
     """In one phrase what was fitted; None says its name."""
 

@@ -42,5 +42,6 @@ NOISE = ClosedForm(
     options=NoiseOptions,
     place="noise",
     seed="secret",
+    tried=({"sd": 1.0, "units": "whitened"},),
     describe=_describe,
 )

@@ -104,6 +104,7 @@ PCA = ClosedForm(
     "keeps the directions of largest variance",
     fit=_fit_pca,
     options=KeepOptions,
+    tried=({"keep": 16}, {"keep": 64}),
     describe=describe_affine,
 )
 RANDOM = ClosedForm(

@@ -250,7 +250,7 @@ def _strongest(
     candidates: list[Metric], gallery: np.ndarray, probes: np.ndarray, people: Sequence, exclude: Sequence
 ) -> Metric:
     people, names = np.asarray(people), np.asarray(exclude)
-    rows = _some_people(people)
+    rows = some_people(people, MOST_ROWS)
     gallery, probes, people, names = np.asarray(gallery)[rows], np.asarray(probes)[rows], people[rows], names[rows]
     met = names[:, None] != names[None]  # [N, N]
     labels = (people[:, None] == people[None])[met].astype(np.float64)
@@ -265,11 +265,11 @@ def _merit(labels: np.ndarray, similarity: np.ndarray) -> float:  # [n], [n]
     return np.nan if np.ptp(similarity) == 0 else metrics.auc(labels, similarity)
 
 
-def _some_people(people: np.ndarray) -> np.ndarray:  # [N] -> [n] rows
-    """All rows of as many subjects, in a drawn order, as `MOST_ROWS` hold; two subjects at least."""
+def some_people(people: np.ndarray, most: int) -> np.ndarray:  # [N] -> [n] rows
+    """All rows of as many subjects, in a drawn order, as `most` rows hold; two subjects at least."""
     person, sizes = np.unique(people, return_inverse=True, return_counts=True)[1:]
     order = np.random.default_rng(0).permutation(len(sizes))
-    num_kept = max(2, int(np.searchsorted(np.cumsum(sizes[order]), MOST_ROWS, side="right")))
+    num_kept = max(2, int(np.searchsorted(np.cumsum(sizes[order]), most, side="right")))
     return np.flatnonzero(np.isin(person, order[:num_kept]))
 
 

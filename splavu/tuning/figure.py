@@ -1,4 +1,4 @@
-"""The figure of a sweep: use against leakage, and both against the budget of bits."""
+"""The figure of operating points: use against leakage, and both against the budget of bits."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def trade_offs(points: Sequence[Point], path: Path, *, chosen: str | None, most_
     figure.legend(*plane.get_legend_handles_labels(), fontsize=7.5, frameon=False, loc="outside lower left", ncols=6)
     if bounded:
         rate, top = axes[1], axes[1].twinx()
-        shown = sorted((one for one in points if one.budget is not None), key=lambda one: one.budget)
+        shown = sorted((one for one in points if one.budget is not None), key=lambda one: one.budget or 0.0)
         for family in dict.fromkeys(one.family for one in shown):
             same = [one for one in shown if one.family == family]
             marker = MARKERS[families.index(family) % len(MARKERS)]
