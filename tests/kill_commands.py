@@ -4,7 +4,7 @@ Anonymize, fit, audit, extract and train, each a process of its own, get SIGKILL
 whole time that they take, importing included. After each one must hold:
 
     no process is left after 2 seconds (10 after a SIGKILL, which nobody can pass on: workers see the end of a pipe);
-    SIGTERM: one line and exit code 143, within 2 seconds;
+    SIGTERM: one line and exit code 143, within 2 seconds (in Python's first tenth of a second no program can say so);
     inputs are as they were, and the output is complete or not there;
 
 and after every few of them the same command, given once more, ends well, with the very result of a run that nobody
@@ -34,6 +34,8 @@ from fuzz_commands import GRACE, LOGGED, PR_SET_CHILD_SUBREAPER, REPOSITORY, chi
 
 UNTIL_NOTICED = 10.0
 """Seconds after a SIGKILL until its orphans are gone."""
+PYTHON_STARTS = 0.1
+"""Seconds until Python runs the first line of a program; before it, a signal ends the process in Python's own way."""
 CHAIN = 5
 """Interruptions until the command is given once more and may end."""
 SPLAVU = [sys.executable, "-m", "splavu"]
@@ -218,7 +220,8 @@ class Interrupter:
             if kind == signal.SIGTERM and code != 0:
                 text = (self.folder / "stderr").read_text(errors="replace")
                 lines = [line for line in text.splitlines() if not line.startswith(LOGGED)]
-                if code != 143 or len(lines) != 1:
+                before_any_code = code == -kind and after < PYTHON_STARTS
+                if not before_any_code and (code != 143 or len(lines) != 1):
                     tally.codes += 1
                     print(f"{self.name}: exit code {code} after SIGTERM: {text[-500:]}", file=sys.stderr)
                 tally.late += taken > GRACE
