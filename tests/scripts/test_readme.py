@@ -66,8 +66,8 @@ def test_the_recipe_of_the_readme(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for number in range(3):
         write_video(tmp_path / f"VIDEOS/video{number}.mp4", seed=number)
-    assert len(COMMANDS) == 5
-    extract, *others = COMMANDS
+    assert len(COMMANDS) == 6
+    protect, extract, *others = COMMANDS
     program, script, *arguments = shlex.split(extract.replace("videoMAE", "demo"))
     module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
     assert (program, module.main([*arguments, "--workers", "0", "--device", "cpu", "--quiet"])) == ("python", 0)
@@ -75,7 +75,9 @@ def test_the_recipe_of_the_readme(tmp_path, monkeypatch, capsys):
     assert open_features("features_fb10.h5")["video0"].shape == (10, 192)
 
     write_stores(tmp_path)
-    for command in others:
+    # Videos of so many subjects would take minutes to extract; test_protect_command.py has the way from videos.
+    protect = protect.replace("VIDEOS", "--features features.h5 --static features_fb10.h5")
+    for command in (*others, protect):
         program, *arguments = shlex.split(command)
         assert (program, arguments[:2]) == ("python", ["-m", "splavu"])
         more = ["--workers", "1"] if arguments[2] == "audit" else []
@@ -83,6 +85,8 @@ def test_the_recipe_of_the_readme(tmp_path, monkeypatch, capsys):
         assert code == 0, f"{command}\n{capsys.readouterr().out}"
     assert (tmp_path / "audit/report.html").is_file()
     assert json.loads((tmp_path / "audit/evidence.json").read_text())["valid"]
+    assert json.loads((tmp_path / "protected/audit/evidence.json").read_text())["valid"]
+    assert (tmp_path / "protected/report.html").is_file()
 
     (python,) = re.findall(r"`(splavu\.Anonymizer[^`]+)`", RECIPE)
     raw = open_features("features.h5")["s00_0"]
