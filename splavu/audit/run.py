@@ -60,8 +60,9 @@ class AuditOptions:
     set_families: tuple[str, ...] = tuple(SET_ATTACKERS)
     """Of attackers that take all clips of a video or person."""
     gate_families: tuple[str, ...] = ("logistic", "mlp", "trees", "knn", "kernel")
-    """Trained on shuffled labels, again for each of `gate_seeds`."""
+    """Trained on shuffled labels, those of all `gate_seeds` at once."""
     gate_seeds: tuple[int, ...] = (0, 1, 2)
+    """Of the permutations of labels."""
     curve_families: tuple[str, ...] = ("logistic", "mlp")
     """Whose success is followed over the number of subjects trained on."""
     num_resamples: int = 1000
@@ -175,7 +176,7 @@ def _attribute_parts(
         progress_bar(desc="attacks", unit="fit", dynamic_ncols=True) as progress,
     ):
         campaign = Campaign(options.families, options.seeds, options.max_train_rows, "row", device, progress, executor)
-        progress.total = len(options.gate_families) * len(options.gate_seeds) + num_fits(
+        progress.total = len(options.gate_families) + num_fits(
             campaign,
             with_raw=raw is not None,
             with_anonymizer=serve is not None,
@@ -186,14 +187,20 @@ def _attribute_parts(
         attacked = run_threat_models(
             inputs, campaign, inverters=inverters, served=served, serve=serve, set_attackers=options.set_families
         )
+        semi_informed = next(one.attack for one in attacked.attacks if one.name == "semi-informed")
         gated = inputs.released if raw is None else raw
         shuffling = dataclasses.replace(campaign, attackers=options.gate_families, seeds=options.gate_seeds)
-        shuffled = shuffling.run([shuffled_labels(gated, seed=seed) for seed in options.gate_seeds])
+        shuffled = shuffling.run_together([shuffled_labels(gated, seed=seed) for seed in options.gate_seeds])
         curve, lengths = [], {}
         if not options.attributes_only:
             kinds = {"released": inputs.released} | ({} if raw is None else {"raw": raw})
             curve = learning_curve(
-                inputs.released, inputs.questions, options.curve_families, campaign, options.num_resamples
+                inputs.released,
+                inputs.questions,
+                options.curve_families,
+                campaign,
+                options.num_resamples,
+                whole=semi_informed,
             )
             lengths = code_lengths(kinds, inputs.questions, campaign)
 
@@ -217,7 +224,6 @@ def _attribute_parts(
         unit: evaluator.evaluate_scored(attack, on_released[unit], on_reference.get(unit), beside=True)
         for unit, attack in released.items()
     }
-    semi_informed = next(one.attack for one in attacked.attacks if one.name == "semi-informed")
     return {
         "attributes": tuple(_attributes(inputs)),
         "families": _described({**ATTACKERS, **SET_ATTACKERS}, (*options.families, *options.set_families)),

@@ -136,34 +136,41 @@ def _of_subjects(
     labels: np.ndarray, scores: np.ndarray, swaps: np.ndarray, subject: np.ndarray, questions: Questions
 ) -> np.ndarray:  # [n, Q], [S, n, Q], [R, n], [n] -> [R, G]
     """Mean placement of each subject; NaN where none of its labels is known."""
+    member = np.zeros((len(subject), subject.max() + 1), dtype=np.float32)
+    member[np.arange(len(subject)), subject] = 1
     per_question = []
     for q in range(labels.shape[1]):
-        lent = labels[swaps, q]  # [R, n]
-        distinct = scores[:1, :, q] if (scores[..., q] == scores[0, :, q]).all() else scores[..., q]
-        placed = np.mean([_placements(lent, one) for one in distinct], axis=0)
-        known = ~np.isnan(placed)
-        member = np.zeros((len(subject), subject.max() + 1))
-        member[np.arange(len(subject)), subject] = 1
-        total, count = np.where(known, placed, 0.0) @ member, known.astype(np.float64) @ member
+        of_seed = scores[:1, :, q] if (scores[..., q] == scores[0, :, q]).all() else scores[..., q]
+        total, count = 0.0, 0.0
+        for one in of_seed:
+            order = np.argsort(one, kind="stable")
+            starts = np.flatnonzero(np.append(True, np.diff(one[order]) != 0))
+            placed, known = _placements(labels[:, q].astype(np.float32)[swaps[:, order]], starts)
+            total, count = total + placed @ member[order], count + known @ member[order]
         per_question.append(np.where(count > 0, total / np.maximum(count, 1), np.nan))
-    return metrics.mean_known(questions.mean(np.stack(per_question, axis=-1)))
+    return metrics.mean_known(questions.mean(np.stack(per_question, axis=-1).astype(np.float64)))
 
 
-def _placements(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:  # [R, n], [n] -> [R, n]
-    """Share of the other label's units on the right side of each unit, ties counting half; NaN where unknown."""
-    _, group = np.unique(scores, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    starts = np.searchsorted(group[order], np.arange(group.max() + 1))
+def _placements(labels: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # [R, n], [g] -> [R, n] twice
+    """Share of the other label's units on the right side of each unit, ties counting half, and whether there is one.
 
-    def shares_below(is_one: np.ndarray) -> np.ndarray:  # [R, n] -> [R, n]
-        sizes = np.add.reduceat(is_one[:, order].astype(np.float64), starts, axis=1)
-        total = sizes.sum(axis=1, keepdims=True)
-        below = np.where(total > 0, (np.cumsum(sizes, axis=1) - sizes / 2) / np.maximum(total, 1), np.nan)
-        return below[:, group]
+    Args:
+        labels: Of the units from the lowest score up, float32.
+        starts: Where each run of equal scores starts.
+    """
+    positive, negative = ((labels == label).astype(np.float32) for label in (1, 0))
 
-    positive, negative = labels == 1, labels == 0
-    right = np.where(positive, shares_below(negative), 1 - shares_below(positive))
-    return np.where(positive | negative, right, np.nan)
+    def shares_below(is_one: np.ndarray) -> np.ndarray:  # [R, n] -> [R, n]; 0 where there is no such unit
+        if len(starts) == is_one.shape[1]:
+            below = np.cumsum(is_one, axis=1)  # a unit's own label is the other one
+        else:
+            sizes = np.add.reduceat(is_one, starts, axis=1)
+            below = np.cumsum(sizes, axis=1) - sizes / 2
+            below = np.repeat(below, np.diff(starts, append=is_one.shape[1]), axis=1)
+        return below / np.maximum(is_one.sum(axis=1, keepdims=True), 1)
+
+    known = positive * negative.any(axis=1, keepdims=True) + negative * positive.any(axis=1, keepdims=True)
+    return known * (positive * shares_below(negative) + negative * (1 - shares_below(positive))), known
 
 
 def _rank_matrices(similarity: np.ndarray, met: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # [P, N] -> twice

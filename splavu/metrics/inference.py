@@ -11,7 +11,7 @@ Shapes: `N` rows, `A` attributes, `C` classes, `R` resamples, `E` distinct score
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -128,8 +128,19 @@ def resampled_aucs(
     """Area under the ROC curve of each attribute on each resample; NaN where a resample has one class only."""
     result = np.full((len(resamples.counts), np.shape(labels)[1]), np.nan)
     for column, (label, score) in enumerate(zip(np.transpose(labels), np.transpose(scores), strict=True)):
-        for block, hits, alarms in _curves(label, score, resamples):
-            result[block, column] = _areas(hits, alarms)
+        order, positive, ends = _ranked(label, score)
+        kept = resampling.gaining_ends(positive, ends)
+        before = np.append(-1, ends)[np.searchsorted(ends, kept)]  # the last place of a better score
+        tied = kept - before > np.add.reduceat(positive, before + 1, dtype=int) if len(kept) else kept
+        lower = np.where(tied, before, kept)  # negatives that tie with a positive count half
+        places = np.union1d(kept, lower[lower >= 0])
+        at_kept, at_lower = np.searchsorted(places, kept), np.searchsorted(places, lower)
+        for block, (hits, alarms) in resamples.running(order, [positive, ~positive], places):
+            hits, negative = hits[:, at_kept], alarms[:, -1:]
+            accused = (alarms[:, at_kept] + np.where(lower >= 0, alarms[:, at_lower], 0.0)) / 2
+            wins = (np.diff(hits, axis=1, prepend=0.0) * (negative - accused)).sum(axis=1)
+            pairs = hits[:, -1] * negative[:, 0] if len(kept) else np.zeros(len(hits))
+            result[block, column] = np.divide(wins, pairs, out=np.full(len(wins), np.nan), where=pairs > 0)
     return result
 
 
@@ -149,7 +160,7 @@ def tpr_at_fpr(
     labels = np.asarray(labels, dtype=np.float64)
     if not np.any(labels > 0) or fpr * np.sum(labels == 0) < false_alarms - 1e-9:
         return None
-    _, hits, alarms = next(_curves(labels, scores, None))
+    hits, alarms = _curves(labels, scores)
     return float(_rates_at(hits, alarms, fpr)[0])
 
 
@@ -158,14 +169,16 @@ def resampled_tprs(
 ) -> np.ndarray:  # [N], [N] -> [R]
     """The same on each resample, which sets its own threshold; NaN where a resample has one class only."""
     result = np.full(len(resamples.counts), np.nan)
-    for block, hits, alarms in _curves(labels, scores, resamples):
+    order, positive, ends = _ranked(labels, scores)
+    ends = resampling.gaining_ends(positive, ends)
+    for block, (hits, alarms) in resamples.running(order, [positive, ~positive], ends):
         result[block] = _rates_at(hits, alarms, fpr)
     return result
 
 
 def equal_error_rate(labels: np.ndarray, scores: np.ndarray) -> float:  # [N], [N]
     """Error rate where as many positives are missed as negatives accused; NaN where one of them is missing."""
-    _, hits, alarms = next(_curves(labels, scores, None))
+    hits, alarms = _curves(labels, scores)
     return float(equal_error_rates(hits, alarms)[0])
 
 
@@ -200,7 +213,7 @@ def best_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:  # [N
     for column, (label, score) in enumerate(zip(np.transpose(labels), np.transpose(scores), strict=True)):
         known = ~np.isnan(np.asarray(label, dtype=np.float64))
         distinct = np.unique(np.asarray(score, dtype=np.float64)[known])[::-1]
-        _, hits, alarms = next(_curves(label, score, None))
+        hits, alarms = _curves(label, score)
         gain = _shares(hits)[0] - _shares(alarms)[0]
         if not np.isnan(gain).any():
             place = int(np.argmax(gain))
@@ -403,29 +416,22 @@ def online_code_length(
     )
 
 
-def _curves(
-    labels: np.ndarray, scores: np.ndarray, resamples: resampling.Resamples | None
-) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:  # [N], [N] -> slices of R with [r, E], [r, E]
-    """Weights of the positives and negatives at or above each distinct score, from the highest one down."""
-    labels, scores = np.asarray(labels, dtype=np.float64), np.asarray(scores, dtype=np.float64)
-    known = np.flatnonzero(~np.isnan(labels))
-    order = known[np.argsort(-scores[known], kind="stable")]
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)) if len(order) else np.empty(0, dtype=np.intp)
-    positive = labels[order] > 0
-    blocks = [(slice(0, 1), np.ones((1, len(order))))] if resamples is None else resamples.blocks(order)
-    for block, weights in blocks:
-        yield block, np.cumsum(weights * positive, axis=1)[:, ends], np.cumsum(weights * ~positive, axis=1)[:, ends]
+def _ranked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # [N], [N]
+    """Rows of known labels [n] from the highest score down, which are positive [n], where scores' runs end [E]."""
+    labels = np.asarray(labels, dtype=np.float64)
+    order, ends = ranking.ranked_rows(labels, np.asarray(scores, dtype=np.float64))
+    return order, labels[order] > 0, ends
+
+
+def _curves(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # [N], [N] -> two of [1, E]
+    """How many positives and negatives lie at or above each distinct score, from the highest one down."""
+    _, positive, ends = _ranked(labels, scores)
+    return np.cumsum(positive, dtype=np.float64)[None, ends], np.cumsum(~positive, dtype=np.float64)[None, ends]
 
 
 def _shares(totals: np.ndarray) -> np.ndarray:  # [..., E] of running totals -> the same, 0 to 1; NaN without any
     whole = totals[..., -1:]
     return np.divide(totals, whole, out=np.full_like(totals, np.nan), where=whole > 0)
-
-
-def _areas(hits: np.ndarray, alarms: np.ndarray) -> np.ndarray:  # [r, E], [r, E] -> [r]
-    hits, alarms = _shares(hits), _shares(alarms)
-    middle = hits - np.diff(hits, axis=1, prepend=0.0) / 2
-    return (middle * np.diff(alarms, axis=1, prepend=0.0)).sum(axis=1)
 
 
 def _rates_at(hits: np.ndarray, alarms: np.ndarray, fpr: float) -> np.ndarray:  # [r, E], [r, E] -> [r]

@@ -18,8 +18,7 @@ def average_precision(targets: np.ndarray, scores: np.ndarray) -> float:  # [N],
     """
     targets, scores = np.asarray(targets, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     order, ends = ranked_rows(targets, scores)
-    hits = targets[order][None]
-    return float(step_area(hits, np.ones_like(hits), ends)[0])
+    return float(step_area(np.cumsum(targets[order])[None, ends], 1.0 + ends[None])[0])
 
 
 def average_precisions(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:  # [N, A], [N, A] -> [A]
@@ -122,16 +121,14 @@ def ranked_rows(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np
     return order, ends
 
 
-def step_area(hits: np.ndarray, totals: np.ndarray, ends: np.ndarray) -> np.ndarray:  # [R, n], [R, n], [E] -> [R]
-    """Sum of (recall gained) x precision over the distinct thresholds, for rows already ranked and weighted."""
-    if not len(ends):
+def step_area(hits: np.ndarray, totals: np.ndarray) -> np.ndarray:  # [R, E], [R or 1, E] -> [R]
+    """Sum of (recall gained) x precision over thresholds, from the strictest one: weights of the positives, and of all
+    rows, at or above each. NaN where the last, which lets in everything, shows one class only, or there is none."""
+    if not hits.shape[1]:
         return np.full(len(hits), np.nan)
-    hits, totals = np.cumsum(hits, axis=1), np.cumsum(totals, axis=1)
-    if len(ends) < hits.shape[1]:
-        hits, totals = hits[:, ends], totals[:, ends]
-    precision = np.divide(hits, totals, out=np.zeros_like(hits), where=totals > 0)
-    positive, everything = hits[:, -1], totals[:, -1]
-    gained = np.diff(hits, axis=1, prepend=0.0)
-    area = np.einsum("re,re->r", gained, precision)
+    precision = np.divide(hits, totals, out=np.zeros(hits.shape), where=totals > 0)
+    positive, everything = hits[:, -1].astype(np.float64), totals[:, -1]
+    precision[:, 1:] *= np.diff(hits, axis=1)
+    precision[:, 0] *= hits[:, 0]
     one_class = (positive <= 0) | (positive >= everything)
-    return np.where(one_class, np.nan, area / np.where(positive > 0, positive, 1.0))
+    return np.where(one_class, np.nan, precision.sum(axis=1) / np.where(positive > 0, positive, 1.0))

@@ -8,6 +8,7 @@ from sklearn import metrics as sklearn_metrics
 
 from splavu import metrics
 from splavu.metrics import resampling
+from splavu.metrics.inference import resampled_aucs
 
 
 @pytest.fixture
@@ -112,12 +113,15 @@ def test_a_resample_scores_as_if_its_rows_were_repeated(generator, ties):
             assert shares[resample, attribute] == pytest.approx(target.mean())
 
 
-def test_blocks_do_not_change_the_resamples(generator, monkeypatch):
-    targets, scores = draw(generator)
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("setting", [("CHUNK", 450), ("MOST_CLUSTERS", 3)])
+@pytest.mark.parametrize("statistic", [metrics.resampled_average_precisions, resampled_aucs])
+def test_how_sums_are_made_does_not_change_the_resamples(generator, monkeypatch, ties, setting, statistic):
+    targets, scores = draw(generator, ties=ties)
     resamples = metrics.cluster_resamples(np.arange(200) // 10, num_resamples=30)
-    whole = metrics.resampled_average_precisions(targets, scores, resamples)
-    monkeypatch.setattr(resampling, "CHUNK", 450)
-    np.testing.assert_allclose(metrics.resampled_average_precisions(targets, scores, resamples), whole, atol=1e-12)
+    whole = statistic(targets, scores, resamples)
+    monkeypatch.setattr(resampling, *setting)
+    np.testing.assert_allclose(statistic(targets, scores, resamples), whole, atol=1e-12)
 
 
 def test_alike_rows_of_a_person_widen_the_interval(generator):

@@ -14,7 +14,7 @@ import numpy as np
 
 from splavu import metrics
 from splavu.attackers import ATTACKERS, LogisticAttacker
-from splavu.attacks.campaign import Campaign
+from splavu.attacks.campaign import Attack, Campaign
 from splavu.attacks.rows import AttackData, Rows
 from splavu.audit.questions import Questions
 from splavu.metrics.estimates import estimated
@@ -40,26 +40,38 @@ class _Curve:
 
 
 def learning_curve(
-    data: AttackData, questions: Questions, families: tuple[str, ...], campaign: Campaign, num_resamples: int
+    data: AttackData,
+    questions: Questions,
+    families: tuple[str, ...],
+    campaign: Campaign,
+    num_resamples: int,
+    *,
+    whole: Attack | None = None,
 ) -> list[dict[str, Any]]:
     """Test AP of each attribute by family and number of training subjects, mean over the orders that add them.
 
     `gain` is what the last subjects that were added brought to the mean over attributes: its interval draws test
     subjects, and orders where there are several.
+
+    Args:
+        whole: Attackers called 'fresh/family', trained for the campaign's seeds on all of the same rows: the right end
+            of their families' curves.
     """
     seeds = campaign.seeds[:NUM_ORDERS]
     every = np.unique(data.train.clusters)
     counts = sorted({max(2, round(share * len(every))) for share in SHARES})
-    jobs = {}
+    jobs, scores = {}, {}
     for family in families:
-        for seed in seeds:
+        for number, seed in enumerate(seeds):
+            if whole is not None and (trained := f"fresh/{family}") in whole.attackers:
+                scores[family, seed, len(every)] = whole.scores[number, whole.attackers.index(trained)]
             names = np.random.default_rng(seed).permutation(every)
             for count in counts:
                 twin = (family, seeds[0], count) if count == len(every) and not ATTACKERS[family].stochastic else None
-                if twin not in jobs:
+                if twin not in jobs and (family, seed, count) not in scores:
                     part = _among(data, names[:count])
                     jobs[family, seed, count] = _Curve(family, seed, part, campaign.max_train_rows, campaign.device)
-    scores = dict(zip(jobs, (campaign.executor.map if campaign.executor else map)(_point, jobs.values()), strict=True))
+    scores |= zip(jobs, (campaign.executor.map if campaign.executor else map)(_point, jobs.values()), strict=True)
     test = data.test
     resamples = metrics.cluster_resamples(test.clusters, num_resamples=num_resamples, seed=0)
     weights = metrics.seed_weights(len(seeds), num_resamples)
@@ -68,7 +80,7 @@ def learning_curve(
         before = None
         for count in counts:
             keys = [(family, seed, count) for seed in seeds]
-            keys = [key if key in jobs else (family, seeds[0], count) for key in keys]
+            keys = [key if key in scores else (family, seeds[0], count) for key in keys]
             of_order = [scores[key] for key in keys]
             precision = [questions.mean(metrics.average_precisions(test.labels, s)) for s in of_order]
             drawn = [questions.mean(metrics.resampled_average_precisions(test.labels, s, resamples)) for s in of_order]
@@ -79,7 +91,7 @@ def learning_curve(
                 draws = np.einsum("rs,sr->r", weights, mean_drawn - before[1])
                 gain = estimated(float(np.mean(mean - before[0])), draws, chance=0.0)
             before = mean, mean_drawn
-            rows = round(float(np.mean([len(jobs[key].data.train) for key in keys])))
+            rows = round(float(np.mean([len(jobs[key].data.train if key in jobs else data.train) for key in keys])))
             ap = np.mean(precision, axis=0)
             points.append({"family": family, "people": count, "rows": rows, "ap": ap, "gain": gain})
     return points

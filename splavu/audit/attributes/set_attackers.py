@@ -186,7 +186,7 @@ class _Pool(nn.Module):
         nn.init.zeros_(self.of_mean.weight)
 
     def forward(self, clips: Tensor, mask: Tensor) -> Tensor:
-        attention = self.key(clips) @ self.queries  # [G, K, Q]
+        attention = clips @ (self.key.weight.T @ self.queries)  # [G, K, Q]; the keys themselves are never needed
         attention = attention.masked_fill(~mask[..., None], -torch.inf).softmax(dim=1)
         pooled = torch.einsum("gkq,gkw->gqw", attention, self.value(clips)).flatten(1)  # [G, Q width]
         mean = (clips * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)  # [G, d]

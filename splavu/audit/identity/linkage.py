@@ -221,17 +221,19 @@ def _rate(
     of_people = csr_array((once, where), shape=(pairs.num_people,) * 2)  # pairs of two people add up
     allowed = fpr * ((counts @ of_people) * counts).sum(axis=1) + 1e-9
     lowest = np.quantile(scores[~is_mated], max(0.0, 1 - TAIL * fpr))
-    kept = np.flatnonzero(is_mated | (scores >= lowest))
-    kept = kept[np.argsort(-scores[kept], kind="stable")]
-    ends = np.append(scores[kept][1:] != scores[kept][:-1], True) & (scores[kept] >= lowest)
-    first, second, mated = people[0][kept], people[1][kept], is_mated[kept]
+    ranked = np.argsort(-scores, kind="stable")
+    mates, others = ranked[is_mated[ranked]], ranked[~is_mated[ranked] & (scores[ranked] >= lowest)]
+    # Hits grow at the scores of mated pairs alone: at the last pair of each run of equal ones.
+    ends = np.flatnonzero(np.append(scores[mates][1:] != scores[mates][:-1], True) & (scores[mates] >= lowest))
+    accused = np.searchsorted(-scores[others], -scores[mates][ends], "right")
+    of_mates, of_others = people[0][mates], people[0][others] * pairs.num_people + people[1][others]
     draws = np.full(num_resamples, np.nan)
     for number, count in enumerate(counts):
-        hits = np.where(mated, count[first], 0.0)
-        alarms = np.cumsum(np.where(mated, 0.0, count[first] * count[second]))
-        reached = np.cumsum(hits)[ends & (alarms <= allowed[number])]
-        if total := hits.sum():
-            draws[number] = reached[-1] / total if len(reached) else 0.0
+        hits = np.cumsum(count[of_mates])
+        alarms = np.append(0.0, np.cumsum(np.outer(count, count).ravel()[of_others]))[accused]
+        reached = hits[ends[alarms <= allowed[number]]]
+        if hits[-1]:
+            draws[number] = reached[-1] / hits[-1] if len(reached) else 0.0
     return estimated(value, draws, chance=fpr, level=level)
 
 
