@@ -30,6 +30,7 @@ COMMANDS = {
     "fit": "fit an anonymizer in closed form (eraser, LEACE, quantizer, noise, ...) in seconds",
     "tune": "choose an operating point (method, rank, bits) for one's own store on held-out subjects",
     "anonymize": "raw features -> released features",
+    "withdraw": "take subjects out of stores, and say whether the anonymizer has to be fitted again",
     "rename-keys": "label and annotation files -> the same for features released under secret keys",
     "audit": "measure what released features reveal to strong attackers",
     "probe": "measure what released features are still good for: the actions, by new linear heads",

@@ -595,6 +595,7 @@ def audit(rng: random.Random, work: Path) -> Made:
         "--raw": (("nowhere.h5", "private.csv"), (raw,)),
         "--aam": (("nowhere.pth", raw), ()),
         "--keys": (("nowhere.csv", raw), ()),
+        "--against": (("nowhere.json", "private.csv"), ()),
         "--labels": (("nowhere.csv", raw), ()),
         "--released": (("nowhere*.h5", "private.csv"), ("*.h5",)),
     }
@@ -653,7 +654,28 @@ def probe(rng: random.Random, work: Path) -> Made:
         assert found["test_videos"] == 12
 
     odd = {"--keys": (("nowhere.csv", raw), ()), "--memory": (NO_SIZE, ("1K", "1T"))}
-    return Made([], options, "use.json", [raw, "labels.csv", "subjects.csv"], oracle, odd, about=about)
+    sources = [raw, "labels.csv", "subjects.csv"]
+    return Made([], options, "use.json", sources, oracle, odd, reads_all=False, about=about)
+
+
+def withdraw(rng: random.Random, work: Path) -> Made:
+    raw, features, about = draw_store(rng, work, videos=24)
+    write_tables(rng, work, _public(features))
+    options: list[tuple[str, ...]] = [
+        ("--raw", raw), ("--subjects", "private.csv"), ("--out", "left"), ("--quiet",)
+    ]  # fmt: skip
+
+    def oracle(result: Any) -> None:
+        from splavu.stores import open_features
+
+        assert len(open_features(work / "left" / raw)) == len(features) - 2, "each subject has two videos"
+
+    odd = {
+        "--aam": (("nowhere.pth", raw), ()),
+        "--static": (("nowhere.h5",), (raw,)),
+        "--memory": (NO_SIZE, ("1K", "1T")),
+    }
+    return Made(["p1"], options, "left", [raw, "private.csv"], oracle, odd, reads_all=False, about=about)
 
 
 def audit_report(rng: random.Random, work: Path) -> Made:
@@ -1105,6 +1127,7 @@ def _commands() -> dict[str, Command]:
         Command("verify", "splavu", verify, "verify", codes=(1,)),
         Command("extract", "splavu", extract, "extract", codes=(1,)),
         Command("probe", "splavu", probe, "probe"),
+        Command("withdraw", "splavu", withdraw, "withdraw", codes=(1,)),
         Command("protect", "splavu", protect, "protect", codes=(4,)),
         _script("check-data", "study/__main__.py", check_data, command="check-data", codes=(1,)),
         _script("compare", "study/__main__.py", compare, command="compare", codes=(1,)),

@@ -8,6 +8,7 @@ subjects; where the table of labels shows that, the audit stops before it trains
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,6 +78,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="at most this many clips per video, evenly spaced (default 64)",
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="for evidence.json and report.html")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="EVIDENCE",
+        help="evidence.json of another audit of these features: what leaks more or less since",
+    )
     parser.add_argument("--seed", type=Seed, default=0, help="the first seed; it also deals the subjects (default 0)")
     parser.add_argument(
         "--seeds",
@@ -102,7 +109,14 @@ def run(args: argparse.Namespace) -> int:
     from splavu.runtime.files import check_target, claimed, files_of
 
     stores = [*expanded(args.released, "--released"), *expanded(args.raw, "--raw")]
-    sources = [*stores, args.labels, args.groups, *(args.keys or ()), *(() if args.aam is None else files_of(args.aam))]
+    sources = [
+        *stores,
+        args.labels,
+        args.groups,
+        args.against,
+        *(args.keys or ()),
+        *(() if args.aam is None else files_of(args.aam)),
+    ]
     inputs = [path for path in sources if path is not None]
     if args.out is None:
         return _audit(args, inputs)
@@ -116,7 +130,8 @@ def _audit(args: argparse.Namespace, inputs: Sequence[Path]) -> int:
 
     from splavu.anonymizers.loading import load_anonymizer
     from splavu.attacks.gates import UNDECIDED
-    from splavu.audit.evidence import read_evidence, write_evidence
+    from splavu.audit.comparison import compared
+    from splavu.audit.evidence import plain, read_evidence, write_evidence
     from splavu.audit.gates import power_of_test
     from splavu.audit.inputs import read_inputs
     from splavu.audit.report.page import write_report
@@ -126,6 +141,7 @@ def _audit(args: argparse.Namespace, inputs: Sequence[Path]) -> int:
     from splavu.data.private_labels import read_private_table
     from splavu.runtime.environment import pick_device
 
+    against = None if args.against is None else read_evidence(args.against)
     seeds = conformed(Seeds, tuple(range(args.seed, args.seed + args.seeds)), "--seed")
     table = read_private_table(args.labels, attributes=args.attributes, groups=args.groups)
     others = {role: path for role, path in (("groups", args.groups), ("aam", args.aam)) if path is not None}
@@ -170,4 +186,8 @@ def _audit(args: argparse.Namespace, inputs: Sequence[Path]) -> int:
         written = write_evidence(args.out / EVIDENCE, evidence, inputs=inputs)
         print(f"evidence: {written}\nreport:   {write_report(args.out / PAGE, read_evidence(written))}\n")
     print(summary(evidence))
+    if against is not None:
+        print(
+            f"\n{compared(args.against, against, json.loads(json.dumps(plain(evidence))) | {'valid': evidence.valid})}"
+        )
     return evidence.exit_code

@@ -89,16 +89,10 @@ def refuse_too_few(inventory: Inventory, source: object, at_least: int) -> None:
         raise UserError("--min-subjects", problem, f"give {COMMON_FLOOR} or more")
     found, needed = len(inventory.owners()), fewest_subjects(at_least)
     if found < needed:
-        who = (
-            "subjects"
-            if inventory.subjects
-            else "videos, each taken for another subject because no table says who is in it"
-        )
-        problem = (
-            f"holds {len(inventory.num_clips)} videos of {found} {who}; a code is to stand for at least {at_least} "
-            f"subjects, so two codes and {FEWEST_OTHERS} subjects who are not fitted to take {needed}"
-        )
-        raise UserError(source, problem, f"{needed} subjects would do, {needed - found} more")
+        who = f"{found} subjects" if inventory.subjects else "unknown subjects, each counted as one"
+        sides = f"{2 * at_least} to fit to (two codes, each for {at_least} of them) and {FEWEST_OTHERS} others"
+        problem = f"holds {len(inventory.num_clips)} videos of {who}; {needed} subjects are needed, {sides}"
+        raise UserError(source, problem, f"add videos of {needed - found} more subjects")
 
 
 def dealt(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from refusals import refused
 from test_your_data import write_video
 
@@ -123,7 +124,14 @@ def test_a_store_is_protected_audited_and_described(audited):
     page = (out / "report.html").read_text()
     for command in re.findall(r"^\$ (.*)$", told, re.M):
         assert command.replace("&", "&amp;") in page
-    for part in ("What it leaks", "What it costs in use", "What could not be judged", "released.h5.secret", "tall"):
+    for part in (
+        "What it leaks",
+        "What it costs in use",
+        "What could not be judged",
+        "released.h5.secret",
+        "tall",
+        "was fitted to",
+    ):
         assert part in page
     assert "p24" not in page, "no subject is named"
 
@@ -216,7 +224,7 @@ def test_too_little_is_refused_in_one_line_and_nothing_is_written(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     for number in range(3):
         write_video(tmp_path / "videos" / f"v{number}.mp4", seed=number)
-    with refused("videos", naming=("3 videos", "12 subjects", "9 more")):
+    with refused("videos", naming=("3 videos", "12 subjects", "9 more subjects")):
         protect("videos", "--encoder", "demo")
     assert not (tmp_path / "out").exists()
 
@@ -248,19 +256,99 @@ def test_a_folder_holds_one_release(world):
         protect("--features", "out/released.h5", out="again")
 
 
-def test_videos_are_extracted_with_static_clips(tmp_path, monkeypatch, capsys):
+def test_the_commands_of_the_docs(audited, tmp_path, monkeypatch, capsys):
+    """docs/protect.md as typed, on tiny videos; the demo encoder stands for VideoMAE."""
     monkeypatch.chdir(tmp_path)
-    for number in range(34):
-        write_video(tmp_path / "videos" / f"v{number}.mp4", seed=number)
-    (tmp_path / "videos/broken.mp4").write_bytes(b"no video")
-    assert protect("videos", "--encoder", "demo") == 1, "one video can't be read"
+    names = ["anna", *(f"p{number}" for number in range(11))]
+    videos = [f"{name}_{action}" for name in names for action in ("jump", "run")]
+    for number, video in enumerate(videos):
+        write_video(tmp_path / "VIDEOS" / f"{video}.mp4", seed=number)
+    (tmp_path / "VIDEOS/broken.mp4").write_bytes(b"no video")
+    (tmp_path / "actions.csv").write_text("filename,label\n" + "".join(f"{v},{v.split('_')[1]}\n" for v in videos))
+    rows = (f"{v},{v.split('_')[0]},{v.startswith('p1'):d}\n" for v in videos)
+    (tmp_path / "private.csv").write_text("filename,subject,tall\n" + "".join(rows))
+    blocks = re.findall(r"```bash\n(.*?)```", (REPOSITORY / "docs/protect.md").read_text(), re.S)
+    first, *others = [line.removeprefix("python -m splavu ") for block in blocks for line in block.splitlines()]
+    assert len(others) == 4
+    assert main([*shlex.split(first), "--encoder", "demo", "--quiet"]) == 4, "two test subjects decide nothing"
     told = capsys.readouterr().out
     assert "about 1 minute" in told
-    assert "broken" in (tmp_path / "out/report.html").read_text()
-    assert len(open_features("out/features.h5")) == 34
-    assert open_features("out/features_fb10.h5")["v0"].shape == (10, 192)
+    assert "broken" in (tmp_path / "protected/report.html").read_text()
+    assert len(open_features("protected/features.h5")) == 24
+    assert open_features("protected/features_fb10.h5")["anna_run"].shape == (10, 192)
     command = next(line for line in told.splitlines() if "splavu extract" in line).removeprefix("$ python -m splavu ")
-    first = (tmp_path / "out/features.h5").read_bytes()
-    (tmp_path / "out/features.h5").unlink()
-    assert main([*shlex.split(command), "--quiet"]) == 1
-    assert (tmp_path / "out/features.h5").read_bytes() == first
+    features = (tmp_path / "protected/features.h5").read_bytes()
+    (tmp_path / "protected/features.h5").unlink()
+    assert main([*shlex.split(command), "--quiet"]) == 1, "one video can't be read"
+    assert (tmp_path / "protected/features.h5").read_bytes() == features
+    shutil.copytree(audited[0] / "out/audit", tmp_path / "protected/audit")
+    shutil.copytree(audited[0] / "out/audit", tmp_path / "before")
+    for line in others:
+        assert main([*shlex.split(line), "--quiet"]) in (0, 1)
+    assert "unclear" in capsys.readouterr().out
+    assert len(open_features("without_anna/released.h5")) == 22
+    assert len(open_features("renewed.h5")) == 24
+
+
+def released_rows(path: str, keys: str) -> dict[str, bytes]:
+    """Raw key -> released features."""
+    found, store = read_key_map(keys), open_features(path)
+    return {found.raw(key): store[key].tobytes() for key in store}
+
+
+def test_a_subject_is_taken_out_and_others_keep_their_keys(world, capsys):
+    assert protect(*STORE, *ACTIONS_ONLY) == 0
+    with (world / "out/subjects.csv").open() as file:
+        split = {row["subject"]: row["split"] for row in csv.DictReader(file)}
+    before = open_features("out/released.h5")
+    old = {key: before[key].tobytes() for key in before}
+    for side in ("test", "train"):
+        who = next(subject for subject in split if split[subject] == side)
+        files = ["--raw", "raw.h5", "--static", "static.h5", "--subjects", "out/subjects.csv", "--aam", "out/codes.pth"]
+        assert main(["withdraw", who, *files, "--out", side, "--quiet"]) == 0
+        assert ("fitted to none of their 3 videos" in capsys.readouterr().out) == (side == "test")
+        assert len(open_features(f"{side}/static.h5")) == 72
+        anonymize = ["anonymize", "--aam", "out/codes.pth", f"{side}/raw.h5", f"{side}/released.h5", "--keys", "secret"]
+        assert main([*anonymize, "--secret", "out/released.h5.secret", "--quiet"]) == 0
+        after = open_features(f"{side}/released.h5")
+        assert {key: after[key].tobytes() for key in after}.items() <= old.items()
+        names = read_key_map(f"{side}/released.h5.keys.csv").released_of
+        assert len(names) == 72
+        assert not [key for key in names if key.startswith(f"{who}_")]
+        again = ["--raw", f"{side}/raw.h5", "--subjects", "out/subjects.csv"]
+        with refused("subjects.csv", naming=who):
+            main(["withdraw", who, *again, "--out", "again", "--quiet"])
+        assert not (world / "again").exists()
+
+
+def test_when_too_few_are_left_behind_a_code_it_has_to_be_fitted_again(world, capsys):
+    assert protect(*STORE, *ACTIONS_ONLY) == 0
+    with (world / "out/subjects.csv").open() as file:
+        fitted = sorted({row["subject"] for row in csv.DictReader(file) if row["split"] == "train"})
+    words = ["--raw", "raw.h5", "--subjects", "out/subjects.csv", "--aam", "out/codes.pth"]
+    assert main(["withdraw", *fitted[:-4], *words, "--out", "left", "--quiet"]) == 1
+    assert "fit it again to the 4 others" in capsys.readouterr().out
+
+
+def test_another_key_gives_the_same_features_under_other_names(world):
+    assert protect(*STORE, *ACTIONS_ONLY) == 0
+    words = ["anonymize", "--aam", "out/codes.pth", "raw.h5", "renewed.h5", "--keys", "secret", "--quiet"]
+    assert main(words) == 0
+    old = released_rows("out/released.h5", "out/released.h5.keys.csv")
+    assert released_rows("renewed.h5", "renewed.h5.keys.csv") == old
+    assert not set(open_features("renewed.h5")) & set(open_features("out/released.h5"))
+
+
+def test_two_audits_are_compared(audited, tmp_path, capsys):
+    now = audited[0] / "out/audit/evidence.json"
+    path = tmp_path / "before.json"
+    path.write_text(now.read_text())
+    words = ["audit-report", str(now), "--out", str(tmp_path / "page.html"), "--quiet", "--against", str(path)]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert "unclear" in told
+    assert "0.00 [0.00, 0.00]" in told, "an audit is no other than itself"
+    assert max(map(len, told.splitlines()[1:])) <= 100, told
+    path.write_text(json.dumps({**json.loads(now.read_text()), "headline": {}}))
+    with refused(path):
+        main(words)
