@@ -8,7 +8,6 @@ subjects; where the table of labels shows that, the audit stops before it trains
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -141,7 +140,7 @@ def _audit(args: argparse.Namespace, inputs: Sequence[Path]) -> int:
     from splavu.data.private_labels import read_private_table
     from splavu.runtime.environment import pick_device
 
-    against = None if args.against is None else read_evidence(args.against)
+    against = None if args.against is None else (args.against, read_evidence(args.against))
     seeds = conformed(Seeds, tuple(range(args.seed, args.seed + args.seeds)), "--seed")
     table = read_private_table(args.labels, attributes=args.attributes, groups=args.groups)
     others = {role: path for role, path in (("groups", args.groups), ("aam", args.aam)) if path is not None}
@@ -187,7 +186,6 @@ def _audit(args: argparse.Namespace, inputs: Sequence[Path]) -> int:
         print(f"evidence: {written}\nreport:   {write_report(args.out / PAGE, read_evidence(written))}\n")
     print(summary(evidence))
     if against is not None:
-        print(
-            f"\n{compared(args.against, against, json.loads(json.dumps(plain(evidence))) | {'valid': evidence.valid})}"
-        )
+        found = plain(evidence) | {"valid": evidence.valid}
+        print(f"\n{compared(against[0], against[1], found)}")
     return evidence.exit_code
