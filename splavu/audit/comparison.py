@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from splavu import metrics
 from splavu.audit.headline import Leakages
 from splavu.metrics.estimates import Interval, estimated
 from splavu.runtime.records import as_written
@@ -32,7 +33,8 @@ class Difference:
     before: Interval
     after: Interval
     change: Interval
-    """After less before: below 0 less leaks. Without ends where the audits drew other subjects."""
+    """After less before: below 0 less leaks; intervals of all units, and of all attributes, hold at once. Without ends
+    where the audits drew other subjects."""
 
     @property
     def verdict(self) -> str:
@@ -106,22 +108,31 @@ def compare_audits(before: Mapping[str, Any], after: Mapping[str, Any]) -> Audit
     if files[0].get("released") == files[1].get("released"):
         notes.append("both audits are of the same released store")
     notes += [f"the {name} audit is not valid" for name, e in (("former", before), ("new", after)) if not e["valid"]]
+    if is_paired and len(after["command"].get("seeds") or ()) == 1:
+        notes.append("attackers were trained once in each audit: their own luck is not in the intervals")
     differences = []
     for former, new in zip(Leakages.of_evidence(before), Leakages.of_evidence(after), strict=True):
-        for name in former.values:
-            if name in new.values and name in former.draws and name in new.draws:
-                differences.append(_difference(name, former, new, is_paired))
+        names = [name for name in former.draws if name in new.draws]
+        differences += _differences(former, new, names, is_paired)
     return AuditComparison(differences, notes, is_paired)
 
 
-def _difference(name: str, former: Leakages, new: Leakages, is_paired: bool) -> Difference:
-    before, after = (estimated(one.values[name], one.draws[name]) for one in (former, new))
-    value = new.values[name] - former.values[name]
-    if is_paired and len(former.draws[name]) == len(new.draws[name]):
-        change: Interval = estimated(value, new.draws[name] - former.draws[name])
-    else:
-        change = Interval(value)
-    return Difference(name, before, after, change)
+def _differences(former: Leakages, new: Leakages, names: Sequence[str], is_paired: bool) -> list[Difference]:
+    """Of all units, or of all attributes: intervals of changes hold for all of them at once."""
+    values = [new.values[name] - former.values[name] for name in names]
+    ends = np.full((len(names), 2), np.nan)
+    if is_paired and names:
+        drawn = np.stack([new.draws[name] - former.draws[name] for name in names], axis=1)  # [R, names]
+        ends = metrics.simultaneous_intervals(drawn).T
+    return [
+        Difference(
+            name,
+            estimated(former.values[name], former.draws[name]),
+            estimated(new.values[name], new.draws[name]),
+            Interval(value, float(low), float(high)),
+        )
+        for name, value, (low, high) in zip(names, values, ends, strict=True)
+    ]
 
 
 def _files(evidence: Mapping[str, Any]) -> dict[str, list[str]]:

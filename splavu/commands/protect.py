@@ -5,9 +5,9 @@ too little. Then it extracts features, fits an anonymizer to some of the subject
 keys, audits the release where private labels are given, measures what it costs where actions are given, and writes
 DIR/report.html. Every command that it runs is printed, and can be run by itself.
 
-Smallest sizes: 12 subjects, of whom 10 are fitted to (2 bits a clip take 4 x 5 of their clips, 4 bits 16 x 5, and so
-on: 5 subjects behind each vector). An audit of attributes takes 10 test subjects and more, as the labels are; with
-fewer it is undecided, which is said before.
+Smallest sizes: 12 subjects, of whom 10 are fitted to, for 1 bit a clip; B bits take 10 x 2^B clips of subjects who are
+fitted to, since each released vector stands for 5 of them. An audit of attributes takes 10 test subjects and more, as
+the labels are; with fewer it is undecided, which is said before.
 
 The same command goes on where it stopped. Videos that were added since are released too, by the same anonymizer. Exit
 code 1: some videos could not be read. Exit codes 3 and 4 are those of the audit.
@@ -20,6 +20,7 @@ import csv
 import dataclasses
 import io
 import logging
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -92,6 +93,11 @@ def run(args: argparse.Namespace) -> int:
 def _inputs(args: argparse.Namespace) -> list[Path]:
     paths = (args.videos, args.features, args.static, args.actions, args.private, args.subjects)
     return [path for path in paths if path is not None]
+
+
+def _wrapped(text: str) -> str:
+    """As a terminal shows it."""
+    return textwrap.fill(text, 100, subsequent_indent="  ")
 
 
 class _Protection:
@@ -172,8 +178,11 @@ class _Protection:
         refuse_too_few(inventory, source, args.min_subjects)
         splits = self._split(inventory)
         if record.get("recipe") is None:
-            print(f"recipe: {self._choose(inventory, splits, width or 768)}")
+            print(_wrapped(f"recipe: {self._choose(inventory, splits, width or 768)}"))
         decides = self._say_what_is_undecided(inventory, splits)
+        if decides:
+            long = "hours, with all attackers" if args.full_audit else "some minutes, with few attackers (quick)"
+            print(f"audit: {long}")
         return inventory, splits, decides
 
     def _clips_of_store(self) -> tuple[dict[str, int], int]:
@@ -237,7 +246,7 @@ class _Protection:
             self.unknown.append("What the release costs in use: give --actions.")
         self.unknown.append("Other uses than those measured here, such as detection in long videos.")
         for line in self.unknown[:-1]:
-            print(f"not judged: {line}")
+            print(_wrapped(f"not judged: {line}"))
         return decides
 
     def _table_with_splits(self, inventory: Inventory, splits: Mapping[str, str]) -> PrivateTable:
@@ -303,7 +312,7 @@ class _Protection:
             spent = time.monotonic() - started
         whole = sum(inventory.num_clips.values()) + NUM_STATIC * len(inventory.num_clips)
         minutes = spent * whole / (inventory.num_clips[key] + NUM_STATIC) / 60
-        print(f"extraction: about {max(1, round(minutes))} minutes, by the time of one video", flush=True)
+        print(f"extraction: about {max(1, round(minutes))} min, by the time of one video", flush=True)
 
     def _device(self) -> list[str]:
         return [] if self.args.device == "auto" else ["--device", self.args.device]

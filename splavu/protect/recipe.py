@@ -4,8 +4,8 @@ The recipe is that of `params/params_robust.py`: an eraser fitted to static clip
 few hundred clips the floor is stricter here: each *released vector* stands for at least `min_subjects` of the subjects
 that it was fitted to, not only each centroid of each codebook.
 
-Smallest sizes, with a floor of k subjects: 2 k subjects with two clips each to fit to, which is one bit, and 2 who are
-not fitted to. B bits take 2 x 2^B x k clips of subjects who are fitted to.
+Smallest sizes, with a floor of k subjects: 2 k subjects to fit to, which is one bit, and 2 who are not fitted to. More
+bits, B, take 2 x 2^B x k clips of subjects who are fitted to.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ FEWEST_OTHERS = 2
 FOLDS, TEST_FOLDS = 5, (0, 1)
 """Subjects are dealt into so many parts, of which these are tested on: two fifths."""
 SLACK = 2
-"""Clips don't spread evenly over vectors: on average each has so many times the subjects that it needs."""
+"""Clips don't spread evenly over vectors: on average each has so many times the subjects that it needs. One bit can
+always be split evenly (`codes.halves_of_owners`)."""
 MOST_RANK = 32
 MOST_BITS = 12
 """Chosen by default; more may be asked for, as far as there are subjects for them."""
@@ -179,12 +180,7 @@ def choose(
         )
         raise UserError(source, problem, f"{2 * at_least} {unit}s would do, {2 * at_least - len(owners)} more")
     clips = inventory.clips_of_owner(fitted)
-    most = most_supported(clips, SLACK * at_least)
-    if most < 2:
-        few = f"{clips.sum()} clips of {len(owners)} {unit}s to fit to, and one bit takes {2 * SLACK * at_least}"
-        remedy = f"longer videos or {2 * SLACK * at_least} {unit}s to fit to would do"
-        raise UserError(source, f"has {few}, at most {2} of each {unit} counted", remedy)
-    allowed = int(math.log2(most))
+    allowed = max(1, int(math.log2(max(1, most_supported(clips, SLACK * at_least)))))
     if bits is not None and bits > min(allowed, MOST_WHOLE_BITS):
         if bits > MOST_WHOLE_BITS:
             raise UserError("--bits", f"is {bits}, {MOST_WHOLE_BITS} at most", "fit a quantizer yourself for more")

@@ -272,7 +272,7 @@ def test_the_commands_of_the_docs(audited, tmp_path, monkeypatch, capsys):
     assert len(others) == 4
     assert main([*shlex.split(first), "--encoder", "demo", "--quiet"]) == 4, "two test subjects decide nothing"
     told = capsys.readouterr().out
-    assert "about 1 minute" in told
+    assert "about 1 min" in told
     assert "broken" in (tmp_path / "protected/report.html").read_text()
     assert len(open_features("protected/features.h5")) == 24
     assert open_features("protected/features_fb10.h5")["anna_run"].shape == (10, 192)

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from refusals import refused
 
 from splavu.anonymizers.apply import apply_to_array
@@ -68,6 +69,17 @@ def test_every_released_vector_has_its_subjects():
         assert len(counts) > 5, "more than the means of the actions"
         if floor == "centroid":
             assert min(counts) < 5, "a floor of centroids is none of vectors"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_ten_subjects_are_enough_for_one_bit(seed):
+    rng = np.random.default_rng(seed)
+    subjects = np.repeat(np.arange(10), rng.integers(1, 5)).astype(str)
+    features = rng.normal(size=(10, 8))[subjects.astype(int)] + 0.1 * rng.normal(size=(len(subjects), 8))
+    data = FitData(features.astype(np.float32), videos=np.arange(len(subjects)), subjects=subjects)
+    made = QUANTIZER.fitted(data, QUANTIZER.read({"bits": 1, "floor": "vector"}))
+    chosen = made.codes(torch.from_numpy(data.features)).numpy().ravel()
+    assert [len(set(subjects[chosen == code])) >= 5 for code in (0, 1)] == [True, True]
 
 
 def test_a_whole_codebook_holds_all_sums():

@@ -162,6 +162,24 @@ def whole_codebook(books: Sequence[Array]) -> Array:  # each [K, d] -> [product 
     return vectors
 
 
+def halves_of_owners(places: Array, owners: NDArray[np.int64]) -> Array:  # [N, d], [N] -> [2, d]
+    """Two vectors, so that half of the owners stand behind each: one bit of so few clips that levels find no floor.
+
+    They part the direction of largest variance between the means of the two owners in the middle. An owner whose mean
+    lies on a side has a clip there.
+    """
+    direction = int(places.var(axis=0).argmax())
+    along = places[:, direction]
+    known = owners >= 0
+    counts = np.bincount(owners[known])
+    sums = np.bincount(owners[known], along[known])
+    means = np.sort(sums[counts > 0] / counts[counts > 0])
+    border = (means[len(means) // 2 - 1] + means[len(means) // 2]) / 2
+    book = np.zeros((2, places.shape[1]))
+    book[:, direction] = border + np.array([-1, 1]) * np.abs(along - border).mean()
+    return _float32(book)
+
+
 def most_supported(clips_of_owner: NDArray[np.int64], at_least: int) -> int:  # [owners] -> count
     """The most vectors that can each be released for clips of `at_least` owners, however well they are placed.
 
@@ -274,8 +292,11 @@ def _fit(data: FitData, options: QuantizerOptions, seed: int | None) -> Quantize
         books = kmeans_codebooks(places, codes, owners, at_least, seed=seed or 0)
     else:
         books = supported_codebooks(places, classes, options.bits or 0, owners, at_least, seed=seed or 0)
-        if options.floor == "vector" and books:
-            books = [merge_until_supported(places, whole_codebook(books), owners, at_least)]
+        if options.floor == "vector":
+            whole = whole_codebook(books) if books else places[:0]
+            books = [merge_until_supported(places, whole, owners, at_least)] if len(whole) else []
+            if not any(len(book) > 1 for book in books) and found >= 2 * at_least:
+                books = [halves_of_owners(places, owners)]
     asked = options.bits or max(options.codes or (1,)) > 1
     if asked and not any(len(book) > 1 for book in books):
         problem = f"of {found} {unit}s no two centroids are supported by {at_least} each"
