@@ -165,6 +165,7 @@ class _Protection:
             from splavu.extraction.sources import folder_files
 
             files = folder_files(args.videos)
+            self._refuse_gone(files)
             width = encoder_spec(args.encoder).feature_dim
             clips, unreadable = clips_of_videos(files, encoder_spec(args.encoder).num_frames)
             self.failures = [f"{key}: {reason}" for key, reason in unreadable.items()]
@@ -184,6 +185,15 @@ class _Protection:
             long = "hours, with all attackers" if args.full_audit else "some minutes, with few attackers (quick)"
             print(f"audit: {long}")
         return inventory, splits, decides
+
+    def _refuse_gone(self, files: Mapping[str, Path]) -> None:
+        """Refuse to release on what was extracted of videos that were taken out of the folder since."""
+        from splavu.stores import open_features
+
+        if self.raw.is_file() and (gone := [key for key in open_features(self.raw) if key not in files]):
+            problem = f"holds {len(gone)} videos that are no longer in {self.args.videos}, such as '{gone[0]}'"
+            remedy = "`splavu withdraw` takes subjects out; or give another folder as --out, or put them back"
+            raise UserError(self.raw, problem, remedy)
 
     def _clips_of_store(self) -> tuple[dict[str, int], int]:
         from splavu.stores import open_features

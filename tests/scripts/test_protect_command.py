@@ -288,6 +288,9 @@ def test_the_commands_of_the_docs(audited, tmp_path, monkeypatch, capsys):
     assert "unclear" in capsys.readouterr().out
     assert len(open_features("without_anna/released.h5")) == 22
     assert len(open_features("renewed.h5")) == 24
+    (tmp_path / "VIDEOS/anna_run.mp4").unlink()
+    with refused("features.h5", naming="anna_run"):
+        main([*shlex.split(first), "--encoder", "demo", "--quiet"])
 
 
 def released_rows(path: str, keys: str) -> dict[str, bytes]:
