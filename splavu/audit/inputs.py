@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from splavu.attacks.crossfit import deal, parts
 from splavu.attacks.rows import AttackData, Rows, hold_out
@@ -22,7 +23,7 @@ from splavu.audit.identity.clips_apart import CAVEAT, one_video_each
 from splavu.audit.questions import Question, Questions, personal, questions_of
 from splavu.data.key_map import KeyMap
 from splavu.data.keys import match_keys
-from splavu.data.private_labels import PrivateLabels, PrivateTable
+from splavu.data.private_labels import PrivateLabels, PrivateTable, private_table
 from splavu.errors import UserError
 from splavu.runtime import limits
 from splavu.runtime.files import file_hash
@@ -162,6 +163,109 @@ def read_inputs(
     files += [
         InputFile(role, Path(p).name, file_hash(p), {}) for role, p in {"labels": labels, **(others or {})}.items()
     ]
+    return _joined(features, files, shown, table, max_clips=max_clips, seed=seed, read_names=read_names)
+
+
+def array_inputs(
+    raw: ArrayLike | None,
+    released: ArrayLike,
+    labels: Any,
+    subjects: Any,
+    *,
+    videos: Any = None,
+    splits: Any = None,
+    max_clips: int = 64,
+    seed: int = 0,
+) -> AuditInputs:  # [N, D], [N, E], columns of [N], [N]
+    """The same of arrays, a row a clip; names and lengths are not attacked.
+
+    Args:
+        raw: Features; None without.
+        released: What was made of them, row by row.
+        labels: Private attributes: column -> [N] (a dictionary, a DataFrame), or [N] or [N, A]. The clips of a video
+            have the same.
+        subjects: Who is in each row.
+        videos: The video of each row; None takes each row for a video of its own.
+        splits: 'train', 'val' or 'test' of each row; None deals subjects.
+        max_clips: As of `read_inputs`.
+        seed: As of `read_inputs`.
+
+    Raises:
+        UserError: An array has other rows; a value that is not finite; labels that change within a video; and what
+            `read_inputs` finds in tables.
+    """
+    arrays = {"released": released} | ({} if raw is None else {"raw": raw})
+    features: dict[str, dict[str, np.ndarray]] = {}
+    count = len(np.asarray(released))
+    names = _cells("videos", range(count) if videos is None else videos, count)
+    if videos is None:
+        names = [f"row {name}" for name in names]
+    rows_of: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        rows_of.setdefault(name, []).append(row)
+    for role, given in arrays.items():
+        array = np.asarray(given, dtype=np.float32)
+        if array.ndim != 2 or len(array) != count:
+            raise UserError(role, f"has shape {array.shape}, expected [{count}, width]", "give a row a clip")
+        if not np.isfinite(array).all():
+            raise UserError(role, "holds values that are not finite", "release it again")
+        features[role] = {name: array[rows] for name, rows in rows_of.items()}
+    columns = {name: _cells(name, column, count) for name, column in _columns(labels).items()}
+    columns["subject"] = _cells("subjects", subjects, count)
+    if splits is not None:
+        columns["split"] = _cells("splits", splits, count)
+    table = []
+    for name, rows in rows_of.items():
+        cells = {"filename": name}
+        for column, values in columns.items():
+            if len(found := {values[row] for row in rows}) > 1:
+                culprit = {"subject": "subjects", "split": "splits"}.get(column, "labels")
+                problem = f"video '{name}' has {column} {' and '.join(sorted(found)[:2])}"
+                raise UserError(culprit, problem, "give the clips of a video the same")
+            cells[column] = values[rows[0]]
+        table.append(cells)
+    return _joined(features, [], {}, private_table(table, "labels"), max_clips=max_clips, seed=seed, read_names=True)
+
+
+def _columns(labels: Any) -> dict[str, Any]:
+    """Attribute -> [N]; those of an array go by their place."""
+    if hasattr(labels, "items"):
+        return {str(name): column for name, column in labels.items()}
+    array = np.asarray(labels)
+    if array.ndim not in (1, 2):
+        raise UserError("labels", f"has shape {array.shape}, expected [N] or [N, attributes]", "give a column each")
+    array = array.reshape(len(array), -1)
+    return {f"attribute {place}": column for place, column in enumerate(array.T)}
+
+
+def _cells(name: str, values: Any, count: int) -> list[str]:
+    """The values as a table would hold them, '' for unknown."""
+    column = np.asarray(values)
+    if column.shape != (count,):
+        raise UserError(name, f"has shape {column.shape}, expected [{count}]: a value for each row", "give one a row")
+    return [_cell(value) for value in column.tolist()]
+
+
+def _cell(value: object) -> str:
+    if value is None or value != value:  # NaN
+        return ""
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+        return str(int(value))
+    return str(value)
+
+
+def _joined(
+    features: dict[str, dict[str, np.ndarray]],
+    files: list[InputFile],
+    shown: Mapping[str, ReleasedKey],
+    table: PrivateTable,
+    *,
+    max_clips: int,
+    seed: int,
+    read_names: bool,
+) -> AuditInputs:
+    """Features by role and key, joined with the table and split by subjects."""
+    labels, raw = table.path, bool(features.get("raw"))
     row_of = table.rows_of(features["released"])
     keys = list(row_of)
     if not keys:
@@ -207,7 +311,7 @@ def read_inputs(
     questions, notes = _judged(table, row_of, groups)
     warnings += notes
     known = _labels(table, row_of, questions)
-    data = {role: _attack_data(features[role], groups, known) for role in ("released", "raw") if features[role]}
+    data = {role: _attack_data(features[role], groups, known) for role in ("released", "raw") if features.get(role)}
     if one_video_each(data["released"]):
         warnings.append(CAVEAT)
     for warning in warnings:
@@ -222,7 +326,7 @@ def read_inputs(
         tuple(table.records),
         questions.asked,
         {key: np.array([column[row] for column in values]) for key, row in row_of.items()},
-        {key: shown[key] for key in keys} if read_names else {},
+        {key: shown[key] for key in keys} if read_names and shown else {},
     )
 
 

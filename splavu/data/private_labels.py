@@ -197,8 +197,18 @@ def read_private_table(
         UserError: A damaged table; a column that was asked for and isn't there, or isn't of the kind asked for, or that
             fits no kind; a row without its subject, group or split; a subject in two splits.
     """
-    path, rows = Path(path), read_rows(path)
-    header = tuple(rows[0])
+    return private_table(read_rows(path), path, attributes=attributes, groups=groups)
+
+
+def private_table(
+    rows: Sequence[Mapping[str, str]],
+    path: str | Path,
+    *,
+    attributes: Sequence[str] | str | None = None,
+    groups: str | Path | None = None,
+) -> PrivateTable:
+    """The same of rows that are read already; `path` is what errors blame."""
+    path, header = Path(path), tuple(rows[0])
     names = tuple(row["filename"] for row in rows)
     if "" in header:
         raise UserError(path, "has a column without a name", "name it or take it out (pandas: to_csv(index=False))")

@@ -1,12 +1,13 @@
-"""Trained anonymizers to hand on: `splavu.Anonymizer`, and folders that hold one with its model card.
+"""Anonymizers of arrays: `splavu.Anonymizer`, fitted here or trained before, and folders that hold one with its card.
 
     import splavu
+    anonymizer = splavu.Anonymizer(method="eraser", rank=32).fit(features, actions, static=static)
     anonymizer = splavu.Anonymizer.from_pretrained("saved_models/RUN/model_temp.pth")
     released = anonymizer.transform(features)        # [N, D] -> [N, D] float32, each row as if it came alone
     anonymizer.save_pretrained("my-anonymizer", audit="audit/evidence.json")
 
-Note: `fit` trains nothing. It is there because scikit-learn calls it in a Pipeline; the anonymizer was trained before,
-on features of other subjects.
+Note: fit to training subjects, and transform others. An anonymizer that was trained before stays as it is: its `fit`
+is there because scikit-learn calls it in a Pipeline.
 """
 
 from __future__ import annotations
@@ -14,18 +15,23 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_array
 
 from splavu import anonymizers
 from splavu._version import __version__
 from splavu.anonymizers import build_anonymizer
+from splavu.anonymizers.closed_form.fit_data import FitData
+from splavu.anonymizers.closed_form.methods import METHODS
 from splavu.anonymizers.fitted_to import FittedTo
 from splavu.anonymizers.loading import load_anonymizer, weights_hash
+from splavu.anonymizers.pipeline import Part, build_pipeline, parse, trained_part
 from splavu.errors import UserError
 from splavu.release.anonymize import refuse_mixing
 from splavu.release.model_card import Audit, model_card, read_audit
@@ -34,6 +40,9 @@ from splavu.runtime import extras
 from splavu.runtime.checkpoints import load_into, understood
 from splavu.runtime.environment import pick_device
 from splavu.runtime.files import write_bytes
+
+if TYPE_CHECKING:  # since scikit-learn 1.6
+    from sklearn.utils import Tags
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 MAP_FILE = "fitted_features.safetensors"
@@ -46,16 +55,43 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class Anonymizer(TransformerMixin, BaseEstimator):
-    """A trained anonymizer as scikit-learn takes transformers: arrays in, arrays out.
+    """An anonymizer as scikit-learn takes transformers: arrays in, arrays out.
 
     Args:
-        network: What `from_pretrained` loads.
+        network: One that is trained already; what `from_pretrained` loads.
         device: Where it computes: 'auto', 'cpu', 'cuda', ...
+        method: In place of `network`, what `fit` fits: a closed form by name ('eraser', 'leace', 'pca', 'quantizer',
+            ...), or a chain such as 'eraser(rank=32)+quantizer(bits=12)'.
+        seed: Of the method's draws. Keys of noise are secrets, and are drawn at random.
+        options: Of a single method, as `splavu fit --help` lists them: `rank=32`, `bits=12`. They are parameters like
+            the others for `get_params`, `set_params`, `clone` and searches, and are checked when it is fitted.
     """
 
-    def __init__(self, network: anonymizers.Anonymizer, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        network: anonymizers.Anonymizer | None = None,
+        device: str = "cpu",
+        *,
+        method: str | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
         self.network = network
         self.device = device
+        self.method = method
+        self.seed = seed
+        self._options = options
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments, the method's options among them."""
+        return super().get_params(deep) | self._options
+
+    def set_params(self, **params: Any) -> Anonymizer:
+        """Change arguments; a name that is none of the constructor's is an option of the method."""
+        own = self._get_param_names()
+        super().set_params(**{name: value for name, value in params.items() if name in own})
+        self._options = self._options | {name: value for name, value in params.items() if name not in own}
+        return self
 
     @classmethod
     def from_pretrained(
@@ -96,7 +132,7 @@ class Anonymizer(TransformerMixin, BaseEstimator):
             UserError: safetensors is missing; the evidence can't be read or is of another anonymizer.
         """
         save, _ = _safetensors(folder)
-        refuse_mixing(self.network)
+        refuse_mixing(self.network_)
         folder = Path(folder)
         found: Audit | None = None if audit is None else read_audit(audit, weights=self.sha256)
         config = {
@@ -105,7 +141,7 @@ class Anonymizer(TransformerMixin, BaseEstimator):
             "weights_sha256": self.sha256,
             "splavu_version": __version__,
         }
-        state = {key: value.detach().cpu().contiguous().clone() for key, value in self.network.state_dict().items()}
+        state = {key: value.detach().cpu().contiguous().clone() for key, value in self.network_.state_dict().items()}
         folder.mkdir(parents=True, exist_ok=True)
         card = model_card(name or folder.resolve().name, self.architecture, self.sha256, found)
         for file, content in (
@@ -114,28 +150,107 @@ class Anonymizer(TransformerMixin, BaseEstimator):
             (CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode()),
         ):
             write_bytes(folder / file, content)
-        if (fitted_to := self.network.fitted_to) is not None and fitted_to.map is not None:
+        if (fitted_to := self.network_.fitted_to) is not None and fitted_to.map is not None:
             write_bytes(folder / MAP_FILE, save(fitted_to.map.tensors, metadata={"format": "pt"}))
         return folder
 
     @property
+    def network_(self) -> anonymizers.Anonymizer:
+        """The network: as it was fitted, or as it was given.
+
+        Raises:
+            NotFittedError: Neither.
+        """
+        made = self.network if self.method is None else getattr(self, "_made", None)
+        if made is None:
+            raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit(X, ...) before")
+        return made
+
+    @property
     def architecture(self) -> dict[str, Any]:
         """What it is: name and constructor's arguments, `feature_dim` among them."""
-        return self.network.architecture
+        return self.network_.architecture
 
     @property
     def sha256(self) -> str:
         """Of its weights, as released stores record it (`anonymizer_sha256`)."""
-        return weights_hash(self.network)
+        return weights_hash(self.network_)
 
     @property
     def n_features_in_(self) -> int:
         """D."""
         return self.architecture["feature_dim"]
 
-    def fit(self, X: object = None, y: object = None) -> Anonymizer:
-        """Nothing: it is trained already."""
+    def fit(
+        self,
+        X: Any = None,
+        y: Any = None,
+        *,
+        static: Any = None,
+        subjects: Any = None,
+        videos: Any = None,
+        private: Any = None,
+    ) -> Anonymizer:  # [N, D], [N], [N, D], [N], [N], [N] or [N, A]
+        """Fit the method to clips of training subjects, a row each. A given network stays as it is.
+
+        Args:
+            X: Features.
+            y: The action of each row, names or numbers.
+            static: Static feature of each row's video, of the same encoder; a mean over its static clips.
+            subjects: Who is in each row, so that codes stand for enough people; '' for unknown.
+            videos: The video of each row; counts where subjects aren't given.
+            private: Private attributes, 0 and 1, NaN for unknown.
+
+        Raises:
+            UserError: The method or an option is unknown, missing or out of range; an array has other rows than X, or
+                is missing and the method is fitted to it; the data isn't enough.
+            ValueError: X isn't [N, D], or holds values that are not finite.
+        """
+        if self.method is None:
+            if self.network is None:
+                raise UserError("method", "is missing, and no network is given", "name a closed form, such as 'eraser'")
+            return self
+        if self.network is not None:
+            raise UserError("method", "is given, and a network too", "give one of the two")
+        parts = self._parts()
+        features = check_array(X, dtype="float32", order="C", ensure_min_samples=2)
+        columns = {"y": y, "static": static, "subjects": subjects, "videos": videos, "private": private}
+        read = {name: _column(name, value, len(features)) for name, value in columns.items()}
+        if (still := read["static"]) is not None and still.shape != features.shape:
+            raise UserError("static", f"has shape {still.shape}, X {features.shape}", "give a static feature a row")
+        data = FitData(
+            features,
+            None if still is None else still.astype(np.float32),
+            read["y"],
+            None if read["private"] is None else read["private"].reshape(len(features), -1).astype(np.float32),
+            read["videos"],
+            subjects=None if read["subjects"] is None else read["subjects"].astype(str),
+        )
+        for part in parts:
+            for need in METHODS[part.name].needs:
+                if getattr(data, need) is None:
+                    name = "y" if need == "classes" else need
+                    raise UserError(name, f"is missing, and {part.name} is fitted to it", f"fit(X, {name}=...)")
+        made = build_pipeline(parts, data, seed=self.seed).eval()
+        made.fitted_to = data.fitted_to
+        self._made = made
         return self
+
+    def _parts(self) -> tuple[Part, ...]:
+        """The method as a chain, its options checked."""
+        try:
+            parts = parse(str(self.method))
+        except UserError as error:
+            raise UserError("method", error.problem, error.remedy) from None
+        if trained := trained_part(parts):
+            raise UserError("method", f"'{trained}' is trained by gradient", "name closed forms; splavu fit lists them")
+        if self._options and len(parts) > 1:
+            name = next(iter(self._options))
+            raise UserError(name, f"'{self.method}' has several parts", "write options into it, as 'eraser(rank=32)'")
+        parts = tuple(replace(part, options={**part.options, **self._options}) for part in parts)
+        for part in parts:
+            METHODS[part.name].read(part.options)
+        return parts
 
     def transform(self, X: Any) -> np.ndarray:  # [N, D] -> [N, D] float32
         """Each row anonymized as if it came alone, on the features' own scale: no bit depends on the other rows.
@@ -145,12 +260,12 @@ class Anonymizer(TransformerMixin, BaseEstimator):
         """
         features = check_array(X, dtype="float32", order="C")
         if features.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"X has {features.shape[1]} features, but this anonymizer takes the {self.n_features_in_} of the "
-                "encoder it was trained for"
+            raise ValueError(  # in scikit-learn's words
+                f"X has {features.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} "
+                "features as input, those of the encoder it was fitted for"
             )
         device = pick_device(self.device)
-        network = self.network.to(device).eval()
+        network = self.network_.to(device).eval()
         chunks = (features[start : start + CHUNK_ROWS] for start in range(0, len(features), CHUNK_ROWS))
         return np.concatenate(list(serve_rows(chunks, network, device=device)))
 
@@ -158,8 +273,32 @@ class Anonymizer(TransformerMixin, BaseEstimator):
         """`anonymized0`, `anonymized1`, ...: an anonymized dimension isn't the input's dimension of that number."""
         return np.array([f"anonymized{index}" for index in range(self.n_features_in_)], dtype=object)
 
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        assert tags.transformer_tags is not None, "it is a transformer"
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
     def __sklearn_is_fitted__(self) -> bool:
-        return True
+        return self.network is not None if self.method is None else hasattr(self, "_made")
+
+
+def _column(name: str, value: Any, count: int) -> np.ndarray | None:  # -> [N] or [N, ...]
+    """An array beside X, checked to have its rows; y, subjects and videos as [N]."""
+    if value is None:
+        return None
+    column = np.asarray(value)
+    if name in ("y", "subjects", "videos") and column.ndim == 2 and column.shape[1] == 1:
+        column = column[:, 0]
+    most = 2 if name in ("static", "private") else 1
+    if not 1 <= column.ndim <= most or len(column) != count:
+        expected = f"[{count}]" if most == 1 else f"[{count}, ...]"
+        raise UserError(name, f"has shape {column.shape}, expected {expected}: X has {count} rows", "give one a row")
+    if name in ("static", "private") and not (np.issubdtype(column.dtype, np.number) or column.dtype == bool):
+        raise UserError(name, f"holds {column.dtype}, expected numbers", "give an array of numbers")
+    if name == "static" and not np.isfinite(column).all():
+        raise UserError(name, "holds values that are not finite", "extract them again")
+    return column
 
 
 def load_pretrained(
