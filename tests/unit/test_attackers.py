@@ -18,10 +18,14 @@ from splavu.attackers import (
     LogisticAttacker,
     MLPAttacker,
     SVMAttacker,
+    TreesAttacker,
     attacker_names,
     standardise,
+    trees,
     whiten,
 )
+from splavu.attackers.networks import Dropout
+from splavu.attackers.scaling import whiten_standardised
 from splavu.audit.run import AuditOptions
 from splavu.metrics import average_precisions, prevalences
 
@@ -264,3 +268,41 @@ def test_the_former_name_of_an_attacker():
 def test_default_attackers_stay_what_stored_figures_were_made_with():
     assert DEFAULT_ATTACKERS == ("logistic", "mlp", "mlp_large", "trees", "knn")
     assert (*DEFAULT_ATTACKERS, "svm", "kernel") == AUDIT_FAMILIES
+
+
+def test_bins_shared_by_attributes_change_no_tree(data, monkeypatch):
+    """Attributes known in the same rows share their bins; those of other rows have their own."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    train, validation, test = data
+    labels = np.concatenate([train[1], train[1]], axis=1)
+    labels[::3, 2] = np.nan
+    held_out = validation[0], np.concatenate([validation[1], validation[1]], axis=1)
+
+    def scores() -> np.ndarray:
+        return TreesAttacker(max_trees=10).fit(train[0], labels, held_out).scores(test[0])
+
+    shared = scores()
+    monkeypatch.setattr(trees, "_boosting", lambda: HistGradientBoostingClassifier)
+    np.testing.assert_array_equal(shared, scores())
+
+
+def test_linear_weights_cost_on_shared_inputs_what_they_cost_on_standardised_ones(data):
+    """Also where features span fewer dimensions than they have: the least weights of the same function count."""
+    turn = np.random.default_rng(1).normal(size=(WIDTH, 2 * WIDTH)).astype(np.float32)
+    features = data[0][0] @ turn
+    scaling, cost = whiten_standardised(features)
+    white, plain = scaling(features).double(), standardise(features)(features).double()
+    assert white.shape[1] == WIDTH
+    np.testing.assert_allclose(white.T @ white / len(white), np.eye(WIDTH), atol=1e-3)
+    weight = torch.randn(WIDTH, generator=torch.Generator().manual_seed(0)).double()
+    least = torch.linalg.lstsq(plain, (white @ weight)[:, None], rcond=1e-5, driver="gelsd").solution
+    assert float((cost * weight.square()).sum()) == pytest.approx(float(least.square().sum()), rel=1e-3)
+
+
+def test_dropout_keeps_the_mean_and_is_off_when_evaluated():
+    values, drop = torch.ones(2000, 50), Dropout(0.3)
+    dropped = drop(values)
+    assert dropped.unique().tolist() == pytest.approx([0.0, 1 / 0.7])
+    assert float(dropped.mean()) == pytest.approx(1.0, abs=0.02)
+    assert torch.equal(drop.eval()(values), values)

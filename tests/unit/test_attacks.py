@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from splavu.attackers import ATTACKERS, AttackerSpec, KernelAttacker
 from splavu.attacks.campaign import Campaign, Exposure, joined
-from splavu.attacks.rows import AttackData, Rows
+from splavu.attacks.rows import AttackData, Rows, shuffled_labels
 from splavu.metrics import average_precisions
 
 NAMES = ("logistic", "knn", "small")
@@ -99,3 +99,14 @@ def test_some_of_the_attributes(data):
     one = attack.of(np.array([1]))
     np.testing.assert_array_equal(one.precision, attack.precision[1:])
     np.testing.assert_array_equal(one.tuned.scores, attack.tuned.scores[..., 1:])
+
+
+def test_seeds_that_differ_in_labels_alone_are_trained_at_once(data):
+    """An attacker that solves for each attribute apart finds what it finds seed by seed."""
+    shuffled = [shuffled_labels(data, seed=seed) for seed in (0, 1)]
+    apart = campaign(attackers=("knn", "trees")).run(shuffled)
+    together = campaign(attackers=("knn", "trees")).run_together(shuffled)
+    for field in ("labels", "scores", "validation", "weights"):
+        np.testing.assert_allclose(getattr(together, field), getattr(apart, field), atol=1e-6)
+    np.testing.assert_array_equal(together.tuned.labels, apart.tuned.labels)
+    np.testing.assert_allclose(together.tuned.scores, apart.tuned.scores, atol=1e-6)

@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from splavu.anonymizers import Anonymizer
 from splavu.attackers import ATTACKERS, MLPAttacker
-from splavu.attacks.campaign import Campaign
+from splavu.attacks.campaign import Campaign, joined
 from splavu.attacks.rows import AttackData, Rows
 from splavu.audit.attributes.learning_curves import learning_curve, rising
 from splavu.audit.attributes.set_attacks import SET_ATTACKERS
+from splavu.audit.attributes.threat_models import fresh
 from splavu.audit.evidence import write_evidence
 from splavu.audit.inputs import AuditInputs
 from splavu.audit.questions import Questions
@@ -265,6 +266,18 @@ def curve_of(strength: float, families: tuple[str, ...] = ("logistic",)) -> list
     with tqdm(disable=True) as progress:
         campaign = Campaign(families, (0, 1, 2), 20_000, "row", "cpu", progress)
         return learning_curve(data, Questions.binary(("gender", "glasses")), families, campaign, 300)
+
+
+def test_the_right_end_of_a_curve_is_taken_from_attackers_that_are_trained_already():
+    data = AttackData(*(people(count, seed, strength=1.5) for count, seed in ((16, 1), (30, 2), (50, 3))))
+    questions, families = Questions.binary(("gender", "glasses")), ("logistic", "kernel")
+    with tqdm(disable=True) as progress:
+        campaign = Campaign(families, (0, 1, 2), 20_000, "row", "cpu", progress)
+        trained = joined({"fresh": fresh(data, campaign)})
+        curves = [learning_curve(data, questions, families, campaign, 50, whole=whole) for whole in (None, trained)]
+    for anew, taken in zip(*curves, strict=True):
+        np.testing.assert_array_equal(taken.pop("ap"), anew.pop("ap"))
+        assert taken == anew
 
 
 def test_a_curve_that_still_rises_is_warned_of_and_a_flat_one_is_not():
