@@ -15,7 +15,7 @@ change      squared change of the features over their variance
 and attacked.
 
 Validation people are judged beside test people: choose by the first, report the second. The two attackers are a quick
-look, `python -m splavu audit` is the judgement. Needs the synthetic world's HMDB51 (bash run_demo.sh makes it).
+look, `python -m splavu audit` is the judgement. Needs the synthetic world's HMDB51 (bash run_demo.sh --full makes it).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ AP          of each private attribute, by the strongest attackers; the attribute
 p           share of exchanges of test subjects' labels that reach the mean AP
 
 Sets whose names say who or what is in a video: HMDB51, NTU RGB+D, Casia-B, Toyota Smarthome, in the layouts of the
-synthetic world (bash run_demo.sh and bash run_protocols.sh make it).
+synthetic world (bash run_demo.sh --full and bash run_protocols.sh make it).
 """
 
 from __future__ import annotations

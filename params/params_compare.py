@@ -5,7 +5,7 @@
 
 run_id = "compare"
 
-# data, and what candidates start from; the demo's world (bash run_demo.sh makes it)
+# data, and what candidates start from; the demo's world (bash run_demo.sh --full makes it)
 base = "params/params_robust.py"
 head_params = "params/params_demo_ft.py"
 tad_config = "tridet/thumos_demo.yaml"

@@ -1,6 +1,6 @@
 # The published anonymizer on the synthetic world's features, for comparison with params_robust.py, the demo's own: with
-# action recognition, temporal action detection, anomaly detection and the privacy term. run_demo.sh makes what it
-# reads; with the feature stores in place:
+# action recognition, temporal action detection, anomaly detection and the privacy term. run_demo.sh --full makes
+# what it reads; with the feature stores in place:
 #   python multitask_train_fa.py --params params/params_demo.py
 
 # run

@@ -13,7 +13,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("--out", type=Path, required=True, help="data root to write to")
     parser.add_argument("--seed", type=Seed, default=0, help="the same seed gives the same pixels (default 0)")
-    parser.add_argument("--size", choices=("tiny", "small", "full"), default="small", help="(default small)")
+    parser.add_argument("--size", choices=("tiny", "quick", "small", "full"), default="small", help="(default small)")
     parser.add_argument(
         "--scene-bias",
         type=Probability,

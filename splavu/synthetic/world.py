@@ -87,6 +87,20 @@ SIZES: dict[str, Size] = {
         ntu_actions=("brush_hair", "drink", "wave"),
         tsh_activities=("Drink.Frombottle", "Usetelephone", "Walk"),
     ),
+    "quick": Size(
+        hmdb51={"train": Split(40, 8), "val": Split(14, 6), "test": Split(28, 7)},
+        vispr={"train": Split(40, 3), "test": Split(24, 3)},
+        thumos14={"validation": Split(20, 1), "test": Split(12, 1)},
+        ucf_crime={"train": Split(26, 2), "test": Split(12, 2)},
+        casia_b_subjects={"train": 4, "test": 8},
+        ntu={"train": Split(8, 24), "test": Split(10, 24)},
+        tsh={"train": Split(11, 9), "test": Split(7, 9)},
+        ucf101={"train": Split(18, 6), "test": Split(7, 6)},
+        lengths=(34, 50),
+        thumos14_seconds=(12.0, 26.0),
+        ucf_crime_seconds=(12.0, 17.0),
+        casia_b_views=(0, 54, 90, 126),
+    ),
     "small": Size(
         hmdb51={"train": Split(50, 12), "val": Split(16, 10), "test": Split(34, 9)},
         vispr={"train": Split(100, 4), "test": Split(50, 4)},
@@ -331,7 +345,7 @@ def synthesize(
     Args:
         out: Folder; made if missing.
         seed: Any non-negative integer. People, scenes and splits all follow from it.
-        size: `tiny` (seconds), `small` or `full`; `SIZES` has the numbers.
+        size: `tiny` (seconds), `quick` (a minute), `small` or `full`; `SIZES` has the numbers.
         sets: Names of `SETS`. More can be added to the folder later.
         workers: Processes that render; 1 stays in this one. The pixels don't depend on it.
         scene_bias: Probability that a video's backdrop is the one tied to its action.
