@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, types and tests, in the active virtual environment or in .venv. Arguments go to pytest.
+# Lint, types, the site and tests, in the active virtual environment or in .venv. Arguments go to pytest.
 #   bash run_tests.sh           all but what is long by nature
 #   bash run_tests.sh --slow    every test, and how much of the code they run
 set -euo pipefail
@@ -12,5 +12,8 @@ COVERAGE=()
 ruff check .
 ruff format --check .
 pyright --project pyproject.toml
+SITE="$(mktemp -d)"
+NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict --site-dir "$SITE"
+rm -r "$SITE"
 # What the tests of one file share is made once, for they stay on one worker.
 exec python -m pytest -n auto --dist loadfile "${COVERAGE[@]}" "$@"

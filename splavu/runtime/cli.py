@@ -19,6 +19,7 @@ import sys
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, NoReturn, TextIO, cast
 
 from splavu.errors import UserError, printable
@@ -96,19 +97,29 @@ def parser(description: str, *, default_params: str | Path | None = None, epilog
     return made
 
 
+def command_parser(command: ModuleType, prog: str) -> ArgumentParser:
+    """The parser of a command: a module with a docstring, `add_arguments(parser)` and `run(args)`.
+
+    Args:
+        command: The module.
+        prog: What the user types.
+    """
+    made = ArgumentParser(prog=prog, description=command.__doc__, epilog=EXIT_CODES)
+    command.add_arguments(made)
+    add_common(made)
+    return made
+
+
 def run_command(module: str, prog: str, argv: Sequence[str]) -> int:
     """Run a command and return its exit code.
 
     Args:
-        module: Dotted name; has a docstring, `add_arguments(parser)` and `run(args)`.
+        module: Dotted name of what `command_parser` takes.
         prog: What the user types.
         argv: The arguments that follow it.
     """
     command = importlib.import_module(module)
-    made = ArgumentParser(prog=prog, description=command.__doc__, epilog=EXIT_CODES)
-    command.add_arguments(made)
-    add_common(made)
-    args = made.parse_args(argv)
+    args = command_parser(command, prog).parse_args(argv)
     start(args)
     return command.run(args)
 

@@ -86,9 +86,14 @@ def test_the_api_page_lists_every_public_name():
 
 
 def test_the_site_has_every_page():
-    sections = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())["nav"]
+    """`mkdocs build --strict` in run_tests.sh finds links that lead nowhere."""
+    home, *sections = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())["nav"]
     named = [page for section in sections for pages in section.values() for entry in pages for page in entry.values()]
-    assert sorted(named) == sorted(page.name for page in (REPOSITORY / "docs").glob("*.md"))
+    ours = {page.name for page in (REPOSITORY / "docs").glob("*.md")}
+    made = set(re.findall(r'"(\w+\.md)"', (REPOSITORY / "docs/site_pages.py").read_text())) - {"README.md"}
+    assert home == {"Home": "index.md"}
+    assert len(set(named)) == len(named)
+    assert ours <= {*named} <= ours | made
 
 
 def test_the_readme_is_short():
