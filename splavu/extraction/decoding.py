@@ -35,15 +35,13 @@ import torch
 from torch import Tensor
 
 from splavu.errors import UserError
+from splavu.extraction.settings import TIMEOUT
 from splavu.runtime import signals
 from splavu.runtime.workers import end_with_parent, without_ctrl_c
 
 Pieces = Iterator[tuple[str, Tensor] | None]
 """(output name, clips [k, T, H, W, 3] uint8 with T frames, or 1 to be tiled), in the order of the clips; None says no
 more than that the work goes on."""
-
-TIMEOUT = 60.0
-"""Seconds that a decoding process may be silent over one file."""
 
 _PIECES_AHEAD = 4
 """Pieces a worker makes before the first of them is taken: this bounds the memory."""

@@ -25,7 +25,6 @@ from torch import Tensor
 from splavu.data.encoders import Preprocessing
 from splavu.errors import UserError
 from splavu.extraction.decoding import (
-    TIMEOUT,
     Event,
     Job,
     Mark,
@@ -35,6 +34,7 @@ from splavu.extraction.decoding import (
     keep_freed_memory,
 )
 from splavu.extraction.encoders import FrozenEncoder
+from splavu.extraction.settings import TIMEOUT
 
 __all__ = ["Job", "Pieces", "Result", "extract"]
 

@@ -24,12 +24,9 @@ import torch.nn.functional as F
 
 from splavu.errors import UserError, nearest
 from splavu.extraction.person_boxes import BoxFile, HogDetector, PersonBoxes
+from splavu.extraction.settings import DOWNSAMPLING, OBFUSCATIONS, PERSONS
 from splavu.extraction.videos import VideoReader
 from splavu.runtime import extras
-
-DOWNSAMPLING = {"downsample-2x": 2, "downsample-4x": 4}
-PERSONS = ("blur", "blacken")
-OBFUSCATIONS = ("none", *DOWNSAMPLING, *PERSONS)
 
 BLUR_SIGMA = 1 / 12
 """Standard deviation of the blur, in longer sides of the box. A head is an eighth of a standing person and so about a

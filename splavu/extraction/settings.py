@@ -1,4 +1,4 @@
-"""Parameters that every extraction has, options of its command line too."""
+"""Parameters that every extraction has, options of its command line too. Imports no torch: --help needs them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from dataclasses import MISSING, dataclass
 from typing import Annotated, Literal
 
 from splavu.data.encoders import ENCODERS
-from splavu.extraction.decoding import TIMEOUT
-from splavu.extraction.obfuscation import OBFUSCATIONS
 from splavu.extraction.videos import BACKENDS
 from splavu.runtime.options import option
 from splavu.runtime.schema import Count, FewOrNone, OneOf, Positive, Schema
+
+TIMEOUT = 60.0
+"""Seconds that a decoding process may be silent over one file."""
+DOWNSAMPLING = {"downsample-2x": 2, "downsample-4x": 4}
+PERSONS = ("blur", "blacken")
+OBFUSCATIONS = ("none", *DOWNSAMPLING, *PERSONS)
+"""What may be hidden in the frames (`splavu.extraction.obfuscation`)."""
 
 
 @dataclass(frozen=True)

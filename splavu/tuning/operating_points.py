@@ -222,6 +222,12 @@ class Point:
         return largest(self.leakage)[1]
 
     @property
+    def is_measured(self) -> bool:
+        """Whether its leakage at every unit and what each probe loses are known."""
+        known = [*self.leakage.values(), *self.lost.values()]
+        return bool(self.leakage) and not any(np.isnan(one.value) for one in known)
+
+    @property
     def most_lost(self) -> Estimate:
         """Of the probe that loses most."""
         return max(self.lost.values(), key=lambda lost: lost.value)
@@ -312,9 +318,7 @@ def choose(points: Sequence[Point], *, most_lost: float) -> Point | None:
     usable = [
         one
         for one in points
-        if one.eligible
-        and all(lost.value <= most_lost for lost in one.lost.values())
-        and not any(np.isnan(leakage.value) for leakage in one.leakage.values())
+        if one.eligible and one.is_measured and all(lost.value <= most_lost for lost in one.lost.values())
     ]
     return min(usable, key=lambda one: (one.worst.value, one.most_lost.value), default=None)
 

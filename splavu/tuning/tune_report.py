@@ -33,7 +33,7 @@ def verdict(curve: Curve, lose: float) -> str:
         size += f" and {len(np.unique(data.subjects[data.subjects != '']))} subjects"
     best = choose(curve.points, most_lost=lose / 100)
     if best is None:
-        usable = [one for one in curve.points if not np.isnan(one.most_lost.value)]
+        usable = [one for one in curve.points if one.is_measured]
         if not usable:
             return f"None is worth making: no point could be measured on {size}."
         near = min(usable, key=lambda one: one.most_lost.value)

@@ -183,6 +183,12 @@ def test_undefined_leakage_is_never_chosen(unit):
         assert choose(order, most_lost=0.02) is other
 
 
+def test_what_could_not_be_attacked_is_never_chosen():
+    unmeasured = dataclasses.replace(at(0.1, 0.9), leakage={})
+    assert not unmeasured.is_measured
+    assert choose([unmeasured], most_lost=1) is None
+
+
 @pytest.mark.parametrize("probes", [("actions", "anomalies"), ("anomalies", "actions")])
 def test_undefined_use_is_never_chosen(probes):
     values = {"actions": estimate(0.0), "anomalies": estimate(float("nan"))}
