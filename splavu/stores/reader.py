@@ -44,8 +44,9 @@ def shape_problem(shape: tuple[int, ...], width: int | None) -> tuple[str, str]:
     """
     if not shape or 0 in shape:
         return f"is empty (shape {shape})", EXTRACT_AGAIN
-    if len(shape) > 3:
-        return f"has {len(shape)} dimensions (shape {shape})", "store [K, D], or [T, N, D] for crops: pool the others"
+    rank = len(shape)
+    if rank > 3:
+        return f"has {rank} dimensions (shape {shape})", "store [K, D], or [T, N, D] for crops: pool the others"
     if shape[-1] != width:
         problem = f"is {shape[-1]} wide, {width} expected"
         return problem, "give features of one encoder, the one that is expected here"
