@@ -211,6 +211,24 @@ def in_processes(jobs: Sequence[Job], num_workers: int, *, timeout: float = TIME
             worker.stop()
 
 
+class _Inherited:
+    """A descriptor of ours that a process has from its start on.
+
+    Note: `reduction.DupFd` made before the start would be fetched through a socket, by a thread that prints a traceback
+    where the process is ended meanwhile.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __reduce__(self) -> tuple:  # while the process starts
+        return _as_it_is, (reduction.DupFd(self._descriptor),)
+
+
+def _as_it_is(arrived: reduction.DupFd) -> reduction.DupFd:
+    return arrived
+
+
 class _Worker:
     """A decoding process, as its owner sees it."""
 
@@ -218,7 +236,7 @@ class _Worker:
         context = _context()
         self.connection, theirs = context.Pipe()
         self._slots = [_nameless_file() for _ in range(_PIECES_AHEAD)]
-        slots = [reduction.DupFd(slot.fileno()) for slot in self._slots]
+        slots = [_Inherited(slot.fileno()) for slot in self._slots]
         self._process = context.Process(target=_work, args=(theirs, slots), daemon=True)
         with without_ctrl_c():
             self._process.start()
@@ -290,7 +308,7 @@ def warm_up(asked: int | None) -> None:
 def _context() -> multiprocessing.context.BaseContext:
     """Processes that begin as if spawned, but from a server that has torch and the decoders imported already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["feature_extraction.feature_extraction_action", "av", "cv2"])
+    context.set_forkserver_preload(["splavu.extraction.extract_source", "av", "cv2"])
     return context
 
 

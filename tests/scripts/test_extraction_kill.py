@@ -309,6 +309,21 @@ def test_clips_arrive_from_a_process_as_they_were_made(stride):
             assert torch.equal(outputs[output], clips)
 
 
+def test_a_worker_may_end_at_once_and_nothing_was_offered_through_a_socket(capfd):
+    """Files are inherited at the start: what served them would print a traceback when a process ends meanwhile."""
+    from multiprocessing import resource_sharer
+
+    from splavu.extraction.decoding import _Worker
+
+    workers = [_Worker() for _ in range(3)]
+    for worker in workers:
+        worker.end()
+    for worker in workers:
+        worker.stop()
+    assert resource_sharer._resource_sharer._address is None
+    assert not capfd.readouterr().err
+
+
 def many(seed: int):
     """More pieces than a worker has files for, larger and smaller in turn."""
     generator = torch.Generator().manual_seed(seed)
