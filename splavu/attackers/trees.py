@@ -20,8 +20,9 @@ class TreesAttacker:
 
     Trees don't care how a coordinate is scaled but do care which axes they are given: after a rotation they are weaker,
     which is why they never attack alone. Coordinates are dealt into `groups`, and the splits below a tree's root are of
-    its root's group: that costs a few times less than all coordinates everywhere, and ranks new subjects as well
-    (docs/audit.md). Deterministic: `seed` draws nothing below 200,000 rows (above, bins come from a sample).
+    its root's group: a third less work than all coordinates everywhere, for slightly weaker trees on raw features
+    (benchmarks/README.md says by how much, and how `bins` and `groups` were chosen).
+    Deterministic: `seed` draws nothing below 200,000 rows (above, bins come from a sample).
     """
 
     def __init__(
