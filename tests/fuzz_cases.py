@@ -27,6 +27,7 @@ from typing import Any
 import fuzz_inputs as inputs
 import h5py
 import numpy as np
+import yaml
 from fuzz_inputs import BAD, EITHER, GOOD, KEYS, OPAQUE_KEYS, WIDTH, Features
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -141,6 +142,7 @@ class Command:
             elif change == "option" and made.odd:
                 verdict, text = _odd_option(made, rng)
                 about.append(text)
+                outputs += _named_folder(made)
                 expect = _worse(expect, verdict)
             elif change == "output" and not made.keep_out:
                 what, target, verdict, may_change = inputs.odd_output(made.out, work, made.sources, rng)
@@ -162,6 +164,19 @@ class Command:
 def _worse(first: str, second: str) -> str:
     """Bad input is bad beside anything; what isn't known isn't known beside what is good."""
     return BAD if BAD in (first, second) else EITHER if EITHER in (first, second) else GOOD
+
+
+def _named_folder(made: Made) -> list[str]:
+    """The folder that an odd `--set output_folder=` names: what it says within the case's folder is written there."""
+    flag, *value = made.options[-1]
+    if flag != "--set" or not value[0].startswith("output_folder="):
+        return []
+    try:
+        folder = yaml.safe_load(value[0].removeprefix("output_folder="))
+    except yaml.YAMLError:
+        return []
+    is_within = isinstance(folder, str) and not Path(folder).is_absolute() and ".." not in Path(folder).parts
+    return [folder] if is_within and folder.strip("./") else []
 
 
 def _odd_option(made: Made, rng: random.Random) -> tuple[str, str]:
