@@ -114,7 +114,9 @@ def _prepare(path: Sequence[str], streams: Sequence[Path], cwd: Path, environmen
     sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
     sys.path[:] = path
     for name, module in list(sys.modules.items()):
-        if (getattr(module, "__file__", None) or "").startswith(f"{REPOSITORY}{os.sep}"):
+        file = Path(getattr(module, "__file__", None) or os.devnull)
+        # An environment may lie in the repository, as .venv does.
+        if file.is_relative_to(REPOSITORY) and not file.is_relative_to(sys.prefix):
             del sys.modules[name]
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.default_int_handler if name == signal.SIGINT else signal.SIG_DFL)

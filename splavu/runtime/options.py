@@ -2,8 +2,8 @@
 
     batch_size: Count = option(32, "clips that the encoder takes at once")
 
-A field without help has no option. Types, choices and counts of words come from the annotation; what a value may be is
-checked when the dataclass is built.
+A field without help has no option. Types, ranges of numbers, choices and counts of words come from the annotation; what
+else a value may be is checked when the dataclass is built.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import types
 import typing
 from typing import Annotated, Any, Literal
 
-from splavu.runtime.schema import OneOf, type_hints
+from splavu.runtime.cli import within
+from splavu.runtime.schema import OF_OPTIONS, OneOf, type_hints
 
 
 def option(default: Any, help: str, *, flag: str | None = None, metavar: str | None = None) -> Any:
@@ -53,6 +54,8 @@ def given_options(args: argparse.Namespace, schema: type) -> dict[str, Any]:
 def _settings(hint: Any) -> dict[str, Any]:
     """What argparse is to know of an annotation."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint in OF_OPTIONS and hint is not float:
+        return {"type": within(hint)}
     if origin is Annotated:
         choices = [tuple(rule.known) for rule in arguments[1:] if isinstance(rule, OneOf)]
         return _settings(arguments[0]) | ({"choices": choices[0]} if choices else {})
