@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         help="where the stores go (default: config.py; obfuscated ones in a folder below)",
     )
     how = parser.add_argument_group("how; the defaults are in the params file")
-    add_options(how, ExtractionParams)
+    add_options(how, ExtractionParams, with_ranges=True)
     how.add_argument("--fresh", action="store_true", help="start again instead of continuing")
     together = parser.add_argument_group("together with other processes")
     together.add_argument("--shard", metavar="I/N", help="every N-th key from the I-th on (default: RANK/WORLD_SIZE)")

@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--data", metavar="ROOT", type=Path, help="holds a folder a data set (default: config.py)")
     what.add_argument("--features", metavar="ROOT", type=Path, help="where the folders go (default: config.py)")
     how = parser.add_argument_group("how; the defaults are in the params file")
-    add_options(how, LongVideoParams)
+    add_options(how, LongVideoParams, with_ranges=True)
     how.add_argument("--shard", metavar="I/N", help="every N-th key from the I-th on (default: RANK/WORLD_SIZE)")
     return parser
 

@@ -33,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("videos", metavar="VIDEOS", type=Path, help="folder of videos, also in folders below")
     parser.add_argument("--out", metavar="FILE.h5", type=Path, required=True, help="store to write")
-    add_options(parser, FolderSettings)
+    add_options(parser, FolderSettings, with_ranges=True)
     parser.add_argument("--fresh", action="store_true", help="start again instead of continuing")
     limits.add_reading(parser)
 

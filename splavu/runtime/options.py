@@ -2,8 +2,8 @@
 
     batch_size: Count = option(32, "clips that the encoder takes at once")
 
-A field without help has no option. Types, ranges of numbers, choices and counts of words come from the annotation; what
-else a value may be is checked when the dataclass is built.
+A field without help has no option. Types, choices and counts of words come from the annotation; what a value may be is
+checked when the dataclass is built, and by the parser where it is asked to.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ def option(default: Any, help: str, *, flag: str | None = None, metavar: str | N
 
 
 def add_options(
-    parser: argparse._ActionsContainer, schema: type, *, with_defaults: bool = False, with_underscores: bool = False
+    parser: argparse._ActionsContainer,
+    schema: type,
+    *,
+    with_defaults: bool = False,
+    with_underscores: bool = False,
+    with_ranges: bool = False,
 ) -> None:
     """Add an option to `parser` for every field of `schema` that has a help text.
 
@@ -33,13 +38,14 @@ def add_options(
         schema: Dataclass.
         with_defaults: An option that isn't given has the field's default; otherwise it is absent from the namespace.
         with_underscores: `--batch_size` is accepted beside `--batch-size`.
+        with_ranges: The parser refuses numbers out of range; otherwise that is left to the dataclass.
     """
     for field in dataclasses.fields(schema):
         if "help" not in field.metadata:
             continue
         flag = field.metadata.get("flag") or "--" + field.name.replace("_", "-")
         flags = list(dict.fromkeys([flag, f"--{field.name}"])) if with_underscores else [flag]
-        settings: dict[str, Any] = _settings(type_hints(schema)[field.name])
+        settings: dict[str, Any] = _settings(type_hints(schema)[field.name], with_ranges)
         if settings.get("action") is None and field.metadata.get("metavar"):
             settings["metavar"] = field.metadata["metavar"]
         settings["default"] = field.default if with_defaults else argparse.SUPPRESS
@@ -51,18 +57,18 @@ def given_options(args: argparse.Namespace, schema: type) -> dict[str, Any]:
     return {field.name: getattr(args, field.name) for field in dataclasses.fields(schema) if hasattr(args, field.name)}
 
 
-def _settings(hint: Any) -> dict[str, Any]:
+def _settings(hint: Any, with_ranges: bool) -> dict[str, Any]:
     """What argparse is to know of an annotation."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint in OF_OPTIONS and hint is not float:
+    if with_ranges and hint in OF_OPTIONS and hint is not float:
         return {"type": within(hint)}
     if origin is Annotated:
         choices = [tuple(rule.known) for rule in arguments[1:] if isinstance(rule, OneOf)]
-        return _settings(arguments[0]) | ({"choices": choices[0]} if choices else {})
+        return _settings(arguments[0], with_ranges) | ({"choices": choices[0]} if choices else {})
     if origin in (typing.Union, types.UnionType):
-        return _settings(next(option for option in arguments if option is not type(None)))
+        return _settings(next(option for option in arguments if option is not type(None)), with_ranges)
     if origin is Literal:
         return {"type": type(arguments[0]), "choices": arguments}
     if origin is tuple:
-        return {"nargs": len(arguments), **_settings(arguments[0])}
+        return {"nargs": len(arguments), **_settings(arguments[0], with_ranges)}
     return {"action": "store_true"} if hint is bool else {"type": hint}
