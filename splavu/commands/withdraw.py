@@ -1,6 +1,6 @@
 """Take the videos of subjects out of stores, and say whether the anonymizer has to be fitted again without them.
 
-Writes each store anew, without their videos, into a folder. Release what is left again under the same secret: released
+Writes each store again, without their videos, into a folder. Release what is left again under the same secret: released
 keys and features of those who stay keep every byte. Copies that others have of the former release are not reached.
 
 Exit code 1: without them a code stands for too few subjects, so the anonymizer has to be fitted again.

@@ -63,14 +63,14 @@ def world(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory) -> tuple[Path, str]:
-    """A folder in which all was done once, audit and all, and what was told; tests copy it."""
+    """A folder in which all was done once, audit and all, and what was shown; tests copy it."""
     folder = tmp_path_factory.mktemp("audited")
     write_world(folder, 25)
-    told = io.StringIO()
-    with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(told):
+    shown = io.StringIO()
+    with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(shown):
         patched.chdir(folder)
         assert protect(*STORE, *BOTH) == 0
-    return folder, told.getvalue()
+    return folder, shown.getvalue()
 
 
 STORE = ["--features", "raw.h5", "--static", "static.h5"]
@@ -94,8 +94,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_store_is_protected_audited_and_described(audited):
-    world, told = audited
-    assert "75 videos, 150 clips, 25 subjects, 3 actions" in told
+    world, shown = audited
+    assert "75 videos, 150 clips, 25 subjects, 3 actions" in shown
     out = world / "out"
     raw, released = open_features(world / "raw.h5"), open_features(out / "released.h5")
     keys = read_key_map(out / "released.h5.keys.csv")
@@ -122,7 +122,7 @@ def test_a_store_is_protected_audited_and_described(audited):
     assert use["lost"]["low"] <= use["lost"]["value"] <= use["lost"]["high"]
 
     page = (out / "report.html").read_text()
-    for command in re.findall(r"^\$ (.*)$", told, re.M):
+    for command in re.findall(r"^\$ (.*)$", shown, re.M):
         assert command.replace("&", "&amp;") in page
     for part in (
         "What it leaks",
@@ -214,8 +214,8 @@ def test_too_few_test_subjects_are_undecided_before_any_work(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     write_world(tmp_path, 14)
     assert protect(*STORE, *BOTH) == 4
-    told = capsys.readouterr().out
-    assert told.index("undecided") < told.index("$ python")
+    shown = capsys.readouterr().out
+    assert shown.index("undecided") < shown.index("$ python")
     assert not (tmp_path / "out/audit").exists()
     assert "undecided" in (tmp_path / "out/report.html").read_text()
 
@@ -271,12 +271,12 @@ def test_the_commands_of_the_docs(audited, tmp_path, monkeypatch, capsys):
     first, *others = [line.removeprefix("python -m splavu ") for block in blocks for line in block.splitlines()]
     assert len(others) == 4
     assert main([*shlex.split(first), "--encoder", "demo", "--quiet"]) == 4, "two test subjects decide nothing"
-    told = capsys.readouterr().out
-    assert "about 1 min" in told
+    shown = capsys.readouterr().out
+    assert "about 1 min" in shown
     assert "broken" in (tmp_path / "protected/report.html").read_text()
     assert len(open_features("protected/features.h5")) == 24
     assert open_features("protected/features_fb10.h5")["anna_run"].shape == (10, 192)
-    command = next(line for line in told.splitlines() if "splavu extract" in line).removeprefix("$ python -m splavu ")
+    command = next(line for line in shown.splitlines() if "splavu extract" in line).removeprefix("$ python -m splavu ")
     features = (tmp_path / "protected/features.h5").read_bytes()
     (tmp_path / "protected/features.h5").unlink()
     assert main([*shlex.split(command), "--quiet"]) == 1, "one video can't be read"
@@ -348,10 +348,10 @@ def test_two_audits_are_compared(audited, tmp_path, capsys):
     path.write_text(now.read_text())
     words = ["audit-report", str(now), "--out", str(tmp_path / "page.html"), "--quiet", "--against", str(path)]
     assert main(words) == 0
-    told = capsys.readouterr().out
-    assert "unclear" in told
-    assert "0.00 [0.00, 0.00]" in told, "an audit is no other than itself"
-    assert max(map(len, told.splitlines()[1:])) <= 100, told
+    shown = capsys.readouterr().out
+    assert "unclear" in shown
+    assert "0.00 [0.00, 0.00]" in shown, "an audit is no other than itself"
+    assert max(map(len, shown.splitlines()[1:])) <= 100, shown
     path.write_text(json.dumps({**json.loads(now.read_text()), "headline": {}}))
     with refused(path):
         main(words)
